@@ -1,0 +1,30 @@
+"""What ``from petra_optuna import ...`` offers; loaded on first use, because it loads torch."""
+
+from petra_optuna.evaluation import Budget, Limits
+from petra_optuna.measurement import DeviceProfile
+from petra_optuna.operations import default_space
+from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace
+from petra_optuna.samplers import PetraSampler
+from petra_optuna.study import export_trial, front, load_study, open_storage, optimize, resume
+from petra_optuna.tasks import Metric, Task, build_task
+
+__all__ = [
+    "Budget",
+    "DeviceProfile",
+    "Limits",
+    "Metric",
+    "Operation",
+    "PetraSampler",
+    "Pipeline",
+    "Recipe",
+    "SearchSpace",
+    "Task",
+    "build_task",
+    "default_space",
+    "export_trial",
+    "front",
+    "load_study",
+    "open_storage",
+    "optimize",
+    "resume",
+]

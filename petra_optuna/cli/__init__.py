@@ -1,0 +1,59 @@
+"""The command ``petra``."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import warnings
+from typing import NoReturn
+
+import optuna
+import typer
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from typer.exceptions import TyperException
+
+from petra_optuna.cli.results import dashboard, export, front
+from petra_optuna.cli.search import resume, run
+from petra_optuna.cli.tasks import tasks
+from petra_optuna.errors import UserError, one_line
+
+app = typer.Typer(
+    name="petra",
+    help="Pareto fronts of deployable PyTorch models: smaller, faster, still right.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in (run, resume, front, export, tasks, dashboard):
+    app.command()(_command)
+
+_USAGE = 2
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command; what the user can mend ends in one line on stderr and exit code 2."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    try:
+        code = app(prog_name="petra", standalone_mode=False)
+    except TyperException as error:
+        _fail(f"{error.format_message().rstrip('.')}; see `petra --help`")
+    except UserError as error:
+        _fail(str(error))
+    except StorageInternalError as error:
+        cause = one_line(error.__cause__ or error)
+        _fail(f"the database cannot be written ({cause}); make room or start its server, then resume")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        what = error.filename or "the disk"
+        _fail(f"{what}: {error.strerror}; make it writable or make room, then `petra resume`")
+    if code == _INTERRUPTED:
+        typer.echo("petra: stopped; what was running is run again by `petra resume`", err=True)
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"petra: {message}", err=True)
+    sys.exit(_USAGE)

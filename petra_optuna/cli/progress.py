@@ -1,0 +1,63 @@
+"""What a long command shows: a line per trial, a bar, the best hypervolume so far, time left."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from petra_optuna.samplers import finished_trials
+from petra_optuna.study import attributes, study_hypervolume
+
+Callback = Callable[[optuna.Study, FrozenTrial], None]
+
+
+@contextlib.contextmanager
+def trial_progress(console: Console, total: int | None) -> Iterator[Callback]:
+    """A progress bar for the time of the block; the value is the callback that moves it."""
+    columns = (
+        TextColumn("trials"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("best hypervolume {task.fields[hypervolume]:.4g} (original 1)"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
+        task = bar.add_task("trials", total=total, hypervolume=0.0)
+
+        def callback(study: optuna.Study, trial: FrozenTrial) -> None:
+            reached = study_hypervolume(study)
+            done = len(finished_trials(study))
+            if bar.tasks[0].completed == 0:  # a resumed study: what was done before took no time now
+                bar.reset(task, total=total, completed=done - 1)
+            bar.update(task, completed=done, hypervolume=reached)
+            bar.console.print(
+                f"[{done}/{total or '?'}] {_line(study, trial)}; hypervolume {reached:.4g}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+        yield callback
+
+
+def _line(study: optuna.Study, trial: FrozenTrial) -> str:
+    if trial.state != TrialState.COMPLETE:
+        reason = trial.user_attrs.get(attributes.FAILURE, "no reason stored")
+        return f"trial {trial.number} {trial.state.name}: {reason}"
+    record = trial.user_attrs[attributes.EVALUATION]
+    values = ", ".join(f"{name} {value:.4g}" for name, value in record["values"].items())
+    return f"trial {trial.number} {record['notation']}: {values}"

@@ -1,0 +1,127 @@
+"""The commands that read a study: front, export, dashboard."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Annotated
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna_dashboard
+import typer
+from optuna.artifacts import FileSystemArtifactStore
+
+from petra_optuna.cli import options
+from petra_optuna.cli.console import make_console
+from petra_optuna.cli.tasks import stored_task
+from petra_optuna.errors import StudyError, UserError
+from petra_optuna.study import (
+    DEFAULT_URL,
+    artifacts_folder,
+    as_csv,
+    as_html,
+    as_json,
+    as_table,
+    export_trial,
+    load_study,
+    open_storage,
+    specification_of,
+)
+from petra_optuna.study import front as front_of
+
+
+class Format(enum.StrEnum):
+    """How a front is printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def front(
+    storage: options.Storage = DEFAULT_URL,
+    study: options.StudyName = None,
+    format: Annotated[Format, typer.Option(help="Form of the output.")] = Format.TABLE,
+    html: Annotated[Path | None, typer.Option(help="Write an interactive page there as well.")] = None,
+) -> None:
+    """Print the Pareto front of a study.
+
+    Example: petra front --storage sqlite:///storage/digits.db --format json
+    """
+    found = front_of(load_study(open_storage(storage, must_exist=True), study))
+    if format == Format.TABLE:
+        make_console().print(as_table(found))
+    else:
+        typer.echo(as_json(found) if format == Format.JSON else as_csv(found).rstrip("\n"))
+    if html is not None:
+        try:
+            html.write_text(as_html(found))
+        except OSError as error:
+            raise UserError(f"{html} cannot be written ({error.strerror}); give another --html") from error
+
+
+def export(
+    trial: Annotated[int, typer.Option(help="Number of the trial, as `petra front` shows it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
+    storage: options.Storage = DEFAULT_URL,
+    study: options.StudyName = None,
+    task: options.UserTask = None,
+    data_root: options.DataRoot = None,
+    checkpoint: options.Checkpoint = None,
+) -> None:
+    """Write a trial's model as a folder that runs with onnxruntime and numpy alone.
+
+    The file is run on the selection split first and must agree with what the trial stored.
+
+    Example: petra export --storage sqlite:///storage/digits.db --trial 4 --out exported
+    """
+    stored = load_study(open_storage(storage, must_exist=True), study)
+    specification = specification_of(stored)
+    done = export_trial(stored, trial, out, stored_task(specification, task, data_root, checkpoint))
+    typer.echo(
+        f"{done.folder}: {specification.metric} {done.quality:.4f} on the selection split, "
+        f"stored {done.stored:.4f}"
+    )
+
+
+def dashboard(
+    storage: options.Storage = DEFAULT_URL,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8080,
+) -> None:
+    """Serve the studies of a database in optuna-dashboard, with their fronts and files.
+
+    Example: petra dashboard --storage sqlite:///storage/digits.db --port 8080
+    """
+    database = open_storage(storage, must_exist=True)
+    folder = artifacts_folder(storage)
+    if not folder.is_dir():
+        raise StudyError(f"there is no artifact folder {folder} beside the database; was it moved?")
+    application = optuna_dashboard.wsgi(database, artifact_store=FileSystemArtifactStore(str(folder)))
+    try:
+        server = make_server(host, port, application, _Server, _Handler)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot listen on {host}:{port} ({reason}); give another --host or --port"
+        ) from error
+    typer.echo(f"http://{host}:{server.server_port}/dashboard  (Ctrl-C ends it)")
+    with server, contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """One thread a request, so that a page's many files and a second reader do not queue."""
+
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    """Says nothing of requests that went well."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing."""

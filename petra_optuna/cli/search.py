@@ -1,0 +1,138 @@
+"""The commands that search: run and resume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import optuna
+import typer
+from rich.console import Console
+from sqlalchemy.engine import make_url
+
+from petra_optuna.cli import options
+from petra_optuna.cli.console import make_console
+from petra_optuna.cli.progress import trial_progress
+from petra_optuna.cli.tasks import stored_task, task_of
+from petra_optuna.evaluation import Budget, Limits
+from petra_optuna.measurement import DeviceProfile
+from petra_optuna.operations import default_space
+from petra_optuna.study import (
+    DEFAULT_CACHE,
+    DEFAULT_POPULATION,
+    DEFAULT_URL,
+    Stop,
+    TaskSource,
+    as_table,
+    load_study,
+    open_storage,
+    optimize,
+    publish,
+    specification_of,
+    stop_of,
+)
+from petra_optuna.study import resume as resume_study
+
+_MEGA = 1e6
+
+
+def run(
+    task: Annotated[str, typer.Argument(help="A built-in task (see `petra tasks`) or module:callable.")],
+    trials: options.Trials = None,
+    timeout: options.Timeout = None,
+    storage: options.Storage = DEFAULT_URL,
+    study: options.StudyName = None,
+    data_root: options.DataRoot = None,
+    checkpoint: options.Checkpoint = None,
+    epochs: Annotated[int, typer.Option(help="Most epochs that one pipeline may train.")] = 6,
+    data_fraction: Annotated[float, typer.Option(help="Share of the training data per epoch.")] = 1.0,
+    max_length: Annotated[int, typer.Option(help="Longest pipeline, the conversion not counted.")] = 5,
+    population: Annotated[
+        int, typer.Option(min=2, help="Pipelines that may become parents.")
+    ] = DEFAULT_POPULATION,
+    device: Annotated[str, typer.Option(help="What to measure for: cpu, or cpu:N for N threads.")] = "cpu",
+    max_size_mb: Annotated[float | None, typer.Option(help="Hard limit on the file, 10^6 bytes.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Hard limit on latency.")] = None,
+    train_threads: Annotated[int | None, typer.Option(min=1, help="Threads for training.")] = None,
+    workers: options.Workers = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search and of every training.")] = 0,
+    cache: options.Cache = DEFAULT_CACHE,
+    quiet: options.Quiet = False,
+) -> None:
+    """Search for the Pareto front of a task's model; continues a study that exists.
+
+    Example: petra run digits --trials 24 --storage sqlite:///storage/digits.db
+    """
+    stop = Stop(trials, timeout)
+    budget = Budget(epochs, data_fraction)
+    limits = Limits(max_size_mb * _MEGA if max_size_mb is not None else None, max_latency_ms)
+    profile = DeviceProfile.parse(device)
+    space = default_space(max_length)
+    source = TaskSource.of(task, data_root, checkpoint)
+    open_storage(storage)  # before minutes go into the task
+    console = make_console(quiet)
+    with console.status(f"preparing task {task}"):
+        built = task_of(source, cache)
+    with trial_progress(console, stop.trials) as callback:
+        found = optimize(
+            built,
+            trials=stop.trials,
+            timeout_s=stop.timeout_s,
+            storage=storage,
+            name=study,
+            space=space,
+            budget=budget,
+            limits=limits,
+            profile=profile,
+            seed=seed,
+            population_size=population,
+            train_threads=train_threads,
+            source=source,
+            cache=cache,
+            workers=workers,
+            callbacks=[callback],
+        )
+    _conclude(found, storage, console)
+
+
+def resume(
+    storage: options.Storage = DEFAULT_URL,
+    study: options.StudyName = None,
+    trials: options.Trials = None,
+    timeout: options.Timeout = None,
+    task: options.UserTask = None,
+    data_root: options.DataRoot = None,
+    checkpoint: options.Checkpoint = None,
+    workers: options.Workers = 1,
+    quiet: options.Quiet = False,
+) -> None:
+    """Continue a stored study; trials that were cut off are run again first.
+
+    Without --trials and --timeout it goes to the end that its last run was given.
+
+    Example: petra resume --storage sqlite:///storage/digits.db --study digits
+    """
+    stored = load_study(open_storage(storage, must_exist=True), study)
+    specification = specification_of(stored)
+    stop = stop_of(stored, trials, timeout)
+    console = make_console(quiet)
+    with console.status(f"preparing task {specification.task.name}"):
+        built = stored_task(specification, task, data_root, checkpoint)
+    with trial_progress(console, stop.trials) as callback:
+        found = resume_study(
+            built,
+            storage=storage,
+            name=stored.study_name,
+            trials=stop.trials,
+            timeout_s=stop.timeout_s,
+            workers=workers,
+            callbacks=[callback],
+        )
+    _conclude(found, storage, console)
+
+
+def _conclude(study: optuna.Study, storage: str, console: Console) -> None:
+    console.print(as_table(publish(study)))
+    url = make_url(storage).render_as_string(hide_password=True)
+    where = f"--storage {url} --study {study.study_name}"
+    console.print(f"Files of a trial: petra export {where} --trial N --out DIR", soft_wrap=True)
+    console.print(f"In the browser:   petra dashboard --storage {url}", soft_wrap=True)

@@ -1,0 +1,101 @@
+"""PyTorch module to ONNX graph: dynamic batch, batch norms folded, nothing of this machine inside."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from petra_optuna.deploy.metadata import strip_metadata
+from petra_optuna.errors import LoweringFailed, one_line
+from petra_optuna.nn.inputs import Inputs, batch_size_of, input_names
+
+OUTPUT_NAME = "output"
+
+
+def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
+    """Export a copy of ``model`` in evaluation mode.
+
+    The graph's inputs are named by ``nn.inputs.input_names``, its output is ``output``; the first
+    dimension of each is dynamic, all others are those of ``inputs``. The same model and inputs give
+    the same bytes.
+
+    Args:
+        model: Returns one tensor whose first dimension is the batch.
+        inputs: An example batch; its values do not matter.
+
+    Raises:
+        LoweringFailed: When the exporter cannot translate the model, with its reason.
+    """
+    keyword = isinstance(inputs, dict)
+    example = _at_least_two(inputs)
+    batch = torch.export.Dim("batch")
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                copy.deepcopy(model).eval(),
+                args=() if keyword else tuple(example),
+                kwargs=dict(example) if isinstance(example, dict) else None,
+                input_names=list(input_names(inputs)),
+                output_names=[OUTPUT_NAME],
+                dynamic_shapes=_first_dimension(example, batch),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+        reason = _root(error)
+        raise LoweringFailed(f"ONNX export failed: {type(reason).__name__}: {one_line(reason)}") from error
+    assert program is not None
+    proto: onnx.ModelProto = program.model_proto
+    strip_metadata(proto)
+    return proto
+
+
+def _at_least_two(inputs: Inputs) -> Inputs:
+    """A batch of one would be taken for a constant."""
+    if batch_size_of(inputs) > 1:
+        return inputs
+    if isinstance(inputs, dict):
+        return {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
+    return tuple(torch.cat([tensor, tensor]) for tensor in inputs)
+
+
+def _first_dimension(inputs: Inputs, batch: Any) -> Any:
+    def axes(tensor: Tensor) -> dict[int, Any]:
+        return {0: batch}
+
+    if isinstance(inputs, dict):
+        return {name: axes(tensor) for name, tensor in inputs.items()}
+    return tuple(axes(tensor) for tensor in inputs)
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks on stdout, stderr, in warnings and in logs, also when all is well."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

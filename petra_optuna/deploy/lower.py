@@ -1,0 +1,79 @@
+"""Model to file: export, compare, convert, check, write."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from petra_optuna.deploy.artifact import Artifact
+from petra_optuna.deploy.checks import check_batch_norms, check_kernels, check_weights
+from petra_optuna.deploy.export import export_onnx
+from petra_optuna.deploy.metadata import strip_metadata
+from petra_optuna.deploy.parity import check_parity
+from petra_optuna.deploy.probe import probe
+from petra_optuna.errors import LoweringFailed
+from petra_optuna.files import write_atomically
+from petra_optuna.nn.inputs import Inputs, to_feeds
+from petra_optuna.pipeline import Operation
+
+FLOAT32 = "float32"
+
+
+def lower(
+    model: nn.Module,
+    inputs: Inputs,
+    path: Path,
+    conversion: Operation | None = None,
+    context: Any = None,
+) -> Artifact:
+    """Write ``model`` as one ONNX file that runs as it promises.
+
+    The float file must compute what the model computes. A converted file is not compared: its
+    quality is measured by running it.
+
+    Args:
+        model: Not changed.
+        inputs: Example batch.
+        path: Where to write, ending in ``.onnx``; written whole or not at all.
+        conversion: A node of kind ``conversion``; None for FP32.
+        context: Handed to the conversion.
+
+    Raises:
+        LoweringFailed: When the export fails or differs, or the file breaks a promise.
+        OperationFailed: When the conversion cannot do its work.
+        ValueError: When ``path`` does not end in ``.onnx``.
+    """
+    if path.suffix != ".onnx":
+        raise ValueError(f"the path of an ONNX file must end in .onnx, got {path.name!r}")
+    model = copy.deepcopy(model).eval()
+    proto = export_onnx(model, inputs)
+    check_batch_norms(proto)
+    difference = check_parity(model, proto, inputs)
+    report: dict[str, Any] = {}
+    if conversion is not None:
+        applied = conversion.apply(proto, context)
+        proto, report = applied.model, {"op": conversion.name, **applied.report}
+        strip_metadata(proto)
+    data, kernels = _checked(proto, inputs, report)
+    write_atomically(path, data)
+    lowering = {
+        "precision": report.get("precision", FLOAT32),
+        "kernels": kernels,
+        "parity": {"max_abs_difference": difference},
+        "conversion": report or None,
+    }
+    return Artifact.describe(path, data, lowering)
+
+
+def _checked(proto: onnx.ModelProto, inputs: Inputs, report: dict[str, Any]) -> tuple[bytes, dict[str, int]]:
+    check_weights(proto)
+    data = proto.SerializeToString(deterministic=True)
+    seen = probe(data, to_feeds(inputs))
+    if not seen.finite:
+        raise LoweringFailed("the file gives outputs that are not finite")
+    check_kernels(seen.kernels, report.get("precision", FLOAT32), report)
+    return data, dict(sorted(seen.kernels.items()))

@@ -1,0 +1,82 @@
+"""The first look at a file, in a process of its own: a native runtime can die on a model.
+
+ONNX Runtime 1.32 does, by a segmentation fault while it optimises an FP16 transformer encoder. Seen
+in a child it is the failure of one trial; seen in the worker it would be the end of the worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from petra_optuna.errors import LoweringFailed
+
+_CHILD = Path(__file__).with_name("probe_child.py")
+_TIMEOUT_S = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What the child saw.
+
+    Attributes:
+        kernels: Operator types in the session's optimised graph.
+        finite: Whether all outputs were finite; True where nothing was run.
+    """
+
+    kernels: Counter[str]
+    finite: bool
+
+
+def probe(
+    data: bytes,
+    feeds: Mapping[str, np.ndarray] | None = None,
+    child: Path = _CHILD,
+    timeout_s: float = _TIMEOUT_S,
+) -> Probe:
+    """Load the file with all optimisations in a child process, and run it where feeds are given.
+
+    Args:
+        data: The file.
+        feeds: One array per input name.
+        child: The script that looks; another one only in tests.
+        timeout_s: When the child counts as hung.
+
+    Raises:
+        LoweringFailed: When the child crashes, hangs or reports an error; the text names the reason.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "model.onnx").write_bytes(data)
+        # Inputs go by number: names of tensors need not be names of files.
+        for index, (key, array) in enumerate((feeds or {}).items()):
+            np.save(folder / f"{index}.npy", array, allow_pickle=False)
+            (folder / f"{index}.name").write_text(key)
+        # -P: the folder of the child holds a module named like the runtime.
+        command = [sys.executable, "-P", str(child), name]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LoweringFailed(f"ONNX Runtime hangs on the file: no answer in {timeout_s:g} s") from error
+        if done.returncode != 0:
+            raise LoweringFailed(f"ONNX Runtime fails on the file: {_reason(done)}")
+        optimised = onnx.load(folder / "optimised.onnx")
+        kernels = Counter(node.op_type for node in optimised.graph.node)
+        return Probe(kernels, finite=done.stdout.strip() == "finite")
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode < 0:
+        return f"crash by signal {-done.returncode}"
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit status {done.returncode}"

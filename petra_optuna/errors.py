@@ -1,0 +1,69 @@
+"""Everything that petra_optuna raises on purpose.
+
+::
+
+    PetraError
+    ├── UserError               what the user gave cannot be used: one line, exit code 2
+    │   ├── DataError           a folder, file or data set is missing, empty or of the wrong layout
+    │   ├── PipelineError       a pipeline, node, field or notation breaks a rule
+    │   ├── StudyError          a database, study or trial is missing or disagrees with what was asked
+    │   └── TaskError           a task, its model, metric or batches cannot be used
+    └── TrialError              one trial fails with this reason; the study goes on
+        ├── OperationFailed     an operation could not do its work
+        ├── TrainingDiverged    the loss became NaN or infinite
+        ├── LoweringFailed      the model did not become a correct file
+        └── MeasurementFailed   the file crashed, hung or could not be measured
+"""
+
+from __future__ import annotations
+
+
+class PetraError(Exception):
+    """Root of the tree."""
+
+
+class UserError(PetraError):
+    """What the user gave cannot be used. The text says what, where and what to do, in one line."""
+
+
+class DataError(UserError):
+    """A folder, file or data set is missing, empty or of the wrong layout."""
+
+
+class PipelineError(UserError):
+    """A pipeline, node, field or notation breaks a rule."""
+
+
+class StudyError(UserError):
+    """A database, study or trial is missing or disagrees with what was asked."""
+
+
+class TaskError(UserError):
+    """A task, its model, metric or batches cannot be used."""
+
+
+class TrialError(PetraError):
+    """One trial fails with this reason; the study goes on."""
+
+
+class OperationFailed(TrialError):
+    """An operation could not do its work; it never returns its input instead."""
+
+
+class TrainingDiverged(TrialError):
+    """The training loss became NaN or infinite."""
+
+
+class LoweringFailed(TrialError):
+    """The model did not become a file that computes what the model computes, as it was asked to."""
+
+
+class MeasurementFailed(TrialError):
+    """The file crashed, hung or could not be measured."""
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of an error's text that says something, shortened to ``limit`` characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

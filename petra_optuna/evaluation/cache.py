@@ -1,0 +1,86 @@
+"""Prefix cache: the models that the first nodes of pipelines lead to, on disk, shared by many processes.
+
+An entry is one file: SHA-256 of the rest, a line of JSON (the nodes' reports), then the checkpoint.
+Writes are atomic, a damaged entry is removed and counts as missing, and the least recently used
+entries leave when the folder outgrows its bound. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from petra_optuna.errors import StudyError
+from petra_optuna.files import write_atomically
+
+_DIGEST_BYTES = 32
+_SUFFIX = ".prefix"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One cached prefix: the reports of its nodes in order, and the model as checkpoint bytes."""
+
+    reports: list[dict[str, Any]]
+    checkpoint: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefixCache:
+    """Folder of entries by key, at most ``max_bytes`` large after each write."""
+
+    folder: Path
+    max_bytes: int = 4 * 2**30
+
+    def get(self, key: str) -> Entry | None:
+        """The entry, or None where there is none or it is damaged (it is then removed)."""
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() != digest:
+            path.unlink(missing_ok=True)
+            return None
+        reports, _, checkpoint = body.partition(b"\n")
+        return Entry(json.loads(reports), checkpoint)
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Write the entry, then make room.
+
+        Raises:
+            StudyError: When the folder cannot be written, for example because the disk is full.
+        """
+        body = json.dumps(entry.reports).encode() + b"\n" + entry.checkpoint
+        try:
+            write_atomically(self._path(key), hashlib.sha256(body).digest() + body)
+        except OSError as error:
+            raise StudyError(
+                f"the cache folder {self.folder} cannot be written ({error.strerror}); "
+                "make room there or give another with --cache"
+            ) from error
+        self._evict(keep=key)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
+
+    def _evict(self, keep: str) -> None:
+        entries = []
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # another process may evict at the same time
+                status = path.stat()
+                entries.append((status.st_mtime_ns, status.st_size, path))
+        excess = sum(size for _, size, _ in entries) - self.max_bytes
+        for _, size, path in sorted(entries):
+            if excess <= 0:
+                return
+            if path != self._path(keep):
+                path.unlink(missing_ok=True)
+                excess -= size

@@ -1,0 +1,227 @@
+"""A pipeline becomes a file and the values measured on it. Knows nothing of Optuna."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from petra_optuna.deploy import Artifact, OnnxRuntimeModel, lower
+from petra_optuna.errors import LoweringFailed, MeasurementFailed, OperationFailed, TrialError
+from petra_optuna.evaluation import checkpoint
+from petra_optuna.evaluation.budget import Budget
+from petra_optuna.evaluation.cache import Entry, PrefixCache
+from petra_optuna.evaluation.keys import base_key, node_seed, prefix_keys
+from petra_optuna.evaluation.limits import Limits
+from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
+from petra_optuna.evaluation.reasons import reason
+from petra_optuna.measurement import Measurement
+from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.inputs import Inputs, take, to_feeds
+from petra_optuna.operations import Context
+from petra_optuna.pipeline import Pipeline
+from petra_optuna.tasks import Split, Task
+
+
+class LimitUnreachable(TrialError):
+    """The structural preview breaks a hard limit; ``preview`` holds the predictions."""
+
+    def __init__(self, message: str, preview: Preview) -> None:
+        super().__init__(message)
+        self.preview = preview
+
+
+class Measurer(Protocol):
+    """What the evaluator needs of the measuring process."""
+
+    def measure(self, path: Path) -> Mapping[str, Measurement]:
+        """Measure the file against the yardstick: ``latency`` and ``throughput``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Yardstick:
+    """The original in ONNX Runtime FP32, measured once and frozen in the study.
+
+    Attributes:
+        latency_ms: Median time of one batch at the profile's latency batch.
+        throughput_per_s: Samples per second at the profile's throughput batch.
+    """
+
+    latency_ms: float
+    throughput_per_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is known of one pipeline: its values, its file, and how they came about."""
+
+    pipeline: Pipeline
+    values: Mapping[str, float]
+    nodes: tuple[Mapping[str, Any], ...]
+    artifact: Artifact
+    checkpoint: bytes
+    measurements: Mapping[str, Measurement]
+    preview: Preview
+    parameters: int
+    macs: int
+    train_s: float
+    reused_nodes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form without the file and the weights."""
+        return {
+            "pipeline": self.pipeline.to_dict(),
+            "notation": self.pipeline.notation,
+            "description": self.pipeline.describe(),
+            "hash": self.pipeline.hash,
+            "values": dict(self.values),
+            "nodes": [dict(report) for report in self.nodes],
+            "artifact": {"sha256": self.artifact.sha256, "size_bytes": self.artifact.size_bytes},
+            "lowering": self.artifact.lowering,
+            "measurements": {name: item.to_dict() for name, item in self.measurements.items()},
+            "preview": dataclasses.asdict(self.preview),
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "train_s": self.train_s,
+            "reused_nodes": self.reused_nodes,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Trains, compresses, lowers and measures pipelines of one task under one budget.
+
+    Attributes:
+        task: The original model and its data; the test split is never touched.
+        measurer: Measures files against the yardstick, in a process of its own.
+        yardstick: What the measured ratios are multiplied with.
+        folder: Where the files are written; the caller owns it.
+        budget: Most training that a pipeline may spend.
+        seed: Of every node, together with its place in the pipeline.
+        cache: Shared prefixes; None computes everything cold.
+        history: Measured shapes for the preview.
+        limits: Hard limits; a preview that must break one raises ``LimitUnreachable``.
+    """
+
+    task: Task
+    measurer: Measurer
+    yardstick: Yardstick
+    folder: Path
+    budget: Budget = Budget()
+    seed: int = 0
+    cache: PrefixCache | None = None
+    history: ShapeHistory | None = None
+    limits: Limits = Limits()
+
+    def evaluate(self, pipeline: Pipeline) -> Evaluation:
+        """Build the pipeline's file and measure it.
+
+        Raises:
+            TrialError: With the reason, when a node, the lowering or the measurement fails.
+        """
+        pipeline = pipeline.canonical()
+        start = base_key(self.task, self.seed)
+        prediction = preview(pipeline, self.task, start, self.budget, self.history)
+        most = self.limits.size_bytes
+        if most is not None and prediction.certain and prediction.size_bytes > most:
+            raise LimitUnreachable(
+                f"the preview counts at least {prediction.size_bytes:.0f} bytes, the limit is {most:.0f}",
+                prediction,
+            )
+        model, reports, reused = self._body(pipeline, start)
+        artifact = self._lower(model, pipeline, start)
+        quality = quality_of(artifact.path, self.task, self.task.selection, torch.get_num_threads())
+        measurements = self.measurer.measure(artifact.path)
+        values = self._values(quality, measurements, artifact)
+        if self.history is not None:
+            self.history.put(model, pipeline.conversion, values["latency_ms"])
+        return Evaluation(
+            pipeline=pipeline,
+            values=values,
+            nodes=tuple(reports),
+            artifact=artifact,
+            checkpoint=checkpoint.to_bytes(model, self.task.model),
+            measurements=measurements,
+            preview=prediction,
+            parameters=count_parameters(model),
+            macs=count_macs(model, take(self.task.example, 1)),
+            train_s=sum(
+                float(report["seconds"])
+                for node, report in list(zip(pipeline.body, reports, strict=True))[reused:]
+                if node.kind == "training"
+            ),
+            reused_nodes=reused,
+        )
+
+    def _values(
+        self, quality: float, measurements: Mapping[str, Measurement], artifact: Artifact
+    ) -> dict[str, float]:
+        return {
+            self.task.metric.name: quality,
+            "latency_ms": measurements["latency"].ratio * self.yardstick.latency_ms,
+            "throughput_per_s": self.yardstick.throughput_per_s / measurements["throughput"].ratio,
+            "size_bytes": float(artifact.size_bytes),
+        }
+
+    def _lower(self, model: nn.Module, pipeline: Pipeline, start: str) -> Artifact:
+        context = self._context(pipeline, start, epochs=0)
+        path = self.folder / f"{pipeline.hash[:16]}.onnx"
+        with reason(LoweringFailed, "lowering"):
+            return lower(model, self.task.example, path, pipeline.conversion, context)
+
+    def _context(self, pipeline: Pipeline, key: str, epochs: int) -> Context:
+        return Context(
+            task=self.task,
+            recipe=pipeline.recipe,
+            seed=node_seed(key),
+            epochs=epochs,
+            data_fraction=self.budget.data_fraction,
+        )
+
+    def _body(self, pipeline: Pipeline, start: str) -> tuple[nn.Module, list[dict[str, Any]], int]:
+        """The model after the body, a report for every node, and how many nodes came from the cache."""
+        keys = prefix_keys(start, pipeline, self.budget)
+        model, reports = self._longest_prefix(keys)
+        reused = len(reports)
+        epochs = self.budget.allot(pipeline.body)
+        for index in range(reused, len(keys)):
+            node = pipeline.body[index]
+            began = time.perf_counter()
+            with reason(OperationFailed, node.name):
+                applied = node.apply(model, self._context(pipeline, keys[index], epochs[index]))
+            model = applied.model
+            reports.append({"op": node.name, **applied.report, "seconds": time.perf_counter() - began})
+            if self.cache is not None:
+                self.cache.put(keys[index], Entry(reports, checkpoint.to_bytes(model, self.task.model)))
+        return model, reports, reused
+
+    def _longest_prefix(self, keys: tuple[str, ...]) -> tuple[nn.Module, list[dict[str, Any]]]:
+        for key in reversed(keys):
+            entry = self.cache.get(key) if self.cache is not None else None
+            if entry is not None:
+                with contextlib.suppress(checkpoint.DamagedCheckpoint):  # computed again
+                    return checkpoint.from_bytes(entry.checkpoint, self.task.model), list(entry.reports)
+        return self.task.model, []
+
+
+def predictor(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:
+    """A function that runs the file in ONNX Runtime: inputs of the task to the file's output."""
+    session = OnnxRuntimeModel(path, threads=threads)
+    return lambda inputs: session.run(to_feeds(inputs))
+
+
+def quality_of(path: Path, task: Task, split: Split, threads: int = 1) -> float:
+    """The task's metric on a split, computed by running the file.
+
+    Raises:
+        MeasurementFailed: When the file or the metric cannot serve the split.
+    """
+    with reason(MeasurementFailed, task.metric.name):
+        return task.evaluate(predictor(path, threads), split)

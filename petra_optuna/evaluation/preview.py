@@ -1,0 +1,113 @@
+"""What a pipeline's structural nodes alone say about the file, before any training.
+
+The size is predicted by counting, the latency where a file of the same shape has been measured
+before. A prediction never becomes a value of a trial. That of the size stops a trial where it is certain
+to break a hard limit; that of the latency is reported only, since it depends on what ran before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from torch import nn
+
+from petra_optuna.errors import OperationFailed
+from petra_optuna.evaluation.budget import Budget
+from petra_optuna.evaluation.keys import node_seed, prefix_keys
+from petra_optuna.evaluation.reasons import reason
+from petra_optuna.files import write_atomically
+from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.inputs import take
+from petra_optuna.operations import Context
+from petra_optuna.pipeline import Operation, Pipeline
+from petra_optuna.tasks import Task
+
+_BYTES_PER_LAYER = 200
+"""Lower bound of what a layer adds to a file: its node, its names, its bias. Batch norms fold away."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preview:
+    """Predictions for the file of a pipeline.
+
+    Attributes:
+        parameters: After the structural nodes.
+        macs: Multiply-accumulates for one sample.
+        size_bytes: By counting; a lower bound where ``certain``.
+        latency_ms: Of a file of the same shape, or None where none was measured.
+        certain: Whether training cannot change the shapes: no node whose result follows the weights
+            comes after one that trains them.
+    """
+
+    parameters: int
+    macs: int
+    size_bytes: float
+    latency_ms: float | None
+    certain: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeHistory:
+    """Latencies of measured shapes against one yardstick, one small file each.
+
+    ``scope`` names what a latency depends on besides the shape: yardstick and device profile.
+    """
+
+    folder: Path
+    scope: str
+
+    def get(self, model: nn.Module, conversion: Operation | None) -> float | None:
+        """Latency in ms that a file of this shape had, or None."""
+        try:
+            return float(json.loads(self._path(model, conversion).read_text())["latency_ms"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def put(self, model: nn.Module, conversion: Operation | None, latency_ms: float) -> None:
+        """Remember a measured latency."""
+        text = json.dumps({"latency_ms": latency_ms})
+        write_atomically(self._path(model, conversion), text.encode())
+
+    def _path(self, model: nn.Module, conversion: Operation | None) -> Path:
+        shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+        parts = [self.scope, shapes, conversion.to_dict() if conversion else None]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{digest}.shape"
+
+
+def preview(
+    pipeline: Pipeline, task: Task, start: str, budget: Budget, history: ShapeHistory | None = None
+) -> Preview:
+    """Apply the structural nodes alone and count.
+
+    Raises:
+        TrialError: As the nodes raise.
+    """
+    model = task.model
+    for node, key in zip(pipeline.body, prefix_keys(start, pipeline, budget), strict=True):
+        if node.kind == "structure":
+            context = Context(task=task, recipe=pipeline.recipe, seed=node_seed(key), epochs=0)
+            with reason(OperationFailed, node.name):
+                model = node.apply(model, context).model
+    conversion = pipeline.conversion
+    weight_bytes = conversion.weight_bytes if conversion else 4.0
+    weights = [weight.numel() for weight in model.parameters() if weight.dim() > 1]
+    return Preview(
+        parameters=count_parameters(model),
+        macs=count_macs(model, take(task.example, 1)),
+        size_bytes=weight_bytes * sum(weights) + _BYTES_PER_LAYER * len(weights),
+        latency_ms=history.get(model, conversion) if history else None,
+        certain=_is_certain(pipeline),
+    )
+
+
+def _is_certain(pipeline: Pipeline) -> bool:
+    trained = False
+    for node in pipeline.body:
+        if trained and node.shape_follows_weights:
+            return False
+        trained = trained or node.kind == "training"
+    return True

@@ -1,0 +1,169 @@
+"""Dominance, the non-dominated set and its hypervolume, with directions and scales made explicit.
+
+Inside the package every objective is turned so that smaller is better, once, by ``minimised``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+
+from petra_optuna.errors import StudyError
+
+Direction = Literal["minimize", "maximize"]
+Array = npt.NDArray[np.float64]
+
+LINEAR_SLACK = 0.1
+"""How much worse than the original, as a share of it, still counts on a linear scale."""
+
+LOG_SLACK = 1.25
+"""How many times worse than the original still counts on a log scale."""
+
+FARTHEST = 1e6
+"""Unit coordinates are held within this, so that an infinite value has no infinite volume."""
+
+
+def minimised(values: npt.ArrayLike, directions: Sequence[Direction]) -> Array:
+    """Values, shape (n, m), with the objectives to maximise negated.
+
+    Raises:
+        StudyError: When a direction is unknown or their number is not m.
+    """
+    if unknown := [direction for direction in directions if direction not in ("minimize", "maximize")]:
+        raise StudyError(f"directions must be minimize or maximize, got {unknown[0]!r}")
+    table = np.asarray(values, dtype=float).reshape(-1, len(directions))
+    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+    return np.asarray(table * signs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """Scale and reference point of the hypervolume, frozen from the original model's values.
+
+    In unit coordinates the original is at 0 in every objective and the worst that counts at 1, so the
+    original alone has hypervolume 1. The worst is 10 % worse than the original on a linear scale and
+    1.25 times worse on a log scale. Which of two contributions is larger does not depend on the unit
+    of either objective, only on the reference point and on the log scales.
+
+    Attributes:
+        reference: The original's values, one per objective, in the study's directions.
+        log: Which objectives count by ratio (latency, size, throughput).
+
+    Raises:
+        StudyError: On construction, when the lengths differ or a log scale has a reference <= 0.
+    """
+
+    reference: tuple[float, ...]
+    log: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        """Check the rules named in the class docstring."""
+        if len(self.reference) != len(self.log):
+            raise StudyError(f"bounds need one log flag per value, got {self.reference} and {self.log}")
+        for value, log in zip(self.reference, self.log, strict=True):
+            if not np.isfinite(value) or (log and value <= 0):
+                raise StudyError(f"bounds need finite values, positive on a log scale, got {self.reference}")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Bounds:
+        """Inverse of ``to_dict``."""
+        return cls(
+            tuple(float(value) for value in data["reference"]), tuple(bool(log) for log in data["log"])
+        )
+
+    @classmethod
+    def from_values(cls, values: npt.ArrayLike, directions: Sequence[Direction]) -> Bounds:
+        """Linear bounds at the worst finite value of each objective, for a study without an original."""
+        table = minimised(values, directions)
+        worst = np.max(np.where(np.isfinite(table), table, -np.inf), axis=0, initial=-np.inf)
+        reference = minimised(np.where(np.isfinite(worst), worst, 0.0), directions)[0]
+        return cls(tuple(float(value) for value in reference), (False,) * len(directions))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {"reference": list(self.reference), "log": list(self.log)}
+
+    def unit(self, values: npt.ArrayLike, directions: Sequence[Direction]) -> Array:
+        """Values, shape (n, m), in unit coordinates, smaller is better."""
+        table = np.asarray(values, dtype=float).reshape(-1, len(self.reference))
+        columns = []
+        for column, reference, log in zip(table.T, self.reference, self.log, strict=True):
+            if log:
+                tiny = np.finfo(float).tiny
+                columns.append(np.log(np.maximum(column, tiny) / reference) / np.log(LOG_SLACK))
+            else:
+                columns.append((column - reference) / (LINEAR_SLACK * abs(reference) or 1.0))
+        return np.clip(minimised(np.column_stack(columns), directions), -FARTHEST, FARTHEST)
+
+
+def non_dominated(
+    values: npt.ArrayLike, directions: Sequence[Direction], violations: npt.ArrayLike | None = None
+) -> tuple[int, ...]:
+    """Indices of the rows that no other row dominates; equal rows are all kept.
+
+    Args:
+        values: Shape (n, m).
+        directions: One per objective.
+        violations: Shape (n,), 0 where feasible; infeasible rows are neither in the front nor dominate.
+    """
+    table = minimised(values, directions)
+    feasible = np.full(len(table), True) if violations is None else np.asarray(violations) <= 0
+    rows = np.flatnonzero(feasible)
+    if not rows.size:
+        return ()
+    kept = moocore.is_nondominated(table[rows], keep_weakly=True)
+    return tuple(int(row) for row in rows[kept])
+
+
+def hypervolume(values: npt.ArrayLike, directions: Sequence[Direction], bounds: Bounds) -> float:
+    """Volume that the rows dominate, in unit coordinates: 1 for the original alone, 0 for no rows."""
+    return unit_hypervolume(bounds.unit(values, directions))
+
+
+def unit_hypervolume(units: Array) -> float:
+    """Volume between points in unit coordinates, shape (n, m), and the reference point at 1."""
+    return float(moocore.hypervolume(units, ref=np.ones(units.shape[1])))
+
+
+def contributions(units: Array) -> Array:
+    """Volume, shape (n,), that each point adds to the others in unit coordinates."""
+    # moocore needs two objectives; a constant one beside a single one changes no volume.
+    padded = units if units.shape[1] > 1 else np.column_stack([units, np.zeros(len(units))])
+    return np.asarray(moocore.hv_contributions(padded, ref=np.ones(padded.shape[1])))
+
+
+def ranks(points: Array) -> npt.NDArray[np.int64]:
+    """Non-domination rank of minimised points, shape (n,): 0 for the front, 1 for the next."""
+    return np.asarray(moocore.pareto_rank(points), dtype=np.int64)
+
+
+def dominates(first: Array, second: Array) -> bool:
+    """Whether one minimised point, shape (m,), is nowhere worse and somewhere better than another."""
+    return bool(np.all(first <= second) and np.any(first < second))
+
+
+def entered_front(points: Array, units: Array, feasible: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which rows entered the front as it stood before them, with positive hypervolume gain.
+
+    A point inside the reference box gains volume exactly when no earlier point is at least as good
+    everywhere, so no volume is computed.
+
+    Args:
+        points: Minimised values, shape (n, m), in order of arrival.
+        units: The same in unit coordinates.
+        feasible: Shape (n,); infeasible rows never enter.
+    """
+    entered = np.zeros(len(points), dtype=bool)
+    front = np.empty((0, points.shape[1]))
+    inside = feasible & np.all(units < 1, axis=1)
+    for row in np.flatnonzero(inside):
+        point = points[row]
+        if not np.any(np.all(front <= point, axis=1)):
+            entered[row] = True
+            front = np.vstack([front[~np.all(point <= front, axis=1)], point])
+    return entered

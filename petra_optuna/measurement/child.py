@@ -1,0 +1,87 @@
+"""A child process that answers JSON lines, and every way in which it can fail to."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from typing import IO, Any
+
+from petra_optuna.errors import MeasurementFailed
+
+
+class RequestRefused(Exception):
+    """The child is well and answered with an error."""
+
+
+class Child:
+    """Starts the command at once.
+
+    Args:
+        command: Program and arguments; reads requests on stdin, answers on stdout.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        # A file, not a pipe: nobody reads while the child is silent, and a full pipe would stop it.
+        self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            encoding="utf-8",
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests: IO[str] = self._process.stdin
+        self._answers: queue.Queue[str | None] = queue.Queue()
+        # Reading with a timeout needs a thread on every platform but Unix.
+        threading.Thread(target=_pump, args=(self._process.stdout, self._answers), daemon=True).start()
+
+    def ask(self, request: dict[str, Any], timeout_s: float) -> Any:
+        """Send a request and return the ``result`` of the answer.
+
+        Raises:
+            RequestRefused: When the child answers with an error.
+            MeasurementFailed: When it dies or does not answer in time; it is of no use any more.
+        """
+        try:
+            self._requests.write(json.dumps(request) + "\n")
+            self._requests.flush()
+            line = self._answers.get(timeout=timeout_s)
+        except OSError as error:
+            raise MeasurementFailed(self._last_words()) from error
+        except queue.Empty as error:
+            raise MeasurementFailed(f"no answer from the measuring process in {timeout_s:g} s") from error
+        if line is None:
+            raise MeasurementFailed(self._last_words())
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RequestRefused(answer["error"])
+        return answer["result"]
+
+    def kill(self) -> None:
+        """End the child, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._stderr.close()
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            return f"the measuring process crashed: {signal.Signals(-code).name}"
+        self._stderr.seek(0)
+        lines = self._stderr.read().strip().splitlines()
+        return f"the measuring process ended: {lines[-1] if lines else f'exit status {code}'}"
+
+
+def _pump(source: IO[str], answers: queue.Queue[str | None]) -> None:
+    """Lines of ``source``, then None."""
+    for line in source:
+        answers.put(line)
+    answers.put(None)

@@ -1,0 +1,141 @@
+"""The measuring process: a child that may crash or hang without taking the study with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from petra_optuna.errors import MeasurementFailed
+from petra_optuna.measurement.child import Child, RequestRefused
+from petra_optuna.measurement.profile import DeviceProfile
+from petra_optuna.measurement.protocol import DEFAULT_SCHEDULE, Schedule
+from petra_optuna.measurement.record import Measurement
+
+_WORKER = (sys.executable, "-m", "petra_optuna.measurement.worker")
+_LOCK = "petra-optuna-measurement.lock"
+
+
+class MeasuringProcess:
+    """Measures files against one yardstick. The child starts on demand and again after a crash.
+
+    Args:
+        profile: Threads and batch sizes.
+        yardstick: The original in FP32; must stay where it is.
+        feeds: Sample inputs by name, batch first; repeated up to the batch sizes.
+        timeout_s: Longest time of one request; then the child is killed.
+        schedule: Of the protocol.
+        worker: Command of the child; another one only in tests.
+
+    Raises:
+        ValueError: When ``feeds`` holds no sample.
+    """
+
+    def __init__(
+        self,
+        profile: DeviceProfile,
+        yardstick: Path,
+        feeds: Mapping[str, np.ndarray],
+        timeout_s: float = 120.0,
+        *,
+        schedule: Schedule = DEFAULT_SCHEDULE,
+        worker: Sequence[str] = _WORKER,
+    ) -> None:
+        if not feeds or min(len(array) for array in feeds.values()) < 1:
+            raise ValueError("the measuring process needs at least one sample of every input")
+        self._profile = profile
+        self._yardstick = yardstick
+        self._timeout_s = timeout_s
+        self._schedule = schedule
+        self._worker = tuple(worker)
+        self._child: Child | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="petra-feeds-")
+        self._lock = FileLock(Path(tempfile.gettempdir()) / _LOCK, mode=0o666)
+        _write_feeds(Path(self._folder.name), feeds)
+
+    def measure(self, path: Path) -> dict[str, Measurement]:
+        """Measure a file: ``latency`` and ``throughput``, each at its own batch size.
+
+        Raises:
+            MeasurementFailed: When the file cannot be loaded or run, crashes the runtime, or takes too long.
+        """
+        result = self._ask({"command": "measure", "path": str(path.resolve())})
+        return {name: Measurement(**fields) for name, fields in result.items()}
+
+    def baseline(self) -> dict[str, float]:
+        """``latency_ms`` and ``throughput_per_s`` of the yardstick alone, medians over blocks.
+
+        Raises:
+            MeasurementFailed: As ``measure``.
+        """
+        result = self._ask({"command": "baseline"})
+        return {name: float(value) for name, value in result.items()}
+
+    def close(self) -> None:
+        """End the child and remove the samples."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+        self._folder.cleanup()
+
+    def __enter__(self) -> MeasuringProcess:
+        """Itself; nothing is started yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            child = self._child or self._start()
+            self._child = None  # until it has answered: after anything else it cannot be trusted
+            try:
+                result: dict[str, Any] = child.ask(request, self._timeout_s)
+                self._child = child
+            except RequestRefused as error:
+                self._child = child
+                raise MeasurementFailed(str(error)) from error
+            finally:
+                if self._child is None:
+                    child.kill()
+        return result
+
+    def _start(self) -> Child:
+        child = Child(self._worker)
+        opened = False
+        try:
+            child.ask(
+                {
+                    "command": "open",
+                    "yardstick": str(self._yardstick.resolve()),
+                    "feeds": self._folder.name,
+                    "profile": self._profile.to_dict(),
+                    "schedule": dataclasses.asdict(self._schedule),
+                },
+                self._timeout_s,
+            )
+            opened = True
+        except RequestRefused as error:
+            raise MeasurementFailed(f"the yardstick cannot be loaded: {error}") from error
+        finally:
+            if not opened:
+                child.kill()
+        return child
+
+
+def _write_feeds(folder: Path, feeds: Mapping[str, np.ndarray]) -> None:
+    """Arrays by number beside a list of names; ``worker.load_feeds`` reads them."""
+    (folder / "names.json").write_text(json.dumps(list(feeds)))
+    for index, array in enumerate(feeds.values()):
+        np.save(folder / f"{index}.npy", array, allow_pickle=False)

@@ -1,0 +1,183 @@
+"""The measuring child: ``python -m petra_optuna.measurement.worker``.
+
+Reads one JSON request a line from stdin and answers each with one JSON line on what was stdout::
+
+    {"command": "open", "yardstick": PATH, "feeds": FOLDER, "profile": {...}, "schedule": {...}}
+    {"command": "baseline"}
+    {"command": "measure", "path": PATH}
+
+An answer is ``{"result": ...}`` or ``{"error": TEXT}``. The child ends with its stdin. It holds the
+yardstick's sessions open, so that a measurement opens the candidate only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from petra_optuna.errors import one_line
+from petra_optuna.measurement.profile import DeviceProfile
+from petra_optuna.measurement.protocol import Schedule, compare, time_alone
+
+_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoSuchFile,
+    state.NotImplemented,
+    state.RuntimeException,
+)
+
+
+_COPIES = 7
+_COPIES_BYTES = 80_000_000
+_SHORT_CALL_S = 0.002
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """The yardstick, ready to run, and what it is run with.
+
+    Every batch size has sessions of its own: one that has run a large batch keeps the memory for it.
+    """
+
+    profile: DeviceProfile
+    schedule: Schedule
+    yardsticks: dict[str, list[ort.InferenceSession]]
+    batches: dict[str, dict[str, np.ndarray]]
+
+    @classmethod
+    def open(cls, request: dict[str, Any]) -> Bench:
+        """Load the yardstick and fill the batches by repeating the samples."""
+        profile = DeviceProfile.from_dict(request["profile"])
+        _pin(profile.threads)
+        samples = load_feeds(Path(request["feeds"]))
+        sizes = {"latency": profile.latency_batch, "throughput": profile.throughput_batch}
+        batches = {
+            name: {key: np.ascontiguousarray(_repeat(array, size)) for key, array in samples.items()}
+            for name, size in sizes.items()
+        }
+        yardsticks = {
+            name: _sessions(request["yardstick"], feeds, profile.threads) for name, feeds in batches.items()
+        }
+        return cls(profile, Schedule(**request["schedule"]), yardsticks, batches)
+
+    def baseline(self) -> dict[str, float]:
+        """Absolute figures of the yardstick alone."""
+        seconds = {
+            name: time_alone(_runners(self.yardsticks[name], feeds), time.perf_counter, self.schedule)
+            for name, feeds in self.batches.items()
+        }
+        return {
+            "latency_ms": seconds["latency"] * 1e3,
+            "throughput_per_s": self.profile.throughput_batch / seconds["throughput"],
+        }
+
+    def measure(self, path: str) -> dict[str, dict[str, Any]]:
+        """The candidate against the yardstick at both batch sizes."""
+        return {
+            name: compare(
+                _runners(_sessions(path, feeds, self.profile.threads), feeds),
+                _runners(self.yardsticks[name], feeds),
+                time.perf_counter,
+                batch=len(next(iter(feeds.values()))),
+                threads=self.profile.threads,
+                schedule=self.schedule,
+            ).to_dict()
+            for name, feeds in self.batches.items()
+        }
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer requests until there are no more."""
+    bench: Bench | None = None
+    for line in requests:
+        request = json.loads(line)
+        result: object = None
+        try:
+            if request["command"] == "open":
+                bench = Bench.open(request)
+            elif bench is None:
+                raise ValueError("the first request must be 'open'")
+            elif request["command"] == "baseline":
+                result = bench.baseline()
+            else:
+                result = bench.measure(request["path"])
+        except _RUNTIME_ERRORS as error:
+            answers.write(json.dumps({"error": one_line(error)}) + "\n")
+        else:
+            answers.write(json.dumps({"result": result}) + "\n")
+        answers.flush()
+
+
+def load_feeds(folder: Path) -> dict[str, np.ndarray]:
+    """Arrays by input name, as ``MeasuringProcess`` writes them: names in JSON, arrays by number."""
+    names = json.loads((folder / "names.json").read_text())
+    return {name: np.load(folder / f"{index}.npy") for index, name in enumerate(names)}
+
+
+def _repeat(array: np.ndarray, size: int) -> np.ndarray:
+    return array[np.arange(size) % len(array)]
+
+
+def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int) -> list[ort.InferenceSession]:
+    """Copies of the file, an odd number: several where calls are short, one where they are long.
+
+    The place of a session in memory tells in calls of microseconds; where calls are long or the file is large
+    it does not, and copies would fill the memory.
+    """
+    first = _session(path, threads)
+    first.run(None, feeds)
+    began = time.perf_counter()
+    first.run(None, feeds)
+    if time.perf_counter() - began > _SHORT_CALL_S:
+        return [first]
+    count = min(_COPIES, max(1, _COPIES_BYTES // Path(path).stat().st_size))
+    return [first, *(_session(path, threads) for _ in range((count - 1) // 2 * 2))]
+
+
+def _session(path: str, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _runners(
+    sessions: list[ort.InferenceSession], feeds: dict[str, np.ndarray]
+) -> list[Callable[[], object]]:
+    return [functools.partial(session.run, None, feeds) for session in sessions]
+
+
+def _pin(threads: int) -> None:
+    """Keep to the last ``threads`` cores where there are more; the first serve most interrupts."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if threads < len(cores):
+        os.sched_setaffinity(0, cores[-threads:])
+
+
+def main() -> None:
+    """Serve on stdin and a private copy of stdout: native code may print on the original."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    gc.disable()
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

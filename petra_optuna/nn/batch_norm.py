@@ -1,0 +1,46 @@
+"""Running statistics of batch norms, measured again after the weights before them have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from petra_optuna.nn.inputs import Inputs, forward
+
+
+@torch.no_grad()
+def reestimate_batch_norm(model: nn.Module, batches: Iterable[Inputs]) -> int:
+    """Replace running means and variances by their averages over ``batches``, in place.
+
+    Every batch counts the same (a cumulative average), and nothing but batch norms leaves evaluation
+    mode, so dropout stays off.
+
+    Args:
+        model: In evaluation mode and private to the caller.
+        batches: At least one; none leaves the statistics as they are.
+
+    Returns:
+        The number of layers that were measured again, 0 where there is nothing to measure.
+    """
+    layers = [
+        module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    batches = list(batches)
+    if not layers or not batches:
+        return 0
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's spelling of the cumulative average
+        layer.train()
+    try:
+        for inputs in batches:
+            forward(model, inputs)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+    return len(layers)

@@ -1,0 +1,40 @@
+"""The nodes of a pipeline, one file each, and the space that holds them all."""
+
+from petra_optuna.operations.context import Context
+from petra_optuna.operations.half import Half
+from petra_optuna.operations.low_rank import LowRank
+from petra_optuna.operations.prune import Prune
+from petra_optuna.operations.quantize_aware import QuantizeAware
+from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
+from petra_optuna.operations.quantize_static import QuantizeStatic
+from petra_optuna.operations.regularized_train import RegularizedTrain
+from petra_optuna.operations.train import Train
+from petra_optuna.pipeline import Operation, SearchSpace
+
+BODY_OPERATIONS: tuple[type[Operation], ...] = (LowRank, Prune, Train, RegularizedTrain, QuantizeAware)
+CONVERSIONS: tuple[type[Operation], ...] = (QuantizeStatic, QuantizeDynamic, Half)
+
+
+def default_space(max_length: int = 5) -> SearchSpace:
+    """Every built-in operation.
+
+    Args:
+        max_length: The longest body.
+    """
+    return SearchSpace(BODY_OPERATIONS, CONVERSIONS, max_length)
+
+
+__all__ = [
+    "BODY_OPERATIONS",
+    "CONVERSIONS",
+    "Context",
+    "Half",
+    "LowRank",
+    "Prune",
+    "QuantizeAware",
+    "QuantizeDynamic",
+    "QuantizeStatic",
+    "RegularizedTrain",
+    "Train",
+    "default_space",
+]

@@ -1,0 +1,39 @@
+"""What an operation may know besides the model: task, recipe, budget and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from petra_optuna.nn.inputs import Inputs
+from petra_optuna.pipeline import Recipe
+from petra_optuna.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Handed to ``Operation.apply``.
+
+    Attributes:
+        task: Data, loss and the original model, which is the teacher of distillation.
+        recipe: Model-level parameters.
+        seed: The only source of randomness of the node.
+        epochs: What this node may spend; 0 for nodes that do not train.
+        data_fraction: Share of the training split that an epoch reads.
+    """
+
+    task: Task
+    recipe: Recipe
+    seed: int
+    epochs: int
+    data_fraction: float = 1.0
+
+    def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Inputs, Tensor]]:
+        """At most ``limit`` samples of the calibration split, the same ones each time.
+
+        They are spread over the split: in file order the first ones might be of one class.
+        """
+        split = self.task.calibration
+        return split.batches(batch_size, fraction=limit / len(split), limit=limit)

@@ -1,0 +1,110 @@
+"""Structured pruning of channels."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Annotated, Any, ClassVar
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from torch import Tensor, nn
+
+from petra_optuna.nn.batch_norm import reestimate_batch_norm
+from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.importance import WeightScores, magnitude_scores, taylor_scores
+from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.prune import Pruned, Scope, prune_channels
+from petra_optuna.operations.context import Context
+from petra_optuna.pipeline import Applied, Kind, Operation
+
+TAYLOR_BATCH = 8
+"""Smaller than for statistics: the gradient of a large batch of a trained model is nearly noise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prune(Operation):
+    """Remove channels with everything that is coupled to them, then measure batch norms again.
+
+    Attributes:
+        ratio: Share of the channels to remove.
+        criterion: What makes a channel unimportant.
+        scope: ``global`` ranks the channels of all layers together, ``local`` those of each layer.
+    """
+
+    name: ClassVar[str] = "prune"
+    code: ClassVar[str] = "Pr"
+    kind: ClassVar[Kind] = "structure"
+
+    ratio: Annotated[float, FloatDistribution(0.1, 0.9)] = 0.5
+    criterion: Annotated[str, CategoricalDistribution(("magnitude_l1", "magnitude_l2", "taylor"))] = (
+        "magnitude_l2"
+    )
+    scope: Annotated[str, CategoricalDistribution(("global", "local"))] = "local"
+
+    @property
+    def shape_follows_weights(self) -> bool:
+        """Where layers compete, their weights decide which ones shrink."""
+        return self.scope == "global"
+
+    def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
+        """Return a copy with fewer channels.
+
+        The report names ``channels`` (before, after) by layer, ``share`` removed of all prunable
+        channels, ``batch_norms`` measured again and ``left_out`` with reasons.
+
+        Raises:
+            OperationFailed: When the model cannot be traced, has nothing to prune or does not run
+                with fewer channels.
+        """
+        pruned = copy.deepcopy(model).eval()
+        scope: Scope = "global" if self.scope == "global" else "local"
+        result = prune_channels(
+            pruned,
+            context.task.example,
+            lambda private: self._scores(private, context),
+            self.ratio,
+            scope,
+        )
+        changed = any(before > after for before, after in result.widths.values())
+        layers = 0
+        if changed:
+            layers = reestimate_batch_norm(pruned, (inputs for inputs, _ in context.calibration_batches()))
+        return Applied(pruned, _report(model, pruned, context, result, layers))
+
+    def _scores(self, model: nn.Module, context: Context) -> WeightScores:
+        if self.criterion == "taylor":
+            return taylor_scores(
+                model,
+                context.calibration_batches(batch_size=TAYLOR_BATCH),
+                lambda private, batch: _loss(private, batch, context),
+            )
+        return magnitude_scores(model, power=1 if self.criterion == "magnitude_l1" else 2)
+
+
+def _loss(model: nn.Module, batch: tuple[Inputs, Tensor], context: Context) -> Tensor:
+    inputs, targets = batch
+    if context.task.training_step is not None:
+        return context.task.training_step(model, inputs, targets)
+    return context.task.loss(forward(model, inputs), targets)
+
+
+def _report(
+    before: nn.Module, after: nn.Module, context: Context, result: Pruned, batch_norms: int
+) -> dict[str, Any]:
+    total = sum(width for width, _ in result.widths.values())
+    kept = sum(width for _, width in result.widths.values())
+    example = context.task.example
+    report: dict[str, Any] = {
+        "changed": kept < total,
+        "parameters_before": count_parameters(before),
+        "parameters_after": count_parameters(after),
+        "macs_before": count_macs(before, example),
+        "macs_after": count_macs(after, example),
+        "share": 1 - kept / total if total else 0.0,
+        "channels": {name: list(widths) for name, widths in result.widths.items()},
+        "batch_norms": batch_norms,
+        "left_out": result.left_out,
+    }
+    if kept == total:
+        report["reason"] = "no layer has blocks of channels that may leave at this ratio"
+    return report

@@ -1,0 +1,49 @@
+"""Training under simulated INT8; the file is quantised by the static conversion that it implies."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Annotated, Any, ClassVar
+
+from optuna.distributions import IntDistribution
+from torch import nn
+
+from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.fake_quant import FakeQuantization
+from petra_optuna.operations.context import Context
+from petra_optuna.operations.quantize_static import QuantizeStatic
+from petra_optuna.operations.training import fit
+from petra_optuna.pipeline import TRAINING_FIELDS, Applied, Kind, Operation
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizeAware(Operation):
+    """Train for some epochs with weights and activations rounded as the INT8 file will round them.
+
+    The simulation is removed again, so the model stays plain and any node may follow. Ranges of the
+    file are calibrated by its conversion, not taken from here.
+    """
+
+    name: ClassVar[str] = "qat"
+    code: ClassVar[str] = "QAT"
+    kind: ClassVar[Kind] = "training"
+    recipe_fields: ClassVar[tuple[str, ...]] = TRAINING_FIELDS
+    implies: ClassVar[type[Operation] | None] = QuantizeStatic
+
+    epochs: Annotated[int, IntDistribution(1, 5)] = 2
+
+    def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
+        """Return a trained plain copy; the report is that of ``fit`` with the layers quantised.
+
+        Raises:
+            OperationFailed: When the model has no Linear or convolution to quantise.
+            TrainingDiverged: When a loss becomes NaN or infinite.
+        """
+        trained = copy.deepcopy(model).eval()
+        simulation = FakeQuantization(trained, (inputs for inputs, _ in context.calibration_batches()))
+        if not simulation.layers:
+            raise OperationFailed("qat: the model calls no Linear or convolution layer to quantise")
+        report: dict[str, Any] = fit(trained, context, self.epochs)
+        simulation.remove()
+        return Applied(trained, {**report, "layers": list(simulation.layers)})

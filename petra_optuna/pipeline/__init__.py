@@ -1,0 +1,28 @@
+"""The genome: operations, recipe, pipeline, search space, encoding. Does not import torch."""
+
+from petra_optuna.pipeline.encoding import decode, distributions, encode, suggest
+from petra_optuna.pipeline.fields import Field, When, declared_fields
+from petra_optuna.pipeline.notation import NotationWarning
+from petra_optuna.pipeline.operation import Applied, Kind, Operation
+from petra_optuna.pipeline.pipeline import Pipeline
+from petra_optuna.pipeline.recipe import TRAINING_FIELDS, Recipe
+from petra_optuna.pipeline.space import NO_CONVERSION, SearchSpace
+
+__all__ = [
+    "NO_CONVERSION",
+    "TRAINING_FIELDS",
+    "Applied",
+    "Field",
+    "Kind",
+    "NotationWarning",
+    "Operation",
+    "Pipeline",
+    "Recipe",
+    "SearchSpace",
+    "When",
+    "declared_fields",
+    "decode",
+    "distributions",
+    "encode",
+    "suggest",
+]

@@ -1,0 +1,140 @@
+"""Pipelines as conditional Optuna parameters. Parameter names exist in this file only.
+
+``length`` counts the body; ``n{i}.op`` names body node i and ``n{i}.{op}.{field}`` its fields;
+``convert.op`` and ``convert.{op}.{field}`` are the conversion; ``recipe.{field}`` stands where a node
+reads it. One walker visits the names in order; suggest, encode and decode differ in where it gets
+the values. Every assignment decodes to a pipeline of the order grammar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import BaseTrial
+
+from petra_optuna.errors import PipelineError
+from petra_optuna.pipeline.fields import Fielded, Value, check_value, declared_fields, is_active
+from petra_optuna.pipeline.operation import Operation
+from petra_optuna.pipeline.pipeline import Pipeline
+from petra_optuna.pipeline.recipe import Recipe
+from petra_optuna.pipeline.space import NO_CONVERSION, SearchSpace
+
+T = TypeVar("T", bound=Fielded)
+Draw = Callable[[str, BaseDistribution], Any]
+
+
+def suggest(trial: BaseTrial, space: SearchSpace) -> Pipeline:
+    """Ask the trial for every parameter of a pipeline, in order."""
+    return walk(space, lambda name, distribution: _suggest(trial, name, distribution))
+
+
+def encode(pipeline: Pipeline, space: SearchSpace) -> dict[str, Value]:
+    """The parameters that decode to this pipeline.
+
+    Raises:
+        PipelineError: When the pipeline is not in the space.
+    """
+    violations = space.violations(pipeline)
+    if violations:
+        raise PipelineError(f"{pipeline.notation} cannot be encoded: {'; '.join(violations)}")
+    values: dict[str, Any] = {"length": len(pipeline.body), "convert.op": NO_CONVERSION}
+    for index, node in enumerate(pipeline.body):
+        values.update(_flatten(f"n{index}", node))
+    if pipeline.conversion is not None:
+        values.update(_flatten("convert", pipeline.conversion))
+    values.update({f"recipe.{name}": value for name, value in pipeline.recipe.active_values().items()})
+    return _collect(space, values)
+
+
+def decode(params: Mapping[str, Any], space: SearchSpace) -> Pipeline:
+    """The pipeline that the parameters stand for. Parameters that no node reads are ignored.
+
+    Raises:
+        PipelineError: When a parameter is missing or outside its range.
+    """
+    return walk(space, lambda name, distribution: _take(params, name))
+
+
+def distributions(params: Mapping[str, Any], space: SearchSpace) -> dict[str, BaseDistribution]:
+    """The distribution of every parameter that the pipeline of ``params`` has, in order.
+
+    Raises:
+        PipelineError: As ``decode``.
+    """
+    seen: dict[str, BaseDistribution] = {}
+
+    def draw(name: str, distribution: BaseDistribution) -> Any:
+        seen[name] = distribution
+        return _take(params, name)
+
+    walk(space, draw)
+    return seen
+
+
+def walk(space: SearchSpace, draw: Draw) -> Pipeline:
+    """Visit every parameter in order, calling ``draw(name, distribution)`` for its value."""
+    length = draw("length", space.length_distribution)
+    nodes = [
+        _node(space, f"n{index}", draw(f"n{index}.op", space.body_distribution), draw)
+        for index in range(length)
+    ]
+    convert = draw("convert.op", space.conversion_distribution)
+    if convert != NO_CONVERSION:
+        nodes.append(_node(space, "convert", convert, draw))
+    used = {name for node in nodes for name in node.recipe_fields}
+    return Pipeline(tuple(nodes), _fields(Recipe, "recipe", draw, only=used))
+
+
+def _node(space: SearchSpace, prefix: str, name: str, draw: Draw) -> Operation:
+    return _fields(space.operation(name), f"{prefix}.{name}", draw)
+
+
+def _fields(cls: type[T], prefix: str, draw: Draw, only: set[str] | None = None) -> T:
+    values: dict[str, Value] = {}
+    for field in declared_fields(cls):
+        if (only is None or field.name in only) and is_active(field, values):
+            values[field.name] = draw(f"{prefix}.{field.name}", field.distribution)
+            check_value(cls.__name__, field, values[field.name])
+    return cls(**values)
+
+
+def _flatten(prefix: str, node: Operation) -> dict[str, Value]:
+    fields = {f"{prefix}.{node.name}.{name}": value for name, value in node.active_values().items()}
+    return {f"{prefix}.op": node.name, **fields}
+
+
+def _collect(space: SearchSpace, values: Mapping[str, Any]) -> dict[str, Value]:
+    collected: dict[str, Value] = {}
+
+    def draw(name: str, distribution: BaseDistribution) -> Any:
+        collected[name] = values[name]
+        return values[name]
+
+    walk(space, draw)
+    return collected
+
+
+def _take(params: Mapping[str, Any], name: str) -> Any:
+    if name not in params:
+        raise PipelineError(f"parameter {name!r} is missing; given: {', '.join(params) or 'none'}")
+    return params[name]
+
+
+def _suggest(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(
+        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+    )

@@ -1,0 +1,76 @@
+"""One node of a pipeline: a frozen record of hyperparameters with one pure method.
+
+This module knows nothing of torch: body operations map a ``torch.nn.Module`` to another, conversions
+map an ``onnx.ModelProto`` to another, and both are declared the same way.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from petra_optuna.pipeline.fields import Fielded
+
+ModelT = TypeVar("ModelT")
+Kind = Literal["structure", "training", "conversion"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Applied(Generic[ModelT]):
+    """What an operation returns: a new model, and what was done to it as JSON-ready values.
+
+    The report of a node that legally changes nothing holds ``"changed": False`` and ``"reason"``.
+    """
+
+    model: ModelT
+    report: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation(Fielded, abc.ABC):
+    """A step of a pipeline; its dataclass fields are its hyperparameters (the paper's H_node).
+
+    Class attributes:
+        name: Key in the encoding, for example ``prune``.
+        code: Short form in the paper's notation, for example ``Pr``.
+        aliases: Other short forms that are read but not written.
+        kind: ``structure`` changes shapes without training, ``training`` spends epochs,
+            ``conversion`` turns the exported file into another file and stands last.
+        recipe_fields: The fields of the recipe that the operation reads.
+        weight_bytes: For a conversion, the fewest bytes that a weight takes in its file.
+        implies: The conversion that a pipeline with this node gets when it names none.
+        needs, gives: Free-form capabilities for order rules, checked by ``SearchSpace.violations``.
+    """
+
+    name: ClassVar[str]
+    code: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[Kind]
+    recipe_fields: ClassVar[tuple[str, ...]] = ()
+    weight_bytes: ClassVar[float] = 4.0
+    implies: ClassVar[type[Operation] | None] = None
+    needs: ClassVar[frozenset[str]] = frozenset()
+    gives: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def shape_follows_weights(self) -> bool:
+        """Whether what weights the model has decides which shapes a structural node leaves."""
+        return False
+
+    @abc.abstractmethod
+    def apply(self, model: Any, context: Any) -> Applied[Any]:
+        """Return a changed copy of ``model`` and a report. Touches neither its input nor any global.
+
+        Args:
+            model: ``torch.nn.Module`` for body operations, ``onnx.ModelProto`` for conversions.
+            context: ``petra_optuna.operations.Context``: task, recipe, budget and seed.
+
+        Raises:
+            TrialError: When the work cannot be done; the input is never returned in its place.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"op": name, field: value, ...}`` with the fields that count."""
+        return {"op": self.name, **self.active_values()}

@@ -1,0 +1,140 @@
+"""The genome: a path of operations and a recipe (the paper's P = (G, {H_node}, {H_M}))."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from petra_optuna.errors import PipelineError
+from petra_optuna.pipeline import notation
+from petra_optuna.pipeline.fields import Fielded, declared_fields
+from petra_optuna.pipeline.operation import Operation
+from petra_optuna.pipeline.recipe import Recipe
+
+T = TypeVar("T", bound=Fielded)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """Body operations, then at most one conversion, under one recipe.
+
+    Raises:
+        PipelineError: On construction, when a conversion stands anywhere but last.
+    """
+
+    nodes: tuple[Operation, ...] = ()
+    recipe: Recipe = Recipe()
+
+    def __post_init__(self) -> None:
+        """Hold the order grammar: ``body* conversion?``."""
+        for node in self.nodes[:-1]:
+            if node.kind == "conversion":
+                raise PipelineError(
+                    f"{type(node).__name__} converts the file and must be the last node, got {self.notation}"
+                )
+
+    @property
+    def body(self) -> tuple[Operation, ...]:
+        """The nodes that map a module to a module."""
+        return self.nodes[:-1] if self.conversion else self.nodes
+
+    @property
+    def conversion(self) -> Operation | None:
+        """The node that converts the exported file, if there is one."""
+        last = self.nodes[-1] if self.nodes else None
+        return last if last is not None and last.kind == "conversion" else None
+
+    @property
+    def notation(self) -> str:
+        """The paper's short form, ``LR-Reg-Pr-PTQ``; ``original`` for the empty pipeline."""
+        return notation.write(node.code for node in self.nodes)
+
+    @classmethod
+    def from_notation(
+        cls,
+        text: str,
+        operations: Iterable[type[Operation]] | None = None,
+        recipe: Recipe | None = None,
+    ) -> Pipeline:
+        """Read the paper's short form; every node takes its default fields.
+
+        Conversions that are not last cannot describe a file: all but the last are dropped, with a
+        ``NotationWarning``, and the last one is moved to the end.
+
+        Args:
+            text: Codes joined by ``-``, for example ``LR-Reg-Pr-PTQ``.
+            operations: The classes that codes may name; every imported one when None.
+            recipe: Model-level parameters; the default recipe when None.
+
+        Raises:
+            PipelineError: When a code is unknown or names two classes.
+        """
+        classes = tuple(operations) if operations is not None else notation.imported_operations()
+        return cls(tuple(kind() for kind in notation.read(text, classes)), recipe or Recipe())
+
+    def canonical(self) -> Pipeline:
+        """The same pipeline with everything that has no effect set to its default."""
+        nodes = [node.canonical() for node in self.nodes]
+        implied = [node.implies for node in nodes if node.implies is not None]
+        if implied and self.conversion is None:
+            nodes.append(implied[-1]())
+        used = {name for node in nodes for name in node.recipe_fields}
+        return Pipeline(tuple(nodes), _read(Recipe, self.recipe.active_values(used)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form of the canonical pipeline; ``from_dict`` is its inverse."""
+        canonical = self.canonical()
+        used = {name for node in canonical.nodes for name in node.recipe_fields}
+        recipe = canonical.recipe.active_values(used)
+        return {"nodes": [node.to_dict() for node in canonical.nodes], "recipe": recipe}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], operations: Iterable[type[Operation]]) -> Pipeline:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            PipelineError: When an operation or field is unknown.
+        """
+        by_name = {kind.name: kind for kind in operations}
+        nodes = []
+        for item in data["nodes"]:
+            kind = by_name.get(item["op"])
+            if kind is None:
+                raise PipelineError(f"unknown operation {item['op']!r}; known: {', '.join(sorted(by_name))}")
+            nodes.append(_read(kind, {key: value for key, value in item.items() if key != "op"}))
+        return cls(tuple(nodes), _read(Recipe, data.get("recipe", {})))
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical form: equal for pipelines that do the same."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def describe(self) -> str:
+        """Long form: codes with the values that differ from their defaults."""
+        return "-".join(_describe(node) for node in self.nodes) or self.notation
+
+    def __iter__(self) -> Iterator[Operation]:
+        """The nodes in order."""
+        return iter(self.nodes)
+
+
+def _read(kind: type[T], fields: Mapping[str, Any]) -> T:
+    unknown = set(fields) - {field.name for field in declared_fields(kind)}
+    if unknown:
+        raise PipelineError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
+    return kind(**fields)
+
+
+def _describe(node: Operation) -> str:
+    defaults = {field.name: field.default for field in declared_fields(type(node))}
+    changed = [
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in node.active_values().items()
+        if value != defaults[name]
+    ]
+    return f"{node.code}({', '.join(changed)})" if changed else node.code

@@ -1,0 +1,130 @@
+"""Which operations a search may use, how long pipelines may get, and which orders are legal."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from optuna.distributions import (
+    CategoricalDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from petra_optuna.errors import PipelineError
+from petra_optuna.pipeline.fields import declared_fields
+from petra_optuna.pipeline.operation import Operation
+from petra_optuna.pipeline.pipeline import Pipeline
+from petra_optuna.pipeline.recipe import Recipe
+
+NO_CONVERSION = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """Owns name -> class; there is no global registry.
+
+    Attributes:
+        body: Classes that may stand in the body, by distinct names.
+        conversions: Classes that may convert the file; "none" is always possible as well.
+        max_length: The longest body.
+
+    Raises:
+        PipelineError: On construction, when the lists are empty, hold a class of the wrong kind or
+            two of one name, or ``max_length`` is below 1.
+    """
+
+    body: tuple[type[Operation], ...]
+    conversions: tuple[type[Operation], ...] = ()
+    max_length: int = 5
+
+    def __post_init__(self) -> None:
+        """Check the rules named in the class docstring."""
+        names = [kind.name for kind in self.operations]
+        if not self.body or self.max_length < 1:
+            raise PipelineError(
+                "a search space needs at least one body operation and max_length >= 1, "
+                f"got {len(self.body)} and {self.max_length}"
+            )
+        if len(set(names)) < len(names) or NO_CONVERSION in names:
+            raise PipelineError(
+                f"operations need distinct names other than {NO_CONVERSION!r}, got {', '.join(names)}"
+            )
+        misplaced = [kind.name for kind in self.body if kind.kind == "conversion"]
+        misplaced += [kind.name for kind in self.conversions if kind.kind != "conversion"]
+        if misplaced:
+            raise PipelineError(f"body and conversions are mixed up: {', '.join(misplaced)}")
+
+    @property
+    def operations(self) -> tuple[type[Operation], ...]:
+        """Body classes, then conversions."""
+        return self.body + self.conversions
+
+    def operation(self, name: str) -> type[Operation]:
+        """The class of that name.
+
+        Raises:
+            PipelineError: When the space has none.
+        """
+        for kind in self.operations:
+            if kind.name == name:
+                return kind
+        raise PipelineError(f"unknown operation {name!r}; this space has {', '.join(self.names)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all operations."""
+        return tuple(kind.name for kind in self.operations)
+
+    @property
+    def length_distribution(self) -> IntDistribution:
+        """Range of the body's length."""
+        return IntDistribution(0, self.max_length)
+
+    @property
+    def body_distribution(self) -> CategoricalDistribution:
+        """Choices of a body node."""
+        return CategoricalDistribution(tuple(kind.name for kind in self.body))
+
+    @property
+    def conversion_distribution(self) -> CategoricalDistribution:
+        """Choices of the conversion."""
+        return CategoricalDistribution((NO_CONVERSION, *(kind.name for kind in self.conversions)))
+
+    def violations(self, pipeline: Pipeline) -> tuple[str, ...]:
+        """Why the pipeline does not belong to this space, one sentence each; empty when it does."""
+        found = []
+        if len(pipeline.body) > self.max_length:
+            found.append(f"the body has {len(pipeline.body)} nodes, at most {self.max_length} are allowed")
+        given: set[str] = set()
+        for node in pipeline.nodes:
+            if type(node) not in self.operations:
+                found.append(f"{node.name} is not in this space ({', '.join(self.names)})")
+            missing = node.needs - given
+            if missing:
+                found.append(f"{node.name} needs {', '.join(sorted(missing))} from a node before it")
+            given |= node.gives
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready specification, with a digest of every declared field and range."""
+        declared = {
+            kind.name: [
+                (field.name, distribution_to_json(field.distribution), field.default)
+                for field in declared_fields(kind)
+            ]
+            for kind in self.operations
+        }
+        declared["recipe"] = [
+            (field.name, distribution_to_json(field.distribution), field.default)
+            for field in declared_fields(Recipe)
+        ]
+        digest = hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
+        return {
+            "body": [kind.name for kind in self.body],
+            "conversions": [kind.name for kind in self.conversions],
+            "max_length": self.max_length,
+            "fields_sha256": digest,
+        }

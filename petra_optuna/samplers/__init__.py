@@ -1,0 +1,31 @@
+"""The evolutionary sampler and the re-running of killed trials. Does not import torch."""
+
+from petra_optuna.samplers._storage import database_url
+from petra_optuna.samplers.petra import BOUNDS, PetraSampler
+from petra_optuna.samplers.records import (
+    Plan,
+    directions_of,
+    finished_trials,
+    is_external,
+    plan_indices,
+    plan_of,
+    superseded,
+)
+from petra_optuna.samplers.retry import MAX_RETRIES, fail_orphans, mark_for_rerun, retry_stale_trial
+
+__all__ = [
+    "BOUNDS",
+    "MAX_RETRIES",
+    "PetraSampler",
+    "Plan",
+    "database_url",
+    "directions_of",
+    "fail_orphans",
+    "finished_trials",
+    "is_external",
+    "mark_for_rerun",
+    "plan_indices",
+    "plan_of",
+    "retry_stale_trial",
+    "superseded",
+]

@@ -1,0 +1,109 @@
+"""What the sampler leaves in a trial, and reading it back. All of its state is here.
+
+A planned trial carries one system attribute, its plan. A trial that re-runs another carries a second
+one that names it. Nothing else is stored: rates, depth and population follow from the trials.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from petra_optuna.evolution import Direction
+
+PLAN = "petra:plan"
+"""System attribute of a trial: its plan."""
+RETRY = "petra:retry"
+"""System attribute of a trial that re-runs another: which, its plan index, how often already."""
+ORPHAN = "petra:orphan"
+"""System attribute of a trial whose process died: it is going to be run again."""
+FIXED = "fixed_params"
+"""Optuna's own system attribute of enqueued trials."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a trial is to be, and where it comes from.
+
+    Attributes:
+        index: The plan index: with the seed it determines all randomness of the plan.
+        params: Parameter values by name.
+        operator: Name of the mutation; None for a random pipeline.
+        parent: Number of the trial that was mutated; None for a random pipeline.
+        hash: Canonical hash of the pipeline; None where there is no search space.
+        depth: Longest body that the sampler planned at that time; None where there is no search space.
+        note: Why the plan is not what was wanted, if so.
+    """
+
+    index: int
+    params: dict[str, Any]
+    operator: str | None = None
+    parent: int | None = None
+    hash: str | None = None
+    depth: int | None = None
+    note: str | None = None
+
+
+def plan_of(trial: FrozenTrial) -> Plan | None:
+    """The plan of a trial; None where the sampler had nothing to plan."""
+    data = trial.system_attrs.get(PLAN)
+    return None if data is None else Plan(**data)
+
+
+def is_external(trial: FrozenTrial) -> bool:
+    """Whether the trial was enqueued or added, in part at least: it earns no operator credit."""
+    return FIXED in trial.system_attrs or PLAN not in trial.system_attrs
+
+
+def superseded(trials: Iterable[FrozenTrial]) -> frozenset[int]:
+    """Numbers of the killed trials that another trial re-runs, or is about to.
+
+    Of two re-runs of one trial, which two processes may enqueue at the same moment, the first counts.
+    """
+    rerun: set[int] = set()
+    others: set[int] = set()
+    for trial in trials:
+        if RETRY in trial.system_attrs:
+            original = int(trial.system_attrs[RETRY]["of"])
+            if original in rerun:
+                others.add(trial.number)
+            rerun.add(original)
+        if ORPHAN in trial.system_attrs:
+            others.add(trial.number)
+    return frozenset(rerun | others)
+
+
+def plan_indices(trials: Sequence[FrozenTrial]) -> dict[int, int]:
+    """Plan index by trial number, for all trials of a study in order of their numbers.
+
+    A re-run has the index of the trial that it re-runs and uses up no index of its own, so the trials
+    after it have the indices that they would have had if nothing had been killed.
+    """
+    indices: dict[int, int] = {}
+    retries = 0
+    for trial in trials:
+        if RETRY in trial.system_attrs:
+            indices[trial.number] = int(trial.system_attrs[RETRY]["index"])
+            retries += 1
+        else:
+            indices[trial.number] = trial.number - retries
+    return indices
+
+
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Finished trials by number, without those that were killed and are run again."""
+    trials = study.get_trials(deepcopy=False)
+    dropped = superseded(trials)
+    return [trial for trial in trials if trial.state.is_finished() and trial.number not in dropped]
+
+
+def directions_of(study: optuna.Study) -> tuple[Direction, ...]:
+    """The study's directions as words."""
+    return tuple(
+        "maximize" if direction == optuna.study.StudyDirection.MAXIMIZE else "minimize"
+        for direction in study.directions
+    )

@@ -1,0 +1,81 @@
+"""Trials whose process died are run again, by the same plan.
+
+Optuna's own retry copies everything that the dead trial had stored, stale constraints included. Here a
+re-run gets the plan index, the plan where there was one, and what the user had enqueued; nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from petra_optuna.samplers import _storage
+from petra_optuna.samplers.records import FIXED, ORPHAN, PLAN, RETRY, plan_indices
+
+MAX_RETRIES = 5
+"""Re-runs of one plan. A pipeline that kills its process each time would otherwise stop the study."""
+
+
+def retry_stale_trial(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Enqueue a re-run of a killed trial, which it supersedes, unless it had ``MAX_RETRIES`` already.
+
+    For ``RDBStorage(heartbeat_stale_trial_callback=retry_stale_trial)``.
+    """
+    if not _may_retry(trial):
+        return
+    trials = study.get_trials(deepcopy=False)
+    inherited = {key: trial.system_attrs[key] for key in (FIXED, PLAN) if key in trial.system_attrs}
+    retry = {
+        "of": trial.number,
+        "index": plan_indices(trials)[trial.number],
+        "attempt": _attempt(trial.system_attrs) + 1,
+    }
+    study.add_trial(
+        optuna.trial.create_trial(state=TrialState.WAITING, system_attrs={**inherited, RETRY: retry})
+    )
+
+
+def fail_orphans(study: optuna.Study, is_orphan: Callable[[FrozenTrial], bool]) -> list[int]:
+    """Turn RUNNING trials of dead processes to FAIL and enqueue their re-runs.
+
+    Several processes may call it at once: the one whose change of state succeeds enqueues the re-run.
+    A re-run that an earlier call was killed before enqueueing is enqueued now.
+
+    Args:
+        study: Study to clean up.
+        is_orphan: Whether the process of a RUNNING trial is known to be gone.
+
+    Returns:
+        Numbers of the trials that are run again.
+    """
+    trials = study.get_trials(deepcopy=False)
+    rerun = {int(trial.system_attrs[RETRY]["of"]) for trial in trials if RETRY in trial.system_attrs}
+    found = []
+    for trial in trials:
+        if trial.state == TrialState.RUNNING and is_orphan(trial):
+            # A finished trial takes no attributes, so the mark comes before the failure.
+            marked = not _may_retry(trial) or _storage.mark(study, trial, ORPHAN)
+            claimed = marked and _storage.fail(study, trial)
+        else:
+            claimed = trial.state == TrialState.FAIL and ORPHAN in trial.system_attrs
+        if claimed and trial.number not in rerun and _may_retry(trial):
+            retry_stale_trial(study, trial)
+            found.append(trial.number)
+    return found
+
+
+def mark_for_rerun(trial: optuna.Trial) -> None:
+    """Have ``fail_orphans`` run a trial again that is about to fail through no fault of its pipeline."""
+    if _attempt(_storage.system_attributes(trial.study, trial)) < MAX_RETRIES:
+        _storage.set_system_attribute(trial.study, trial, ORPHAN, True)
+
+
+def _attempt(attributes: Mapping[str, Any]) -> int:
+    return int(attributes.get(RETRY, {"attempt": 0})["attempt"])
+
+
+def _may_retry(trial: FrozenTrial) -> bool:
+    return _attempt(trial.system_attrs) < MAX_RETRIES

@@ -1,0 +1,45 @@
+"""Studies: create, run, resume, read, export, publish."""
+
+from petra_optuna.study.controls import controls
+from petra_optuna.study.create import create_study, load_study, specification_of
+from petra_optuna.study.export import Exported, export_trial
+from petra_optuna.study.front import Row, StudyFront, evaluation_of, front, study_hypervolume
+from petra_optuna.study.objective import Objective
+from petra_optuna.study.publish import publish
+from petra_optuna.study.report import as_csv, as_figure, as_html, as_json, as_table
+from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, optimize, resume
+from petra_optuna.study.specification import Specification, TaskSource
+from petra_optuna.study.stop import Stop, stop_of
+from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
+
+__all__ = [
+    "DEFAULT_CACHE",
+    "DEFAULT_POPULATION",
+    "DEFAULT_URL",
+    "Exported",
+    "Objective",
+    "Row",
+    "Specification",
+    "Stop",
+    "StudyFront",
+    "TaskSource",
+    "artifacts_folder",
+    "as_csv",
+    "as_figure",
+    "as_html",
+    "as_json",
+    "as_table",
+    "controls",
+    "create_study",
+    "evaluation_of",
+    "export_trial",
+    "front",
+    "load_study",
+    "open_storage",
+    "optimize",
+    "publish",
+    "resume",
+    "specification_of",
+    "stop_of",
+    "study_hypervolume",
+]

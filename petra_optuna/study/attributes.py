@@ -1,0 +1,20 @@
+"""Names of what a study keeps in Optuna's user attributes, in one place."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SPECIFICATION: Final = "petra:specification"
+"""Study: everything needed to continue it (see ``study.specification``)."""
+YARDSTICK: Final = "petra:yardstick"
+"""Study: the frozen measurement of the original, and where its file is."""
+EVALUATION: Final = "petra:evaluation"
+"""Trial: all that is known of it besides its values, one JSON object."""
+FAILURE: Final = "petra:failure"
+"""Trial: why it failed or was stopped, one line."""
+WORKER: Final = "petra:worker"
+"""Trial: host and process that runs it, to recognise orphans."""
+COMPLETE: Final = "petra:complete"
+"""Study: that its making was not cut off."""
+STOP: Final = "petra:stop"
+"""Study: when its last run was to end."""

@@ -1,0 +1,259 @@
+"""Making a study with its yardstick and controls, and finding it again."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.artifacts import FileSystemArtifactStore, download_artifact, upload_artifact
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from torch.utils.benchmark import Timer
+
+from petra_optuna.deploy import lower
+from petra_optuna.errors import StudyError, TaskError, TrialError
+from petra_optuna.evaluation import quality_of
+from petra_optuna.evolution import Bounds
+from petra_optuna.measurement import DeviceProfile, MeasuringProcess
+from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
+from petra_optuna.pipeline import SearchSpace, encode
+from petra_optuna.samplers import BOUNDS, database_url
+from petra_optuna.study import attributes
+from petra_optuna.study.controls import controls
+from petra_optuna.study.specification import Specification
+from petra_optuna.study.storage import artifacts_folder
+from petra_optuna.tasks import Task
+
+YARDSTICK_FILE = "yardstick.onnx"
+
+
+def create_study(
+    storage: RDBStorage, name: str, task: Task, space: SearchSpace, specification: Specification
+) -> optuna.Study:
+    """Measure the original, freeze it as the yardstick, enqueue the controls.
+
+    A study of that name with the same specification is continued.
+
+    Raises:
+        StudyError: When the name exists with another specification.
+        TaskError: When the original itself cannot become a file.
+    """
+    existing = _find(storage, name)
+    if existing is not None and not _is_cut_off(existing):
+        check_same(existing, specification)
+        return existing
+    if existing is not None:
+        optuna.delete_study(study_name=name, storage=storage)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, YARDSTICK_FILE)
+        record = measure_yardstick(task, specification.profile, path)
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                directions=[StudyDirection[way.upper()] for _, way in specification.objectives],
+            )
+        except DuplicatedStudyError as error:
+            raise StudyError(f"study {name!r} is being made by another process; run this again") from error
+        try:
+            _fill(study, space, specification, record, path)
+        except BaseException:  # even Ctrl-C must not leave a name that can be neither run nor resumed
+            optuna.delete_study(study_name=name, storage=storage)
+            raise
+    return study
+
+
+def artifact_folder(study: optuna.Study) -> Path:
+    """Where the study's artifacts live."""
+    stored = specification_of(study).artifacts
+    if stored is not None:
+        return Path(stored)
+    url = database_url(study)
+    if url is None:
+        raise StudyError(f"study {study.study_name!r} is not in a database, so it has no artifacts")
+    return artifacts_folder(url)
+
+
+def load_study(storage: RDBStorage, name: str | None = None) -> optuna.Study:
+    """The study of that name, or the only one.
+
+    Raises:
+        StudyError: When there is none, or several and no name was given; the text lists the names.
+    """
+    names = optuna.get_all_study_names(storage)
+    if name is None:
+        if len(names) != 1:
+            raise StudyError(f"the database holds {_listed(names)}; name one with --study")
+        name = names[0]
+    study = _find(storage, name)
+    if study is None:
+        raise StudyError(f"there is no study {name!r} in the database; it holds {_listed(names)}")
+    if _is_cut_off(study):
+        raise StudyError(f"the making of study {name!r} was cut off; `petra run` makes it anew")
+    return study
+
+
+def specification_of(study: optuna.Study) -> Specification:
+    """What the study was made with.
+
+    Raises:
+        StudyError: When it was not made by petra, or its making was interrupted.
+    """
+    data = study.user_attrs.get(attributes.SPECIFICATION)
+    if data is None:
+        raise StudyError(
+            f"study {study.study_name!r} has no petra specification: it was made by something else, or its "
+            "creation was interrupted; start it under another name"
+        )
+    return Specification.from_dict(data)
+
+
+def check_same(study: optuna.Study, specification: Specification) -> None:
+    """Refuse to mix trials that cannot be compared.
+
+    Raises:
+        StudyError: Naming what differs.
+    """
+    differences = specification_of(study).differences(specification)
+    if differences:
+        raise StudyError(
+            f"study {study.study_name!r} exists with another specification ({'; '.join(differences)}); "
+            "give another --study name, or continue it with `petra resume`"
+        )
+
+
+def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[str, Any]:
+    """Lower the original to ``path`` in FP32 and measure it; PyTorch eager is reported beside it.
+
+    Returns:
+        ``values`` of the original by name, ``eager`` latency and throughput, ``host``, ``sha256``.
+
+    Raises:
+        TaskError: When the original cannot be exported, run or measured.
+    """
+    try:
+        artifact = lower(task.model, task.example, path)
+        with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
+            baseline = process.baseline()
+        quality = quality_of(path, task, task.selection, torch.get_num_threads())
+    except TrialError as error:
+        raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
+    return {
+        "values": {
+            task.metric.name: quality,
+            "latency_ms": baseline["latency_ms"],
+            "throughput_per_s": baseline["throughput_per_s"],
+            "size_bytes": float(artifact.size_bytes),
+        },
+        "eager": _eager(task, profile),
+        "host": profile.host(),
+        "sha256": artifact.sha256,
+    }
+
+
+def fetch_yardstick(study: optuna.Study, folder: Path) -> Path:
+    """The yardstick's file, copied out of the artifact store.
+
+    Raises:
+        StudyError: As ``fetch``.
+    """
+    path = folder / YARDSTICK_FILE
+    fetch(study, study.user_attrs[attributes.YARDSTICK]["artifact_id"], path)
+    return path
+
+
+def fetch(study: optuna.Study, artifact_id: str, path: Path) -> None:
+    """Copy an artifact of the study to ``path``.
+
+    Raises:
+        StudyError: When the artifact store does not hold it.
+    """
+    folder = artifact_folder(study)
+    try:
+        download_artifact(
+            artifact_store=FileSystemArtifactStore(str(folder)),
+            file_path=str(path),
+            artifact_id=artifact_id,
+        )
+    except (ArtifactNotFound, FileNotFoundError) as error:
+        raise StudyError(
+            f"artifact {artifact_id} is not in {folder}; was the folder moved or emptied?"
+        ) from error
+
+
+def _fill(
+    study: optuna.Study, space: SearchSpace, specification: Specification, record: dict[str, Any], path: Path
+) -> None:
+    """Everything that makes a row in the database a study of ours; the specification comes last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([name for name, _ in specification.objectives])
+    study.set_user_attr(attributes.SPECIFICATION, specification.to_dict())
+    folder = artifact_folder(study)
+    folder.mkdir(parents=True, exist_ok=True)
+    record["artifact_id"] = upload_artifact(
+        artifact_store=FileSystemArtifactStore(str(folder)), file_path=str(path), study_or_trial=study
+    )
+    study.set_user_attr(attributes.YARDSTICK, record)
+    reference = tuple(record["values"][name] for name, _ in specification.objectives)
+    log = tuple(name != specification.metric for name, _ in specification.objectives)
+    study.set_user_attr(BOUNDS, Bounds(reference, log).to_dict())
+    for pipeline in controls(space, specification.budget):
+        study.enqueue_trial(encode(pipeline, space))
+    study.set_user_attr(attributes.COMPLETE, True)
+
+
+def _find(storage: RDBStorage, name: str) -> optuna.Study | None:
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    return optuna.load_study(storage=storage, study_name=name)
+
+
+def _is_cut_off(study: optuna.Study) -> bool:
+    attrs = study.user_attrs
+    return attributes.SPECIFICATION in attrs and attributes.COMPLETE not in attrs
+
+
+def _listed(names: list[str]) -> str:
+    return f"the studies {', '.join(sorted(names))}" if names else "no study"
+
+
+def _eager(task: Task, profile: DeviceProfile) -> dict[str, float]:
+    latency_s = _eager_seconds(task, profile.latency_batch, profile.threads)
+    throughput_s = _eager_seconds(task, profile.throughput_batch, profile.threads)
+    return {
+        "latency_ms": 1e3 * latency_s,
+        "throughput_per_s": profile.throughput_batch / throughput_s,
+    }
+
+
+def _eager_seconds(task: Task, batch: int, threads: int) -> float:
+    inputs = _tile(task.example, batch)
+    timer = Timer(
+        "forward(model, inputs)",
+        num_threads=threads,
+        globals={"forward": _eager_forward, "model": task.model, "inputs": inputs},
+    )
+    return float(timer.blocked_autorange(min_run_time=0.5).median)
+
+
+def _eager_forward(model: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
+    with torch.inference_mode():
+        return forward(model, inputs)
+
+
+def _tile(inputs: Inputs, batch: int) -> Inputs:
+    times = -(-batch // batch_size_of(inputs))
+
+    def tile(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.repeat(times, *([1] * (tensor.dim() - 1)))
+
+    if isinstance(inputs, dict):
+        return take({name: tile(value) for name, value in inputs.items()}, batch)
+    return take(tuple(tile(value) for value in inputs), batch)

@@ -1,0 +1,172 @@
+"""A trial becomes a folder that someone else can run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import optuna
+import torch
+
+from petra_optuna.errors import StudyError
+from petra_optuna.evaluation import checkpoint, quality_of
+from petra_optuna.study import attributes
+from petra_optuna.study.create import fetch, specification_of
+from petra_optuna.study.front import change_percent, evaluation_of
+from petra_optuna.study.objective import MODEL_FILE
+from petra_optuna.study.specification import Specification
+from petra_optuna.tasks import Task
+
+_TEMPLATES = resources.files("petra_optuna.study") / "templates"
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written, and the check that it passed.
+
+    Attributes:
+        folder: Where the files are.
+        quality: The metric of the exported file on the selection split, just computed.
+        stored: The same as the trial stored it.
+    """
+
+    folder: Path
+    quality: float
+    stored: float
+
+
+def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> Exported:
+    """Write ``model.onnx``, ``preprocess.json``, ``run.py``, ``card.md``, ``recipe.json`` and ``rebuild/``.
+
+    The folder appears only after the file has been run on the selection split and agrees with what
+    the trial stored.
+
+    Raises:
+        StudyError: When the trial has no file, the file disagrees, or the folder cannot be written.
+    """
+    record = evaluation_of(study, number)
+    specification = specification_of(study)
+    if task.fingerprint != specification.fingerprint:
+        raise StudyError(
+            f"the task's model or data are not those of study {study.study_name!r}; "
+            "give the same --data-root and --checkpoint"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StudyError(f"{out} exists and is not an empty folder; give another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            folder = Path(temporary, "export")
+            folder.mkdir()
+            exported = _write(study, number, record, specification, task, folder)
+            if out.exists():
+                out.rmdir()
+            shutil.move(folder, out)
+    except OSError as error:
+        raise StudyError(
+            f"{out} cannot be written ({error.strerror or error}); give another --out"
+        ) from error
+    return dataclasses.replace(exported, folder=out)
+
+
+def _write(
+    study: optuna.Study,
+    number: int,
+    record: dict[str, Any],
+    specification: Specification,
+    task: Task,
+    folder: Path,
+) -> Exported:
+    model = folder / MODEL_FILE
+    fetch(study, record["artifact"]["id"], model)
+    quality = _check(model, record, task)
+    rebuild = folder / "rebuild.safetensors"
+    fetch(study, record["rebuild"]["id"], rebuild)
+    rebuilt = checkpoint.from_bytes(rebuild.read_bytes(), task.model)
+    rebuild.unlink()
+    checkpoint.save(rebuilt, task.model, folder / "rebuild")
+    preprocess = {**task.preprocess, "labels": list(task.labels), "metric": task.metric.name}
+    (folder / "preprocess.json").write_text(json.dumps(preprocess, indent=2) + "\n")
+    recipe = {"task": task.name, "study": study.study_name, "trial": number, **record["pipeline"]}
+    recipe["budget"] = dataclasses.asdict(specification.budget)
+    recipe["seed"] = specification.seed
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    (folder / "run.py").write_text((_TEMPLATES / "run.py.txt").read_text())
+    card = Template((_TEMPLATES / "card.md").read_text())
+    (folder / "card.md").write_text(card.substitute(_card(study, number, record, specification, task)))
+    return Exported(folder, quality, record["values"][task.metric.name])
+
+
+def _check(model: Path, record: dict[str, Any], task: Task) -> float:
+    """The file's quality on the selection split, after comparing file and quality with the record."""
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    if digest != record["artifact"]["sha256"]:
+        raise StudyError(
+            f"the stored file has SHA-256 {digest}, not {record['artifact']['sha256']}: it is damaged"
+        )
+    quality = quality_of(model, task, task.selection, torch.get_num_threads())
+    stored = record["values"][task.metric.name]
+    # One sample of an accuracy; other metrics move with every output.
+    tolerance = (1 / len(task.selection) if task.metric.name == "accuracy" else 1e-3 * abs(stored)) + 1e-9
+    if abs(quality - stored) > tolerance:
+        raise StudyError(
+            f"the file scores {task.metric.name} {quality:.4f} on the selection split here, the trial stored "
+            f"{stored:.4f}; another CPU or ONNX Runtime? nothing was exported"
+        )
+    return quality
+
+
+def _card(
+    study: optuna.Study, number: int, record: dict[str, Any], specification: Specification, task: Task
+) -> dict[str, Any]:
+    yardstick = study.user_attrs[attributes.YARDSTICK]
+    latency, throughput = record["measurements"]["latency"], record["measurements"]["throughput"]
+    return {
+        "title": f"{task.name}: {record['notation']}",
+        "task": task.name,
+        "notation": record["notation"],
+        "trial": number,
+        "study": study.study_name,
+        "numbers": _numbers(record["values"], yardstick["values"]),
+        "metric": task.metric.name,
+        "selection": len(task.selection),
+        "latency_batch": specification.profile.latency_batch,
+        "throughput_batch": specification.profile.throughput_batch,
+        "threads": specification.profile.threads,
+        "latency_ratio": f"{latency['ratio']:.3f}",
+        "latency_interval": f"{latency['ratio_low']:.3f} to {latency['ratio_high']:.3f}",
+        "latency_pairs": latency["pairs"],
+        "throughput_ratio": f"{throughput['ratio']:.3f}",
+        "throughput_interval": f"{throughput['ratio_low']:.3f} to {throughput['ratio_high']:.3f}",
+        "throughput_pairs": throughput["pairs"],
+        "eager_latency": f"{yardstick['eager']['latency_ms']:.3f}",
+        "eager_throughput": f"{yardstick['eager']['throughput_per_s']:.0f}",
+        "cpu": yardstick["host"]["cpu"],
+        "onnxruntime": yardstick["host"]["onnxruntime"],
+        "nodes": _numbered(record["pipeline"]["nodes"]),
+        "sha256": record["artifact"]["sha256"],
+    }
+
+
+def _percent(value: float, original: float) -> str:
+    change = change_percent(value, original)
+    return "" if change is None else f"{change:+.1f} %"
+
+
+def _numbered(nodes: list[dict[str, Any]]) -> str:
+    lines = [f"{position}. `{json.dumps(node)}`" for position, node in enumerate(nodes, 1)]
+    return "\n".join(lines) or "The original, unchanged."
+
+
+def _numbers(values: dict[str, float], original: dict[str, float]) -> str:
+    return "\n".join(
+        f"| {name} | {value:.6g} | {original[name]:.6g} | {_percent(value, original[name])} |"
+        for name, value in values.items()
+    )

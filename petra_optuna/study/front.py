@@ -1,0 +1,121 @@
+"""Reading the front of a study: from trials to rows that name their values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from petra_optuna.errors import StudyError
+from petra_optuna.evolution import Bounds, hypervolume, non_dominated
+from petra_optuna.samplers import BOUNDS, directions_of
+from petra_optuna.study import attributes
+from petra_optuna.study.create import specification_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One pipeline of a front.
+
+    Attributes:
+        trial: Trial number.
+        pipeline: Its description in the paper's notation, with the fields that differ from defaults.
+        values: Measured values by name.
+        change_percent: Each value against the original's, in percent of it; None where that is 0.
+    """
+
+    trial: int
+    pipeline: str
+    values: Mapping[str, float]
+    change_percent: Mapping[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFront:
+    """The non-dominated trials of a study, best quality first.
+
+    Attributes:
+        study: Study name.
+        directions: ``maximize`` or ``minimize`` by value name, in the order of ``trial.values``.
+        original: The original model's values.
+        rows: The front.
+    """
+
+    study: str
+    directions: Mapping[str, str]
+    original: Mapping[str, float]
+    rows: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, as ``petra front --format json`` prints it."""
+        return {
+            "study": self.study,
+            "directions": dict(self.directions),
+            "original": dict(self.original),
+            "front": [dataclasses.asdict(row) for row in self.rows],
+        }
+
+
+def change_percent(value: float, original: float) -> float | None:
+    """Change against the original's value in percent of it; None where that is 0."""
+    return 100 * (value - original) / abs(original) if original else None
+
+
+def front(study: optuna.Study) -> StudyFront:
+    """The front of a study made by petra. Trials beyond a hard limit are not on it.
+
+    Raises:
+        StudyError: When the study was not made by petra.
+    """
+    specification = specification_of(study)
+    names = [name for name, _ in specification.objectives]
+    original = _original(study)
+    trials = feasible_trials(study)
+    best = non_dominated([trial.values for trial in trials], directions_of(study))
+    rows = [_row(trials[index], names, original) for index in best]
+    sign = -1.0 if specification.direction == "maximize" else 1.0
+    rows.sort(key=lambda row: (sign * row.values[names[0]], row.values["size_bytes"]))
+    return StudyFront(study.study_name, dict(specification.objectives), original, tuple(rows))
+
+
+def feasible_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Complete trials within the hard limits, by number."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
+
+
+def study_hypervolume(study: optuna.Study) -> float:
+    """Hypervolume of the feasible trials under the bounds frozen in the study; higher is better."""
+    bounds = Bounds.from_dict(study.user_attrs[BOUNDS])
+    return hypervolume([trial.values for trial in feasible_trials(study)], directions_of(study), bounds)
+
+
+def evaluation_of(study: optuna.Study, number: int) -> dict[str, Any]:
+    """What is stored of a finished trial.
+
+    Raises:
+        StudyError: When the trial does not exist, or has no file; the text says why.
+    """
+    trials = study.get_trials(deepcopy=False)
+    trial = next((trial for trial in trials if trial.number == number), None)
+    if trial is None:
+        last = f"0 to {len(trials) - 1}" if trials else "none"
+        raise StudyError(f"study {study.study_name!r} has no trial {number}; its trials are {last}")
+    record: dict[str, Any] | None = trial.user_attrs.get(attributes.EVALUATION)
+    if trial.state != TrialState.COMPLETE or record is None:
+        reason = trial.user_attrs.get(attributes.FAILURE, "it has not finished")
+        raise StudyError(f"trial {number} is {trial.state.name} and has no file: {reason}")
+    return record
+
+
+def _original(study: optuna.Study) -> dict[str, float]:
+    return dict(study.user_attrs[attributes.YARDSTICK]["values"])
+
+
+def _row(trial: FrozenTrial, names: list[str], original: Mapping[str, float]) -> Row:
+    values = dict(zip(names, trial.values, strict=True))
+    change = {name: change_percent(values[name], original[name]) for name in names}
+    return Row(trial.number, trial.user_attrs[attributes.EVALUATION]["description"], values, change)

@@ -1,0 +1,85 @@
+"""Where an Optuna trial meets an evaluator: the only file that knows both."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+
+from petra_optuna.errors import OperationFailed, StudyError, TrialError, UserError
+from petra_optuna.evaluation import Evaluation, Evaluator, LimitUnreachable
+from petra_optuna.pipeline import SearchSpace, suggest
+from petra_optuna.samplers import mark_for_rerun
+from petra_optuna.study import attributes, workers
+from petra_optuna.study.specification import Specification
+
+MODEL_FILE = "model.onnx"
+REBUILD_FILE = "rebuild.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """Suggest a pipeline, evaluate it, store what else is known, return its four values.
+
+    Raises from a call:
+        TrialError: The trial fails with this reason; pass ``catch=(TrialError,)`` to ``optimize``.
+        optuna.TrialPruned: The structural preview breaks a hard limit.
+        StudyError: The artifact store cannot be written; the study must stop.
+    """
+
+    evaluator: Evaluator
+    space: SearchSpace
+    specification: Specification
+    artifacts: FileSystemArtifactStore
+
+    def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
+        """Run one trial."""
+        trial.set_user_attr(attributes.WORKER, workers.identity())
+        pipeline = suggest(trial, self.space)
+        try:
+            violations = self.space.violations(pipeline)
+            if violations:
+                raise OperationFailed(f"illegal pipeline: {'; '.join(violations)}")
+            evaluation = self.evaluator.evaluate(pipeline)
+            self._store(trial, evaluation)
+        except LimitUnreachable as stop:
+            self._constrain(trial, {"size_bytes": stop.preview.size_bytes})
+            trial.set_user_attr(attributes.FAILURE, str(stop))
+            raise optuna.TrialPruned(str(stop)) from stop
+        except TrialError as error:
+            trial.set_user_attr(attributes.FAILURE, f"{type(error).__name__}: {error}")
+            raise
+        except KeyboardInterrupt:  # Optuna makes it a failure
+            mark_for_rerun(trial)
+            raise
+        except (UserError, OSError) as error:  # a full disk, say: nothing is wrong with the pipeline
+            mark_for_rerun(trial)
+            if isinstance(error, UserError):
+                raise
+            what = error.filename or "its files"
+            raise StudyError(
+                f"trial {trial.number} cannot write {what} ({error.strerror}); make room, then `petra resume`"
+            ) from error
+        self._constrain(trial, evaluation.values)
+        return tuple(evaluation.values[name] for name, _ in self.specification.objectives)
+
+    def _constrain(self, trial: optuna.Trial, values: Mapping[str, float]) -> None:
+        for name, excess in self.specification.limits.excess(values).items():
+            trial.set_constraint(name, excess)
+
+    def _store(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
+        record = evaluation.to_dict()
+        with tempfile.TemporaryDirectory(dir=self.evaluator.folder) as folder:
+            model, rebuild = Path(folder, MODEL_FILE), Path(folder, REBUILD_FILE)
+            evaluation.artifact.path.replace(model)
+            rebuild.write_bytes(evaluation.checkpoint)
+            record["artifact"]["id"] = self._upload(trial, model)
+            record["rebuild"] = {"id": self._upload(trial, rebuild)}
+        trial.set_user_attr(attributes.EVALUATION, record)
+
+    def _upload(self, trial: optuna.Trial, path: Path) -> str:
+        return upload_artifact(artifact_store=self.artifacts, file_path=str(path), study_or_trial=trial)

@@ -1,0 +1,36 @@
+"""What optuna-dashboard shows of a study beside its own plots: the front with all four values."""
+
+from __future__ import annotations
+
+import optuna
+from optuna_dashboard import save_note, save_plotly_graph_object
+
+from petra_optuna.study.front import StudyFront, evaluation_of, front
+from petra_optuna.study.report import as_figure
+
+_FIGURE_ID = "petra-front"
+
+
+def publish(study: optuna.Study) -> StudyFront:
+    """Save the front's figure and a note on it into the study, over what was saved before."""
+    found = front(study)
+    save_plotly_graph_object(study, as_figure(found), graph_object_id=_FIGURE_ID)
+    save_note(study, _note(study, found))
+    return found
+
+
+def _note(study: optuna.Study, found: StudyFront) -> str:
+    lines = [
+        f"# Front of {found.study}",
+        "",
+        "Values are measured on the exported file of each trial; the test split was not used. "
+        f"Get a model's files with `petra export --study {found.study} --trial N --out DIR`.",
+        "",
+        "| trial | pipeline | " + " | ".join(found.directions) + " |",
+        "|" + "---|" * (2 + len(found.directions)),
+    ]
+    for row in found.rows:
+        notation = evaluation_of(study, row.trial)["notation"]
+        values = " | ".join(f"{row.values[name]:.4g}" for name in found.directions)
+        lines.append(f"| {row.trial} | {notation} | {values} |")
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""A front for people and programs: table, CSV, JSON, an interactive page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import plotly.graph_objects as go
+from rich import box
+from rich.table import Table
+
+from petra_optuna.study.front import Row, StudyFront
+
+_HEADINGS = {"latency_ms": "ms", "throughput_per_s": "per s", "size_bytes": "kB"}
+_SCALE = {"size_bytes": 1e-3}
+
+
+def as_json(front: StudyFront) -> str:
+    """``StudyFront.to_dict`` as text."""
+    return json.dumps(front.to_dict(), indent=2)
+
+
+def as_csv(front: StudyFront) -> str:
+    """One line per row; values, then changes in percent."""
+    names = list(front.directions)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "pipeline", *names, *(f"{name}_change_percent" for name in names)])
+    for row in front.rows:
+        changes = [row.change_percent[name] for name in names]
+        writer.writerow([row.trial, row.pipeline, *(row.values[name] for name in names), *changes])
+    return text.getvalue()
+
+
+def as_table(front: StudyFront) -> Table:
+    """A table for the terminal: each value, and its factor or change against the original."""
+    table = Table(title=f"Front of study {front.study}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("trial", justify="right", no_wrap=True)
+    for name in front.directions:
+        table.add_column(_HEADINGS.get(name, name), justify="right", no_wrap=True)
+        table.add_column("", justify="right", no_wrap=True)
+    table.add_column("pipeline", overflow="fold", min_width=18)
+    originals = [cell for name in front.directions for cell in (_shown(name, front.original[name]), "")]
+    table.add_row("", *originals, "yardstick", style="dim")
+    for row in front.rows:
+        cells = [cell for name in front.directions for cell in _cells(front, row, name)]
+        table.add_row(str(row.trial), *cells, row.pipeline)
+    return table
+
+
+def as_figure(front: StudyFront) -> go.Figure:
+    """Quality over size, throughput as colour, latency as the marker's size; hover for the pipeline."""
+    quality = next(iter(front.directions))
+    rows = front.rows
+    speedup = [row.values["throughput_per_s"] / front.original["throughput_per_s"] for row in rows]
+    faster = [front.original["latency_ms"] / row.values["latency_ms"] for row in rows]
+    points = go.Scatter(
+        x=[row.values["size_bytes"] / 1e3 for row in rows],
+        y=[row.values[quality] for row in rows],
+        mode="markers",
+        name="front",
+        marker={
+            "size": [9 + 5 * min(factor, 5) for factor in faster],
+            "color": speedup,
+            "colorscale": "Viridis",
+            "showscale": True,
+            "colorbar": {"title": "throughput factor"},
+        },
+        customdata=[
+            [row.trial, row.pipeline, row.values["latency_ms"], row.values["throughput_per_s"]]
+            for row in rows
+        ],
+        hovertemplate=(
+            "trial %{customdata[0]}: %{customdata[1]}<br>" + quality + " %{y:.4f}, %{x:.1f} kB<br>"
+            "%{customdata[2]:.3f} ms, %{customdata[3]:.0f} per s<extra></extra>"
+        ),
+    )
+    original = go.Scatter(
+        x=[front.original["size_bytes"] / 1e3],
+        y=[front.original[quality]],
+        mode="markers+text",
+        name="original",
+        text=["original"],
+        textposition="top left",
+        marker={"symbol": "x", "size": 12, "color": "crimson"},
+    )
+    figure = go.Figure([points, original])
+    figure.update_layout(
+        title=f"Front of study {front.study}",
+        xaxis={"title": "size, kB (log)", "type": "log"},
+        yaxis={"title": quality},
+        legend={"orientation": "h"},
+        template="plotly_white",
+    )
+    return figure
+
+
+def as_html(front: StudyFront) -> str:
+    """A page that needs no network."""
+    return str(as_figure(front).to_html(include_plotlyjs=True, full_html=True))
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{value * _SCALE.get(name, 1.0):.4g}"
+
+
+def _cells(front: StudyFront, row: Row, name: str) -> tuple[str, str]:
+    value, original = row.values[name], front.original[name]
+    if name == "size_bytes":
+        note = f"{100 * (value / original - 1):+.1f}%"
+    elif name == "latency_ms":
+        note = f"{original / value:.2f}x"
+    elif name == "throughput_per_s":
+        note = f"{value / original:.2f}x"
+    else:
+        note = f"{value - original:+.4f}"
+    return _shown(name, value), note

@@ -1,0 +1,144 @@
+"""What a study is: everything that must stay the same for its trials to be comparable."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from petra_optuna.errors import StudyError
+from petra_optuna.evaluation import Budget, Limits
+from petra_optuna.measurement import DeviceProfile
+from petra_optuna.pipeline import SearchSpace
+from petra_optuna.tasks import Task
+
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSource:
+    """How a task can be built again.
+
+    Attributes:
+        name: A built-in task's name, or ``module:callable`` of the user's, or the name of a task
+            that only the user's own code can give.
+        data_root: Folder of the data, absolute, or None.
+        checkpoint: File with the original's weights, absolute, or None.
+    """
+
+    name: str
+    data_root: str | None = None
+    checkpoint: str | None = None
+
+    @classmethod
+    def of(cls, name: str, data_root: Path | None = None, checkpoint: Path | None = None) -> TaskSource:
+        """Source with absolute paths, so that a study resumes from any folder."""
+        return cls(
+            name,
+            str(data_root.resolve()) if data_root else None,
+            str(checkpoint.resolve()) if checkpoint else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Specification:
+    """Stored in the study; a run with another specification under the same name is refused.
+
+    ``artifacts`` is None where they live beside a SQLite file, so that both can be moved together.
+    """
+
+    task: TaskSource
+    fingerprint: str
+    metric: str
+    direction: str
+    space: dict[str, Any]
+    budget: Budget
+    limits: Limits
+    profile: DeviceProfile
+    seed: int
+    population_size: int
+    sampler: str
+    train_threads: int
+    artifacts: str | None
+    cache: str
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        source: TaskSource,
+        *,
+        space: SearchSpace,
+        budget: Budget,
+        limits: Limits,
+        profile: DeviceProfile,
+        seed: int,
+        population_size: int,
+        sampler: str,
+        train_threads: int,
+        artifacts: Path | None,
+        cache: Path,
+    ) -> Specification:
+        """Specification of a study over a task."""
+        return cls(
+            task=source,
+            fingerprint=task.fingerprint,
+            metric=task.metric.name,
+            direction=task.metric.direction,
+            space=space.to_dict(),
+            budget=budget,
+            limits=limits,
+            profile=profile,
+            seed=seed,
+            population_size=population_size,
+            sampler=sampler,
+            train_threads=train_threads,
+            artifacts=str(artifacts.resolve()) if artifacts else None,
+            cache=str(cache.resolve()),
+        )
+
+    @property
+    def objectives(self) -> tuple[tuple[str, str], ...]:
+        """Names and directions of the four values, in the order of ``trial.values``."""
+        return (
+            (self.metric, self.direction),
+            ("latency_ms", "minimize"),
+            ("throughput_per_s", "maximize"),
+            ("size_bytes", "minimize"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; ``from_dict`` is its inverse."""
+        return {"version": VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Specification:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            StudyError: When it was written by another version.
+        """
+        if data.get("version") != VERSION:
+            raise StudyError(
+                f"the study's specification has version {data.get('version')}, this release reads {VERSION}; "
+                "use the release that made the study"
+            )
+        fields = {key: value for key, value in data.items() if key != "version"}
+        return cls(
+            **{
+                **fields,
+                "task": TaskSource(**fields["task"]),
+                "budget": Budget(**fields["budget"]),
+                "limits": Limits(**fields["limits"]),
+                "profile": DeviceProfile.from_dict(fields["profile"]),
+            }
+        )
+
+    def differences(self, other: Specification) -> tuple[str, ...]:
+        """Where two specifications disagree, ``name: this != other``; paths of caches do not count."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        compared = [name for name in mine if name not in ("artifacts", "cache", "task")]
+        found = [f"{name}: {mine[name]} != {theirs[name]}" for name in compared if mine[name] != theirs[name]]
+        if self.task.name != other.task.name:
+            found.insert(0, f"task: {self.task.name} != {other.task.name}")
+        return tuple(found)

@@ -1,0 +1,124 @@
+"""Base models: trained once, kept as safetensors, loaded ever after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from petra_optuna.errors import DataError
+from petra_optuna.nn.descent import descend, parameter_groups
+from petra_optuna.nn.inputs import forward
+from petra_optuna.nn.randomness import seeded
+from petra_optuna.tasks.files import written_whole
+from petra_optuna.tasks.split import Split
+
+logger = logging.getLogger(__name__)
+
+WEIGHT_DECAY = 5e-4
+
+
+def train_base(
+    build: Callable[[], nn.Module],
+    split: Split,
+    *,
+    epochs: int,
+    batch_size: int,
+    peak_lr: float,
+    label_smoothing: float,
+    seed: int,
+) -> nn.Module:
+    """Train a new model by SGD with Nesterov momentum 0.9, weight decay 5e-4, one cycle.
+
+    Args:
+        build: Makes the untrained model.
+        split: Training data, read with its augmentation.
+        epochs: How often to read it.
+        batch_size: Samples a step.
+        peak_lr: Peak of the cycle.
+        label_smoothing: Of the cross-entropy.
+        seed: Of initialisation, order and augmentation.
+    """
+    with seeded(seed):
+        model = build()
+        criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        groups = parameter_groups(model, WEIGHT_DECAY)
+        descend(
+            model,
+            lambda epoch: split.batches(batch_size, shuffle_seed=seed * 1000 + epoch, augment=True),
+            lambda inputs, targets: criterion(forward(model, inputs), targets),
+            torch.optim.SGD(groups, lr=peak_lr, momentum=0.9, nesterov=True),
+            schedule="one_cycle",
+            epochs=epochs,
+            steps_per_epoch=split.steps(batch_size),
+        )
+    return model
+
+
+def cached_base(
+    folder: Path,
+    name: str,
+    key: Mapping[str, Any],
+    build: Callable[[], nn.Module],
+    train: Callable[[], nn.Module],
+) -> nn.Module:
+    """The model that ``train`` makes, from the file of an earlier call where there is one.
+
+    Args:
+        folder: Where files are kept; created when missing.
+        name: First part of the file name.
+        key: JSON-ready values on which the weights depend; the torch version is added.
+        build: Makes a model of the same structure to load into.
+        train: Makes the trained model.
+
+    Raises:
+        DataError: When the folder cannot be written.
+    """
+    text = json.dumps({**key, "torch": torch.__version__}, sort_keys=True)
+    path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+    with _locked(path):
+        model = _load(path, build)
+        if model is None:
+            model = train()
+            with written_whole(path) as temporary:
+                temporary.write_bytes(save(model.state_dict()))
+    return model.eval()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process train while the others wait for its file."""
+    lock = FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot write to {path.parent} ({reason}); choose another cache folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _load(path: Path, build: Callable[[], nn.Module]) -> nn.Module | None:
+    if not path.exists():
+        return None
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        logger.warning("%s is damaged (%s); the base model is trained again", path, error)
+        return None
+    model = build()
+    model.load_state_dict(weights)
+    return model

@@ -1,0 +1,105 @@
+"""Reading folders of small images, one folder a class, into memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from petra_optuna.errors import DataError
+from petra_optuna.tasks.files import written_whole
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+    """uint8 images (N, 3, side, side) with classes (N,) and the classes' names."""
+
+    images: Tensor
+    targets: Tensor
+    classes: tuple[str, ...]
+
+
+def read_image_folder(root: Path, side: int, *, expected_classes: int, cache_dir: Path) -> ImageFolder:
+    """Decode ``<root>/<class>/*.jpg|png`` in the order of class and file names.
+
+    The pixels are kept under ``cache_dir``: decoding 60,000 files takes five seconds (threads do not
+    help: most of it is Python), reading them back half a second, and each worker does it.
+
+    Args:
+        root: Holds one folder a class.
+        side: Width and height that every image must have.
+        expected_classes: How many class folders there must be.
+        cache_dir: For the decoded pixels, by names, sizes and times of the files.
+
+    Raises:
+        DataError: When a class is missing or empty, or a file is no image of that size.
+    """
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    if len(folders) != expected_classes:
+        raise DataError(
+            f"{root} has {len(folders)} class folders, expected {expected_classes}: {', '.join(folders)}"
+        )
+    files: list[os.DirEntry[str]] = []
+    targets: list[int] = []
+    for index, name in enumerate(folders):
+        found = [entry for entry in os.scandir(root / name) if entry.name.lower().endswith(SUFFIXES)]
+        if not found:
+            raise DataError(f"class {name!r} is empty: {root / name} has no {', '.join(SUFFIXES)} file")
+        files += sorted(found, key=lambda entry: entry.name)
+        targets += [index] * len(found)
+    pixels = torch.from_numpy(_cached_pixels(files, side, cache_dir))
+    return ImageFolder(pixels.permute(0, 3, 1, 2).contiguous(), torch.tensor(targets), tuple(folders))
+
+
+def _cached_pixels(files: Sequence[os.DirEntry[str]], side: int, cache_dir: Path) -> np.ndarray:
+    """Pixels (N, side, side, 3) from the cache, or decoded and put there."""
+    digest = hashlib.sha256(str(side).encode())
+    for entry in files:
+        stat = entry.stat()
+        digest.update(f"{entry.path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    path = cache_dir / f"images-{digest.hexdigest()[:16]}.npy"
+    shape = (len(files), side, side, 3)
+    kept = _read_back(path)
+    if kept is not None and kept.shape == shape and kept.dtype == np.uint8:
+        return kept
+    pixels = np.empty(shape, dtype=np.uint8)
+    for row, entry in enumerate(files):
+        pixels[row] = _decode(entry.path, side)
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, pixels)
+    return pixels
+
+
+def _read_back(path: Path) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        return np.asarray(np.load(path))
+    except (EOFError, OSError, ValueError) as error:
+        logger.warning("%s is damaged (%s); the images are decoded again", path, error)
+        return None
+
+
+def _decode(file: str, side: int) -> np.ndarray:
+    try:
+        # Read whole and decode from memory: twice as fast as letting PIL seek in the file.
+        with open(file, "rb") as opened:
+            image = Image.open(BytesIO(opened.read()), formats=("JPEG", "PNG")).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"{file} is not a readable image: {error}") from error
+    if image.size != (side, side):
+        raise DataError(f"{file} is {image.width}x{image.height} pixels, expected {side}x{side}")
+    return np.asarray(image)

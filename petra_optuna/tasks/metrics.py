@@ -1,0 +1,104 @@
+"""Quality as one number, always with its direction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, root_mean_squared_error
+
+from petra_optuna.errors import TaskError
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A named measure of quality.
+
+    Attributes:
+        name: The name under which values are reported.
+        direction: Whether more or less is better.
+        function: Maps outputs (N, ...) and targets (N, ...) to a float.
+    """
+
+    name: str
+    direction: Direction
+    function: Callable[[np.ndarray, np.ndarray], float]
+
+    def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """The metric of all samples at once."""
+        return float(self.function(outputs, targets))
+
+
+def accuracy(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Share of samples whose largest logit (N, C), or sign of one logit (N,) or (N, 1), is right."""
+    return float(accuracy_score(targets.reshape(-1), predicted_classes(outputs)))
+
+
+def macro_f1(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """F1 averaged over classes; shapes as in ``accuracy``."""
+    return float(f1_score(targets.reshape(-1), predicted_classes(outputs), average="macro", zero_division=0))
+
+
+def auc(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Area under the ROC curve; with several classes the mean of one class against the rest.
+
+    Computed from softmax probabilities of logits (N, C), or from one score (N,) or (N, 1). Classes
+    that ``targets`` lacks have no curve and are left out of the mean.
+
+    Raises:
+        TaskError: When the targets hold one class only.
+    """
+    targets = targets.reshape(-1)
+    present = np.unique(targets)
+    if len(present) < 2:
+        raise TaskError(f"auc needs samples of two classes or more, this split holds only class {present}")
+    scores = outputs.reshape(len(outputs), -1)
+    if scores.shape[1] == 1:
+        return float(roc_auc_score(targets, scores[:, 0]))
+    probabilities = torch.softmax(torch.from_numpy(scores).double(), dim=1).numpy()
+    if scores.shape[1] == 2:
+        return float(roc_auc_score(targets, probabilities[:, 1]))
+    areas = [roc_auc_score(targets == label, probabilities[:, int(label)]) for label in present]
+    return float(np.mean(areas))
+
+
+def rmse(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Root of the mean squared error of outputs (N,) or (N, K) against targets of as many values."""
+    rows = len(targets)
+    return float(root_mean_squared_error(targets.reshape(rows, -1), outputs.reshape(rows, -1)))
+
+
+def predicted_classes(outputs: np.ndarray) -> np.ndarray:
+    """Class indices (N,) of logits (N, C), or of one logit a sample, positive meaning class 1."""
+    scores = outputs.reshape(len(outputs), -1)
+    if scores.shape[1] == 1:
+        return (scores[:, 0] > 0).astype(np.int64)
+    return np.asarray(np.argmax(scores, axis=1))
+
+
+METRICS = (
+    Metric("accuracy", "maximize", accuracy),
+    Metric("macro_f1", "maximize", macro_f1),
+    Metric("auc", "maximize", auc),
+    Metric("rmse", "minimize", rmse),
+)
+
+
+def metric(name: str | Metric) -> Metric:
+    """The built-in metric of that name; a ``Metric`` is returned as it is.
+
+    Raises:
+        TaskError: When the name is unknown.
+    """
+    if isinstance(name, Metric):
+        return name
+    for known in METRICS:
+        if known.name == name:
+            return known
+    names = ", ".join(known.name for known in METRICS)
+    raise TaskError(f"unknown metric {name!r}; known: {names}; or give a Metric(name, direction, function)")

@@ -1,0 +1,123 @@
+"""One part of a task's data, read in batches whose inputs and targets never part."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from petra_optuna.errors import TaskError
+from petra_optuna.nn.inputs import Inputs
+
+TARGET_KEYS = ("target", "label", "labels", "y")
+# One fixed order for data fractions, so that a larger fraction contains every smaller one.
+FRACTION_SEED = 20240917
+
+
+def default_unpack(batch: Any) -> tuple[Inputs, Tensor]:
+    """Part a batch into inputs and target.
+
+    A tuple or list ends with the target and holds positional inputs before it; a dict names the
+    target ``target``, ``label``, ``labels`` or ``y``, and everything else is a keyword input.
+
+    Raises:
+        TaskError: When the batch is neither, saying what it was.
+    """
+    if isinstance(batch, tuple | list) and len(batch) >= 2:
+        parts = tuple(batch)
+        if all(isinstance(part, Tensor) for part in parts):
+            return parts[:-1], parts[-1]
+    if isinstance(batch, dict):
+        keys = [key for key in TARGET_KEYS if key in batch]
+        inputs = {key: value for key, value in batch.items() if key not in keys}
+        if len(keys) == 1 and inputs and all(isinstance(value, Tensor) for value in batch.values()):
+            return inputs, batch[keys[0]]
+    raise TaskError(
+        f"a batch must be (inputs..., target) or a dict of tensors with one of {', '.join(TARGET_KEYS)}, "
+        f"got {_describe(batch)}; give unpack=, a function from a batch to (inputs, target)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A map-style data set and how its batches become inputs and targets.
+
+    Attributes:
+        dataset: Has ``__len__`` and ``__getitem__``; one with ``__getitems__`` is asked for a whole
+            batch at once.
+        collate: Turns what the data set returned for a batch into the batch; torch's default when None.
+        unpack: Parts a batch into inputs and target.
+        augment: Random changes to a whole training batch, from the given generator only.
+    """
+
+    dataset: Dataset[Any]
+    collate: Callable[[Any], Any] | None = None
+    unpack: Callable[[Any], tuple[Inputs, Tensor]] = default_unpack
+    augment: Callable[[Inputs, torch.Generator], Inputs] | None = None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        fraction: float = 1.0,
+        augment: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[tuple[Inputs, Tensor]]:
+        """Pairs of inputs and targets, in file order or shuffled.
+
+        Args:
+            batch_size: Samples a batch; the last one may be smaller.
+            shuffle_seed: Order and augmentation follow from it; file order when None. A shuffled last
+                batch of one sample is left out: batch normalisation cannot train on it.
+            fraction: Read the first ``ceil(fraction * n)`` samples, two at least, of one fixed
+                permutation, so that a larger fraction contains every smaller one.
+            augment: Whether to apply ``self.augment``.
+            limit: Read at most so many samples.
+        """
+        generator = torch.Generator().manual_seed(shuffle_seed or 0)
+        order = self._indices(fraction)
+        if shuffle_seed is not None:
+            order = order[torch.randperm(len(order), generator=generator)]
+        indices = order[:limit].tolist()
+        chunks = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+        if shuffle_seed is not None and len(chunks) > 1 and len(chunks[-1]) == 1 < batch_size:
+            chunks.pop()
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset, batch_sampler=chunks, collate_fn=self.collate, generator=generator
+        )
+        for batch in loader:
+            inputs, targets = self.unpack(batch)
+            if augment and self.augment is not None:
+                inputs = self.augment(inputs, generator)
+            yield inputs, targets
+
+    def steps(self, batch_size: int, fraction: float = 1.0) -> int:
+        """Number of batches that a shuffled reading gives."""
+        count = len(self._indices(fraction))
+        return max(1, count // batch_size + (count % batch_size > 1))
+
+    def _indices(self, fraction: float) -> Tensor:
+        if fraction >= 1.0:
+            return torch.arange(len(self))
+        permutation = torch.randperm(len(self), generator=torch.Generator().manual_seed(FRACTION_SEED))
+        kept = permutation[: max(2, math.ceil(fraction * len(self)))]
+        return kept.sort().values
+
+
+def _describe(batch: Any) -> str:
+    if isinstance(batch, dict):
+        parts = (f"{key!r}: {type(value).__name__}" for key, value in batch.items())
+        return f"dict {{{', '.join(parts)}}}"
+    if isinstance(batch, tuple | list):
+        return f"{type(batch).__name__} of ({', '.join(type(part).__name__ for part in batch)})"
+    return type(batch).__name__

@@ -1,0 +1,212 @@
+"""A task: the model to compress, its data in four parts, and what counts as quality."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Subset
+
+from petra_optuna.errors import MeasurementFailed, TaskError
+from petra_optuna.nn.distillation import output_matching_loss, soft_label_loss
+from petra_optuna.nn.inputs import Inputs, take
+from petra_optuna.nn.normalize import Normalize
+from petra_optuna.tasks.checks import check_classes, check_forward, check_loss, check_split
+from petra_optuna.tasks.fingerprint import fingerprint_of
+from petra_optuna.tasks.metrics import Metric
+from petra_optuna.tasks.metrics import metric as find_metric
+from petra_optuna.tasks.split import Split, default_unpack
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+TrainingStep = Callable[[nn.Module, Inputs, Tensor], Tensor]
+Distillation = Callable[[Tensor, Tensor, float], Tensor]
+Unpack = Callable[[Any], tuple[Inputs, Tensor]]
+
+CALIBRATION_SAMPLES = 512
+EXAMPLE_SAMPLES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Base model, data splits, metric, example batch, fingerprint.
+
+    Attributes:
+        name: Short name, shown and stored.
+        model: The original, in eval mode. Nobody changes it: operations work on copies.
+        train, calibration, selection, test: The search sees the first three; ``test`` may be None,
+            and then a front cannot be confirmed.
+        metric: Quality and its direction.
+        loss: Maps outputs and targets to the training loss.
+        training_step: Maps model, inputs and targets to the loss, in place of forward and ``loss``.
+            It hides the outputs, so distillation is off with it.
+        distillation: Maps student's outputs, teacher's outputs and temperature to a loss.
+        labels: Names of the classes in order of their index.
+        preprocess: JSON-ready description of what the input must look like; normalisation is
+            inside the model.
+        fingerprint: SHA-256 of model, data and metric.
+    """
+
+    name: str
+    model: nn.Module
+    train: Split
+    calibration: Split
+    selection: Split
+    test: Split | None
+    metric: Metric
+    loss: Loss = functional.cross_entropy
+    training_step: TrainingStep | None = None
+    distillation: Distillation = soft_label_loss
+    labels: tuple[str, ...] = ()
+    preprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        """Put the model in eval mode and compute the fingerprint where none was given."""
+        self.model.eval()
+        if not self.fingerprint:
+            splits = {
+                "train": self.train,
+                "calibration": self.calibration,
+                "selection": self.selection,
+                "test": self.test,
+            }
+            functions = (self.loss, self.training_step, self.distillation, self.metric.function)
+            found = fingerprint_of(self.model, splits, self.metric.name, functions)
+            object.__setattr__(self, "fingerprint", found)
+
+    @cached_property
+    def example(self) -> Inputs:
+        """Inputs of up to eight selection samples, always the same ones."""
+        inputs, _ = next(self.selection.batches(EXAMPLE_SAMPLES, limit=EXAMPLE_SAMPLES))
+        return take(inputs, EXAMPLE_SAMPLES)
+
+    def evaluate(self, predict: Callable[[Inputs], np.ndarray], split: Split, batch_size: int = 256) -> float:
+        """The metric of ``predict`` on a split.
+
+        Outputs and targets are collected in one loop over one iterator, so no order of the data can
+        put them out of step.
+
+        Args:
+            predict: Maps inputs of B samples to outputs (B, ...).
+            split: What to evaluate on.
+            batch_size: Samples a call.
+
+        Raises:
+            MeasurementFailed: When outputs or the metric are not finite, or outputs of another length
+                than their inputs.
+        """
+        outputs, targets = [], []
+        for inputs, target in split.batches(batch_size):
+            output = predict(inputs)
+            if len(output) != len(target):
+                raise MeasurementFailed(f"the model gave {len(output)} outputs for {len(target)} samples")
+            outputs.append(output)
+            targets.append(target.numpy())
+        collected = np.concatenate(outputs)
+        if np.isnan(collected).any():
+            raise MeasurementFailed("the model's outputs are NaN")
+        quality = self.metric(collected, np.concatenate(targets))
+        if not np.isfinite(quality):
+            raise MeasurementFailed(f"{self.metric.name} of the model's outputs is {quality}")
+        return quality
+
+    @classmethod
+    def from_loaders(
+        cls,
+        model: nn.Module,
+        train: DataLoader[Any],
+        selection: DataLoader[Any],
+        test: DataLoader[Any] | None = None,
+        *,
+        metric: str | Metric,
+        name: str = "custom",
+        loss: Loss | None = None,
+        training_step: TrainingStep | None = None,
+        labels: Sequence[str] = (),
+        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+        calibration: DataLoader[Any] | None = None,
+        unpack: Unpack = default_unpack,
+        preprocess: Mapping[str, Any] | None = None,
+    ) -> Task:
+        """A task from a trained model and ordinary torch loaders.
+
+        Of each loader its data set and collate function are used; order, batch size and workers are
+        the study's own.
+
+        Args:
+            model: The trained original; a copy of it is kept.
+            train: What training nodes train on.
+            selection: What trials are compared on. Never use test data here.
+            test: What the front is confirmed on, once.
+            metric: ``accuracy``, ``macro_f1``, ``auc``, ``rmse`` or a ``Metric``.
+            name: Shown and stored.
+            loss: Maps outputs and targets to the loss. Default: mean squared error when the metric is
+                ``rmse``, else cross-entropy.
+            training_step: In place of forward and loss; turns distillation off.
+            labels: Class names; with them every class must be present in ``train``.
+            normalize: Mean and standard deviation per channel, put into the model.
+            calibration: Default: up to 512 evenly spaced samples of ``train``.
+            unpack: Parts a batch into inputs and target.
+            preprocess: JSON-ready description of the input for whoever runs the exported file.
+
+        Raises:
+            TaskError: When a loader, the batches or the model cannot be used.
+            DataError: When a split is empty or a class has no training sample.
+        """
+        kept = copy.deepcopy(model).eval()
+        if normalize is not None:
+            kept = nn.Sequential(Normalize(*normalize), kept).eval()
+        splits = {"train": _split(train, unpack), "selection": _split(selection, unpack)}
+        if calibration is not None:
+            splits["calibration"] = _split(calibration, unpack)
+        if test is not None:
+            splits["test"] = _split(test, unpack)
+        for part, split in splits.items():
+            check_split(part, split)
+        measure = find_metric(metric)
+        regression = measure.name == "rmse"
+        criterion = loss or (mean_squared_error if regression else functional.cross_entropy)
+        check_forward(kept, splits["selection"])
+        check_loss(kept, splits["train"], criterion, training_step)
+        check_classes(splits["train"], tuple(labels))
+        return cls(
+            name=name,
+            model=kept,
+            train=splits["train"],
+            calibration=splits.get("calibration") or every_kth(splits["train"]),
+            selection=splits["selection"],
+            test=splits.get("test"),
+            metric=measure,
+            loss=criterion,
+            training_step=training_step,
+            distillation=output_matching_loss if regression else soft_label_loss,
+            labels=tuple(labels),
+            preprocess=dict(preprocess or {}),
+        )
+
+
+def every_kth(split: Split, count: int = CALIBRATION_SAMPLES) -> Split:
+    """Up to ``count`` evenly spaced samples, without augmentation."""
+    step = -(-len(split) // count)
+    subset = Subset(split.dataset, list(range(0, len(split), step)))
+    return dataclasses.replace(split, dataset=subset, augment=None)
+
+
+def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error value by value: outputs (B, 1) against targets (B,) do not broadcast to (B, B)."""
+    rows = len(targets)
+    return functional.mse_loss(outputs.reshape(rows, -1), targets.reshape(rows, -1).to(outputs.dtype))
+
+
+def _split(loader: DataLoader[Any], unpack: Unpack) -> Split:
+    if not isinstance(loader, DataLoader):
+        raise TaskError(f"every split must be a torch DataLoader, got {type(loader).__name__}")
+    if loader.batch_size is None and loader.batch_sampler is None:
+        raise TaskError("a DataLoader with batch_size=None has no samples to batch; give it a batch size")
+    return Split(loader.dataset, loader.collate_fn, unpack)

@@ -1,0 +1,1 @@
+"""Thin scripts, one per experiment; what they found is in RESULTS.md."""

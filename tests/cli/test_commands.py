@@ -1,0 +1,207 @@
+"""The command ``petra`` as its user calls it, in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+import tiny
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from petra_optuna import cli
+from petra_optuna.study import attributes, load_study, open_storage
+from petra_optuna.tasks import Task
+
+
+def petra(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Exit code of ``petra ARGUMENTS``."""
+    monkeypatch.setattr(sys, "argv", ["petra", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+pytestmark = pytest.mark.usefixtures("quick_measuring")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: petra(monkeypatch, *arguments)
+
+
+@pytest.fixture
+def user_task(monkeypatch: pytest.MonkeyPatch, tiny_task: Task) -> str:
+    """The name of a task of the user's own, without training its base again."""
+    monkeypatch.setattr(tiny, "make", lambda: tiny_task)
+    return "tiny:make"
+
+
+@pytest.mark.parametrize("command", ["run", "resume", "front", "export", "tasks", "dashboard"])
+def test_every_command_explains_itself_with_an_example(call, capsys, command: str) -> None:
+    assert call(command, "--help") == 0
+    assert f"petra {command}" in capsys.readouterr().out.split("Example:")[1]
+
+
+BAD = {
+    "no trials": (["run", "digits", "--trials", 0], "--trials must be at least 1"),
+    "no end": (["run", "digits"], "--trials, --timeout or both"),
+    "unknown task": (["run", "nosuch", "--trials", 1], "nosuch"),
+    "task module missing": (["run", "no_such_module:make", "--trials", 1], "cannot be imported"),
+    "missing data": (["run", "cifar10", "--trials", 1, "--data-root", "missing"], "missing"),
+    "epochs": (["run", "digits", "--trials", 1, "--epochs", 0], "at least 1 epoch"),
+    "device": (["run", "digits", "--trials", 1, "--device", "abacus"], "abacus"),
+    "workers": (["run", "digits", "--trials", 1, "--workers", 0], "--workers"),
+    "storage": (["run", "digits", "--trials", 1, "--storage", "here.db"], "not a storage URL"),
+    "no database": (["front", "--storage", "sqlite:///typo.db"], "there is no database typo.db"),
+    "resume nothing": (["resume", "--storage", "sqlite:///typo.db"], "there is no database"),
+    "export nothing": (
+        ["export", "--trial", 0, "--out", "x", "--storage", "sqlite:///typo.db"],
+        "no database",
+    ),
+    "serve nothing": (["dashboard", "--storage", "sqlite:///typo.db"], "there is no database"),
+    "unknown option": (["run", "digits", "--trails", 3], "--trails"),
+    "unknown command": (["rum"], "rum"),
+    "no number": (["run", "digits", "--trials", "many"], "--trials"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_answered_with_one_line_and_exit_code_2(call, capsys, case: str) -> None:
+    arguments, reason = BAD[case]
+    assert call(*arguments) == 2
+    printed = capsys.readouterr()
+    assert reason in printed.err
+    assert "Traceback" not in printed.err + printed.out
+    assert printed.err.startswith("petra: ")
+    assert printed.err.count("\n") == 1
+
+
+def test_an_empty_database_file_and_a_text_file_are_told_apart(call, capsys, tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    assert call("front", "--storage", "sqlite:///empty.db") == 2
+    assert "holds no study" in capsys.readouterr().err
+    (tmp_path / "text.db").write_text("not a database " * 50)
+    assert call("front", "--storage", "sqlite:///text.db") == 2
+    assert "cannot be used as a database" in capsys.readouterr().err
+
+
+def test_a_study_of_another_program_is_refused(call, capsys, tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/other.db")
+    optuna.create_study(storage=storage, study_name="theirs", directions=["minimize", "maximize"])
+    assert call("front", "--storage", "sqlite:///other.db") == 2
+    assert "has no petra specification" in capsys.readouterr().err
+
+
+def test_a_study_from_run_to_export(call, capsys, tmp_path: Path, user_task: str) -> None:
+    url = "sqlite:///storage/tiny.db"
+    search = ["run", user_task, "--storage", url, "--epochs", 1, "--cache", "cache"]
+    assert call(*search, "--trials", 4) == 0
+    assert "[4/4]" in capsys.readouterr().out
+    assert call(*search, "--trials", 4) == 0  # finished already
+    assert call(*search, "--trials", 4, "--seed", 1) == 2
+    assert "another specification (seed: 0 != 1)" in capsys.readouterr().err
+    assert call("front", "--storage", url, "--format", "json", "--html", "front.html") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["front"]
+    assert "plotly" in (tmp_path / "front.html").read_text()
+    assert call("front", "--storage", url, "--format", "csv") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(found["front"])
+    assert call("front", "--storage", url, "--html", "/dev/full") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert call("export", "--storage", url, "--trial", 3, "--out", "out") == 2  # nothing named is imported
+    assert "give it again with --task" in capsys.readouterr().err
+    assert call("export", "--storage", url, "--trial", 3, "--out", "out", "--task", user_task) == 0
+    assert (tmp_path / "out" / "model.onnx").is_file()
+    assert call("export", "--storage", url, "--trial", 77, "--out", "no", "--task", user_task) == 2
+    assert "has no trial 77" in capsys.readouterr().err
+    assert call("resume", "--storage", url, "--task", user_task, "--trials", 5) == 0
+    assert len(load_study(open_storage(url)).trials) == 5
+
+
+def test_a_full_disk_stops_with_one_line_and_loses_nothing(
+    call, capsys, tmp_path: Path, user_task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifact store refuses with the error of a full disk; then there is room again."""
+    url = "sqlite:///storage/tiny.db"
+    search = ["run", user_task, "--storage", url, "--epochs", 1, "--cache", "cache"]
+    assert call(*search, "--trials", 2) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("optuna.artifacts.FileSystemArtifactStore.write", _no_space)
+        assert call(*search, "--trials", 4) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert "Traceback" not in error
+    assert call(*search, "--trials", 5) == 0
+    study = load_study(open_storage(url))
+    done = [trial for trial in study.trials if attributes.EVALUATION in trial.user_attrs]
+    notations = [trial.user_attrs[attributes.EVALUATION]["notation"] for trial in done]
+    assert notations == ["original", "Tr", "PTQ", "Pr-Tr-PTQ", "FP16"]  # the refused one was run again
+
+
+def test_a_full_disk_while_the_study_is_made_leaves_its_name_free(
+    call, capsys, user_task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = ["run", user_task, "--storage", "sqlite:///tiny.db", "--epochs", 1, "--trials", 1]
+    with monkeypatch.context() as patch:
+        patch.setattr("optuna.artifacts.FileSystemArtifactStore.write", _no_space)
+        assert call(*search) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert call(*search) == 0
+
+
+def test_a_stopped_trial_is_run_again(call, capsys, user_task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = ["run", user_task, "--storage", "sqlite:///tiny.db", "--epochs", 1, "--trials", 2]
+    with monkeypatch.context() as patch:
+        patch.setattr("petra_optuna.study.objective.Evaluator.evaluate", _interrupted)
+        assert call(*search) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert call("resume", "--storage", "sqlite:///tiny.db", "--task", user_task, "--trials", 5) == 0
+    study = load_study(open_storage("sqlite:///tiny.db"))
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["FAIL", *["COMPLETE"] * 5]
+    notations = {trial.user_attrs[attributes.EVALUATION]["notation"] for trial in study.trials[1:]}
+    assert "original" in notations  # the trial that was stopped
+
+
+def _broken() -> Task:
+    class Broken(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    loader = DataLoader(TensorDataset(torch.zeros(8, 4), torch.zeros(8).long()), batch_size=4)
+    return Task.from_loaders(Broken(), loader, loader, metric="accuracy")
+
+
+def test_a_model_whose_forward_fails_is_one_line(call, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny, "make", _broken)
+    assert call("run", "tiny:make", "--trials", 1) == 2
+    error = capsys.readouterr().err
+    assert "mat1 and mat2 shapes" in error
+    assert error.count("\n") == 1
+
+
+def test_two_workers_share_a_study(call, user_task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(tiny.__file__).parent))
+    search = ["run", user_task, "--storage", "sqlite:///tiny.db", "--epochs", 1, "--trials", 4]
+    assert call(*search, "--workers", 2) == 0
+    study = load_study(open_storage("sqlite:///tiny.db"))
+    states = [trial.state.name for trial in study.trials]
+    assert states.count("COMPLETE") in (4, 5)  # both may see the last but one at the same moment
+    assert "RUNNING" not in states
+    assert len({trial.user_attrs[attributes.WORKER]["pid"] for trial in study.trials[:4]}) == 2
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(28, "No space left on device")

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from petra_optuna.deploy import check_parity, export_onnx
+from petra_optuna.errors import LoweringFailed
+
+
+def shift_first_weight(proto, amount):
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.ndim > 1 and array.dtype == np.float32:
+            changed = array.copy()
+            changed.flat[0] += amount
+            tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+            return
+    raise AssertionError("no weight")
+
+
+def test_a_faithful_file_passes_and_the_difference_is_small(residual, images):
+    difference = check_parity(residual, export_onnx(residual, images), images)
+    assert 0 <= difference < 1e-4
+
+
+@pytest.mark.parametrize("amount", [1.0, float("nan")])
+def test_one_wrong_weight_is_caught(residual, images, amount):
+    proto = export_onnx(residual, images)
+    shift_first_weight(proto, amount)
+    with pytest.raises(LoweringFailed, match="differs"):
+        check_parity(residual, proto, images)
+
+
+def test_the_tolerance_is_relative_to_the_outputs(images):
+    small = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
+    with torch.no_grad():
+        small[1].weight.mul_(1e-6)
+        small[1].bias.mul_(1e-6)
+    proto = export_onnx(small, images)
+    assert check_parity(small, proto, images) < 1e-9
+    shift_first_weight(proto, 1e-6)
+    with pytest.raises(LoweringFailed, match="differs"):
+        check_parity(small, proto, images)
+
+
+class FixedBatch(nn.Module):
+    """Works on the example's batch only."""
+
+    def forward(self, x):
+        return x.reshape(2, -1)
+
+
+def test_a_first_dimension_that_is_not_the_batch_is_caught(images):
+    with pytest.raises(LoweringFailed, match="batch"):
+        check_parity(FixedBatch().eval(), export_onnx(FixedBatch().eval(), images), images)

@@ -1,0 +1,178 @@
+"""Laws of the evaluator, with a measurer that counts instead of timing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from petra_optuna.errors import OperationFailed
+from petra_optuna.evaluation import (
+    Budget,
+    Evaluation,
+    Evaluator,
+    Limits,
+    LimitUnreachable,
+    PrefixCache,
+    ShapeHistory,
+    Yardstick,
+    checkpoint,
+    predictor,
+)
+from petra_optuna.measurement import Measurement
+from petra_optuna.operations import LowRank, Prune, QuantizeAware, QuantizeStatic, Train
+from petra_optuna.pipeline import Pipeline, Recipe
+from petra_optuna.tasks import Task
+
+PIPELINE = Pipeline(
+    (Train(epochs=1), Prune(ratio=0.5, scope="local"), Train(epochs=2), QuantizeStatic()),
+    Recipe(batch_size=32),
+)
+
+
+class BySize:
+    """A measurer whose ratios follow the file's size, so that results are exact."""
+
+    def measure(self, path: Path) -> Mapping[str, Measurement]:
+        ratio = path.stat().st_size / 1e5
+        common = {"pairs": 1, "calls_per_block": 1, "threads": 1, "spread": 0.0}
+        return {
+            name: Measurement(
+                ratio=ratio * factor,
+                ratio_low=ratio,
+                ratio_high=ratio,
+                batch=batch,
+                candidate_ms=ratio,
+                yardstick_ms=1.0,
+                **common,
+            )
+            for name, factor, batch in (("latency", 1.0, 1), ("throughput", 2.0, 64))
+        }
+
+
+def _evaluator(task: Task, folder: Path, **changes: object) -> Evaluator:
+    (folder / "files").mkdir(exist_ok=True)
+    settings = {"budget": Budget(epochs=3), "seed": 1} | changes
+    return Evaluator(task, BySize(), Yardstick(10.0, 1000.0), folder / "files", **settings)  # type: ignore[arg-type]
+
+
+def _fingerprint(evaluation: Evaluation) -> str:
+    return hashlib.sha256(evaluation.checkpoint).hexdigest() + evaluation.artifact.sha256
+
+
+def test_a_cached_prefix_and_a_cold_run_agree_bit_for_bit(tiny_task: Task, tmp_path: Path) -> None:
+    cold = _evaluator(tiny_task, tmp_path).evaluate(PIPELINE)
+    cached = _evaluator(tiny_task, tmp_path, cache=PrefixCache(tmp_path / "cache"))
+    first = cached.evaluate(Pipeline(PIPELINE.nodes[:2], PIPELINE.recipe))
+    second = cached.evaluate(PIPELINE)
+    third = cached.evaluate(PIPELINE)
+    assert (first.reused_nodes, second.reused_nodes, third.reused_nodes) == (0, 2, 3)
+    assert _fingerprint(second) == _fingerprint(cold) == _fingerprint(third)
+    assert second.values == cold.values
+    assert [node["op"] for node in third.nodes] == ["train", "prune", "train"]
+    assert third.train_s == 0 < second.train_s
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 2}, {"budget": Budget(epochs=2)}, {"budget": Budget(epochs=3, data_fraction=0.5)}],
+    ids=["seed", "epochs", "fraction"],
+)
+def test_what_changes_the_training_changes_the_key(
+    tiny_task: Task, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    cache = PrefixCache(tmp_path / "cache")
+    one = _evaluator(tiny_task, tmp_path, cache=cache).evaluate(PIPELINE)
+    other = _evaluator(tiny_task, tmp_path, cache=cache, **changes).evaluate(PIPELINE)
+    assert other.reused_nodes < 3
+    assert _fingerprint(one) != _fingerprint(other)
+
+
+def test_recipe_fields_that_no_node_reads_do_not_change_the_key(tiny_task: Task, tmp_path: Path) -> None:
+    evaluator = _evaluator(tiny_task, tmp_path, cache=PrefixCache(tmp_path / "cache"))
+    evaluator.evaluate(Pipeline((Train(epochs=1),), Recipe(lambda_hoyer=1e-4)))
+    assert evaluator.evaluate(Pipeline((Train(epochs=1),), Recipe(lambda_hoyer=5.0))).reused_nodes == 1
+    assert evaluator.evaluate(Pipeline((Train(epochs=1),), Recipe(lr=5e-3))).reused_nodes == 0
+
+
+def test_values_are_those_of_the_file(tiny_task: Task, tmp_path: Path) -> None:
+    evaluation = _evaluator(tiny_task, tmp_path).evaluate(PIPELINE)
+    size = evaluation.artifact.path.stat().st_size
+    assert evaluation.values["size_bytes"] == size == evaluation.artifact.size_bytes
+    assert evaluation.values["latency_ms"] == pytest.approx(10.0 * size / 1e5)
+    assert evaluation.values["throughput_per_s"] == pytest.approx(1000.0 / (2 * size / 1e5))
+    assert evaluation.artifact.sha256 == hashlib.sha256(evaluation.artifact.path.read_bytes()).hexdigest()
+
+
+def test_quality_is_that_of_the_file_not_of_the_module(tiny_task: Task, tmp_path: Path) -> None:
+    evaluation = _evaluator(tiny_task, tmp_path).evaluate(Pipeline((QuantizeStatic(),)))
+    float_model = checkpoint.from_bytes(evaluation.checkpoint, tiny_task.model)
+    with torch.inference_mode():
+        inputs = tiny_task.example
+        expected = float_model(*inputs).numpy()  # type: ignore[misc]
+    run = predictor(evaluation.artifact.path, 1)
+    assert not np.array_equal(run(inputs), expected)
+    assert evaluation.values["accuracy"] == tiny_task.evaluate(run, tiny_task.selection)
+
+
+def test_the_task_is_left_as_it_was(tiny_task: Task, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in tiny_task.model.state_dict().items()}
+    _evaluator(tiny_task, tmp_path).evaluate(PIPELINE)
+    after = tiny_task.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_quantisation_aware_training_implies_a_quantised_file(tiny_task: Task, tmp_path: Path) -> None:
+    evaluation = _evaluator(tiny_task, tmp_path).evaluate(Pipeline((QuantizeAware(epochs=1),)))
+    assert evaluation.pipeline.notation == "QAT-PTQ"
+    kernels = evaluation.artifact.lowering["kernels"]
+    assert kernels.get("QLinearConv", 0) > 0
+    assert kernels.get("Conv", 0) == 0
+
+
+def test_a_preview_that_must_break_a_limit_stops_before_training(tiny_task: Task, tmp_path: Path) -> None:
+    evaluator = _evaluator(tiny_task, tmp_path, limits=Limits(size_bytes=10.0))
+    with pytest.raises(LimitUnreachable, match="counts at least") as stop:
+        evaluator.evaluate(PIPELINE)
+    assert stop.value.preview.parameters > 0
+
+
+def test_the_preview_is_a_lower_bound_of_the_file(tiny_task: Task, tmp_path: Path) -> None:
+    for pipeline in (Pipeline(), Pipeline((Prune(ratio=0.5, scope="local"), LowRank())), PIPELINE):
+        evaluation = _evaluator(tiny_task, tmp_path).evaluate(pipeline)
+        assert evaluation.preview.size_bytes <= evaluation.values["size_bytes"]
+
+
+def test_a_preview_that_training_can_change_stops_nothing(tiny_task: Task, tmp_path: Path) -> None:
+    shaped = Pipeline((Train(epochs=1), Prune(ratio=0.5, scope="global")))
+    evaluator = _evaluator(tiny_task, tmp_path, limits=Limits(size_bytes=10.0))
+    evaluation = evaluator.evaluate(shaped)
+    assert not evaluation.preview.certain
+    assert evaluation.values["size_bytes"] > 10.0
+
+
+def test_a_shape_measured_before_has_a_predicted_latency(tiny_task: Task, tmp_path: Path) -> None:
+    history = ShapeHistory(tmp_path / "shapes", "this device")
+    evaluator = _evaluator(tiny_task, tmp_path, history=history)
+    first = evaluator.evaluate(Pipeline((Prune(ratio=0.5, scope="local"),)))
+    second = evaluator.evaluate(Pipeline((Prune(ratio=0.5, scope="local"), Train(epochs=1))))
+    other = evaluator.evaluate(Pipeline((Prune(ratio=0.3, scope="local"),)))
+    assert first.preview.latency_ms is None
+    assert second.preview.latency_ms == first.values["latency_ms"]
+    assert other.preview.latency_ms is None
+
+
+def test_an_error_of_torch_is_the_trials_reason(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Prune, "apply", broken)
+    with pytest.raises(OperationFailed, match=r"prune: RuntimeError: mat1 and mat2"):
+        _evaluator(tiny_task, tmp_path).evaluate(Pipeline((Train(epochs=1), Prune())))

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from petra_optuna.deploy import OnnxRuntimeModel, export_onnx, lower
+from petra_optuna.errors import OperationFailed
+from petra_optuna.models import ResidualNet
+from petra_optuna.operations.half import Half
+from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
+from petra_optuna.operations.quantize_static import QuantizeStatic
+from petra_optuna.pipeline import Pipeline
+
+STATIC = (
+    QuantizeStatic(),
+    QuantizeStatic(calibration="percentile"),
+    QuantizeStatic(calibration="entropy"),
+)
+ALL = (*STATIC, QuantizeDynamic(), Half())
+
+
+@dataclasses.dataclass
+class Calibration:
+    """The part of a context that conversions read."""
+
+    shape: tuple[int, ...]
+    asked: list[int] = dataclasses.field(default_factory=list)
+
+    def calibration_batches(self, limit=256, batch_size=64):
+        self.asked.append(limit)
+        generator = torch.Generator().manual_seed(0)
+        for start in range(0, 40, batch_size):
+            count = min(batch_size, 40 - start)
+            yield (torch.randn(count, *self.shape, generator=generator),), torch.zeros(count)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return ResidualNet(1, 40, widths=(16, 32), blocks=1).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def exported(model, images):
+    return export_onnx(model, (images,))
+
+
+def convert(operation, proto, shape=(1, 8, 8)):
+    return operation.apply(proto, Calibration(shape))
+
+
+def run(proto, images):
+    return OnnxRuntimeModel(proto).run({"input": images.numpy()})
+
+
+def stored_bytes(proto):
+    return sum(len(numpy_helper.to_array(tensor).tobytes()) for tensor in proto.graph.initializer)
+
+
+@pytest.mark.parametrize(
+    "operation", ALL, ids=lambda item: "-".join(map(str, item.active_values().values())) or item.name
+)
+def test_a_conversion_returns_another_graph_that_computes_nearly_the_same(operation, exported, images):
+    before = exported.SerializeToString(deterministic=True)
+    applied = convert(operation, exported)
+    assert exported.SerializeToString(deterministic=True) == before
+    assert applied.model is not exported
+    assert applied.report["changed"] is True
+    assert json.loads(json.dumps(applied.report)) == applied.report
+    expected = run(exported, images)
+    error = np.abs(run(applied.model, images) - expected)
+    assert 0 < error.max() < 0.1 * np.abs(expected).max()
+    assert [item.name for item in applied.model.graph.input] == ["input"]
+    assert [item.name for item in applied.model.graph.output] == ["output"]
+    assert stored_bytes(applied.model) < stored_bytes(exported)
+
+
+@pytest.mark.parametrize(
+    "operation", ALL, ids=lambda item: "-".join(map(str, item.active_values().values())) or item.name
+)
+def test_a_conversion_is_deterministic_and_silent(operation, exported, capfd):
+    first, second = (convert(operation, exported).model for _ in range(2))
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("operation", [STATIC[0], QuantizeDynamic(), Half()], ids=lambda item: item.name)
+def test_a_converted_model_lowers_to_one_small_file_without_paths(
+    operation, model, exported, images, tmp_path
+):
+    artifact = lower(model, (images,), tmp_path / "converted.onnx", operation, Calibration((1, 8, 8)))
+    assert artifact.size_bytes < exported.ByteSize()
+    assert [item.name for item in tmp_path.iterdir()] == ["converted.onnx"]
+    data = artifact.path.read_bytes()
+    assert not any(text in data for text in (b"/tmp", str(tmp_path).encode(), b"ort.quant", b"site-packages"))
+
+
+@pytest.mark.parametrize("operation", STATIC, ids=lambda item: item.calibration)
+def test_static_runs_in_int8_from_first_to_last_layer(operation, exported):
+    applied = convert(operation, exported)
+    kernels = OnnxRuntimeModel(applied.model).kernels()
+    assert kernels["QLinearConv"] == 6
+    assert kernels["QLinearAdd"] == 2
+    assert kernels["QGemm"] == 1
+    assert not kernels["Conv"] + kernels["FusedConv"] + kernels["Gemm"] + kernels["Add"]
+    assert applied.report["quantized_weights"] == 7
+    assert applied.report["left_float"] == []
+
+
+def test_static_stores_a_quarter(exported):
+    quantized = convert(QuantizeStatic(), exported).model
+    assert stored_bytes(quantized) < 0.28 * stored_bytes(exported)
+
+
+def test_static_calibrates_on_at_most_256_samples(exported):
+    context = Calibration((1, 8, 8))
+    applied = QuantizeStatic().apply(exported, context)
+    assert context.asked == [256]
+    assert applied.report["calibration_samples"] == 40
+
+
+def scales(proto):
+    return {
+        tensor.name: float(numpy_helper.to_array(tensor))
+        for tensor in proto.graph.initializer
+        if tensor.name.endswith("_scale") and not tensor.dims
+    }
+
+
+def test_a_lower_percentile_gives_narrower_ranges(exported):
+    widest, wide, narrow = (
+        scales(convert(operation, exported).model)
+        for operation in (
+            QuantizeStatic(),
+            QuantizeStatic(calibration="percentile", percentile=99.99),
+            QuantizeStatic(calibration="percentile", percentile=99.9),
+        )
+    )
+    assert set(widest) == set(wide) == set(narrow)
+    assert sum(narrow.values()) < sum(wide.values()) <= sum(widest.values()) * 1.001
+
+
+def test_the_percentile_counts_only_where_it_is_used():
+    pipelines = [Pipeline((QuantizeStatic("minmax", percentile),)) for percentile in (99.9, 99.99)]
+    assert pipelines[0].hash == pipelines[1].hash
+
+
+def test_static_leaves_what_has_no_kernel_and_says_so():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ConvTranspose2d(8, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 4)
+    )
+    proto = export_onnx(model.eval(), (torch.randn(2, 1, 8, 8),))
+    report = convert(QuantizeStatic(), proto).report
+    assert report["quantized_weights"] == 2
+    assert [(item["op"], "no INT8 kernel" in item["reason"]) for item in report["left_float"]] == [
+        ("ConvTranspose", True)
+    ]
+
+
+@pytest.mark.parametrize("layer", ["Conv1d", "Linear3d", "depthwise", "concat", "sigmoid_gate"])
+def test_static_int8_reaches_other_layers(layer, tmp_path):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(1, 8, 3, padding=1)
+            self.left, self.right = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+            self.head = nn.Linear(16, 4)
+
+        def forward(self, x):
+            x = torch.relu(self.stem(x))
+            return self.head(torch.cat([self.left(x), self.right(x)], 1).mean((2, 3)))
+
+    cases = {
+        "Conv1d": (nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(80, 4)), (3, 12)),
+        "Linear3d": (nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)), (5, 6)),
+        "depthwise": (
+            nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1)),
+            (4, 6, 6),
+        ),
+        "concat": (Branches(), (1, 8, 8)),
+        "sigmoid_gate": (nn.Sequential(nn.Conv2d(1, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 3)), (1, 8, 8)),
+    }
+    torch.manual_seed(0)
+    model, shape = cases[layer]
+    inputs = (torch.randn(2, *shape),)
+    artifact = lower(model.eval(), inputs, tmp_path / "model.onnx", QuantizeStatic(), Calibration(shape))
+    kernels = Counter(artifact.lowering["kernels"])
+    weighted = kernels["QLinearConv"] + kernels["QGemm"] + kernels["QLinearMatMul"]
+    assert weighted == artifact.lowering["conversion"]["quantized_weights"]
+    assert weighted == sum(isinstance(item, nn.Conv1d | nn.Conv2d | nn.Linear) for item in model.modules())
+
+
+def test_dynamic_quantises_linear_layers_and_leaves_convolutions(exported):
+    applied = convert(QuantizeDynamic(), exported)
+    kernels = OnnxRuntimeModel(applied.model).kernels()
+    assert kernels["DynamicQuantizeMatMul"] == applied.report["quantized_weights"] == 1
+    assert kernels["Conv"] == 6
+
+
+def test_dynamic_stores_a_quarter_of_an_mlp():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 4)).eval()
+    proto = export_onnx(model, (torch.randn(2, 1, 8, 8),))
+    quantized = convert(QuantizeDynamic(), proto).model
+    assert stored_bytes(quantized) < 0.32 * stored_bytes(proto)
+
+
+def test_dynamic_copes_with_stored_shapes(exported):
+    with_shapes = onnx.shape_inference.infer_shapes(exported)
+    assert len(with_shapes.graph.value_info) > 0
+    assert convert(QuantizeDynamic(), with_shapes).report["quantized_weights"] == 1
+
+
+def test_half_halves_the_file_and_keeps_float32_outside(exported, images):
+    applied = convert(Half(), exported)
+    assert stored_bytes(applied.model) == pytest.approx(0.5 * stored_bytes(exported), rel=0.01)
+    assert applied.report["float32_weights"] == 0
+    for value in (*applied.model.graph.input, *applied.model.graph.output):
+        assert value.type.tensor_type.elem_type == TensorProto.FLOAT
+    expected = run(exported, images)
+    assert np.abs(run(applied.model, images) - expected).max() < 0.005 * np.abs(expected).max()
+
+
+def test_half_refuses_a_weight_that_float16_cannot_hold():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    nn.init.constant_(model[1].weight, 1e5)
+    proto = export_onnx(model.eval(), (torch.randn(2, 1, 8, 8),))
+    with pytest.raises(OperationFailed, match=r"holds 1e\+05"):
+        convert(Half(), proto)
+
+
+class Nothing(nn.Module):
+    """No weight at all."""
+
+    def forward(self, x):
+        return torch.relu(x).flatten(1)
+
+
+@pytest.mark.parametrize(
+    "operation", [QuantizeStatic(), QuantizeDynamic(), Half()], ids=lambda item: item.name
+)
+def test_nothing_to_convert_is_a_failure_and_not_the_input(operation):
+    proto = export_onnx(Nothing(), (torch.randn(2, 1, 8, 8),))
+    with pytest.raises(OperationFailed, match=operation.name):
+        convert(operation, proto)
+
+
+def test_dynamic_without_a_linear_layer_fails():
+    proto = export_onnx(nn.Conv2d(1, 4, 3).eval(), (torch.randn(2, 1, 8, 8),))
+    with pytest.raises(OperationFailed, match="no linear layer"):
+        convert(QuantizeDynamic(), proto)
+
+
+def test_notation_reads_the_papers_names():
+    kinds = (QuantizeStatic, QuantizeDynamic, Half)
+    for text, kind in {"PTQ": 0, "QS": 0, "PDQ": 1, "QD": 1, "FP16": 2}.items():
+        assert type(Pipeline.from_notation(text, kinds).conversion) is kinds[kind]

@@ -1,0 +1,85 @@
+"""What a study is made of, with a measurer that counts instead of timing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from petra_optuna.errors import UserError
+from petra_optuna.evaluation import Budget
+from petra_optuna.operations import Half, Prune, Train
+from petra_optuna.pipeline import SearchSpace
+from petra_optuna.study import attributes, controls, evaluation_of, front, optimize
+from petra_optuna.tasks import Task
+
+pytestmark = pytest.mark.usefixtures("quick_measuring")
+
+
+def test_controls_outside_the_space_are_left_out() -> None:
+    space = SearchSpace((Train, Prune), (Half,), max_length=1)
+    assert [pipeline.notation for pipeline in controls(space, Budget(4))] == ["original", "Tr", "FP16"]
+    trained = controls(space, Budget(4))[1].nodes[0]
+    assert trained == Train(epochs=4)
+
+
+def _regression() -> Task:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2048, 6, generator=generator)
+    data = TensorDataset(inputs, inputs @ torch.linspace(0.0, 1.0, 6))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1))
+    loader = DataLoader(data, batch_size=32)
+    return Task.from_loaders(model, loader, loader, metric="rmse", name="line")
+
+
+def test_a_minimised_metric_has_the_lower_value_in_front(tmp_path: Path) -> None:
+    """The untrained original is far off; training on must dominate it, not the other way round."""
+    space = SearchSpace((Train,), (), max_length=1)
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optimize(
+        _regression(), trials=2, storage=url, space=space, budget=Budget(8), cache=tmp_path / "cache"
+    )
+    assert study.directions[0].name == "MINIMIZE"
+    errors = [evaluation_of(study, number)["values"]["rmse"] for number in (0, 1)]
+    assert errors[1] < 0.8 * errors[0]
+    assert front(study).rows[0].trial == 1
+    assert front(study).rows[0].change_percent["rmse"] < -20
+
+
+def _poisoned(outputs: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs, targets) * float("nan")
+
+
+def test_a_loss_that_becomes_nan_is_a_row_with_its_reason(tiny_task: Task, tmp_path: Path) -> None:
+    task = dataclasses.replace(tiny_task, loss=_poisoned, fingerprint="")
+    space = SearchSpace((Train,), (Half,), max_length=1)
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optimize(task, trials=3, storage=url, space=space, budget=Budget(1), cache=tmp_path / "cache")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert "TrainingDiverged" in study.trials[1].user_attrs[attributes.FAILURE]
+
+
+def test_another_loss_is_another_task(tiny_task: Task) -> None:
+    """Or a cache would hand out models trained with the loss of before."""
+    other = dataclasses.replace(tiny_task, loss=_poisoned, fingerprint="")
+    same = dataclasses.replace(tiny_task, fingerprint="")
+    assert same.fingerprint == tiny_task.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sampler": "a sampler"}, {"space": SearchSpace((type("Own", (Prune,), {"name": "own"}),), ())}],
+    ids=["sampler", "space"],
+)
+def test_workers_that_cannot_build_what_is_given_are_refused_at_once(
+    tiny_task: Task, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match="other processes cannot build"):
+        optimize(tiny_task, trials=9, workers=2, storage=f"sqlite:///{tmp_path}/study.db", **change)
+    assert not (tmp_path / "study.db").exists()

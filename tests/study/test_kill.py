@@ -1,0 +1,65 @@
+"""SIGKILL in mid-trial, then ``petra resume`` with URL and name only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from petra_optuna.samplers import finished_trials, plan_indices, superseded
+from petra_optuna.study import attributes, load_study, open_storage
+
+TESTS = Path(__file__).parents[1]
+TRIALS = 3
+
+
+def _petra(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "petra_optuna", *arguments], cwd=folder, env=environment)
+
+
+def _states(study: optuna.Study) -> list[TrialState]:
+    return [trial.state for trial in study.get_trials(deepcopy=False)]
+
+
+def test_a_killed_study_goes_on_and_loses_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    run = ["run", "tiny:make", "--storage", url, "--study", "tiny", "--trials", str(TRIALS), "--epochs", "1"]
+    process = _petra(tmp_path, *run, "--cache", str(tmp_path / "cache"))
+    study = _wait_for_second_trial(url, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = study.get_trials()
+    assert [trial.state for trial in before[:2]] == [TrialState.COMPLETE, TrialState.RUNNING]
+
+    resume = _petra(tmp_path, "resume", "--storage", url, "--study", "tiny", "--task", "tiny:make", "--quiet")
+    assert resume.wait() == 0
+
+    after = study.get_trials()
+    assert after[0] == before[0]
+    assert after[1].state == TrialState.FAIL
+    assert {trial.number for trial in after if superseded(after) and trial.number in superseded(after)} == {1}
+    assert len(finished_trials(study)) == TRIALS
+    again = next(trial for trial in after if trial.system_attrs.get("petra:retry", {}).get("of") == 1)
+    assert plan_indices(after)[again.number] == plan_indices(after)[1] == 1
+    assert TrialState.RUNNING not in _states(study)
+
+
+def _wait_for_second_trial(url: str, process: subprocess.Popen[bytes]) -> optuna.Study:
+    database = Path(url.removeprefix("sqlite:///"))
+    for _ in range(600):
+        assert process.poll() is None, "the run ended before it could be killed"
+        if database.is_file() and "tiny" in optuna.get_all_study_names(open_storage(url)):
+            study = load_study(open_storage(url), "tiny")
+            if _states(study)[:2] == [TrialState.COMPLETE, TrialState.RUNNING]:
+                running = study.get_trials(deepcopy=False)[1]
+                if attributes.WORKER in running.user_attrs:
+                    return study
+        time.sleep(0.1)
+    raise AssertionError("the second trial never started")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+
+from petra_optuna.errors import StudyError
+from petra_optuna.study import artifacts_folder, load_study, open_storage
+
+
+def test_sqlite_is_shared_by_many_writers(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/new/folder/study.db")
+    with storage.engine.connect() as connection:
+        assert connection.execute(sqlalchemy.text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(sqlalchemy.text("PRAGMA synchronous")).scalar() == 1  # NORMAL
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_bytes(b"these are my notes, " * 100)
+    with pytest.raises(StudyError, match=r"notes\.db cannot be used as a database"):
+        open_storage(f"sqlite:///{path}")
+    assert path.read_bytes() == b"these are my notes, " * 100
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("storage/study.db", "is not a storage URL"),
+        ("sqlite://", "names no file"),
+        ("nosuch://host/db", "cannot be opened"),
+    ],
+)
+def test_a_url_that_cannot_serve_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(StudyError, match=reason):
+        open_storage(url)
+
+
+def test_a_missing_database_is_not_created_by_reading(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="there is no database"):
+        open_storage(f"sqlite:///{tmp_path}/typo.db", must_exist=True)
+    assert not (tmp_path / "typo.db").exists()
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="is a folder"):
+        open_storage(f"sqlite:///{tmp_path}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StudyError, match="cannot be"):
+        open_storage(f"sqlite:///{tmp_path}/study.db")
+
+
+def test_artifacts_live_beside_a_sqlite_file() -> None:
+    assert artifacts_folder("sqlite:////data/x/study.db") == Path("/data/x/artifacts")
+    assert artifacts_folder("postgresql+psycopg://user@host/db") == Path("storage/artifacts")
+
+
+def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/study.db")
+    with pytest.raises(StudyError, match="it holds no study"):
+        load_study(storage, "a")
+    optuna.create_study(storage=storage, study_name="one")
+    assert load_study(storage).study_name == "one"
+    optuna.create_study(storage=storage, study_name="two")
+    with pytest.raises(StudyError, match="one, two"):
+        load_study(storage)
+    with pytest.raises(StudyError, match="there is no study 'three'"):
+        load_study(storage, "three")

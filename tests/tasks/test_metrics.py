@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from petra_optuna.errors import TaskError
+from petra_optuna.tasks.metrics import METRICS, Metric, metric
+
+RANDOM = np.random.default_rng(0)
+CLASSES = RANDOM.integers(0, 3, 300)
+GOOD = np.eye(3)[CLASSES] * 3 + RANDOM.normal(size=(300, 3))
+BAD = RANDOM.normal(size=(300, 3))
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "auc"])
+def test_a_better_classifier_scores_better_in_the_stated_direction(name: str) -> None:
+    measure = metric(name)
+    assert measure.direction == "maximize"
+    assert measure(GOOD, CLASSES) > measure(BAD, CLASSES) + 0.2
+    assert measure(np.eye(3)[CLASSES], CLASSES) == 1.0
+
+
+def test_a_better_regression_has_the_smaller_error() -> None:
+    measure = metric("rmse")
+    assert measure.direction == "minimize"
+    targets = np.array([1.0, 2.0, 4.0])
+    assert measure(targets[:, None], targets) == 0.0
+    assert measure(targets[:, None] + [[3.0], [0.0], [0.0]], targets) == pytest.approx(np.sqrt(3))
+
+
+def test_accuracy_by_hand() -> None:
+    outputs = np.array([[2.0, 1.0], [0.0, 1.0], [5.0, 4.0], [-2.0, -1.0]])
+    assert metric("accuracy")(outputs, np.array([0, 1, 1, 1])) == 0.75
+    assert metric("accuracy")(np.array([[0.3], [-0.1]]), np.array([1, 1])) == 0.5
+
+
+def test_macro_f1_by_hand() -> None:
+    outputs = np.eye(3)[[0, 0, 1, 1]]
+    # class 0: precision 1/2, recall 1; class 1: 1/2, 1; class 2: never predicted, 0
+    assert metric("macro_f1")(outputs, np.array([0, 2, 1, 2])) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+
+
+def test_auc_uses_probabilities_of_all_classes_and_not_labels() -> None:
+    powers = np.exp(GOOD)
+    probabilities = powers / powers.sum(1, keepdims=True)
+    expected = roc_auc_score(CLASSES, probabilities, multi_class="ovr", average="macro")
+    assert metric("auc")(GOOD, CLASSES) == pytest.approx(expected)
+    hard = np.eye(3)[GOOD.argmax(1)]
+    assert metric("auc")(hard, CLASSES) < metric("auc")(GOOD, CLASSES)
+
+
+def test_binary_auc_from_one_score_or_two_logits() -> None:
+    targets = RANDOM.integers(0, 2, 200)
+    score = targets + RANDOM.normal(size=200)
+    expected = pytest.approx(roc_auc_score(targets, score))
+    assert metric("auc")(score[:, None], targets) == expected
+    assert metric("auc")(np.stack([-score, score], axis=1), targets) == expected
+
+
+def test_auc_of_one_class_is_refused() -> None:
+    with pytest.raises(TaskError, match="two classes or more"):
+        metric("auc")(GOOD[:3], np.zeros(3, dtype=int))
+
+
+def test_names_are_looked_up_and_own_metrics_pass_through() -> None:
+    own = Metric("mine", "minimize", lambda outputs, targets: 0.5)
+    assert metric(own) is own
+    assert all(metric(known.name) is known for known in METRICS)
+    with pytest.raises(TaskError, match="unknown metric 'acuracy'; known: accuracy, macro_f1, auc, rmse"):
+        metric("acuracy")

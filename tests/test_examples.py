@@ -1,0 +1,120 @@
+"""The worked examples of CONTRIBUTING.md and README.md do what the text says."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from petra_optuna.errors import OperationFailed
+from petra_optuna.operations import Context, Prune, default_space
+from petra_optuna.pipeline import Pipeline, Recipe, SearchSpace, decode, encode
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ModuleType:
+    """The code block under the heading that the test names, imported as a module."""
+    heading = request.param
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    name = "example_" + heading.lower().replace(" ", "_")
+    (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("example", ["An operation"], indirect=True)
+def test_example_operation(example: ModuleType) -> None:
+    clip = example.ClipWeights(deviations=2.0)
+    space = SearchSpace((example.ClipWeights,))
+    assert decode(encode(Pipeline((clip,)), space), space) == Pipeline((clip,))
+
+    model = nn.Sequential(nn.Linear(8, 8))
+    with torch.no_grad():
+        model[0].weight.zero_()[0, 0] = 64.0
+    weight = model[0].weight.detach().clone()
+    context = Context(task=None, recipe=Recipe(), seed=0, epochs=0)  # type: ignore[arg-type]
+    applied = clip.apply(model, context)
+    assert torch.equal(model[0].weight, weight)
+    bound = float(weight.numpy().mean() + 2.0 * weight.numpy().std(ddof=1))
+    assert float(applied.model[0].weight.detach().max()) == pytest.approx(bound, rel=1e-5)
+    assert applied.report == {"changed": True, "weights_moved": 1}
+
+    even = nn.Sequential(nn.Linear(2, 2))
+    nn.init.eye_(even[0].weight)
+    assert clip.apply(even, context).report["changed"] is False
+    with pytest.raises(OperationFailed):
+        clip.apply(nn.Sequential(nn.ReLU()), context)
+
+
+@pytest.mark.parametrize("example", ["A task"], indirect=True)
+def test_example_task(example: ModuleType, tmp_path: Path) -> None:
+    task = example.build(cache_dir=tmp_path)
+    assert len(task.train) + len(task.selection) + len(task.test) == 178
+
+    def predict(inputs: tuple[torch.Tensor, ...]) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(task.model(*inputs))
+
+    assert task.evaluate(predict, task.selection) > 0.9
+    assert example.build(cache_dir=tmp_path).fingerprint == task.fingerprint
+
+
+@pytest.mark.parametrize("example", ["A mutation"], indirect=True)
+def test_example_mutation(example: ModuleType) -> None:
+    reset, rng = example.ResetNode(), np.random.default_rng(0)
+    child = reset(Pipeline((Prune(ratio=0.3),)), default_space(), rng)
+    assert child == Pipeline((Prune(),))
+    assert reset(child, default_space(), rng) is None
+
+
+@pytest.fixture(scope="module")
+def readme_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder and output of the README's example, cut to the first two trials."""
+    folder = tmp_path_factory.mktemp("readme")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert "trials=24" in code
+    return folder, run_script(folder, code.replace("trials=24", "trials=2"))
+
+
+def run_script(folder: Path, code: str) -> str:
+    (folder / "script.py").write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, capture_output=True, text=True, check=False, timeout=150
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_readme_example_prints_a_front(readme_run: tuple[Path, str]) -> None:
+    folder, output = readme_run
+    assert "accuracy" in output
+    assert "size_bytes" in output
+    assert (folder / "storage" / "mine.db").is_file()
+
+
+def test_notebook_reads_a_finished_study(readme_run: tuple[Path, str]) -> None:
+    folder, _ = readme_run
+    cells = json.loads((ROOT / "notebooks" / "read_front.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert "../storage/digits.db" in code
+    printed = run_script(folder, code.replace("../storage/digits.db", "storage/mine.db"))
+    assert "size_bytes" in printed  # of each row of the front
+
+
+def test_notebook_is_kept_without_outputs() -> None:
+    cells = json.loads((ROOT / "notebooks" / "read_front.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
