@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from petra_optuna.samplers import retry_stale_trial
 DEFAULT_URL = "sqlite:///storage/study.db"
 _HEARTBEAT_S = 30
 _BUSY_TIMEOUT_S = 60
+_CREATION_ATTEMPTS = 8
+_CREATION_PAUSE_S = 0.25
+_CREATED_MEANWHILE = ("already exists", "duplicate key", "UNIQUE constraint", "no such table")
+"""What the loser is told where two processes create the same tables at once."""
 
 
 def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStorage:
@@ -41,7 +46,7 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStor
         ) from error
     if parsed.get_backend_name() == "sqlite":
         _prepare_sqlite(url, parsed.database, must_exist)
-    storage = _connect(url, parsed)
+    storage = _connect(url, parsed, _CREATION_ATTEMPTS)
     if parsed.get_backend_name() == "sqlite":
         sqlalchemy.event.listen(storage.engine, "connect", _relax_synchronous)
         storage.engine.dispose()  # connections opened before the listener keep the slower setting
@@ -75,7 +80,7 @@ def _prepare_sqlite(url: str, database: str | None, must_exist: bool) -> None:
         raise StudyError(f"{path} cannot be created ({error.strerror}); give another --storage") from error
 
 
-def _connect(url: str, parsed: sqlalchemy.URL) -> RDBStorage:
+def _connect(url: str, parsed: sqlalchemy.URL, attempts: int) -> RDBStorage:
     arguments: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
         arguments["connect_args"] = {"timeout": _BUSY_TIMEOUT_S}
@@ -89,6 +94,9 @@ def _connect(url: str, parsed: sqlalchemy.URL) -> RDBStorage:
                 heartbeat_stale_trial_callback=retry_stale_trial,
             )
     except (DatabaseError, NoSuchModuleError, ImportError, RuntimeError) as error:
+        if attempts > 1 and any(words in str(error) for words in _CREATED_MEANWHILE):
+            time.sleep(_CREATION_PAUSE_S)
+            return _connect(url, parsed, attempts - 1)
         where = parsed.render_as_string(hide_password=True)
         raise StudyError(f"{where} cannot be opened as a database of studies: {one_line(error)}") from error
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 import tiny
 import torch
+from optuna import Trial
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna import cli
 from petra_optuna.study import attributes, load_study, open_storage
+from petra_optuna.study.objective import Objective
 from petra_optuna.tasks import Task
 
 
@@ -190,6 +195,7 @@ def test_a_model_whose_forward_fails_is_one_line(call, capsys, monkeypatch: pyte
 
 def test_two_workers_share_a_study(call, user_task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(tiny.__file__).parent))
+    monkeypatch.setattr(Objective, "__call__", _after_another_worker(Objective.__call__))
     search = ["run", user_task, "--storage", "sqlite:///tiny.db", "--epochs", 1, "--trials", 4]
     assert call(*search, "--workers", 2) == 0
     study = load_study(open_storage("sqlite:///tiny.db"))
@@ -197,6 +203,21 @@ def test_two_workers_share_a_study(call, user_task: str, monkeypatch: pytest.Mon
     assert states.count("COMPLETE") in (4, 5)  # both may see the last but one at the same moment
     assert "RUNNING" not in states
     assert len({trial.user_attrs[attributes.WORKER]["pid"] for trial in study.trials[:4]}) == 2
+
+
+def _after_another_worker(evaluate: Callable[[Objective, Trial], tuple[float, ...]]) -> Any:
+    """This process goes on only once another has signed a trial: without it, it might do them all."""
+
+    def wait_and_evaluate(objective: Objective, trial: Trial) -> tuple[float, ...]:
+        values = evaluate(objective, trial)
+        for _ in range(600):
+            workers = [other.user_attrs.get(attributes.WORKER) for other in trial.study.trials]
+            if len({worker["pid"] for worker in workers if worker}) > 1:
+                return values
+            time.sleep(0.1)
+        raise AssertionError("no other worker took a trial")
+
+    return wait_and_evaluate
 
 
 def _interrupted(*_: object) -> None:

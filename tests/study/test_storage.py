@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -16,6 +18,32 @@ def test_sqlite_is_shared_by_many_writers(tmp_path: Path) -> None:
     with storage.engine.connect() as connection:
         assert connection.execute(sqlalchemy.text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(sqlalchemy.text("PRAGMA synchronous")).scalar() == 1  # NORMAL
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_new_database_may_be_opened_by_several_at_once(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/new.db"
+    if database == "postgresql":
+        url = _new_database(request.getfixturevalue("postgres_url"))
+    openers = 6
+    start = threading.Barrier(openers)
+
+    def open_together(number: int) -> list[str]:
+        start.wait()
+        return optuna.get_all_study_names(open_storage(url))
+
+    with ThreadPoolExecutor(openers) as pool:
+        assert list(pool.map(open_together, range(openers))) == [[]] * openers
+
+
+def _new_database(url: str) -> str:
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("CREATE DATABASE opened_at_once"))
+    engine.dispose()
+    return url.replace("/postgres?", "/opened_at_once?")
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
