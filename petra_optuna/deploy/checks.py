@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import onnx
+from onnx import TensorProto, numpy_helper
 
 from petra_optuna.errors import LoweringFailed
 
-FLOAT_KERNELS = frozenset(
-    {"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul"}
-)
+_LINEAR_KERNELS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul"})
+FLOAT_KERNELS = _LINEAR_KERNELS | {"Conv", "FusedConv", "NhwcFusedConv"}
 INT8_KERNELS = frozenset(
     {
         "QLinearConv",
@@ -28,6 +29,9 @@ INT8_KERNELS = frozenset(
 
 STATIC = "int8_static"
 DYNAMIC = "int8_dynamic"
+WEIGHTS = "int8_weights"
+_PROMISED_IN_INT8 = {STATIC: FLOAT_KERNELS, DYNAMIC: _LINEAR_KERNELS}
+"""By precision, the float kernels that its file may run only where its report says so."""
 
 
 def count(kernels: Mapping[str, int], kinds: frozenset[str]) -> int:
@@ -40,21 +44,22 @@ def check_kernels(kernels: Counter[str], precision: str, report: Mapping[str, An
 
     Args:
         kernels: Operator types in the session's optimised graph.
-        precision: As the conversion reports it; only the INT8 ones promise kernels.
+        precision: As the conversion reports it; those with INT8 arithmetic promise kernels.
         report: Of the conversion; ``left_float`` lists what it left, with ``op`` and ``reason``.
 
     Raises:
-        LoweringFailed: When no INT8 kernel runs, or after static quantisation a float one does that
-            the report does not allow. (With QInt8 activations most convolutions silently do.)
+        LoweringFailed: When no INT8 kernel runs, or a float one does that the report does not allow. (With
+            QInt8 activations most convolutions silently do.)
     """
-    if precision not in (STATIC, DYNAMIC):
+    if precision not in _PROMISED_IN_INT8:
         return
+    promised = _PROMISED_IN_INT8[precision]
     integer = count(kernels, INT8_KERNELS)
     if integer == 0:
         raise LoweringFailed(f"no INT8 kernel runs in the {precision} file; it runs {_listed(kernels)}")
-    allowed = sum(1 for item in report.get("left_float", ()) if item["op"] in FLOAT_KERNELS)
-    floating = count(kernels, FLOAT_KERNELS)
-    if precision == STATIC and floating > allowed:
+    allowed = sum(1 for item in report.get("left_float", ()) if item["op"] in promised)
+    floating = count(kernels, promised)
+    if floating > allowed:
         raise LoweringFailed(
             f"{floating} of {floating + integer} weighted kernels run in float in the INT8 file, "
             f"{allowed} are allowed; it runs {_listed(kernels)}"
@@ -83,8 +88,12 @@ def check_batch_norms(proto: onnx.ModelProto) -> None:
             )
 
 
-def check_weights(proto: onnx.ModelProto) -> None:
-    """No weight is stored and not used, and none is stored in float to be quantised when loaded.
+def check_weights(proto: onnx.ModelProto, report: Mapping[str, Any] | None = None) -> None:
+    """No weight is stored and not used, and none that is stored in INT8 is stored in float as well.
+
+    Args:
+        proto: The file.
+        report: Of the conversion; each of its ``weight_only`` must be stored in INT8.
 
     Raises:
         LoweringFailed: Naming the weight.
@@ -93,13 +102,70 @@ def check_weights(proto: onnx.ModelProto) -> None:
     used = {name for node in graph.node for name in node.input}
     used |= {output.name for output in graph.output}
     subgraphs = any(attribute.HasField("g") for node in graph.node for attribute in node.attribute)
-    stored = {tensor.name for tensor in graph.initializer}
-    unused = sorted(stored - used)
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    unused = sorted(stored.keys() - used)
     if unused and not subgraphs:
         raise LoweringFailed(f"the file stores {unused[0]!r}, which nothing reads")
     for node in graph.node:
         if node.op_type == "QuantizeLinear" and node.input[0] in stored:
             raise LoweringFailed(f"the file stores a float copy of the quantised weight {node.input[0]!r}")
+    restored = dict(_restored(graph, stored))
+    missing = sorted(set((report or {}).get("weight_only", ())) - restored.keys())
+    if missing:
+        raise LoweringFailed(f"the file does not store {missing[0]!r} in INT8")
+    _refuse_copies(stored.values(), restored)
+
+
+def check_size(size_bytes: int, float_bytes: int, report: Mapping[str, Any]) -> None:
+    """A conversion to INT8 must have made the file smaller.
+
+    Args:
+        size_bytes: Of the converted file.
+        float_bytes: Of the float file.
+        report: Of the conversion, empty where there was none.
+
+    Raises:
+        LoweringFailed: With both sizes.
+    """
+    precision = report.get("precision")
+    if precision in (STATIC, DYNAMIC, WEIGHTS) and size_bytes >= float_bytes:
+        raise LoweringFailed(f"the {precision} file takes {size_bytes} bytes, the float one {float_bytes}")
+
+
+def _restored(
+    graph: onnx.GraphProto, stored: Mapping[str, onnx.TensorProto]
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Name of each value restored from stored INT8 -> its float values and the steps they were rounded by."""
+    casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            integers, scale = stored.get(node.input[0]), stored.get(node.input[1])
+        elif node.op_type == "Mul":
+            integers, scale = stored.get(casts.get(node.input[0], "")), stored.get(node.input[1])
+        else:
+            continue
+        if integers is None or scale is None or integers.data_type != TensorProto.INT8:
+            continue
+        values, steps = numpy_helper.to_array(integers), numpy_helper.to_array(scale)
+        if steps.ndim == 1:
+            axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
+            steps = steps.reshape([-1 if index == axis else 1 for index in range(values.ndim)])
+        yield node.output[0], (values * steps, steps)
+
+
+def _refuse_copies(
+    tensors: Iterable[onnx.TensorProto], restored: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    for tensor in tensors:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        for name, (values, steps) in restored.items():
+            if values.shape != tuple(tensor.dims):
+                continue
+            if np.all(np.abs(numpy_helper.to_array(tensor) - values) <= 0.51 * steps):
+                raise LoweringFailed(
+                    f"the file stores {name!r} in INT8 and a float copy of it, {tensor.name!r}"
+                )
 
 
 def _listed(kernels: Counter[str]) -> str:

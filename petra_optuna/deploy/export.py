@@ -1,4 +1,8 @@
-"""PyTorch module to ONNX graph: dynamic batch, batch norms folded, nothing of this machine inside."""
+"""PyTorch module to ONNX graph: dynamic batch, batch norms folded, nothing of this machine inside.
+
+Products of stored factors are not computed at export where the product is the larger of the two: the
+runtime computes them once when it loads the file, and the file stays small.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from typing import Any
 
 import onnx
 import torch
+from onnxscript import ir
+from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
 from petra_optuna.deploy.metadata import strip_metadata
@@ -49,12 +55,14 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
                 dynamic_shapes=_first_dimension(example, batch),
                 dynamo=True,
                 external_data=False,
+                optimize=False,
                 verbose=False,
             )
+            assert program is not None
+            optimize_ir(program.model, should_fold=_should_fold)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         reason = _root(error)
         raise LoweringFailed(f"ONNX export failed: {type(reason).__name__}: {one_line(reason)}") from error
-    assert program is not None
     proto: onnx.ModelProto = program.model_proto
     strip_metadata(proto)
     return proto
@@ -76,6 +84,14 @@ def _first_dimension(inputs: Inputs, batch: Any) -> Any:
     if isinstance(inputs, dict):
         return {name: axes(tensor) for name, tensor in inputs.items()}
     return tuple(axes(tensor) for tensor in inputs)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """False for a product of stored factors that is larger than both; None leaves it to the optimiser."""
+    if node.op_type != "MatMul":
+        return None
+    left, right = (value.const_value.numpy() for value in node.inputs if value and value.const_value)
+    return False if left[..., 0].size * right[0, ...].size > left.size + right.size else None
 
 
 def _root(error: BaseException) -> BaseException:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.factored_recurrent import FactoredRecurrent
 from petra_optuna.nn.low_rank import LowRankPair
 
 _CONV = (
@@ -59,7 +60,8 @@ LEAVES: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.Embedding: _EMBEDDING,
     nn.PReLU: ("num_parameters",),
     nn.GRU: _RECURRENT,
-    nn.LSTM: _RECURRENT,
+    nn.LSTM: (*_RECURRENT, "proj_size"),
+    FactoredRecurrent: ("kind", *_RECURRENT, "ranks"),
     nn.Identity: (),
 }
 """Classes that can be built anew, with the attributes that are their constructor's arguments."""
@@ -223,9 +225,7 @@ def _build(entry: Mapping[str, Any]) -> nn.Module:
     module: nn.Module
     if entry["class"] == _PAIR:
         first, second = (_build(layer) for layer in entry["layers"])
-        if not all(isinstance(layer, nn.Linear | nn.Conv2d) for layer in (first, second)):
-            raise ValueError("a low-rank pair is made of Linear or Conv2d layers")
-        module = LowRankPair(first, second)  # type: ignore[arg-type]
+        module = LowRankPair(first, second)  # type: ignore[arg-type]  # refuses what is no pair
     else:
         kind = _BY_NAME[entry["class"]]
         if entry["args"].keys() != set(LEAVES[kind]):

@@ -3,35 +3,57 @@
 ``W = U diag(S) V^T`` becomes ``first`` with weight ``sqrt(S) V^T`` and ``second`` with weight
 ``U sqrt(S)``. Both are ordinary layers, so training, pruning and export need no special case, and
 the three factors are read back from the two weights at any time.
+
+What a weight is as a matrix (m, n): Linear ``out x in``, Embedding ``features x entries``, a
+convolution by channels ``out x (in k k)``, and Conv2d by space ``(out k) x (in k)``: a column of
+the kernel, then a row (Jaderberg et al., 2014, scheme 2).
 """
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-RankRule = Literal["energy", "singular_values", "share"]
-ROUND_TO = 8
-"""Ranks are rounded up to multiples of this, the width of a vector register in floats."""
+from petra_optuna.nn.factored_recurrent import (
+    FactoredRecurrent,
+    assemble,
+    is_recurrent,
+    matrix_names,
+    weight_of,
+)
+from petra_optuna.nn.ranks import RankRule as RankRule
+from petra_optuna.nn.ranks import Spectrum, factors_of
+from petra_optuna.nn.ranks import choose_rank as choose_rank
+from petra_optuna.nn.split_layers import Decomposable, Split, joined_geometry, split_geometry
+from petra_optuna.nn.surgery import replace_module, shared_layers
 
-Decomposable = nn.Linear | nn.Conv2d
+_PAIRS = {
+    (nn.Linear, nn.Linear),
+    (nn.Conv1d, nn.Conv1d),
+    (nn.Conv2d, nn.Conv2d),
+    (nn.Embedding, nn.Linear),
+}
 
 
 class LowRankPair(nn.Sequential):
-    """``first`` (n -> r, no bias), then ``second`` (r -> m) stand for one Linear or Conv2d layer.
-
-    A convolution is split by channels: ``first`` holds the kernel, ``second`` is 1x1, and n counts
-    input channels times kernel positions.
+    """``first`` (n -> r, no bias), then ``second`` (r -> m) stand for one layer.
 
     Args:
-        first: Linear or Conv2d that maps to r features.
-        second: Linear or 1x1 Conv2d that maps r to m features.
+        first: Layer that maps to r features; holds the kernel, or its first dimension alone.
+        second: Layer that maps r to m features: Linear behind Linear and Embedding, a convolution
+            of one position, or of the kernel's other dimension, behind a convolution.
+
+    Raises:
+        ValueError: When the two are no such pair.
     """
 
     def __init__(self, first: Decomposable, second: Decomposable) -> None:
+        if (type(first), type(second)) not in _PAIRS:
+            raise ValueError(f"{type(first).__name__} and {type(second).__name__} are no low-rank pair")
+        if isinstance(first, nn.Embedding) and second.bias is not None:
+            raise ValueError("a low-rank pair of an embedding has no bias: an embedding has none")
         super().__init__(first, second)
 
     @property
@@ -47,71 +69,109 @@ class LowRankPair(nn.Sequential):
     @property
     def rank(self) -> int:
         """Features between the two layers."""
-        return self.first.weight.shape[0]
+        return self.second.weight.shape[1]
+
+    @property
+    def split(self) -> Split:
+        """How the weight is a matrix."""
+        return "spatial" if self.second.weight[0, 0].numel() > 1 else "channel"
 
 
 def is_decomposable(module: nn.Module) -> bool:
-    """Whether the module is a plain Linear or an ungrouped Conv2d.
+    """Whether ``decompose`` takes the module: see ``why_whole`` for those that it does not."""
+    if type(module) is nn.Conv1d or type(module) is nn.Conv2d:
+        return module.groups == 1
+    if type(module) is nn.Embedding:
+        return module.max_norm is None and not module.sparse and not module.scale_grad_by_freq
+    return type(module) is nn.Linear
 
-    Subclasses are left out: some modules read the weight of such a child without calling it.
+
+def why_whole(module: nn.Module) -> str | None:
+    """Why a layer with a weight matrix stays whole; None for those that need not, and for other modules.
+
+    Subclasses stay: some modules read the weight of such a child without calling it.
     """
-    return type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1)
+    if is_decomposable(module) or is_recurrent(module):
+        return None
+    if type(module) in (nn.Conv1d, nn.Conv2d):
+        return "its channels are in groups"
+    if type(module) is nn.Embedding:
+        return "max_norm, sparse and scale_grad_by_freq belong to whole rows"
+    if type(module) is nn.LSTM:
+        return "its hidden state is projected (proj_size)"
+    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag, nn.RNNBase)
+    if isinstance(module, (*kinds, nn.Bilinear, nn.MultiheadAttention)):
+        return f"low rank does not know {type(module).__name__}"
+    return None
 
 
-def matrix(layer: Decomposable | LowRankPair) -> Tensor:
-    """The weight as a matrix (m, n): m outputs, n inputs times kernel positions."""
+def has_spatial_split(layer: Decomposable) -> bool:
+    """Whether the kernel has two dimensions to split."""
+    return isinstance(layer, nn.Conv2d) and min(layer.kernel_size) > 1
+
+
+def matrix(layer: Decomposable | LowRankPair, split: Split = "channel") -> Tensor:
+    """The weight as a matrix (m, n), differentiable.
+
+    Args:
+        layer: A layer, or a pair, whose own split counts.
+        split: How the weight of a convolution is a matrix.
+    """
     if isinstance(layer, LowRankPair):
-        return layer.second.weight.flatten(1) @ layer.first.weight.flatten(1)
+        return _left(layer) @ _right(layer)
+    if isinstance(layer, nn.Embedding):
+        return layer.weight.T
+    if split == "spatial":
+        return layer.weight.permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
     return layer.weight.flatten(1)
 
 
-def break_even_rank(layer: Decomposable | LowRankPair) -> float:
-    """The rank mn / (m + n), below which a pair has fewer weights than the layer."""
-    if isinstance(layer, LowRankPair):
-        m, n = layer.second.weight.shape[0], layer.first.weight[0].numel()
-    else:
-        m, n = layer.weight.shape[0], layer.weight[0].numel()
-    return m * n / (m + n)
-
-
 def factors(pair: LowRankPair) -> tuple[Tensor, Tensor, Tensor]:
-    """The factors of the pair's weight, differentiable.
-
-    ``S_i = |row i of first| |column i of second|``; U and V are the normalised columns and rows.
-    Straight after ``decompose`` they are the singular value decomposition; training moves them.
-
-    Returns:
-        U (m, r), S (r,), V (n, r).
-    """
-    rows = pair.first.weight.flatten(1)
-    columns = pair.second.weight.flatten(1)
-    row_norms = torch.linalg.vector_norm(rows, dim=1)
-    column_norms = torch.linalg.vector_norm(columns, dim=0)
-    smallest = torch.finfo(rows.dtype).tiny
-    u = columns / column_norms.clamp_min(smallest)
-    v = (rows / row_norms.clamp_min(smallest)[:, None]).T
-    return u, row_norms * column_norms, v
+    """U (m, r), S (r,) and V (n, r) of the pair's weight, differentiable; see ``ranks.factors_of``."""
+    return factors_of(_left(pair), _right(pair))
 
 
-@torch.no_grad()
-def decompose(layer: Decomposable | LowRankPair, rank: int) -> LowRankPair:
+def decompose(layer: Decomposable | LowRankPair, rank: int, split: Split = "channel") -> LowRankPair:
     """The best pair of a rank in the Frobenius norm (Eckart and Young, 1936).
 
     Args:
-        layer: A layer for which ``is_decomposable`` holds, or a pair to decompose anew.
+        layer: A layer for which ``is_decomposable`` holds, or a pair to decompose anew by its own split.
         rank: From 1 to min(m, n); at min(m, n) the pair equals the layer up to rounding.
+        split: How the weight of a convolution is a matrix.
 
     Raises:
         ValueError: When the rank is out of range.
     """
-    weight = matrix(layer)
-    if not 1 <= rank <= min(weight.shape):
-        raise ValueError(f"rank must be in [1, {min(weight.shape)}], got {rank}")
-    u, s, vh = torch.linalg.svd(weight.double(), full_matrices=False)
-    root = s[:rank].sqrt()
-    pair = _empty_pair(layer, rank)
-    _assign(pair.first, root[:, None] * vh[:rank], None)
-    _assign(pair.second, u[:, :rank] * root, _bias(layer))
+    return assemble_pair(layer, Spectrum.of(matrix(layer, split)).split(rank), split)
+
+
+@torch.no_grad()
+def assemble_pair(
+    layer: Decomposable | LowRankPair, parts: tuple[Tensor, Tensor], split: Split = "channel"
+) -> LowRankPair:
+    """A pair of these factors in place of a layer or pair.
+
+    Args:
+        layer: Gives geometry, bias, mode, device and dtype; a pair its split as well.
+        parts: (m, r) and (r, n).
+        split: How the weight of a convolution is a matrix.
+    """
+    if isinstance(layer, LowRankPair):
+        return assemble_pair(recompose(layer), parts, layer.split)
+    left, right = parts
+    rank = len(right)
+    pair = LowRankPair(*split_geometry(layer, rank, split))
+    first, second = pair.first.weight, pair.second.weight
+    if isinstance(layer, nn.Embedding):
+        first.copy_(right.T)
+        padding = layer.padding_idx
+        if padding is not None and not layer.weight[padding].any():
+            first[padding] = 0  # the eigenvectors' rounding is not quite zero
+    else:
+        first.copy_(right.reshape(first.shape))
+    positions = second[0, 0].numel()
+    second.copy_(left.reshape(-1, positions, rank).transpose(1, 2).reshape(second.shape))
+    _copy_bias(layer, pair.second)
     pair.train(layer.training)
     return pair
 
@@ -119,82 +179,110 @@ def decompose(layer: Decomposable | LowRankPair, rank: int) -> LowRankPair:
 @torch.no_grad()
 def recompose(pair: LowRankPair) -> Decomposable:
     """The single layer that computes what the pair computes; inverse of ``decompose`` at full rank."""
-    first, second = pair.first, pair.second
-    weight = second.weight.double().flatten(1) @ first.weight.double().flatten(1)
-    layer = _like(first, second.weight.shape[0], bias=second.bias is not None)
-    _assign(layer, weight, second.bias)
+    weight = (_left(pair).double() @ _right(pair).double()).to(pair.first.weight.dtype)
+    layer = joined_geometry(pair.first, pair.second)
+    if isinstance(layer, nn.Embedding):
+        layer.weight.copy_(weight.T)
+    elif isinstance(layer, nn.Conv2d) and pair.split == "spatial":
+        rows, columns = layer.kernel_size
+        shaped = weight.reshape(layer.out_channels, columns, layer.in_channels, rows)
+        layer.weight.copy_(shaped.permute(0, 2, 3, 1))
+    else:
+        layer.weight.copy_(weight.reshape(layer.weight.shape))
+    _copy_bias(pair.second, layer)
     layer.train(pair.training)
     return layer
 
 
-def choose_rank(singular_values: Tensor, rule: RankRule, threshold: float, break_even: float) -> int:
-    """The rank that a rule asks for, at least 1.
+def all_factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """U (m, r), S (r,) and V (n, r) of everything that is factored, differentiable.
 
-    ``energy`` and ``singular_values`` take the smallest k whose cumulative share of sigma^2 or sigma
-    reaches the threshold; ``share`` takes that share of the largest rank that saves weights.
-
-    Args:
-        singular_values: Descending, (min(m, n),).
-        rule: Which rule.
-        threshold: In (0, 1].
-        break_even: mn / (m + n).
+    Returns:
+        By the name of each pair, and by the torch name of each factored matrix of a recurrent layer,
+        for example ``encoder.weight_hh_l0``.
     """
-    if rule == "share":
-        return max(1, math.floor(threshold * break_even))
-    values = singular_values.double()
-    weights = values.square() if rule == "energy" else values
-    cumulative = weights.cumsum(0)
-    if cumulative[-1] == 0:
-        return 1
-    reached = cumulative >= threshold * cumulative[-1]
-    return int(reached.int().argmax()) + 1
+    found: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LowRankPair):
+            found[name] = factors(module)
+        elif isinstance(module, FactoredRecurrent):
+            for part in module.ranks:
+                found[f"{name}.{part}" if name else part] = factors_of(*module.parts(part))
+    return found
 
 
-def round_rank(rank: int, break_even: float) -> int:
-    """The rank rounded up to a multiple of ``ROUND_TO`` where that still saves weights."""
-    rounded = math.ceil(rank / ROUND_TO) * ROUND_TO
-    return rounded if rounded < break_even else rank
+def decomposable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Pairs, recurrent layers, and decomposable layers outside pairs, by name."""
+    found: dict[str, nn.Module] = {}
+    inside_pairs: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, LowRankPair):
+            inside_pairs |= set(module.children())
+        elif module in inside_pairs or not (is_decomposable(module) or is_recurrent(module)):
+            continue
+        found[name] = module
+    return found
 
 
-def _empty_pair(layer: Decomposable | LowRankPair, rank: int) -> LowRankPair:
-    head = layer.first if isinstance(layer, LowRankPair) else layer
-    tail = layer.second if isinstance(layer, LowRankPair) else layer
-    outputs, bias, dtype = tail.weight.shape[0], tail.bias is not None, tail.weight.dtype
-    first = _like(head, rank, bias=False)
-    second: Decomposable
-    if isinstance(head, nn.Linear):
-        second = nn.Linear(rank, outputs, bias=bias, dtype=dtype, device="meta")
-    else:
-        second = nn.Conv2d(rank, outputs, 1, bias=bias, dtype=dtype, device="meta")
-    return LowRankPair(first, second.to_empty(device=tail.weight.device))
+def shared_names(model: nn.Module) -> set[str]:
+    """Names of layers and pairs that share a parameter with another name."""
+    shared = shared_layers(model)
+    return shared | {owner.rpartition(".")[0] for owner in shared}
 
 
-def _like(layer: Decomposable, outputs: int, *, bias: bool) -> Decomposable:
-    """A layer with the same inputs and geometry, uninitialised: initialising would draw random numbers."""
-    dtype, device = layer.weight.dtype, layer.weight.device
-    if isinstance(layer, nn.Linear):
-        linear = nn.Linear(layer.in_features, outputs, bias=bias, dtype=dtype, device="meta")
-        return linear.to_empty(device=device)
-    convolution = nn.Conv2d(
-        layer.in_channels,
-        outputs,
-        layer.kernel_size,  # type: ignore[arg-type]
-        stride=layer.stride,  # type: ignore[arg-type]
-        padding=layer.padding,  # type: ignore[arg-type]
-        dilation=layer.dilation,  # type: ignore[arg-type]
-        padding_mode=layer.padding_mode,
-        bias=bias,
-        dtype=dtype,
-        device="meta",
-    )
-    return convolution.to_empty(device=device)
+def factorize_fully(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """Every whole layer of its own weight as factors of full rank, in place.
+
+    Returns:
+        The model, or what replaces it where it is one layer, and the names of the layers: Linear,
+        Conv1d, Conv2d (by channels), Embedding, GRU and LSTM (each matrix).
+    """
+    shared = shared_names(model)
+    names = []
+    for name, layer in decomposable_layers(model).items():
+        if name in shared or isinstance(layer, LowRankPair | FactoredRecurrent):
+            continue
+        if isinstance(layer, nn.GRU | nn.LSTM):
+            whole = {part: weight_of(layer, part) for part in matrix_names(layer)}
+            parts = {part: Spectrum.of(weight).split(min(weight.shape)) for part, weight in whole.items()}
+            model = replace_module(model, name, assemble(layer, parts))
+        else:
+            assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)
+            model = replace_module(model, name, decompose(layer, min(matrix(layer).shape)))
+        names.append(name)
+    return model, tuple(names)
 
 
-def _assign(layer: Decomposable, weight: Tensor, bias: Tensor | None) -> None:
-    layer.weight.copy_(weight.reshape(layer.weight.shape))
-    if bias is not None and layer.bias is not None:
-        layer.bias.copy_(bias)
+def merge(model: nn.Module, names: Sequence[str]) -> nn.Module:
+    """Pairs and factored recurrent layers of these names as plain layers again, in place.
+
+    Returns:
+        The model, or what replaces it where it is one layer.
+    """
+    for name in names:
+        layer = model.get_submodule(name)
+        if isinstance(layer, LowRankPair):
+            model = replace_module(model, name, recompose(layer))
+        elif isinstance(layer, FactoredRecurrent):
+            whole = {part: weight_of(layer, part) for part in matrix_names(layer)}
+            model = replace_module(model, name, assemble(layer, whole))
+    return model
 
 
-def _bias(layer: Decomposable | LowRankPair) -> Tensor | None:
-    return layer.second.bias if isinstance(layer, LowRankPair) else layer.bias
+def _copy_bias(source: Decomposable, target: Decomposable) -> None:
+    if isinstance(source, nn.Embedding) or isinstance(target, nn.Embedding):
+        return
+    if source.bias is not None and target.bias is not None:
+        target.bias.copy_(source.bias)
+
+
+def _left(pair: LowRankPair) -> Tensor:
+    """The second weight as (m, r)."""
+    weight = pair.second.weight
+    return weight.reshape(*weight.shape[:2], -1).transpose(1, 2).flatten(0, 1)
+
+
+def _right(pair: LowRankPair) -> Tensor:
+    """The first weight as (r, n)."""
+    weight = pair.first.weight
+    return weight.T if isinstance(pair.first, nn.Embedding) else weight.flatten(1)

@@ -1,9 +1,16 @@
-"""Regularisers of factored weights W = U diag(S) V^T (PETRA, arXiv 2510.09566, eq. 4-6)."""
+"""Regularisers of training: of factors W = U diag(S) V^T, of weights, and of a model's steepness.
+
+PETRA (arXiv 2510.09566) names all five and gives eq. 4-5 for the first two.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Factors = tuple[Tensor, Tensor, Tensor]
 
 
 def orthogonal_penalty(u: Tensor, v: Tensor) -> Tensor:
@@ -28,3 +35,92 @@ def hoyer_penalty(s: Tensor) -> Tensor:
     """
     euclidean: Tensor = torch.linalg.vector_norm(s)
     return s.abs().sum() / euclidean.clamp_min(torch.finfo(s.dtype).tiny)
+
+
+def mean_orthogonal(factors: Iterable[Factors]) -> Tensor:
+    """``(1/|D|) sum L_O`` over the factored matrices D, at least one (eq. 6)."""
+    return torch.stack([orthogonal_penalty(u, v) for u, _, v in factors]).mean()
+
+
+def mean_hoyer(factors: Iterable[Factors]) -> Tensor:
+    """``(1/|D|) sum L_H`` over the factored matrices D, at least one (eq. 6)."""
+    return torch.stack([hoyer_penalty(s) for _, s, _ in factors]).mean()
+
+
+def norm_penalty(weights: Sequence[Tensor]) -> Tensor:
+    """Mean over layers of ``sum over rows (1 - ||row||_2)^2``.
+
+    Norm loss, arXiv 2103.06583, which sums over layers as well; the mean makes one lambda fit shallow
+    and deep models.
+
+    Args:
+        weights: One matrix (outputs, inputs) or kernel (outputs, ...) for each layer; at least one.
+    """
+    lengths = [torch.linalg.vector_norm(weight.flatten(1), dim=1) for weight in weights]
+    return torch.stack([(1 - length).square().sum() for length in lengths]).mean()
+
+
+def sparsity_penalty(weights: Iterable[Tensor], gradients: Iterable[Tensor]) -> Tensor:
+    """``sum exp(-|dL/dw|) w^2``, the gradients being constants (arXiv 2204.04977).
+
+    It is a sum, not a mean, like weight decay: what it takes from one weight must not depend on how
+    many others there are.
+
+    Args:
+        weights: Of any shapes.
+        gradients: Of the loss, in the same order and shapes.
+    """
+    pairs = zip(weights, gradients, strict=True)
+    terms = [((-gradient.detach().abs()).exp() * weight.square()).sum() for weight, gradient in pairs]
+    return torch.stack(terms).sum()
+
+
+def sparsity_step(weight: float) -> Callable[[nn.Module], None]:
+    """A function that adds ``2 weight exp(-|g|) w`` to the gradient g of each matrix and kernel w.
+
+    That is the gradient of ``weight * sparsity_penalty``, so the term costs no second backward pass.
+    """
+
+    @torch.no_grad()
+    def add(model: nn.Module) -> None:
+        for parameter in shrinkable(model):
+            if parameter.grad is not None:
+                parameter.grad += 2 * weight * (-parameter.grad.abs()).exp() * parameter
+
+    return add
+
+
+def shrinkable(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable matrices and kernels, which also weight decay acts on."""
+    return [weight for weight in model.parameters() if weight.requires_grad and weight.ndim > 1]
+
+
+def lai_scale(steepness: Tensor, bound: float) -> Tensor:
+    """What a residual is multiplied with: ``max(|k|, lambda) / (min(lambda, 1) sqrt(1 + k^2))``.
+
+    Lai loss, arXiv 2405.07884. The residual e, drawn upright at a point of the curve, has the part
+    ``e |k| / sqrt(1 + k^2)`` along the curve's tangent and ``e / sqrt(1 + k^2)`` across it; the larger
+    one counts. Below 1 lambda divides the first part, which punishes steep models; above 1 it
+    multiplies the second, which punishes flat ones.
+
+    Args:
+        steepness: |k|, of any shape, not negative.
+        bound: lambda > 0.
+    """
+    return steepness.clamp_min(bound) / (min(bound, 1.0) * (1 + steepness.square()).sqrt())
+
+
+def input_steepness(residuals: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of each sample's gradient with respect to its inputs (B,), differentiable.
+
+    For residuals ``|f(x) - y|`` it is the norm of the gradient of f. Where batch statistics tie the
+    samples of a batch together, a sample's part in the others' residuals counts as its own.
+
+    Args:
+        residuals: (B,).
+        inputs: Each (B, ...), with gradient.
+    """
+    gradients = torch.autograd.grad(residuals.sum(), inputs, create_graph=True)
+    rows = torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms

@@ -6,26 +6,20 @@ blocks that keep widths multiples of 8, so that no layer vanishes and the asked 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import itertools
-import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-import torch
-import torch_pruning as tp
-from torch import Tensor, nn
+from torch import nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.importance import WeightScores, channel_scores
-from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.tracing import is_sound, reaches_output, trace
+from petra_optuna.nn.candidates import Candidate, find_candidates
+from petra_optuna.nn.importance import RandomScores, WeightScores
+from petra_optuna.nn.inputs import Inputs
+from petra_optuna.nn.removal import difference, remove
 
 Scope = Literal["global", "local"]
-ROUND_TO = 8
-"""Widths that pruning leaves are multiples of this, the width of a vector register in floats."""
-LARGEST_CUT = 15 / 16
-"""A layer never loses more than this share, whatever a global ranking says of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,42 +27,13 @@ class Pruned:
     """What happened.
 
     Attributes:
-        widths: For each group, by the name of its first layer: channels before and after.
+        widths: For each group, by the name of its first layer: channels before and after. Of a recurrent
+            layer these are the hidden units of all its layers and directions.
         left_out: For each group that could not be pruned: why.
     """
 
     widths: dict[str, tuple[int, int]]
     left_out: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Candidate:
-    """A group of coupled channels; a unit is one channel of each of ``segments`` equal parts."""
-
-    name: str
-    group: tp.dependency.Group
-    scores: Tensor
-    segments: int
-
-    @property
-    def channels(self) -> int:
-        return self.scores.numel() * self.segments
-
-    def blocks(self) -> list[tuple[float, list[int]]]:
-        """Units that may leave, worst first, in blocks after each of which the width is round."""
-        step = ROUND_TO // math.gcd(ROUND_TO, self.segments)
-        units = self.scores.numel()
-        smallest = math.ceil(max(step, units * (1 - LARGEST_CUT)) / step) * step
-        order = torch.argsort(self.scores, stable=True).tolist()
-        kept = range(units - units % step if units % step else units - step, smallest - 1, -step)
-        edges = [units, *kept]
-        chunks = [order[units - high : units - low] for high, low in itertools.pairwise(edges)]
-        return [(float(self.scores[chunk].mean()), chunk) for chunk in chunks]
-
-    def indices(self, units: list[int]) -> list[int]:
-        """Channels of the root layer that the units stand for."""
-        size = self.scores.numel()
-        return sorted(segment * size + unit for segment in range(self.segments) for unit in units)
 
 
 def prune_channels(
@@ -80,7 +45,9 @@ def prune_channels(
 ) -> Pruned:
     """Remove the least important channels, in place.
 
-    Neither the model's inputs nor its outputs are pruned, nor layers that share their weight.
+    Neither the model's inputs nor its outputs are pruned, nor layers that share their weight. The pruned
+    model is compared with one that ignores what was removed; channels whose removal would change
+    anything else stay, with that reason.
 
     Args:
         model: In evaluation mode and private to the caller.
@@ -90,117 +57,141 @@ def prune_channels(
         scope: ``global`` ranks all channels together, ``local`` removes the share in each layer.
 
     Raises:
-        OperationFailed: When the model cannot be traced, has nothing to prune, or does not run or
-            changes the shape of its output afterwards.
+        OperationFailed: When the model cannot be traced, has nothing to prune, or does not compute the
+            same with fewer channels anywhere.
     """
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     model.requires_grad_(True)  # the graph is traced by autograd
-    with torch.no_grad():
-        shape = forward(model, inputs).shape
-    candidates, left_out = _candidates(model, inputs, scores(model))
-    if not candidates and not left_out:
-        raise OperationFailed("the model has no Linear or convolution whose channels can be removed")
-    units = _select(candidates, ratio, scope)
-    for candidate in candidates:
-        if units[candidate.name]:
-            candidate.group.prune(candidate.indices(units[candidate.name]))
+    attempts = _Attempts(*_twin(model, weights := scores(model)), inputs)
+
+    def select(candidates: Sequence[Candidate]) -> list[int]:
+        return _select(candidates, ratio, scope)
+
+    first = attempts.on(model, weights, select)
+    result = first.pruned
+    if first.problem is not None:
+        result = _without_culprits(model, attempts, first.counts, first.problem, select)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
-    _check_runs(model, inputs, shape)
-    widths = {
-        candidate.name: (
-            candidate.channels,
-            candidate.channels - len(units[candidate.name]) * candidate.segments,
+    return result
+
+
+Select = Callable[[Sequence[Candidate]], list[int]]
+"""How many units each candidate loses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attempt:
+    """What was removed, in units by name, and what is wrong with the result."""
+
+    pruned: Pruned
+    counts: dict[str, int]
+    problem: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attempts:
+    """A model that is never pruned, the scores of its weights, and a batch."""
+
+    original: nn.Module
+    weights: WeightScores
+    inputs: Inputs
+
+    def on(
+        self,
+        model: nn.Module,
+        weights: WeightScores,
+        select: Select,
+        excluded: dict[str, str] | None = None,
+    ) -> _Attempt:
+        """Prune a copy of the original in place and compare it with the original.
+
+        Args:
+            model: The copy.
+            weights: Scores of its weights.
+            select: Chooses among the candidates.
+            excluded: Candidates that stay, and why.
+        """
+        excluded = excluded or {}
+        graph, found, left_out = find_candidates(model, self.inputs, weights)
+        candidates = [candidate for candidate in found if candidate.name not in excluded]
+        if not found and not left_out:
+            raise OperationFailed("the model has no Linear or convolution whose channels can be removed")
+        counts = select(candidates)
+        wanted = [
+            item
+            for candidate, count in zip(candidates, counts, strict=True)
+            for item in (candidate.least_important(count) if count else ())
+        ]
+        problem = None
+        if wanted:
+            problem = difference(model, self.original, self.inputs, remove(model, graph, wanted))
+        widths = {
+            candidate.name: (candidate.channels, candidate.channels - count * candidate.weight)
+            for candidate, count in zip(candidates, counts, strict=True)
+        }
+        names = [candidate.name for candidate in candidates]
+        return _Attempt(Pruned(widths, left_out | excluded), dict(zip(names, counts, strict=True)), problem)
+
+    def on_copy(self, select: Select, excluded: dict[str, str] | None = None) -> tuple[nn.Module, _Attempt]:
+        """A pruned copy, and what became of it."""
+        copied, weights = _twin(self.original, self.weights)
+        return copied, self.on(copied, weights, select, excluded)
+
+
+def _without_culprits(
+    model: nn.Module, attempts: _Attempts, counts: Mapping[str, int], problem: str, select: Select
+) -> Pruned:
+    """Prune all but the candidates on which an attempt at ``counts`` failed; ``model`` becomes the result."""
+
+    def problem_of(names: Sequence[str]) -> str | None:
+        _, attempt = attempts.on_copy(
+            lambda candidates: [counts[each.name] * (each.name in names) for each in candidates]
         )
-        for candidate in candidates
-    }
-    return Pruned(widths, left_out)
+        return attempt.problem
+
+    culprits = _culprits([name for name, count in counts.items() if count], problem, problem_of)
+    work, last = attempts.on_copy(select, culprits)
+    if last.problem is not None or not last.pruned.widths:
+        raise OperationFailed(last.problem or problem)
+    vars(model).update(vars(work))
+    return last.pruned
 
 
-def _select(candidates: list[_Candidate], ratio: float, scope: Scope) -> dict[str, list[int]]:
-    """Units to remove for each candidate: lowest blocks first until the share is met most closely."""
-    chosen: dict[str, list[int]] = {candidate.name: [] for candidate in candidates}
-    for ranked in [candidates] if scope == "global" else [[candidate] for candidate in candidates]:
-        blocks = [(score, candidate, units) for candidate in ranked for score, units in candidate.blocks()]
-        wanted = ratio * sum(candidate.channels for candidate in ranked)
-        for _, candidate, units in sorted(blocks, key=lambda block: block[0]):
-            size = len(units) * candidate.segments
+def _culprits(
+    names: Sequence[str], problem: str, problem_of: Callable[[Sequence[str]], str | None]
+) -> dict[str, str]:
+    """Those of the names that have a problem by themselves, found by halving."""
+    if len(names) == 1:
+        return {names[0]: problem}
+    half = len(names) // 2
+    found: dict[str, str] = {}
+    for part in (names[:half], names[half:]):
+        remaining = problem_of(part)
+        if remaining is not None:
+            found |= _culprits(part, remaining, problem_of)
+    return found
+
+
+def _twin(model: nn.Module, weights: WeightScores) -> tuple[nn.Module, WeightScores]:
+    """A copy of the model and the same scores of its weights."""
+    memo: dict[int, Any] = {}
+    copied = copy.deepcopy(model, memo)
+    mapped = {memo[id(parameter)]: score for parameter, score in weights.items()}
+    return copied, RandomScores(mapped) if isinstance(weights, RandomScores) else mapped
+
+
+def _select(candidates: Sequence[Candidate], ratio: float, scope: Scope) -> list[int]:
+    """Units that each candidate loses: lowest blocks first until the share is met most closely."""
+    counts = [0] * len(candidates)
+    places = range(len(candidates))
+    for ranked in [places] if scope == "global" else [[place] for place in places]:
+        blocks = [(score, place, count) for place in ranked for score, count in candidates[place].blocks()]
+        wanted = ratio * sum(candidates[place].channels for place in ranked)
+        for _, place, count in sorted(blocks, key=lambda block: block[0]):
+            size = count * candidates[place].weight
             if wanted < size / 2:
                 break
-            chosen[candidate.name] += units
+            counts[place] += count
             wanted -= size
-    return chosen
-
-
-def _candidates(
-    model: nn.Module, inputs: Inputs, scores: WeightScores
-) -> tuple[list[_Candidate], dict[str, str]]:
-    graph, groups = trace(model, inputs)
-    names = {module: name for name, module in model.named_modules()}
-    shared = _sharing_modules(model)
-    candidates: list[_Candidate] = []
-    left_out: dict[str, str] = {}
-    for group in groups:
-        layers = [dependency.layer for dependency, _ in group]
-        name = names[layers[0]]
-        if any(isinstance(layer, nn.MultiheadAttention) for layer in layers):
-            left_out[name] = "it is coupled to the heads of an attention layer"
-        elif reaches_output(graph, group):
-            left_out[name] = "its channels are the output of the model"
-        elif any(layer in shared for layer in layers if isinstance(layer, nn.Module)):
-            left_out[name] = "it is coupled to a layer that shares its weight"
-        elif not is_sound(graph, group):
-            left_out[name] = "its channels cannot be traced through a concatenation or reshaping"
-        else:
-            candidate = _candidate(graph, group, name, scores)
-            if candidate is None:
-                left_out[name] = "its channels are split in ways that do not divide each other"
-            else:
-                candidates.append(candidate)
-    return candidates, left_out
-
-
-def _candidate(
-    graph: tp.DependencyGraph, group: tp.dependency.Group, name: str, scores: WeightScores
-) -> _Candidate | None:
-    values = channel_scores(group, scores)
-    segments = _segments(graph, group)
-    if values is None or segments is None or values.numel() % segments:
-        return None
-    return _Candidate(name, group, values.view(segments, -1).mean(0), segments)
-
-
-def _segments(graph: tp.DependencyGraph, group: tp.dependency.Group) -> int | None:
-    """Equal parts that must lose the same positions: groups of convolutions and of group norms."""
-    counts = {1}
-    for dependency, _ in group:
-        layer = dependency.layer
-        depthwise = isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == layer.out_channels
-        if not isinstance(layer, nn.Module) or depthwise:
-            continue
-        pruner = graph.get_pruner_of_module(layer)
-        if graph.is_out_channel_pruning_fn(dependency.handler):
-            counts.add(pruner.get_out_channel_groups(layer))
-        else:
-            counts.add(pruner.get_in_channel_groups(layer))
-    most = max(counts)
-    return most if all(most % count == 0 for count in counts) else None
-
-
-def _sharing_modules(model: nn.Module) -> set[nn.Module]:
-    owners: dict[nn.Parameter, set[nn.Module]] = {}
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(parameter, set()).add(module)
-    return {module for modules in owners.values() if len(modules) > 1 for module in modules}
-
-
-def _check_runs(model: nn.Module, inputs: Inputs, shape: torch.Size) -> None:
-    try:
-        with torch.no_grad():
-            found = forward(model, inputs).shape
-    except (IndexError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise OperationFailed(f"the model does not run with fewer channels: {reason}") from error
-    if found != shape:
-        raise OperationFailed(f"pruning changed the output's shape from {tuple(shape)} to {tuple(found)}")
+    return counts

@@ -1,6 +1,8 @@
 """The nodes of a pipeline, one file each, and the space that holds them all."""
 
+from petra_optuna.operations.bfloat16 import BFloat16
 from petra_optuna.operations.context import Context
+from petra_optuna.operations.drop_blocks import DropBlocks
 from petra_optuna.operations.half import Half
 from petra_optuna.operations.low_rank import LowRank
 from petra_optuna.operations.prune import Prune
@@ -11,8 +13,15 @@ from petra_optuna.operations.regularized_train import RegularizedTrain
 from petra_optuna.operations.train import Train
 from petra_optuna.pipeline import Operation, SearchSpace
 
-BODY_OPERATIONS: tuple[type[Operation], ...] = (LowRank, Prune, Train, RegularizedTrain, QuantizeAware)
-CONVERSIONS: tuple[type[Operation], ...] = (QuantizeStatic, QuantizeDynamic, Half)
+BODY_OPERATIONS: tuple[type[Operation], ...] = (
+    LowRank,
+    Prune,
+    DropBlocks,
+    Train,
+    RegularizedTrain,
+    QuantizeAware,
+)
+CONVERSIONS: tuple[type[Operation], ...] = (QuantizeStatic, QuantizeDynamic, Half, BFloat16)
 
 
 def default_space(max_length: int = 5) -> SearchSpace:
@@ -27,7 +36,9 @@ def default_space(max_length: int = 5) -> SearchSpace:
 __all__ = [
     "BODY_OPERATIONS",
     "CONVERSIONS",
+    "BFloat16",
     "Context",
+    "DropBlocks",
     "Half",
     "LowRank",
     "Prune",

@@ -1,4 +1,4 @@
-"""Low-rank decomposition of linear and convolution layers."""
+"""Low-rank decomposition of linear, convolution, embedding and recurrent layers."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ import copy
 import dataclasses
 from typing import Annotated, Any, ClassVar
 
-import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.low_rank import (
-    Decomposable,
-    LowRankPair,
-    RankRule,
-    break_even_rank,
-    choose_rank,
-    decompose,
-    is_decomposable,
-    matrix,
-    recompose,
-    round_rank,
-)
-from petra_optuna.nn.surgery import replace_module, shared_layers
+from petra_optuna.nn.low_rank import LowRankPair, decomposable_layers, shared_names, why_whole
+from petra_optuna.nn.ranks import RankRule
+from petra_optuna.nn.reduce import Reduced, reduce_layer
+from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations.context import Context
 from petra_optuna.pipeline import Applied, Kind, Operation, When
 
@@ -33,7 +23,7 @@ RULES: tuple[RankRule, ...] = ("energy", "singular_values", "share")
 
 @dataclasses.dataclass(frozen=True)
 class LowRank(Operation):
-    """Replace layers by pairs of the rank that the rule asks for, where that saves weights.
+    """Replace layers by factors of the rank that the rule asks for, where that saves weights.
 
     Attributes:
         rule: How a layer's rank is chosen.
@@ -53,93 +43,85 @@ class LowRank(Operation):
 
     @property
     def shape_follows_weights(self) -> bool:
-        """Ranks by a share of the spectrum do."""
-        return self.rule != "share"
+        """Ranks by a share of the spectrum do, and which way a convolution is split."""
+        return True
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
-        """Return a copy with pairs in place of layers.
+        """Return a copy with pairs and factored recurrent layers in place of layers.
 
-        The report names ``ranks`` (before, after; before is None for a layer that was whole, after is
-        None for a pair that is cheaper as one layer) and ``left_out`` with reasons.
+        The report names ``ranks`` (before, after; None is a whole matrix), which convolutions are split
+        by space (``spatial``), and ``left_out`` with reasons. The matrices of a recurrent layer stand
+        under their torch names.
 
         Raises:
-            OperationFailed: When the model has no Linear or Conv2d, or reads a replaced layer's weight.
+            OperationFailed: When the model has no layer to decompose, or reads a part of one that is gone.
         """
         reduced = copy.deepcopy(model)
-        layers = _layers(reduced)
+        layers = decomposable_layers(reduced)
         if not layers:
-            raise OperationFailed("low_rank: the model has no Linear or Conv2d layer to decompose")
-        shared = shared_layers(reduced)
-        shared |= {owner.rpartition(".")[0] for owner in shared}  # a pair shares what its layers share
-        ranks: dict[str, tuple[int | None, int | None]] = {}
-        left_out: dict[str, str] = {}
+            raise OperationFailed(
+                "low_rank: the model has no layer to decompose "
+                "(ungrouped Linear, Conv1d, Conv2d, Embedding, GRU or LSTM); leave low_rank out of the space"
+            )
+        shared = shared_names(reduced)
+        left_out = {name: reason for name, part in reduced.named_modules() if (reason := why_whole(part))}
+        left_out |= dict.fromkeys(shared & layers.keys(), "it shares its weight with another layer")
+        done: dict[str, Reduced] = {}
         for name, layer in layers.items():
-            if name in shared:
-                left_out[name] = "it shares its weight with another layer"
-                continue
-            replacement = self._replacement(layer)
-            if replacement is None:
-                left_out[name] = "no rank that keeps what the rule asks for saves weights"
-                continue
-            reduced = replace_module(reduced, name, replacement)
-            ranks[name] = (_rank(layer), _rank(replacement))
-        return Applied(reduced, _report(model, reduced, context, ranks, left_out))
+            if name not in shared:
+                done[name] = self._reduced(layer)
+                reduced = replace_module(reduced, name, done[name].layer or layer)
+        reduced, macs_after = _count_or_restore(reduced, context, layers, done, left_out)
+        return Applied(reduced, _report(model, reduced, context, done, left_out) | {"macs_after": macs_after})
 
-    def _replacement(self, layer: Decomposable | LowRankPair) -> Decomposable | LowRankPair | None:
-        """The layer with the rank that the rule asks for, or None where that saves nothing."""
-        limit = break_even_rank(layer)
+    def _reduced(self, layer: nn.Module) -> Reduced:
         rule: RankRule = next(rule for rule in RULES if rule == self.rule)
-        singular_values = torch.linalg.svdvals(matrix(layer).detach().double())
-        rank = choose_rank(singular_values, rule, getattr(self, rule), limit)
-        rank = round_rank(min(rank, len(singular_values)), limit)
-        if rank < min(limit, _rank(layer) or limit):
-            return decompose(layer, rank)
-        if isinstance(layer, LowRankPair) and layer.rank > limit:
-            return recompose(layer)
-        return None
+        return reduce_layer(layer, rule, getattr(self, rule))
 
 
-def _layers(model: nn.Module) -> dict[str, Decomposable | LowRankPair]:
-    """Pairs, and decomposable layers outside pairs, by name."""
-    found: dict[str, Decomposable | LowRankPair] = {}
-    inside_pairs: set[nn.Module] = set()
-    for name, module in model.named_modules():
-        if isinstance(module, LowRankPair):
-            found[name] = module
-            inside_pairs |= set(module.children())
-        elif module not in inside_pairs and is_decomposable(module):
-            assert isinstance(module, nn.Linear | nn.Conv2d)
-            found[name] = module
-    return found
-
-
-def _rank(layer: nn.Module) -> int | None:
-    return layer.rank if isinstance(layer, LowRankPair) else None
+def _count_or_restore(
+    model: nn.Module,
+    context: Context,
+    layers: dict[str, nn.Module],
+    done: dict[str, Reduced],
+    left_out: dict[str, str],
+) -> tuple[nn.Module, int]:
+    """Multiply-accumulates, with layers back in place whose parts the model reads without calling them."""
+    while True:
+        try:
+            return model, count_macs(model, context.task.example)
+        except AttributeError as error:
+            read = [name for name, part in done.items() if part.layer is not None and part.layer is error.obj]
+            if not read:
+                raise OperationFailed(
+                    f"low_rank: the model reads a part of a layer that was replaced ({error})"
+                ) from error
+            model = replace_module(model, read[0], layers[read[0]])
+            del done[read[0]]
+            left_out[read[0]] = f"the model reads its {error.name!r} without calling it"
 
 
 def _report(
-    before: nn.Module,
-    after: nn.Module,
-    context: Context,
-    ranks: dict[str, tuple[int | None, int | None]],
-    left_out: dict[str, str],
+    before: nn.Module, after: nn.Module, context: Context, done: dict[str, Reduced], left_out: dict[str, str]
 ) -> dict[str, Any]:
-    example = context.task.example
-    try:
-        macs_after = count_macs(after, example)
-    except AttributeError as error:
-        raise OperationFailed(
-            f"low_rank: the model reads a part of a layer that was replaced by a pair ({error})"
-        ) from error
+    ranks: dict[str, list[int | None]] = {}
+    for name, part in done.items():
+        ranks |= {_joined(name, inner): list(pair) for inner, pair in part.ranks.items()}
+        left_out |= {_joined(name, inner): reason for inner, reason in part.left_out.items()}
+    pairs = {name: part.layer for name, part in done.items() if isinstance(part.layer, LowRankPair)}
     report: dict[str, Any] = {
         "changed": bool(ranks),
         "parameters_before": count_parameters(before),
         "parameters_after": count_parameters(after),
-        "macs_before": count_macs(before, example),
-        "macs_after": macs_after,
-        "ranks": {name: list(pair) for name, pair in ranks.items()},
+        "macs_before": count_macs(before, context.task.example),
+        "ranks": ranks,
+        "spatial": [name for name, pair in pairs.items() if pair.split == "spatial"],
         "left_out": left_out,
     }
     if not ranks:
-        report["reason"] = "no layer would have fewer weights as a pair of the rank asked for"
+        report["reason"] = "no layer would have fewer weights as factors of the rank asked for"
     return report
+
+
+def _joined(name: str, inner: str) -> str:
+    return f"{name}.{inner}" if name and inner else name or inner

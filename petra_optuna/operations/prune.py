@@ -7,18 +7,15 @@ import dataclasses
 from typing import Annotated, Any, ClassVar
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from torch import Tensor, nn
+from torch import nn
 
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.importance import WeightScores, magnitude_scores, taylor_scores
-from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.importance import CRITERIA, WeightScores
 from petra_optuna.nn.prune import Pruned, Scope, prune_channels
 from petra_optuna.operations.context import Context
+from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
 from petra_optuna.pipeline import Applied, Kind, Operation
-
-TAYLOR_BATCH = 8
-"""Smaller than for statistics: the gradient of a large batch of a trained model is nearly noise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +33,7 @@ class Prune(Operation):
     kind: ClassVar[Kind] = "structure"
 
     ratio: Annotated[float, FloatDistribution(0.1, 0.9)] = 0.5
-    criterion: Annotated[str, CategoricalDistribution(("magnitude_l1", "magnitude_l2", "taylor"))] = (
-        "magnitude_l2"
-    )
+    criterion: Annotated[str, CategoricalDistribution(CRITERIA)] = "magnitude_l2"
     scope: Annotated[str, CategoricalDistribution(("global", "local"))] = "local"
 
     @property
@@ -50,7 +45,8 @@ class Prune(Operation):
         """Return a copy with fewer channels.
 
         The report names ``channels`` (before, after) by layer, ``share`` removed of all prunable
-        channels, ``batch_norms`` measured again and ``left_out`` with reasons.
+        channels, ``batch_norms`` measured again, ``left_out`` with reasons and how many calibration
+        samples in how many batches the ``criterion_read``.
 
         Raises:
             OperationFailed: When the model cannot be traced, has nothing to prune or does not run
@@ -58,34 +54,19 @@ class Prune(Operation):
         """
         pruned = copy.deepcopy(model).eval()
         scope: Scope = "global" if self.scope == "global" else "local"
-        result = prune_channels(
-            pruned,
-            context.task.example,
-            lambda private: self._scores(private, context),
-            self.ratio,
-            scope,
-        )
+        scored: list[Scored] = []
+
+        def scores(private: nn.Module) -> WeightScores:
+            scored.append(score_weights(private, criterion_named(self.criterion), context))
+            return scored[-1].scores
+
+        result = prune_channels(pruned, context.task.example, scores, self.ratio, scope)
         changed = any(before > after for before, after in result.widths.values())
         layers = 0
         if changed:
             layers = reestimate_batch_norm(pruned, (inputs for inputs, _ in context.calibration_batches()))
-        return Applied(pruned, _report(model, pruned, context, result, layers))
-
-    def _scores(self, model: nn.Module, context: Context) -> WeightScores:
-        if self.criterion == "taylor":
-            return taylor_scores(
-                model,
-                context.calibration_batches(batch_size=TAYLOR_BATCH),
-                lambda private, batch: _loss(private, batch, context),
-            )
-        return magnitude_scores(model, power=1 if self.criterion == "magnitude_l1" else 2)
-
-
-def _loss(model: nn.Module, batch: tuple[Inputs, Tensor], context: Context) -> Tensor:
-    inputs, targets = batch
-    if context.task.training_step is not None:
-        return context.task.training_step(model, inputs, targets)
-    return context.task.loss(forward(model, inputs), targets)
+        report = _report(model, pruned, context, result, layers)
+        return Applied(pruned, {**report, "criterion_read": scored[0].read()})
 
 
 def _report(

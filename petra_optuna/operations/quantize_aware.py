@@ -13,6 +13,7 @@ from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.fake_quant import FakeQuantization
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.quantize_static import QuantizeStatic
+from petra_optuna.operations.saturation import LIMITS, weight_bits
 from petra_optuna.operations.training import fit
 from petra_optuna.pipeline import TRAINING_FIELDS, Applied, Kind, Operation
 
@@ -34,16 +35,17 @@ class QuantizeAware(Operation):
     epochs: Annotated[int, IntDistribution(1, 5)] = 2
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
-        """Return a trained plain copy; the report is that of ``fit`` with the layers quantised.
+        """Return a trained plain copy; the report is that of ``fit`` with ``layers`` and ``weight_bits``.
 
         Raises:
-            OperationFailed: When the model has no Linear or convolution to quantise.
+            OperationFailed: When the model has no weight to quantise.
             TrainingDiverged: When a loss becomes NaN or infinite.
         """
         trained = copy.deepcopy(model).eval()
-        simulation = FakeQuantization(trained, (inputs for inputs, _ in context.calibration_batches()))
+        batches = (inputs for inputs, _ in context.calibration_batches())
+        simulation = FakeQuantization(trained, batches, LIMITS[weight_bits()])
         if not simulation.layers:
-            raise OperationFailed("qat: the model calls no Linear or convolution layer to quantise")
+            raise OperationFailed("qat: the model computes with no weight to quantise")
         report: dict[str, Any] = fit(trained, context, self.epochs)
         simulation.remove()
-        return Applied(trained, {**report, "layers": list(simulation.layers)})
+        return Applied(trained, {**report, "layers": list(simulation.layers), "weight_bits": weight_bits()})

@@ -12,17 +12,21 @@ from onnxruntime import quantization as ort
 
 from petra_optuna.errors import OperationFailed, one_line
 from petra_optuna.operations.context import Context
+from petra_optuna.operations.left_float import left_float
+from petra_optuna.operations.saturation import weight_bits
+from petra_optuna.operations.weight_only import STORED, derived, named, store_int8
 from petra_optuna.pipeline import Applied, Kind, Operation
 
 _LINEAR = ("Gemm", "MatMul")
+_STORED = STORED | {"Conv"}
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizeDynamic(Operation):
-    """INT8 weights per output feature in linear layers; convolutions stay in float.
+    """INT8 arithmetic in linear layers; all other weights are stored in INT8 and computed in float.
 
     Needs no calibration. ONNX Runtime's integer convolution without static ranges is slower than the
-    float one, so it is not used.
+    float one, so convolutions compute in float, as do recurrent layers and embeddings.
     """
 
     name: ClassVar[str] = "dynamic"
@@ -32,32 +36,48 @@ class QuantizeDynamic(Operation):
     weight_bytes: ClassVar[float] = 1.0
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
-        """Return the graph with quantised linear layers; the report counts them.
+        """Return the quantised graph.
+
+        Returns:
+            The report holds ``precision``, ``quantized_weights`` of linear layers, ``weight_bits`` of these,
+            ``weight_only``: names of weights stored in INT8 and computed in float, and ``left_float``:
+            weights that stay in float, each with its reason.
 
         Raises:
-            OperationFailed: When the graph has no linear layer with a stored weight, or ONNX Runtime's tool
-                fails.
+            OperationFailed: When the graph has no weight to quantise or ONNX Runtime's tool fails.
         """
-        copied = onnx.ModelProto()
-        copied.CopyFrom(model)
-        # The tool fails on the shapes that the exporter stores.
-        del copied.graph.value_info[:]
-        copied.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "quantized.onnx")
-            try:
-                ort.quantize_dynamic(
-                    copied,
-                    path,
-                    op_types_to_quantize=list(_LINEAR),
-                    per_channel=True,
-                    weight_type=ort.QuantType.QInt8,
-                )
-            except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-                raise OperationFailed(f"dynamic: {type(error).__name__}: {one_line(error)}") from error
-            quantized = onnx.load(path)
+        quantized = _with_integer_products(named(model))
+        weight_only = store_int8(quantized, _STORED)
         count = sum(1 for node in quantized.graph.node if node.op_type == "MatMulInteger")
-        if count == 0:
-            raise OperationFailed("dynamic: the model has no linear layer to quantise")
-        report = {"changed": True, "precision": "int8_dynamic", "quantized_weights": count}
+        if count == 0 and not weight_only:
+            raise OperationFailed("dynamic: none of the model's weights can be quantised, or it has none")
+        report = {
+            "changed": True,
+            "precision": "int8_dynamic" if count else "int8_weights",
+            "quantized_weights": count,
+            "weight_bits": weight_bits(),
+            "weight_only": list(weight_only),
+            "left_float": left_float(quantized, _STORED, {}),
+        }
         return Applied(quantized, report)
+
+
+def _with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with linear layers of stored weights in INT8."""
+    constant = derived(model.graph)
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "quantized.onnx")
+        try:
+            ort.quantize_dynamic(
+                model,
+                path,
+                op_types_to_quantize=list(_LINEAR),
+                per_channel=True,
+                reduce_range=weight_bits() < 8,
+                weight_type=ort.QuantType.QInt8,
+                nodes_to_exclude=[node.name for node in model.graph.node if node.output[0] in constant],
+            )
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            raise OperationFailed(f"dynamic: {type(error).__name__}: {one_line(error)}") from error
+        return onnx.load(path)

@@ -2,61 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import onnx
+from onnx import helper
 from onnxruntime import quantization as ort
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from petra_optuna.errors import OperationFailed, one_line
 from petra_optuna.nn.inputs import to_feeds
+from petra_optuna.operations.calibration import calibrate
 from petra_optuna.operations.context import Context
+from petra_optuna.operations.int8_graph import (
+    OPERATORS,
+    WEIGHTED,
+    feeding_layers,
+    int8_nodes,
+    rounded_tensors,
+    weighted_layers,
+)
+from petra_optuna.operations.left_float import left_float
+from petra_optuna.operations.saturation import weight_bits
+from petra_optuna.operations.sensitivity import Left, SwitchedGraph, worst_layers
+from petra_optuna.operations.weight_only import STORED, named, store_int8
 from petra_optuna.pipeline import Applied, Kind, Operation, When
 
 _SAMPLES = 256
 _BATCH = 32
 """The histogram methods hold every intermediate tensor of a batch at once."""
-
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
-_BETWEEN = (
-    "Add",
-    "AveragePool",
-    "Clip",
-    "Concat",
-    "Flatten",
-    "Gather",
-    "GlobalAveragePool",
-    "LeakyRelu",
-    "MaxPool",
-    "Mul",
-    "Pad",
-    "Relu",
-    "Reshape",
-    "Resize",
-    "Sigmoid",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-)
-"""What lies between weighted layers and has an INT8 kernel, so that residual blocks stay in INT8.
-
-Normalisations and softmax have none, or lose precision for no speed.
-"""
-
-_METHODS = {
-    "minmax": ort.CalibrationMethod.MinMax,
-    "percentile": ort.CalibrationMethod.Percentile,
-    "entropy": ort.CalibrationMethod.Entropy,
-}
+_QUANTISED_AT_LOAD = ("Conv", "ConvTranspose", "Gemm")
+_SENSITIVITY_SAMPLES = 8
+"""One run a layer: some 0.1 s each for a ResNet-18."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +43,16 @@ class QuantizeStatic(Operation):
     """INT8 weights per output channel, unsigned 8-bit activations, as QDQ pairs.
 
     Unsigned activations are no matter of taste: with signed ones ONNX Runtime runs most convolutions
-    of a residual network in float on x86.
+    of a residual network in float on x86. Where this machine's kernels saturate, weights take 7 bits (see
+    ``saturation``). Recurrent matrices, embedding tables and transposed convolutions are stored in INT8 and
+    computed in float.
 
     Attributes:
         calibration: How ranges follow from the samples: their extremes, their percentiles, or the range
             of least relative entropy (arXiv 2004.09602, section 3.3).
         percentile: Share of the values, in percent, that the range holds.
+        keep_float: At most so many weighted layers stay in float: those that cost most, measured on the
+            output for one calibration batch. One layer at least is quantised.
     """
 
     name: ClassVar[str] = "static"
@@ -82,109 +65,148 @@ class QuantizeStatic(Operation):
     percentile: Annotated[
         float, CategoricalDistribution((99.9, 99.99, 99.999)), When("calibration", ("percentile",))
     ] = 99.99
+    keep_float: Annotated[int, IntDistribution(0, 4)] = 0
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Calibrate on at most 256 calibration samples and return the quantised graph.
 
         Returns:
-            The report holds ``precision``, ``quantized_weights``, ``calibration_samples`` and
-            ``left_float``: weighted layers that stay in float, each with its reason.
+            The report holds ``precision``, ``quantized_weights``, ``weight_bits`` of these, ``weight_only``:
+            names of weights stored in INT8 and computed in float, ``calibration_samples`` and
+            ``left_float``: weights that stay in float, each with its reason.
 
         Raises:
-            OperationFailed: When the graph has no layer to quantise or ONNX Runtime's tool fails.
+            OperationFailed: When the graph has no weight to quantise or ONNX Runtime's tool fails.
         """
-        if not any(node.op_type in _WEIGHTED for node in model.graph.node):
-            raise OperationFailed(f"static: the model has no {', '.join(_WEIGHTED)} to quantise")
-        batches = context.calibration_batches(limit=_SAMPLES, batch_size=_BATCH)
+        prepared = named(model)
+        layers = weighted_layers(prepared.graph)
+        batches = context.calibration_batches(limit=_SAMPLES, batch_size=_BATCH) if layers else ()
         feeds = [to_feeds(inputs) for inputs, _ in batches]
-        quantized = self._quantize(model, feeds)
-        weights, left = _audit(quantized)
-        if weights == 0:
-            raise OperationFailed("static: none of the model's weights could be quantised")
-        samples = sum(len(next(iter(batch.values()))) for batch in feeds)
+        quantized, kept = self._quantize(prepared, feeds) if layers else (prepared, ())
+        weight_only = store_int8(quantized, STORED)
+        weights = _count_weights(quantized)
+        if weights == 0 and not weight_only:
+            raise OperationFailed("static: none of the model's weights can be quantised, or it has none")
         report = {
             "changed": True,
-            "precision": "int8_static",
+            "precision": "int8_static" if weights else "int8_weights",
             "quantized_weights": weights,
-            "calibration_samples": samples,
-            "left_float": left,
+            "weight_bits": weight_bits(),
+            "weight_only": list(weight_only),
+            "calibration_samples": sum(len(next(iter(batch.values()))) for batch in feeds),
+            "left_float": left_float(quantized, STORED, _reasons(kept)),
         }
         return Applied(quantized, report)
 
-    def _quantize(self, model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
-        extra = {"CalibStridedMinMax": 1, "CalibPercentile": self.percentile}
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            path = Path(folder, "quantized.onnx")
-            try:
-                ort.quantize_static(
-                    _prepared(model),
-                    path,
-                    _Reader(feeds),
-                    quant_format=ort.QuantFormat.QDQ,
-                    op_types_to_quantize=[*_WEIGHTED, *_BETWEEN],
-                    per_channel=True,
-                    activation_type=ort.QuantType.QUInt8,
-                    weight_type=ort.QuantType.QInt8,
-                    calibrate_method=_METHODS[self.calibration],
-                    extra_options=extra,
-                )
-            except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-                raise OperationFailed(f"static: {type(error).__name__}: {one_line(error)}") from error
-            return onnx.load(path)
+    def _quantize(
+        self, model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+    ) -> tuple[onnx.ModelProto, tuple[Left, ...]]:
+        try:
+            ranges = calibrate(model, feeds, OPERATORS, self.calibration, self.percentile)
+            kept = self._kept(model, feeds[0], ranges)
+            names = [name for left in kept for name in left.names]
+            return _shield_floats(_with_pairs(model, ranges, names)), kept
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            raise OperationFailed(f"static: {type(error).__name__}: {one_line(error)}") from error
+
+    def _kept(
+        self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], ranges: ort.TensorsData
+    ) -> tuple[Left, ...]:
+        layers = feeding_layers(model.graph)
+        count = min(self.keep_float, len(layers) - 1)
+        if count == 0:
+            return ()
+        quantized = _with_pairs(model, ranges, (), keep_activations=True)
+        few = {name: array[:_SENSITIVITY_SAMPLES] for name, array in feeds.items()}
+        switched = SwitchedGraph(model, quantized, few)
+        return worst_layers(switched, layers, lambda left: rounded_tensors(model.graph, left), count)
 
 
-class _Reader:
-    """ONNX Runtime's ``CalibrationDataReader``, by its methods.
+def _with_pairs(
+    model: onnx.ModelProto,
+    ranges: ort.TensorsData,
+    left: Collection[str],
+    *,
+    keep_activations: bool = False,
+) -> onnx.ModelProto:
+    """The graph with a QuantizeLinear-DequantizeLinear pair at each tensor that is rounded.
 
-    It hands out one batch a range, so that the tool reduces each batch before it reads the next.
+    Args:
+        model: Not changed; its nodes have names.
+        ranges: Of its tensors.
+        left: Names of layers to leave in float.
+        keep_activations: Whether a ReLU stays that the range of the tensor before it makes superfluous.
     """
+    reduced = {}
+    if weight_bits() < 8:
+        # Of the weights only: the tool's own switch reduces constants that are added as well.
+        reduced = {
+            node.input[1]: [{"axis": _output_axis(node), "reduce_range": True}]
+            for node in weighted_layers(model.graph)
+            if node.name not in left
+        }
+    quantizer = ort.QDQQuantizer(
+        model,
+        True,
+        False,
+        ort.QuantType.QInt8,
+        ort.QuantType.QUInt8,
+        # The tool writes into the ranges.
+        ort.TensorsData(ort.CalibrationMethod.MinMax, dict(ranges.items())),
+        [node.name for node in int8_nodes(model.graph, left)],
+        [],
+        list(OPERATORS),
+        {"TensorQuantOverrides": reduced, "QDQKeepRemovableActivations": keep_activations},
+    )
+    quantized: onnx.ModelProto = quantizer.quantize_model()
+    return quantized
 
-    def __init__(self, feeds: Sequence[dict[str, np.ndarray]]) -> None:
-        self._feeds = feeds
-        self._rest = iter(feeds)
 
-    def __len__(self) -> int:
-        return len(self._feeds)
+def _shield_floats(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A ``Sum`` of one value between each DequantizeLinear and a layer in float, in place.
 
-    def set_range(self, start_index: int, end_index: int) -> None:
-        self._rest = iter(self._feeds[start_index:end_index])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._rest, None)
-
-
-def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy, marked as preprocessed: the exporter has folded and inferred all there is."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    del copied.graph.value_info[:]
-    copied.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    return copied
-
-
-def _audit(model: onnx.ModelProto) -> tuple[int, list[dict[str, Any]]]:
-    """Number of quantised weights, and the weighted layers that may stay in float.
-
-    One that the tool left for no reason of ours is not listed, so the check of the file refuses it.
+    Else ONNX Runtime quantises a float layer that stands between two rounded tensors when it loads the file,
+    with one scale for the whole weight (its ``WeightBiasQuantization``).
     """
-    graph = model.graph
-    stored = {tensor.name for tensor in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
-    weights, left = 0, []
-    for node in graph.node:
-        if node.op_type not in (*_WEIGHTED, "ConvTranspose"):
-            continue
-        maker = makers.get(node.input[1])
-        if maker is None or maker.op_type != "DequantizeLinear":
-            reason = _excuse(node, stored)
-            if reason is not None:
-                left.append({"name": node.name, "op": node.op_type, "reason": reason})
-        elif maker.input[0] in stored:
-            weights += 1
-    return weights, left
+    rounded = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    nodes = []
+    for node in model.graph.node:
+        shielded = onnx.NodeProto()
+        shielded.CopyFrom(node)
+        if node.op_type in _QUANTISED_AT_LOAD and node.input[0] in rounded and node.input[1] not in rounded:
+            shielded.input[0] = f"{node.name}_input"
+            nodes.append(helper.make_node("Sum", [node.input[0]], [shielded.input[0]]))
+        nodes.append(shielded)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
 
 
-def _excuse(node: onnx.NodeProto, stored: set[str]) -> str | None:
-    if node.op_type == "ConvTranspose":
-        return "ONNX Runtime has no INT8 kernel for it"
-    return None if node.input[1] in stored else "its second operand is no weight"
+def _output_axis(node: onnx.NodeProto) -> int:
+    if node.op_type == "Conv":
+        return 0
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return 0 if transposed else 1
+
+
+def _count_weights(model: onnx.ModelProto) -> int:
+    """How many layers read a weight that is stored in INT8 for INT8 arithmetic."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    restored = [
+        makers[node.input[1]]
+        for node in model.graph.node
+        if node.op_type in WEIGHTED and node.input[1] in makers
+    ]
+    return sum(maker.op_type == "DequantizeLinear" and maker.input[0] in stored for maker in restored)
+
+
+def _reasons(kept: tuple[Left, ...]) -> dict[str, dict[str, Any]]:
+    """By layer, why it is in float."""
+    reasons = {}
+    for left in kept:
+        others = "" if len(left.names) == 1 else f" with {len(left.names) - 1} more"
+        text = f"kept in float: the output's error falls from {left.before:.2%} to {left.after:.2%}{others}"
+        sensitivity = {"error_before": left.before, "error_after": left.after}
+        reasons.update({name: {"reason": text, **sensitivity} for name in left.names})
+    return reasons

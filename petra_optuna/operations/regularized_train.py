@@ -1,10 +1,10 @@
-"""Training that keeps factors orthogonal and makes spectra sparse (PETRA, eq. 4-6)."""
+"""Training with up to five regularisers, each with its own weight or off (PETRA, eq. 4-6)."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -13,102 +13,113 @@ from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank import LowRankPair, decompose, factors, is_decomposable, matrix, recompose
-from petra_optuna.nn.penalties import hoyer_penalty, orthogonal_penalty
-from petra_optuna.nn.surgery import replace_module, shared_layers
+from petra_optuna.nn.low_rank import LowRankPair, all_factors, factorize_fully, matrix, merge
+from petra_optuna.nn.penalties import (
+    mean_hoyer,
+    mean_orthogonal,
+    norm_penalty,
+    shrinkable,
+    sparsity_penalty,
+    sparsity_step,
+)
 from petra_optuna.operations.context import Context
-from petra_optuna.operations.training import fit
-from petra_optuna.pipeline import TRAINING_FIELDS, Applied, Kind, Operation
+from petra_optuna.operations.lai import mean_scale, why_no_lai
+from petra_optuna.operations.training import fit, plain_loss
+from petra_optuna.pipeline import TRAINING_FIELDS, Applied, Kind, Operation, Recipe
+from petra_optuna.pipeline.recipe import REGULARIZERS
+
+OF_FACTORS = ("orthogonal", "hoyer")
+SAMPLES = 64
+"""Calibration samples on which the report looks at terms that need data."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RegularizedTrain(Operation):
-    """Train with ``L + lambda_O / |D| sum L_O + lambda_H / |D| sum L_H`` over the layers D (eq. 6).
+    """Train with ``L + sum of lambda_i L_i`` over the regularisers that the recipe switches on.
 
-    D are the low-rank pairs of the model. A model without any is trained with every Linear and Conv2d
-    as a temporary pair of full rank and recomposed afterwards, which shapes the spectra for a low-rank
-    node to come.
+    ``orthogonal`` and ``hoyer`` (eq. 6) act on the low-rank factors of the model. A model without any is
+    trained with every layer that can be factored as temporary factors of full rank and merged
+    afterwards, which shapes the spectra for a low-rank node to come. ``norm`` acts on the rows of Linear
+    and convolution weights, ``sparsity`` on every matrix and kernel that is trained, factors where there
+    are factors, and ``lai`` scales the residuals of the task's loss; these three make no factors.
     """
 
     name: ClassVar[str] = "regularized_train"
     code: ClassVar[str] = "Reg"
     kind: ClassVar[Kind] = "training"
-    recipe_fields: ClassVar[tuple[str, ...]] = (*TRAINING_FIELDS, "lambda_orthogonal", "lambda_hoyer")
+    recipe_fields: ClassVar[tuple[str, ...]] = (
+        *TRAINING_FIELDS,
+        *(field for name in REGULARIZERS for field in (name, f"lambda_{name}")),
+    )
 
     epochs: Annotated[int, IntDistribution(1, 10)] = 3
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
-        """Return a trained copy; the report says on which layers and what became of the penalties.
+        """Return a trained copy; the report says which terms acted and what became of each.
+
+        ``regularizers`` names the terms that were on, ``regularizers_off`` those that the recipe asked for
+        in vain, with reasons; ``penalty_before`` and ``penalty_after`` have the value of each term without
+        its lambda, that of ``lai`` being the mean scale of the residuals.
 
         Raises:
-            OperationFailed: When the model has no pair, Linear or Conv2d, or reads the weight of a layer
-                instead of calling it.
-            TrainingDiverged: When a loss or a gradient is NaN or infinite.
+            OperationFailed: When none of the terms that are asked for can act on this model and task, or
+                when the model reads the weight of a layer instead of calling it.
+            TrainingDiverged: When a loss or a gradient is NaN or infinite, or the loss diverges.
         """
         trained = copy.deepcopy(model)
         if context.epochs <= 0:
             return Applied(trained, fit(trained, context, self.epochs))
-        names = _pair_names(trained)
-        temporary = not names
-        if temporary:
-            trained, names = _with_temporary_pairs(trained)
-            _check_runs(trained, context)
-        before = _floats(mean_penalties(_pairs(trained, names)))
-        report = fit(trained, context, self.epochs, extra_loss=_penalty(names, context))
-        after = _floats(mean_penalties(_pairs(trained, names)))
-        if temporary:
-            trained = _recomposed(trained, names)
-        layers: dict[str, Any] = {"layers": names, "temporary_pairs": temporary}
-        return Applied(trained, {**report, **layers, "penalty_before": before, "penalty_after": after})
+        asked = [name for name in REGULARIZERS if getattr(context.recipe, name)]
+        trained, temporary = _with_factors(trained, asked, context)
+        off = _impossible(trained, asked, context)
+        terms = [name for name in asked if name not in off]
+        if asked and not terms:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in off.items())
+            raise OperationFailed(f"regularized_train: no term that is asked for can act ({reasons})")
+        before = _penalties(trained, terms, context)
+        report = fit(
+            trained,
+            context,
+            self.epochs,
+            extra_loss=_extra_loss(terms, context.recipe),
+            after_backward=sparsity_step(context.recipe.lambda_sparsity) if "sparsity" in terms else None,
+            lai_bound=context.recipe.lambda_lai if "lai" in terms else None,
+        )
+        after = _penalties(trained, terms, context)
+        layers = list(all_factors(trained)) if _any_of_factors(terms) else []
+        trained = merge(trained, temporary)
+        return Applied(trained, {**report, **_report(terms, off, layers, bool(temporary), before, after)})
 
 
-def mean_penalties(pairs: Sequence[LowRankPair]) -> tuple[Tensor, Tensor]:
-    """``(1/|D|) sum L_O`` and ``(1/|D|) sum L_H`` over the pairs D, differentiable (eq. 4-5)."""
-    orthogonal, hoyer = [], []
-    for pair in pairs:
-        u, s, v = factors(pair)
-        orthogonal.append(orthogonal_penalty(u, v))
-        hoyer.append(hoyer_penalty(s))
-    return torch.stack(orthogonal).mean(), torch.stack(hoyer).mean()
+def _report(
+    terms: list[str],
+    off: dict[str, str],
+    layers: list[str],
+    temporary: bool,
+    before: dict[str, float],
+    after: dict[str, float],
+) -> dict[str, Any]:
+    report: dict[str, Any] = {"regularizers": terms, "regularizers_off": off}
+    if not terms:
+        return {
+            **report,
+            "no_regularizer": "the recipe has every regulariser off, so this trained as train does",
+        }
+    values = {"penalty_before": before, "penalty_after": after}
+    return {**report, "layers": layers, "temporary_pairs": temporary, **values}
 
 
-def _penalty(names: Sequence[str], context: Context) -> Callable[[nn.Module], Tensor]:
-    """The two regulariser terms of eq. 6 as a function of the model."""
-    recipe = context.recipe
-
-    def penalty(model: nn.Module) -> Tensor:
-        orthogonal, hoyer = mean_penalties(_pairs(model, names))
-        return recipe.lambda_orthogonal * orthogonal + recipe.lambda_hoyer * hoyer
-
-    return penalty
+def _any_of_factors(terms: Collection[str]) -> bool:
+    return any(name in terms for name in OF_FACTORS)
 
 
-def _pair_names(model: nn.Module) -> list[str]:
-    return [name for name, module in model.named_modules() if isinstance(module, LowRankPair)]
-
-
-def _pairs(model: nn.Module, names: Sequence[str]) -> list[LowRankPair]:
-    modules = (model.get_submodule(name) for name in names)
-    return [module for module in modules if isinstance(module, LowRankPair)]
-
-
-def _with_temporary_pairs(model: nn.Module) -> tuple[nn.Module, list[str]]:
-    """The model with each decomposable layer as a pair of full rank, and the names of the pairs."""
-    shared = shared_layers(model)
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if name not in shared and is_decomposable(module)
-    }
-    if not layers:
-        raise OperationFailed("regularized_train: the model has no Linear or Conv2d layer of its own weight")
-    for name, layer in layers.items():
-        assert isinstance(layer, nn.Linear | nn.Conv2d)
-        model = replace_module(model, name, decompose(layer, min(matrix(layer).shape)))
-    return model, list(layers)
-
-
-def _check_runs(model: nn.Module, context: Context) -> None:
+def _with_factors(
+    model: nn.Module, asked: Collection[str], context: Context
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model with temporary pairs where a term needs factors and there are none, and their names."""
+    if not _any_of_factors(asked) or all_factors(model):
+        return model, ()
+    model, names = factorize_fully(model)
     try:
         with torch.no_grad():
             forward(model, context.task.example)
@@ -116,14 +127,75 @@ def _check_runs(model: nn.Module, context: Context) -> None:
         raise OperationFailed(
             f"regularized_train: the model reads a part of a layer that was made a pair ({error})"
         ) from error
+    return model, names
 
 
-def _recomposed(model: nn.Module, names: Sequence[str]) -> nn.Module:
-    for name, pair in zip(names, _pairs(model, names), strict=True):
-        model = replace_module(model, name, recompose(pair))
-    return model
+def _impossible(model: nn.Module, asked: Collection[str], context: Context) -> dict[str, str]:
+    """Terms that are asked for and cannot act, with reasons."""
+    off: dict[str, str] = {}
+    if not all_factors(model):
+        for name in OF_FACTORS:
+            if name in asked:
+                off[name] = "the model has no layer of its own weight that can be factored"
+    if "lai" in asked:
+        reason = why_no_lai(model, context)
+        if reason is not None:
+            off["lai"] = reason
+    if "norm" in asked and not _layer_weights(model):
+        off["norm"] = "the model has no Linear or convolution layer"
+    return off
 
 
-def _floats(penalties: tuple[Tensor, Tensor]) -> dict[str, float]:
-    orthogonal, hoyer = penalties
-    return {"orthogonal": orthogonal.item(), "hoyer": hoyer.item()}
+def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module], Tensor] | None:
+    """The terms that are added to the loss, with their lambdas; None where there are none."""
+    if not {"orthogonal", "hoyer", "norm"} & set(terms):
+        return None
+
+    def extra(model: nn.Module) -> Tensor:
+        values = []
+        found = list(all_factors(model).values()) if _any_of_factors(terms) else []
+        if "orthogonal" in terms:
+            values.append(recipe.lambda_orthogonal * mean_orthogonal(found))
+        if "hoyer" in terms:
+            values.append(recipe.lambda_hoyer * mean_hoyer(found))
+        if "norm" in terms:
+            values.append(recipe.lambda_norm * norm_penalty(_layer_weights(model)))
+        return torch.stack(values).sum()
+
+    return extra
+
+
+def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> dict[str, float]:
+    """The value of each term without its lambda."""
+    values: dict[str, float] = {}
+    found = list(all_factors(model).values()) if _any_of_factors(terms) else []
+    if "orthogonal" in terms:
+        values["orthogonal"] = mean_orthogonal(found).item()
+    if "hoyer" in terms:
+        values["hoyer"] = mean_hoyer(found).item()
+    if "norm" in terms:
+        values["norm"] = norm_penalty(_layer_weights(model)).item()
+    if "lai" in terms or "sparsity" in terms:
+        inputs, targets = next(context.calibration_batches(SAMPLES, SAMPLES))
+        if "lai" in terms:
+            values["lai"] = mean_scale(model, context, inputs, targets)
+        if "sparsity" in terms:
+            weights, loss = shrinkable(model), plain_loss(model, (inputs, targets), context)
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+            values["sparsity"] = sparsity_penalty(weights, gradients).item()
+    return values
+
+
+def _layer_weights(model: nn.Module) -> list[Tensor]:
+    """The weights of Linear and convolution layers, a pair counting as the layer that it stands for."""
+    kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    weights: list[Tensor] = []
+    inside_pairs: set[nn.Module] = set()
+    for module in model.modules():
+        if isinstance(module, LowRankPair):
+            inside_pairs |= {module.first, module.second}
+            if not isinstance(module.first, nn.Embedding):
+                weights.append(matrix(module).reshape(len(module.second.weight), -1))
+        elif isinstance(module, kinds) and module not in inside_pairs:
+            weights.append(module.weight)
+    return weights

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from petra_optuna.nn.descent import descend, parameter_groups
 from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.precision import training_dtype
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.operations.context import Context
+from petra_optuna.operations.lai import lai_loss
 from petra_optuna.pipeline import Recipe
 
 MOMENTUM = 0.9
+OWN_STEP = "the task has a training step of its own"
+
+Predict = Callable[[nn.Module, Inputs], Tensor]
 
 
 def fit(
@@ -23,24 +30,33 @@ def fit(
     epochs: int,
     *,
     extra_loss: Callable[[nn.Module], Tensor] | None = None,
+    after_backward: Callable[[nn.Module], None] | None = None,
+    lai_bound: float | None = None,
+    mixed_precision: bool = True,
 ) -> dict[str, Any]:
     """Train ``model`` in place by the context's recipe and leave it in eval mode.
 
-    The result is a function of the model, the context and the number of threads, bit for bit: order,
-    augmentation, dropout and users' transforms all follow from ``context.seed``.
+    The result is a function of the model, the context, the number of threads and the precision, bit for
+    bit: order, augmentation, dropout and users' transforms all follow from ``context.seed``.
 
     Args:
         model: A private copy of the caller's.
         context: Task, recipe, seed, and the epochs that may be spent.
         epochs: What the node asks for; capped by ``context.epochs``.
         extra_loss: Added to the loss of each step.
+        after_backward: May change the gradients of each step, before they are clipped.
+        lai_bound: Scales the residuals of the task's loss (``operations.lai``); only where ``why_no_lai``
+            has nothing against it.
+        mixed_precision: Whether forward passes may run in bfloat16 where the device gains by it. Loss,
+            gradients and weights are float32 in any case.
 
     Returns:
-        JSON-ready report: ``changed``, ``epochs`` spent, ``loss`` of each, ``distillation`` weight;
-        where no epoch may be spent ``changed`` is False with a ``reason``.
+        JSON-ready report: ``changed``, ``epochs`` spent, ``loss`` of each, ``precision``, ``distillation``
+        weight, and what of the recipe could not be followed; where no epoch may be spent ``changed`` is
+        False with a ``reason``.
 
     Raises:
-        TrainingDiverged: When a loss or a gradient is NaN or infinite.
+        TrainingDiverged: When a loss or a gradient is NaN or infinite, or the loss diverges.
     """
     spent = min(epochs, context.epochs)
     if spent <= 0:
@@ -48,7 +64,8 @@ def fit(
         return {"changed": False, "reason": "the budget of epochs is spent", "epochs": 0}
     task, recipe = context.task, context.recipe
     seeds = torch.randint(2**62, (spent,), generator=torch.Generator().manual_seed(context.seed)).tolist()
-    objective = _objective(model, context, extra_loss)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    dtype = training_dtype(device) if mixed_precision else None
     with seeded(context.seed):
         losses = descend(
             model,
@@ -58,37 +75,78 @@ def fit(
                 fraction=context.data_fraction,
                 augment=True,
             ),
-            objective,
+            _objective(model, context, _predictor(device, dtype), extra_loss, lai_bound),
             _optimizer(model, recipe),
             schedule=recipe.schedule,
             epochs=spent,
             steps_per_epoch=task.train.steps(recipe.batch_size, context.data_fraction),
+            clip_norm=recipe.clip_norm,
+            after_backward=after_backward,
         )
-    return {"changed": True, "epochs": spent, "loss": losses, **_distillation_report(context)}
+    precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    return {"changed": True, "epochs": spent, "loss": losses, "precision": precision, **_followed(context)}
+
+
+def plain_loss(model: nn.Module, batch: tuple[Inputs, Tensor], context: Context) -> Tensor:
+    """The task's loss of one batch, without anything that the recipe adds."""
+    inputs, targets = batch
+    if context.task.training_step is not None:
+        return context.task.training_step(model, inputs, targets)
+    return context.task.loss(forward(model, inputs), targets)
+
+
+def _predictor(device: torch.device, dtype: torch.dtype | None) -> Predict:
+    """A forward pass in the given type, float32 again at its end."""
+    if dtype is None:
+        return forward
+
+    def predict(model: nn.Module, inputs: Inputs) -> Tensor:
+        with torch.autocast(device.type, dtype):
+            outputs = forward(model, inputs)
+        return outputs.float()
+
+    return predict
 
 
 def _objective(
-    model: nn.Module, context: Context, extra_loss: Callable[[nn.Module], Tensor] | None
+    model: nn.Module,
+    context: Context,
+    predict: Predict,
+    extra_loss: Callable[[nn.Module], Tensor] | None,
+    lai_bound: float | None,
 ) -> Callable[[Inputs, Tensor], Tensor]:
     """The loss of one batch: (1 - w) task loss + w distillation + extra."""
-    task, weight = context.task, context.recipe.distillation_weight
+    task, criterion = context.task, _task_loss(context)
+    weight, smoothing = context.recipe.distillation_weight, context.recipe.label_smoothing
 
-    def task_loss(inputs: Inputs, targets: Tensor) -> Tensor:
+    def mixed(inputs: Inputs, targets: Tensor) -> Tensor:
         if task.training_step is not None:
             return task.training_step(model, inputs, targets)
-        outputs = forward(model, inputs)
-        loss = task.loss(outputs, targets)
+        if lai_bound is None:
+            outputs = predict(model, inputs)
+            loss = criterion(outputs, targets)
+        else:
+            run = functools.partial(predict, model)
+            outputs, loss = lai_loss(run, task.loss, inputs, targets, lai_bound, smoothing)
         if weight == 0.0:
             return loss
         with torch.no_grad():
-            teacher = forward(task.model, inputs)
+            teacher = predict(task.model, inputs)
         return (1 - weight) * loss + weight * task.distillation(outputs, teacher, context.recipe.temperature)
 
     def objective(inputs: Inputs, targets: Tensor) -> Tensor:
-        loss = task_loss(inputs, targets)
+        loss = mixed(inputs, targets)
         return loss if extra_loss is None else loss + extra_loss(model)
 
     return objective
+
+
+def _task_loss(context: Context) -> Callable[[Tensor, Tensor], Tensor]:
+    """The task's loss, with the recipe's label smoothing where it is cross-entropy."""
+    loss = context.task.loss
+    if loss is functional.cross_entropy:
+        return functools.partial(functional.cross_entropy, label_smoothing=context.recipe.label_smoothing)
+    return loss
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -100,7 +158,15 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.lr)
 
 
-def _distillation_report(context: Context) -> dict[str, Any]:
-    if context.task.training_step is not None:
-        return {"distillation": 0.0, "distillation_off": "the task has a training step of its own"}
-    return {"distillation": context.recipe.distillation_weight}
+def _followed(context: Context) -> dict[str, Any]:
+    """The recipe's distillation and label smoothing as they were used, with reasons where they were not."""
+    task, recipe = context.task, context.recipe
+    report: dict[str, Any] = {"distillation": recipe.distillation_weight}
+    if task.training_step is not None:
+        report |= {"distillation": 0.0, "distillation_off": OWN_STEP}
+    if recipe.label_smoothing > 0:
+        if task.training_step is not None:
+            report["label_smoothing_off"] = OWN_STEP
+        elif task.loss is not functional.cross_entropy:
+            report["label_smoothing_off"] = "the task's loss is not torch.nn.functional.cross_entropy"
+    return report

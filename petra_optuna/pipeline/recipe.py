@@ -7,15 +7,27 @@ from typing import Annotated
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from petra_optuna.pipeline.fields import Fielded
+from petra_optuna.pipeline.fields import Fielded, When
+
+_OFF_ON = CategoricalDistribution((False, True))
+_LAMBDA = FloatDistribution(1e-4, 10.0, log=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(Fielded):
-    """Optimiser, schedule, batch size, loss weights. Regulariser weights are those of eq. 4-6.
+    """Optimiser, schedule, batch size, loss weights.
 
-    ``distillation_weight`` w mixes the task's loss L and the distillation loss D from the original
-    model as (1 - w) L + w D. ``lr`` is the peak of the schedule, whatever the optimiser.
+    Attributes:
+        lr: The peak of the schedule, whatever the optimiser.
+        distillation_weight: w of ``(1 - w) L + w D``, task loss L and distillation loss D from the
+            original model.
+        label_smoothing: Share of a target's probability that is spread over all classes.
+        clip_norm: Longer gradients are shortened to this Euclidean norm.
+        orthogonal: Whether factors are pulled towards orthonormal ones, with ``lambda_orthogonal`` (eq. 4).
+        hoyer: Whether spectra are made sparse, with ``lambda_hoyer`` (eq. 5).
+        lai: Whether residuals are scaled by the steepness of the model; ``lambda_lai`` is the bound.
+        norm: Whether rows of weights are pulled towards length one, with ``lambda_norm``.
+        sparsity: Whether weights shrink to which the loss is insensitive, with ``lambda_sparsity``.
     """
 
     optimizer: Annotated[str, CategoricalDistribution(("adamw", "sgd", "rmsprop"))] = "adamw"
@@ -25,8 +37,18 @@ class Recipe(Fielded):
     batch_size: Annotated[int, CategoricalDistribution((32, 64, 128, 256))] = 64
     distillation_weight: Annotated[float, FloatDistribution(0.0, 1.0)] = 0.5
     temperature: Annotated[float, FloatDistribution(1.0, 8.0)] = 4.0
-    lambda_orthogonal: Annotated[float, FloatDistribution(1e-4, 10.0, log=True)] = 1.0
-    lambda_hoyer: Annotated[float, FloatDistribution(1e-4, 10.0, log=True)] = 0.1
+    label_smoothing: Annotated[float, FloatDistribution(0.0, 0.2)] = 0.0
+    clip_norm: Annotated[float, FloatDistribution(0.1, 10.0, log=True)] = 5.0
+    orthogonal: Annotated[bool, _OFF_ON] = True
+    lambda_orthogonal: Annotated[float, _LAMBDA, When("orthogonal", (True,))] = 1.0
+    hoyer: Annotated[bool, _OFF_ON] = True
+    lambda_hoyer: Annotated[float, _LAMBDA, When("hoyer", (True,))] = 0.1
+    lai: Annotated[bool, _OFF_ON] = False
+    lambda_lai: Annotated[float, _LAMBDA, When("lai", (True,))] = 0.5
+    norm: Annotated[bool, _OFF_ON] = False
+    lambda_norm: Annotated[float, _LAMBDA, When("norm", (True,))] = 1e-2
+    sparsity: Annotated[bool, _OFF_ON] = False
+    lambda_sparsity: Annotated[float, _LAMBDA, When("sparsity", (True,))] = 1e-3
 
 
 TRAINING_FIELDS = (
@@ -37,6 +59,11 @@ TRAINING_FIELDS = (
     "batch_size",
     "distillation_weight",
     "temperature",
+    "label_smoothing",
+    "clip_norm",
 )
 
-__all__ = ["TRAINING_FIELDS", "Recipe"]
+REGULARIZERS = ("orthogonal", "hoyer", "lai", "norm", "sparsity")
+"""Switches of the recipe; the weight of each is ``lambda_`` and its name."""
+
+__all__ = ["REGULARIZERS", "TRAINING_FIELDS", "Recipe"]

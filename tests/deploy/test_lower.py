@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as ort_quantization
 
 from petra_optuna.deploy import OnnxRuntimeModel, export_onnx, lower
-from petra_optuna.deploy.checks import check_batch_norms, check_kernels, check_weights
+from petra_optuna.deploy.checks import check_batch_norms, check_kernels, check_size, check_weights
 from petra_optuna.deploy.probe import probe
 from petra_optuna.errors import LoweringFailed, OperationFailed
+from petra_optuna.operations.weight_only import store_int8
 from petra_optuna.pipeline import Applied
 
 
@@ -141,7 +142,6 @@ def test_what_the_report_allows_may_run_in_float():
     kernels = Counter({"QLinearConv": 3, "Conv": 1})
     left = [{"name": "a", "op": "Conv", "reason": "because"}]
     check_kernels(kernels, "int8_static", {"left_float": left})
-    check_kernels(kernels, "int8_dynamic", {})
     with pytest.raises(LoweringFailed, match="1 of 4 weighted kernels"):
         check_kernels(kernels, "int8_static", {"left_float": [{**left[0], "op": "ConvTranspose"}]})
 
@@ -152,6 +152,44 @@ def test_a_float_copy_of_a_quantised_weight_is_caught(residual, images, tmp_path
     check_weights(quantize(proto, tmp_path, unsigned))
     with pytest.raises(LoweringFailed, match="float copy"):
         check_weights(quantize(proto, tmp_path, unsigned, AddQDQPairToWeight=True))
+
+
+def test_a_float_copy_under_another_name_is_caught(residual, images, tmp_path):
+    quantized = quantize(export_onnx(residual, images), tmp_path, ort_quantization.QuantType.QUInt8)
+    graph = quantized.graph
+    weight = export_onnx(residual, images).graph.initializer[0]
+    graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(weight), "copy"))
+    graph.node.append(helper.make_node("Identity", ["copy"], ["read"]))
+    with pytest.raises(LoweringFailed, match=f"'{weight.name}.*float copy of it, 'copy'"):
+        check_weights(quantized)
+
+
+def test_a_weight_that_is_said_to_be_stored_in_int8_must_be(residual, images):
+    proto = export_onnx(residual, images)
+    name = proto.graph.initializer[0].name
+    with pytest.raises(LoweringFailed, match=f"does not store '{name}' in INT8"):
+        check_weights(proto, {"weight_only": [name]})
+    store_int8(proto, ["Conv"])
+    check_weights(proto, {"weight_only": [name]})
+
+
+def test_a_linear_layer_in_float_in_a_dynamic_file_is_caught():
+    kernels = Counter({"DynamicQuantizeMatMul": 1, "Conv": 4, "MatMul": 1})
+    left = [{"name": "a", "op": "MatMul", "reason": "its second operand is no weight"}]
+    check_kernels(kernels, "int8_dynamic", {"left_float": left})
+    with pytest.raises(LoweringFailed, match="1 of 2 weighted kernels"):
+        check_kernels(kernels, "int8_dynamic", {"left_float": []})
+
+
+def test_a_file_of_weights_only_promises_no_kernels():
+    check_kernels(Counter({"GRU": 1}), "int8_weights", {})
+
+
+def test_an_int8_file_that_is_no_smaller_is_caught():
+    check_size(99, 100, {"precision": "int8_static"})
+    check_size(100, 100, {})
+    with pytest.raises(LoweringFailed, match="takes 100 bytes, the float one 100"):
+        check_size(100, 100, {"precision": "int8_weights"})
 
 
 def test_a_weight_that_nothing_reads_is_caught(residual, images):

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from petra_optuna.errors import OperationFailed, StudyError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.checkpoint import DamagedCheckpoint
+from petra_optuna.nn.factored_recurrent import FactoredRecurrent
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank import decompose, recompose
+from petra_optuna.nn.low_rank import LowRankPair, decompose, factorize_fully, merge, recompose
+from petra_optuna.nn.reduce import reduce_layer
+from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import Context, LowRank, Prune, QuantizeAware, Train
 from petra_optuna.pipeline import Operation, Recipe
 from petra_optuna.tasks import Task
@@ -183,6 +186,8 @@ def test_a_users_module_with_tensors_of_its_own(change: Callable[[Token], Token]
         (nn.Identity(), torch.randn(2, 4)),
         (nn.Linear(4, 6, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)),
         (decompose(nn.Conv2d(4, 8, 3, padding=1), 2), torch.randn(2, 4, 9, 9)),
+        (decompose(nn.Conv2d(4, 8, 3, stride=2, padding="valid"), 2, "spatial"), torch.randn(2, 4, 9, 9)),
+        (decompose(nn.Conv1d(4, 8, 3, padding=1, padding_mode="circular"), 2), torch.randn(2, 4, 9)),
         (recompose(decompose(nn.Linear(4, 6), 4)), torch.randn(2, 4)),
     ],
 )
@@ -195,10 +200,49 @@ def test_every_known_class_is_built_anew(layer: nn.Module, inputs: Tensor) -> No
     assert_equal(whole, layer, (inputs,))
 
 
-def test_an_embedding_is_built_anew() -> None:
-    base, model = nn.Sequential(nn.Linear(3, 3)), nn.Sequential(nn.Embedding(7, 5, padding_idx=2))
+@pytest.mark.parametrize("change", [lambda layer: layer, lambda layer: decompose(layer, 3)])
+def test_an_embedding_is_built_anew(change: Callable[[nn.Embedding], nn.Module]) -> None:
+    base, model = nn.Sequential(nn.Linear(3, 3)), nn.Sequential(change(nn.Embedding(7, 5, padding_idx=2)))
     tokens = torch.tensor([[0, 2, 6]])
     assert_equal(checkpoint.from_bytes(checkpoint.to_bytes(model, base), base), model, (tokens,))
+
+
+class Recurrent(nn.Module):
+    """Two recurrent layers in a user's module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(6, 24, 2, batch_first=True, bidirectional=True, dropout=0.1)
+        self.lstm = nn.LSTM(48, 16, bias=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.lstm(self.gru(values)[0])[0]
+
+
+@pytest.mark.parametrize("rule", ["share", "full"])
+def test_factored_recurrent_layers_are_built_anew(rule: str) -> None:
+    torch.manual_seed(0)
+    base = Recurrent().eval()
+    model, names = factorize_fully(copy.deepcopy(base))
+    if rule == "share":
+        for name in names:
+            part = reduce_layer(model.get_submodule(name), "share", 0.5)
+            replace_module(model, name, part.layer or model.get_submodule(name))
+        assert {type(model.gru), type(model.lstm)} == {FactoredRecurrent}
+    rebuilt = checkpoint.from_bytes(checkpoint.to_bytes(model, base), base)
+    assert_equal(rebuilt, model, (torch.randn(3, 5, 6),))
+    whole = checkpoint.from_bytes(checkpoint.to_bytes(model.gru, nn.Linear(3, 3)), nn.Linear(3, 3))
+    assert repr(whole) == repr(model.gru)
+    merged = merge(model, names)
+    again = checkpoint.from_bytes(checkpoint.to_bytes(merged, base), base)
+    assert_equal(again, merged, (torch.randn(3, 5, 6),))
+
+
+def test_a_checkpoint_cannot_pair_what_is_no_pair() -> None:
+    model = nn.Sequential(LowRankPair(nn.Linear(4, 2), nn.Linear(2, 4)))
+    model[0][0] = nn.BatchNorm1d(4)  # type: ignore[operator]
+    with pytest.raises(DamagedCheckpoint, match="no low-rank pair"):
+        checkpoint.from_bytes(checkpoint.to_bytes(model, nn.Sequential(nn.ReLU())), nn.Sequential(nn.ReLU()))
 
 
 def test_building_draws_no_random_numbers() -> None:

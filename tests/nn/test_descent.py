@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from petra_optuna.errors import TrainingDiverged
-from petra_optuna.nn.descent import CLIP_NORM, descend, parameter_groups
+from petra_optuna.nn.descent import DIVERGENCE_FACTOR, descend, parameter_groups
 from petra_optuna.nn.inputs import Inputs, forward
 
 
@@ -53,17 +53,108 @@ def test_a_gradient_that_is_no_number_is_caught_though_the_loss_is_finite() -> N
         descend(model, lambda _: _line(1), loss, optimizer, schedule="constant", epochs=1, steps_per_epoch=1)
 
 
-def test_one_step_moves_the_weights_by_at_most_the_clipped_norm() -> None:
+def _one_step(clip_norm: float, after_backward: Callable[[nn.Module], None] | None = None) -> float:
+    """How far one step of length 1 along an enormous gradient moves the weights."""
     model = nn.Linear(1, 1)
     before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
 
     def loss(inputs: Inputs, targets: Tensor) -> Tensor:
-        return 1e6 * forward(model, inputs).sum()
+        return 1e6 * forward(model, inputs).mean()
 
-    descend(model, lambda _: _line(1), loss, optimizer, schedule="constant", epochs=1, steps_per_epoch=1)
+    descend(
+        model,
+        lambda _: _line(1),
+        loss,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        schedule="constant",
+        epochs=1,
+        steps_per_epoch=1,
+        clip_norm=clip_norm,
+        after_backward=after_backward,
+    )
     after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    assert (after - before).norm().item() == pytest.approx(CLIP_NORM, rel=1e-3)
+    return (after - before).norm().item()
+
+
+@pytest.mark.parametrize("clip_norm", [0.1, 7.0])
+def test_one_step_moves_the_weights_by_at_most_the_clipped_norm(clip_norm: float) -> None:
+    assert _one_step(clip_norm) == pytest.approx(clip_norm, rel=1e-3)
+
+
+def test_what_is_done_after_backward_is_clipped_and_checked_as_well() -> None:
+    def scale(model: nn.Module, factor: float) -> None:
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.grad *= factor
+
+    assert _one_step(7.0, lambda model: scale(model, 0.0)) == 0.0
+    assert _one_step(7.0, lambda model: scale(model, 1e3)) == pytest.approx(7.0, rel=1e-3)
+    with pytest.raises(TrainingDiverged, match="gradient's norm is nan"):
+        _one_step(7.0, lambda model: scale(model, float("nan")))
+
+
+def _descend_along(epochs: list[list[float]]) -> list[float]:
+    """Steps whose losses have these values, whatever the model does."""
+    model = nn.Linear(1, 1)
+    given = iter([value for epoch in epochs for value in epoch])
+
+    def loss(inputs: Inputs, targets: Tensor) -> Tensor:
+        value = forward(model, inputs).mean()
+        return value - value.detach() + next(given)
+
+    return descend(
+        model,
+        lambda epoch: _line(len(epochs[epoch])),
+        loss,
+        torch.optim.SGD(model.parameters(), lr=1e-3),
+        schedule="constant",
+        epochs=len(epochs),
+        steps_per_epoch=len(epochs[0]),
+    )
+
+
+@pytest.mark.parametrize(
+    "epochs",
+    [
+        [[1e-3, 1.0], [9.0, 9.0]],  # a model that was almost perfect may lose a little
+        [[2.0], [19.0]],  # below the factor
+        [[2.0, 60.0], [25.0, 25.0], [19.0, 19.0]],  # on its way back
+        [[-5.0], [-50.0]],
+    ],
+)
+def test_a_loss_that_rises_for_a_while_is_no_divergence(epochs: list[list[float]]) -> None:
+    assert _descend_along(epochs) == pytest.approx([sum(losses) / len(losses) for losses in epochs])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "last"),
+    [
+        ([[2.0], [21.0]], 2),
+        ([[2.0, 40.1]], 1),
+        ([[2.0], [30.0], [25.0]], 2),
+        ([[0.1], [9.0], [11.0], [1.0]], 3),
+        ([[-3.0], [11.0]], 2),
+    ],
+)
+def test_a_loss_ten_times_the_first_and_not_falling_is_divergence(
+    epochs: list[list[float]], last: int
+) -> None:
+    assert DIVERGENCE_FACTOR == 10
+    with pytest.raises(TrainingDiverged, match=f"mean loss of epoch {last} is"):
+        _descend_along(epochs)
+
+
+def test_a_step_too_large_diverges_though_every_loss_is_finite() -> None:
+    model = nn.Linear(1, 1)
+
+    def loss(inputs: Inputs, targets: Tensor) -> Tensor:
+        return (forward(model, inputs) - targets).square().mean()
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=20.0)
+    with pytest.raises(TrainingDiverged, match="a lower learning rate may help"):
+        descend(
+            model, lambda _: _line(20), loss, optimizer, schedule="constant", epochs=1, steps_per_epoch=20
+        )
 
 
 def test_only_matrices_and_kernels_decay() -> None:

@@ -72,6 +72,36 @@ class Grouped(nn.Module):
         return self.head(self.depthwise(hidden).relu()).flatten(1)
 
 
+class Tokens(nn.Module):
+    """A class token before a series of vectors, positions, and an MLP over channels with a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 16)
+        self.token, self.places = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(1, 6, 16))
+        self.norm, self.up, self.down = nn.LayerNorm(16), nn.Linear(16, 64), nn.Linear(64, 16)
+        self.head = nn.Linear(6 * 16, 3)
+
+    def forward(self, series: Tensor, mask: Tensor | None = None, scale: float = 2.0) -> Tensor:
+        tokens = torch.cat([self.token.expand(len(series), -1, -1), self.first(series)], 1) + self.places
+        tokens = tokens + self.down(torch.relu(self.up(self.norm(tokens)))) * scale
+        return self.head(tokens.flatten(1))
+
+
+class Series(nn.Module):
+    """Conv1d branches of different widths, joined, and a flattened series."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(4, 16, 3, padding=1), nn.Conv1d(4, 24, 5, padding=2)
+        self.norm, self.c = nn.BatchNorm1d(40), nn.Conv1d(40, 32, 1)
+        self.head = nn.Linear(32 * 10, 3)
+
+    def forward(self, series: Tensor) -> Tensor:
+        joined = self.norm(torch.cat([self.a(series), self.b(series)], dim=1)).relu()
+        return self.head(self.c(joined).relu().flatten(1))
+
+
 class TwoInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -119,6 +149,8 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
     "grouped": (Grouped, IMAGES),
     "flattening": (Flattening, IMAGES),
     "low rank": (factored, IMAGES),
+    "tokens": (Tokens, (torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0)),)),
+    "series": (Series, (torch.randn(4, 4, 10, generator=torch.Generator().manual_seed(0)),)),
     "two inputs": (
         TwoInputs,
         {"tokens": torch.arange(12).reshape(2, 6) % 11, "numbers": torch.linspace(0, 1, 8).reshape(2, 4)},
@@ -131,7 +163,7 @@ def made(case: str) -> tuple[nn.Module, Inputs]:
     factory, inputs = MODELS[case]
     model = factory().eval()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 2.0)
             nn.init.normal_(module.bias)
             nn.init.normal_(module.running_mean)
@@ -183,6 +215,9 @@ def test_pruning_equals_silencing_the_removed_channels(case: str, monkeypatch: p
     with torch.no_grad():
         for name, channels in removed:
             silence(silenced.get_submodule(name), channels)
+        for norm in (*model.modules(), *silenced.modules()):
+            if isinstance(norm, nn.LayerNorm):
+                norm.forward = lambda values: values  # a norm over fewer channels is another norm
     torch.testing.assert_close(forward(model, inputs), forward(silenced, inputs), rtol=1e-4, atol=1e-5)
 
 
@@ -201,7 +236,7 @@ def record_consumers(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[
     alive = {
         module: list(range(module.weight.shape[1] * getattr(module, "groups", 1)))
         for module in names
-        if isinstance(module, nn.Conv2d | nn.Linear)
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear)
     }
     removed: list[tuple[str, list[int]]] = []
     original = tp.dependency.Group.prune
@@ -325,3 +360,64 @@ def test_a_model_whose_forward_fixes_a_width_fails_with_the_reason() -> None:
 
     with pytest.raises(OperationFailed, match="does not run with fewer channels"):
         pruned(Fixed().eval(), (torch.randn(2, 4),), 0.5)
+
+
+def test_a_place_that_fixes_a_width_is_left_and_named() -> None:
+    class View(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 16, 3, padding=1)
+            self.hidden, self.head = nn.Linear(16 * 64, 32), nn.Linear(32, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps = self.b(self.a(images).relu()).relu()
+            return self.head(self.hidden(maps.view(-1, 16 * 64)).relu())
+
+    torch.manual_seed(0)
+    model = View().eval()
+    result = pruned(model, IMAGES, 0.5)
+    assert result.widths == {"a": (32, 16), "hidden": (32, 16)}
+    assert "does not run with fewer channels" in result.left_out["b"]
+    assert model.a.out_channels == model.b.in_channels == 16
+    assert model.b.out_channels == 16
+
+
+@pytest.mark.parametrize("mix", ["attention", "function", "softmax"])
+def test_channels_that_a_function_mixes_are_left_and_named(mix: str) -> None:
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 16), nn.Linear(6, 16)
+            self.weight = nn.Parameter(torch.randn(16, 16))
+            self.hidden, self.head = nn.Linear(16, 32), nn.Linear(32, 3)
+
+        def forward(self, series: Tensor) -> Tensor:
+            a, b = self.a(series), self.b(series)
+            mixed = {
+                "attention": lambda: torch.softmax(a @ b.transpose(1, 2), -1) @ b,
+                "function": lambda: nn.functional.linear(a, self.weight) + b,
+                "softmax": lambda: torch.softmax(a + b, -1),
+            }[mix]()
+            return self.head(self.hidden(mixed).relu().mean(1))
+
+    torch.manual_seed(0)
+    result = pruned(Mixing().eval(), (torch.randn(4, 5, 6),), 0.5)
+    assert result.widths == {"hidden": (32, 16)}
+    assert all("cannot be traced" in reason for name, reason in result.left_out.items() if name != "head")
+    assert result.left_out.keys() & {"a", "b"}
+
+
+def test_norms_keep_the_weights_of_the_channels_that_stay() -> None:
+    """Few of many channels: torch-pruning would order the norm's weights as a set is ordered."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 3)).eval()
+    important = [1, 3, 5, 17, 33, 40, 50, 60]
+    with torch.no_grad():
+        model[1].weight.copy_(torch.arange(64) / 64 + 0.5)
+        weak = [channel for channel in range(64) if channel not in important]
+        for weight in (model[0].weight, model[1].weight, model[3].weight.T):
+            weight[weak] *= 1e-3
+    kept = model[1].weight[important].clone()
+    assert pruned(model, (torch.randn(4, 6),), 7 / 8).widths == {"0": (64, 8)}
+    assert torch.equal(model[1].weight, kept)
+    assert model[1].normalized_shape == (8,)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
 
-from petra_optuna.nn.schedules import schedule_factor
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from petra_optuna.nn.schedules import WARM_UP_SHARE, schedule_factor
 
 STEPS = [step / 1000 for step in range(1001)]
 
@@ -31,3 +35,42 @@ def test_one_cycle_rises_for_three_tenths_then_falls_to_zero() -> None:
 def test_an_unknown_schedule_is_named() -> None:
     with pytest.raises(ValueError, match="unknown schedule 'linear'"):
         schedule_factor("linear", 0.5)
+
+
+TOTAL = 40
+
+
+def _rates(make: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]) -> list[float]:
+    """What a scheduler of torch sets over ``TOTAL`` steps from a peak of 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(TOTAL):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_cosine_is_that_of_torch() -> None:
+    expected = _rates(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, TOTAL))
+    assert [schedule_factor("cosine", step / TOTAL) for step in range(TOTAL)] == pytest.approx(expected)
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    """Torch's peak is a step before its share of the steps, and its end is its last step: both are met."""
+    peak = (WARM_UP_SHARE * TOTAL + 1) / (TOTAL + 1)
+
+    def make(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        return lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=1.0,
+            total_steps=TOTAL + 1,
+            pct_start=peak,
+            final_div_factor=1e12,
+            cycle_momentum=False,
+        )
+
+    assert [schedule_factor("one_cycle", step / TOTAL) for step in range(TOTAL)] == pytest.approx(
+        _rates(make)
+    )

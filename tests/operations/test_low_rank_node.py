@@ -9,16 +9,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.factored_recurrent import FactoredRecurrent
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank import (
-    LowRankPair,
-    break_even_rank,
-    choose_rank,
-    decompose,
-    factors,
-    matrix,
-    round_rank,
-)
+from petra_optuna.nn.low_rank import LowRankPair, decompose, factors, matrix
+from petra_optuna.nn.ranks import break_even_rank, choose_rank, round_rank
 from petra_optuna.operations import Context, LowRank, Prune
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task
@@ -90,12 +84,14 @@ def test_the_input_stays_as_it_was(correlated_task: Task, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", NODES)
 def test_every_layer_gets_the_rank_of_the_rule_or_a_reason(correlated_task: Task, rule: str) -> None:
+    """Those split by channels: ``tests/nn/test_reduce.py`` has the choice of the split."""
     node = NODES[rule]
     report = node.apply(correlated_task.model, context_of(correlated_task)).report
+    assert set(report["spatial"]) < report["ranks"].keys()
     for name, module in correlated_task.model.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
+        if not isinstance(module, nn.Conv2d | nn.Linear) or name in report["spatial"]:
             continue
-        limit = break_even_rank(module)
+        limit = break_even_rank(*matrix(module).shape)
         spectrum = torch.linalg.svdvals(matrix(module).double())
         rank = round_rank(choose_rank(spectrum, rule, getattr(node, rule), limit), limit)  # type: ignore[arg-type]
         if rank < limit:
@@ -108,7 +104,8 @@ def test_the_factors_of_the_result_are_the_singular_values_of_the_layer(correlat
     reduced = NODES["energy"].apply(correlated_task.model, context_of(correlated_task)).model
     for name, pair in reduced.named_modules():
         if isinstance(pair, LowRankPair):
-            spectrum = torch.linalg.svdvals(matrix(correlated_task.model.get_submodule(name)))  # type: ignore[arg-type]
+            layer = correlated_task.model.get_submodule(name)
+            spectrum = torch.linalg.svdvals(matrix(layer, pair.split))  # type: ignore[arg-type]
             torch.testing.assert_close(factors(pair)[1], spectrum[: pair.rank], rtol=1e-4, atol=1e-5)
 
 
@@ -179,22 +176,101 @@ def test_a_model_without_layers_fails() -> None:
             return values[:, :3] + self.bias
 
     task = task_of(Mean())
-    with pytest.raises(OperationFailed, match="no Linear or Conv2d"):
+    with pytest.raises(OperationFailed, match="no layer to decompose"):
         LowRank().apply(task.model, context_of(task))
 
 
-def test_a_model_that_reads_a_layers_weight_fails_with_the_reason() -> None:
-    class Reads(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.wide, self.head = nn.Linear(16, 64), nn.Linear(64, 3)
+class Reads(nn.Module):
+    """Uses the weight of one layer without calling the layer."""
 
-        def forward(self, values: Tensor) -> Tensor:
-            return self.head(nn.functional.linear(values, self.wide.weight))
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.middle, self.head = nn.Linear(16, 64), nn.Linear(64, 64), nn.Linear(64, 3)
 
+    def forward(self, values: Tensor) -> Tensor:
+        return self.head(self.middle(nn.functional.linear(values, self.wide.weight)))
+
+
+def test_a_layer_whose_weight_the_model_reads_is_left_out() -> None:
     task = task_of(Reads())
+    applied = LowRank(rule="share", share=0.3).apply(task.model, context_of(task))
+    assert applied.report["left_out"]["wide"] == "the model reads its 'weight' without calling it"
+    assert "wide" not in applied.report["ranks"]
+    assert type(applied.model.wide) is nn.Linear
+    assert applied.report["ranks"]["middle"] == [None, 16]
+    assert applied.report["macs_after"] == count_macs(applied.model, task.example)
+
+
+def test_a_model_that_reads_what_is_inside_fails_with_the_reason() -> None:
+    class Inside(Reads):
+        def forward(self, values: Tensor) -> Tensor:
+            if isinstance(self.middle, LowRankPair):
+                raise AttributeError("middle is not what it was")
+            return super().forward(values)
+
+    task = task_of(Inside())
     with pytest.raises(OperationFailed, match="reads a part of a layer"):
         LowRank(rule="share", share=0.3).apply(task.model, context_of(task))
+
+
+class Events(nn.Module):
+    """Embedding, Conv1d, grouped Conv1d, attention, GRU and LSTM on sequences of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(100, 32, padding_idx=0)
+        self.conv, self.grouped = nn.Conv1d(32, 48, 3, padding=1), nn.Conv1d(48, 48, 3, groups=48)
+        self.gru = nn.GRU(48, 32, 2, batch_first=True, bidirectional=True)
+        self.attention = nn.MultiheadAttention(64, 2, batch_first=True)
+        self.lstm = nn.LSTM(64, 32, batch_first=True)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        values = self.gru(self.grouped(self.conv(self.embed(tokens).transpose(1, 2))).transpose(1, 2))[0]
+        values = values + self.attention(values, values, values)[0]
+        return self.head(self.lstm(values)[0][:, -1])
+
+
+def events_task() -> Task:
+    torch.manual_seed(0)
+    loader = DataLoader(TensorDataset(torch.randint(0, 100, (12, 9)), torch.arange(12) % 3), batch_size=4)
+    return Task.from_loaders(Events(), loader, loader, metric="accuracy")
+
+
+def test_sequences_all_kinds_are_factored_counted_and_named() -> None:
+    task = events_task()
+    applied = LowRank(rule="share", share=0.4).apply(task.model, context_of(task))
+    recurrent = [
+        f"{layer}.weight_{part}_l{index}"
+        for layer, indices in (("gru", ("0", "0_reverse", "1", "1_reverse")), ("lstm", ("0",)))
+        for index in indices
+        for part in ("ih", "hh")
+    ]
+    report = applied.report
+    assert report["ranks"].keys() == {"embed", "conv", "head", *recurrent} - report["left_out"].keys()
+    assert report["ranks"].keys() >= {"embed", "conv", *recurrent}
+    assert report["left_out"].keys() - {"head"} == {"grouped", "attention", "attention.out_proj"}
+    assert "groups" in report["left_out"]["grouped"]
+    assert "NonDynamicallyQuantizableLinear" in report["left_out"]["attention.out_proj"]
+    assert report["parameters_after"] == count_parameters(applied.model) < report["parameters_before"]
+    assert report["macs_after"] == count_macs(applied.model, task.example)
+    assert isinstance(applied.model.gru, FactoredRecurrent)
+    again = LowRank(rule="share", share=0.2).apply(applied.model, context_of(task)).report
+    assert all(before is None or after < before for before, after in again["ranks"].values())
+    assert again["ranks"].keys() >= {"embed", "conv", *recurrent} - again["left_out"].keys()
+    assert again["parameters_after"] < report["parameters_after"]
+
+
+def test_torchs_encoder_layer_reads_its_linears_and_keeps_them() -> None:
+    """Its fast path hands the weights to a kernel."""
+    layer = nn.TransformerEncoderLayer(16, 2, 64, batch_first=True, dropout=0.0)
+    data = TensorDataset(torch.randn(12, 5, 16), torch.arange(12) % 3)
+    loader = DataLoader(data, batch_size=4)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(80, 64), nn.Linear(64, 3))
+    task = Task.from_loaders(model, loader, loader, metric="accuracy")
+    report = LowRank(rule="share", share=0.3).apply(task.model, context_of(task)).report
+    assert {"0.linear1", "0.linear2", "0.self_attn"} <= report["left_out"].keys()
+    assert report["ranks"].keys() >= {"2"}
 
 
 def test_low_rank_and_prune_follow_each_other_in_both_orders(correlated_task: Task) -> None:

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.importance import CRITERIA
 from petra_optuna.nn.inputs import forward
 from petra_optuna.operations import Context, Prune
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task
-
-CRITERIA = ("magnitude_l1", "magnitude_l2", "taylor")
 
 
 def context_of(task: Task) -> Context:
@@ -135,6 +136,60 @@ def test_a_training_step_of_the_users_own_is_what_taylor_asks() -> None:
     calls.clear()
     assert Prune(criterion="taylor").apply(task.model, context_of(task)).report["changed"]
     assert sum(calls) == 64
+
+
+READ = {"taylor": {"batches": 32, "samples": 256}, "hessian": {"batches": 4, "samples": 128}}
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_only_calibration_batches_are_read_and_the_report_says_how_many(
+    tiny_task: Task, criterion: str
+) -> None:
+    def unread(*_: object, **__: object) -> None:
+        raise AssertionError("a split other than calibration was read")
+
+    seen: list[int] = []
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.append(len(targets))
+        return nn.functional.cross_entropy(outputs, targets)
+
+    example = tiny_task.example
+    task = dataclasses.replace(tiny_task, loss=loss)
+    vars(task)["example"] = example
+    for name in ("train", "selection", "test"):
+        split = dataclasses.replace(getattr(task, name), collate=unread)
+        object.__setattr__(task, name, split)
+    report = Prune(criterion=criterion).apply(task.model, context_of(task)).report
+    assert report["criterion_read"] == READ.get(criterion, {"batches": 0, "samples": 0})
+    assert {"batches": len(seen), "samples": sum(seen)} == report["criterion_read"]
+
+
+def test_scores_that_are_not_finite_are_refused(tiny_task: Task) -> None:
+    task = dataclasses.replace(tiny_task, loss=lambda outputs, targets: outputs.sum() * float("inf"))
+    with pytest.raises(OperationFailed, match="taylor scores of some weights are not finite"):
+        Prune(criterion="taylor").apply(task.model, context_of(task))
+
+
+def test_channels_without_a_batch_norm_are_left_out_of_its_criterion() -> None:
+    loader = DataLoader(TensorDataset(torch.randn(64, 6), torch.arange(64) % 3), batch_size=16)
+    model = nn.Sequential(
+        nn.Linear(6, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 3)
+    )
+    with torch.no_grad():
+        model[1].weight[:16] = 0.1
+    task = Task.from_loaders(model, loader, loader, metric="accuracy")
+    applied = Prune(ratio=0.5, criterion="batch_norm").apply(task.model, context_of(task))
+    assert applied.report["channels"] == {"0": [32, 16]}
+    assert set(applied.report["left_out"]) == {"3", "5"}
+    assert (applied.model[1].weight == 1.0).all()  # type: ignore[index]
+
+
+def test_the_random_control_follows_the_seed(tiny_task: Task) -> None:
+    node = Prune(ratio=0.5, criterion="random")
+    contexts = [dataclasses.replace(context_of(tiny_task), seed=seed) for seed in (0, 0, 1)]
+    first, same, other = (weights_of(node.apply(tiny_task.model, each).model) for each in contexts)
+    assert first == same != other
 
 
 def test_removing_nothing_is_said() -> None:

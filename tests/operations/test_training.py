@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.errors import TrainingDiverged
@@ -14,9 +17,11 @@ from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.operations import Context, RegularizedTrain, Train
 from petra_optuna.operations.training import fit
 from petra_optuna.pipeline import TRAINING_FIELDS, Recipe
+from petra_optuna.pipeline.recipe import REGULARIZERS
 from petra_optuna.tasks import Task
 
 BASE = Recipe(lr=3e-3)
+PLAIN = dataclasses.replace(BASE, **dict.fromkeys(REGULARIZERS, False))
 OTHER: dict[str, Any] = {
     "optimizer": "sgd",
     "lr": 1e-3,
@@ -25,8 +30,8 @@ OTHER: dict[str, Any] = {
     "batch_size": 32,
     "distillation_weight": 0.2,
     "temperature": 2.0,
-    "lambda_orthogonal": 10.0,
-    "lambda_hoyer": 10.0,
+    "label_smoothing": 0.2,
+    "clip_norm": 0.1,
 }
 
 
@@ -62,9 +67,20 @@ def test_every_field_of_the_recipe_changes_the_result(
     _check_field(tiny_task, node, field)
 
 
-@pytest.mark.parametrize("field", ["lambda_orthogonal", "lambda_hoyer"])
-def test_both_lambdas_change_regularised_training(tiny_task: Task, field: str) -> None:
-    _check_field(tiny_task, RegularizedTrain(epochs=1), field)
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_every_switch_and_lambda_changes_regularised_training(tiny_task: Task, name: str) -> None:
+    node = RegularizedTrain(epochs=1)
+    recipes = [
+        dataclasses.replace(PLAIN, **{name: on, f"lambda_{name}": weight})
+        for on, weight in ((False, 0.1), (True, 0.1), (True, 10.0))
+    ]
+    assert {name, f"lambda_{name}"} <= set(node.recipe_fields)
+    off, on, strong = (
+        _state(node.apply(tiny_task.model, _context(tiny_task, recipe, data_fraction=0.5)).model)
+        for recipe in recipes
+    )
+    assert not torch.equal(off, on)
+    assert not torch.equal(on, strong)
 
 
 def _check_field(task: Task, node: Train | RegularizedTrain, field: str) -> None:
@@ -77,12 +93,60 @@ def _check_field(task: Task, node: Train | RegularizedTrain, field: str) -> None
     assert not torch.equal(one, two)
 
 
-def test_the_three_optimisers_and_schedules_are_all_different(tiny_task: Task) -> None:
-    recipes = [dataclasses.replace(BASE, optimizer=name) for name in ("adamw", "sgd", "rmsprop")]
-    recipes += [dataclasses.replace(BASE, schedule=name) for name in ("cosine", "constant")]
-    results = [_trained(tiny_task, recipe) for recipe in recipes]
-    for index, one in enumerate(results):
-        assert all(not torch.equal(one, other) for other in results[:index])
+OPTIMIZERS: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {
+    "sgd": lambda groups, lr: torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True),
+    "rmsprop": lambda groups, lr: torch.optim.RMSprop(groups, lr=lr, momentum=0.9),
+    "adamw": lambda groups, lr: torch.optim.AdamW(groups, lr=lr),
+}
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler]] = {
+    "constant": lambda optimizer, total: LambdaLR(optimizer, lambda step: 1.0),
+    "cosine": lambda optimizer, total: CosineAnnealingLR(optimizer, total),
+    "one_cycle": lambda optimizer, total: OneCycleLR(
+        optimizer,
+        max_lr=1e-3,
+        total_steps=total + 1,
+        pct_start=(0.3 * total + 1) / (total + 1),
+        final_div_factor=1e12,
+        cycle_momentum=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_is_the_loop_that_one_writes_with_torch(
+    tiny_task: Task, optimizer: str, schedule: str
+) -> None:
+    recipe = Recipe(
+        optimizer=optimizer,
+        schedule=schedule,
+        lr=1e-3,
+        weight_decay=1e-2,
+        distillation_weight=0.0,
+        label_smoothing=0.1,
+        clip_norm=0.5,
+    )
+    fitted, plain = copy.deepcopy(tiny_task.model), copy.deepcopy(tiny_task.model)
+    report = fit(fitted, _context(tiny_task, recipe, epochs=2), 2)
+    seeds = torch.randint(2**62, (2,), generator=torch.Generator().manual_seed(11)).tolist()
+    weights = [weight for weight in plain.parameters() if weight.ndim > 1]
+    others = [weight for weight in plain.parameters() if weight.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}]
+    steps = OPTIMIZERS[optimizer](groups, 1e-3)
+    rates = SCHEDULES[schedule](steps, 8)
+    plain.train()
+    losses = []
+    for seed in seeds:
+        for inputs, targets in tiny_task.train.batches(64, shuffle_seed=seed):
+            loss = functional.cross_entropy(forward(plain, inputs), targets, label_smoothing=0.1)
+            losses.append(loss.item())
+            steps.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+            steps.step()
+            rates.step()
+    torch.testing.assert_close(_state(fitted), _state(plain), rtol=1e-4, atol=1e-6)
+    assert report["loss"] == pytest.approx([sum(losses[:4]) / 4, sum(losses[4:]) / 4], rel=1e-4)
 
 
 def test_training_from_scratch_learns_the_task(tiny_task: Task) -> None:
@@ -196,6 +260,68 @@ def test_an_epoch_reads_the_fraction_of_the_budget(tiny_task: Task, fraction: fl
     task = dataclasses.replace(tiny_task, training_step=step)
     fit(copy.deepcopy(task.model), _context(task, data_fraction=fraction), 1)
     assert sum(read) == expected
+
+
+def test_distillation_and_task_loss_are_mixed_by_the_formula(tiny_task: Task) -> None:
+    """One step over all data: the reported loss is that before the step."""
+    inputs, targets = next(tiny_task.train.batches(256))
+    loader = DataLoader(TensorDataset(*inputs, targets), batch_size=256)
+    task = Task.from_loaders(tiny_task.model, loader, loader, metric="accuracy")
+    recipe = Recipe(batch_size=256, distillation_weight=0.3, temperature=2.0, label_smoothing=0.2)
+    report = fit(copy.deepcopy(task.model), _context(task, recipe), 1)
+    student = copy.deepcopy(task.model).train()
+    with torch.no_grad():
+        outputs, teacher = forward(student, inputs), forward(task.model, inputs)
+        hard = functional.cross_entropy(outputs, targets, label_smoothing=0.2)
+        soft, log_soft = (teacher / 2).softmax(1), (outputs / 2).log_softmax(1)
+        divergence = 4 * (soft * (soft.log() - log_soft)).sum(1).mean()
+    assert report["loss"] == pytest.approx([(0.7 * hard + 0.3 * divergence).item()], rel=1e-4)
+    assert report["distillation"] == 0.3
+    assert "label_smoothing_off" not in report
+
+
+def test_label_smoothing_that_cannot_be_is_reported(tiny_task: Task) -> None:
+    def own(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, targets)
+
+    def step(model: nn.Module, inputs: Inputs, targets: Tensor) -> Tensor:
+        return own(forward(model, inputs), targets)
+
+    cases = {
+        "is not torch.nn.functional.cross_entropy": dataclasses.replace(tiny_task, loss=own),
+        "a training step of its own": dataclasses.replace(tiny_task, training_step=step),
+    }
+    for reason, task in cases.items():
+        report = fit(copy.deepcopy(task.model), _context(task, Recipe(label_smoothing=0.1)), 1)
+        assert reason in report["label_smoothing_off"]
+        assert "label_smoothing_off" not in fit(copy.deepcopy(task.model), _context(task), 1)
+
+
+def test_forward_passes_run_in_the_type_that_the_device_gains_by(
+    tiny_task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        seen.append(outputs.dtype)
+        return functional.cross_entropy(outputs, targets)
+
+    task = dataclasses.replace(tiny_task, loss=loss)
+    results = {}
+    for name, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
+        monkeypatch.setattr("petra_optuna.operations.training.training_dtype", lambda device, d=dtype: d)
+        model = copy.deepcopy(task.model)
+        handle = model.get_submodule("head").register_forward_hook(lambda *given: seen.append(given[2].dtype))
+        report = fit(model, _context(task, BASE, data_fraction=0.25), 1)
+        handle.remove()
+        assert report["precision"] == name
+        assert seen == [dtype or torch.float32, torch.float32]
+        assert {value.dtype for value in model.parameters()} == {torch.float32}
+        results[name] = _state(model)
+        seen.clear()
+    assert not torch.equal(results["float32"], results["bfloat16"])
+    report = fit(copy.deepcopy(task.model), _context(task), 1, mixed_precision=False)
+    assert report["precision"] == "float32"
 
 
 def test_extra_loss_is_added_to_every_step(tiny_task: Task) -> None:

@@ -1,0 +1,106 @@
+"""Removal of whole residual blocks and layers."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Annotated, Any, ClassVar
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from torch import nn
+
+from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.batch_norm import reestimate_batch_norm
+from petra_optuna.nn.blocks import block_score, drop, find_replaceable
+from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.importance import CRITERIA
+from petra_optuna.operations.context import Context
+from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
+from petra_optuna.pipeline import Applied, Kind, Operation
+
+LAW_SAMPLES = 32
+"""Calibration samples on which a block must return its input when its weights are zero."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DropBlocks(Operation):
+    """Put identities in the place of the least important blocks, then measure batch norms again.
+
+    A block is a residual block, or a layer outside of such blocks that maps a shape onto itself.
+
+    Attributes:
+        share: Share of the blocks to remove, at least one of them.
+        criterion: What makes a block unimportant.
+    """
+
+    name: ClassVar[str] = "drop_blocks"
+    code: ClassVar[str] = "DB"
+    kind: ClassVar[Kind] = "structure"
+
+    share: Annotated[float, FloatDistribution(0.1, 0.6)] = 0.3
+    criterion: Annotated[str, CategoricalDistribution(CRITERIA)] = "taylor"
+
+    @property
+    def shape_follows_weights(self) -> bool:
+        """The weights decide which blocks go, and blocks differ in size."""
+        return True
+
+    def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
+        """Return a copy with fewer blocks.
+
+        The report names the blocks that were ``dropped`` and ``kept`` with their scores, least
+        important first, ``left_out`` with reasons, ``batch_norms`` measured again and how many
+        calibration samples in how many batches the ``criterion_read``.
+
+        Raises:
+            OperationFailed: When the model has no block that an identity can replace.
+        """
+        shortened = copy.deepcopy(model).eval()
+        inputs, _ = next(context.calibration_batches(limit=LAW_SAMPLES, batch_size=LAW_SAMPLES))
+        found = find_replaceable(shortened, inputs)
+        scored = self._score(shortened, context)
+        left_out = dict(found.left_out)
+        scores: dict[str, float] = {}
+        for name in found.names:
+            score = block_score(shortened.get_submodule(name), criterion_named(self.criterion), scored.scores)
+            if score is None:
+                left_out[name] = f"{self.criterion} has nothing to score in it"
+            else:
+                scores[name] = score
+        ranking = sorted(scores, key=scores.__getitem__)
+        wanted = max(1, round(self.share * len(ranking)))
+        dropped, failed = drop(shortened, ranking, wanted, context.task.example)
+        left_out |= failed
+        if not dropped:
+            raise OperationFailed(_nothing_to_drop(left_out))
+        layers = reestimate_batch_norm(shortened, (inputs for inputs, _ in context.calibration_batches()))
+        example = context.task.example
+        report: dict[str, Any] = {
+            "changed": True,
+            "parameters_before": count_parameters(model),
+            "parameters_after": count_parameters(shortened),
+            "macs_before": count_macs(model, example),
+            "macs_after": count_macs(shortened, example),
+            "dropped": {name: scores[name] for name in dropped},
+            "kept": {name: scores[name] for name in ranking if name not in {*dropped, *failed}},
+            "batch_norms": layers,
+            "left_out": left_out,
+            "criterion_read": scored.read(),
+        }
+        return Applied(shortened, report)
+
+    def _score(self, model: nn.Module, context: Context) -> Scored:
+        """Scores of all weights, those included that the model does not train."""
+        frozen = [weight for weight in model.parameters() if not weight.requires_grad]
+        model.requires_grad_(True)
+        scored = score_weights(model, criterion_named(self.criterion), context)
+        for weight in frozen:
+            weight.requires_grad_(False)
+        return scored
+
+
+def _nothing_to_drop(left_out: dict[str, str]) -> str:
+    if not left_out:
+        return "the model has no residual block and no layer that maps a shape onto itself"
+    name, reason = next(iter(left_out.items()))
+    return f"none of the {len(left_out)} blocks of the model can be dropped; {name}: {reason}"

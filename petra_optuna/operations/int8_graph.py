@@ -1,0 +1,93 @@
+"""What static INT8 covers in a graph: weighted layers, and what follows them up to the next float operator.
+
+In front of the first layer and behind an operator without an INT8 kernel nothing is rounded, since nothing
+would be gained there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx
+
+from petra_optuna.operations.weight_only import derived
+
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+_SAME_STEPS = (
+    "AveragePool",
+    "Clip",
+    "Flatten",
+    "Gather",
+    "MaxPool",
+    "Pad",
+    "Relu",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+"""Their output takes the steps of their input."""
+
+_OWN_STEPS = ("Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid")
+
+OPERATORS = (*WEIGHTED, *_SAME_STEPS, *_OWN_STEPS)
+"""What has an INT8 kernel and lies in or between residual blocks, so that they stay in INT8.
+
+Normalisations and softmax have none, or lose precision for no speed.
+"""
+
+
+def weighted_layers(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Nodes that multiply with a stored weight; the product of two stored factors is none."""
+    stored = {tensor.name for tensor in graph.initializer}
+    constant = derived(graph)
+    return [
+        node
+        for node in graph.node
+        if node.op_type in WEIGHTED and node.input[1] in stored and node.output[0] not in constant
+    ]
+
+
+def int8_nodes(graph: onnx.GraphProto, left: Collection[str] = ()) -> list[onnx.NodeProto]:
+    """The nodes to quantise, in the graph's order, with the layers named in ``left`` in float."""
+    constant = derived(graph)
+    reached: set[str] = set()
+    nodes = []
+    for node in graph.node:
+        if node.name in left or node.output[0] in constant:
+            continue
+        between = node.op_type in OPERATORS and any(name in reached for name in node.input)
+        if node.op_type in WEIGHTED or between:
+            nodes.append(node)
+            reached.update(node.output)
+    return nodes
+
+
+def rounded_tensors(graph: onnx.GraphProto, left: Collection[str] = ()) -> set[str]:
+    """Names of the weights and activations that the file rounds, as ONNX Runtime's tool decides it."""
+    rounded: set[str] = set()
+    for node in int8_nodes(graph, left):
+        if node.op_type in WEIGHTED:
+            rounded.update([*node.input[:2], *node.output])
+        elif node.op_type in _OWN_STEPS:
+            rounded.update([*node.input, *node.output])
+        elif node.input[0] in rounded:
+            rounded.update(node.output)
+    return rounded
+
+
+def feeding_layers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
+    """Name of each weighted layer -> names of those that feed it with only INT8 operators between."""
+    layers = {node.name for node in weighted_layers(graph)}
+    sources: dict[str, tuple[str, ...]] = {}
+    feeding: dict[str, tuple[str, ...]] = {}
+    for node in int8_nodes(graph):
+        found = dict.fromkeys(name for tensor in node.input for name in sources.get(tensor, ()))
+        if node.name in layers:
+            feeding[node.name] = tuple(found)
+        through = (node.name,) if node.name in layers else tuple(found)
+        sources.update(dict.fromkeys(node.output, through))
+    return feeding

@@ -1,0 +1,116 @@
+"""Lai loss (arXiv 2405.07884): a sample's residual counts by how steep the model is where it lies.
+
+The paper scales residuals |f(x) - y| of regression. Cross-entropy is treated as a residual as well: it
+is not negative, 0 is perfect, and its gradient with respect to the inputs says how steep the model is in
+the direction that matters.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from petra_optuna.errors import one_line
+from petra_optuna.nn.inputs import Inputs, forward, tensors
+from petra_optuna.nn.penalties import input_steepness, lai_scale
+from petra_optuna.nn.randomness import seeded
+from petra_optuna.operations.context import Context
+from petra_optuna.tasks.task import mean_squared_error
+
+PROBE_SAMPLES = 4
+_SMALLEST_SQUARE = 1e-12
+"""Below it a squared residual counts as constant: the square root has no finite slope at zero."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def lai_loss(
+    model: Callable[[Inputs], Tensor],
+    loss: Loss,
+    inputs: Inputs,
+    targets: Tensor,
+    bound: float,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """The model's outputs and the mean of ``(scale_i residual_i)^p`` over the samples i.
+
+    p is 2 where the loss is a mean of squares, else 1.
+
+    Args:
+        model: Maps inputs to outputs.
+        loss: One that ``residuals`` knows.
+        inputs: A batch with at least one tensor of floating-point numbers.
+        targets: Of the batch.
+        bound: lambda of ``nn.penalties.lai_scale``.
+        label_smoothing: Of cross-entropy.
+    """
+    watched = _watched(inputs)
+    outputs = model(watched)
+    found, power = residuals(loss, outputs, targets, label_smoothing)
+    scale = lai_scale(input_steepness(found, _floating(watched)), bound)
+    return outputs, ((scale * found) ** power).mean()
+
+
+def residuals(
+    loss: Loss, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0
+) -> tuple[Tensor, int]:
+    """The residual of each sample (B,) and the power p, so that their mean ``residual^p`` is the loss.
+
+    Raises:
+        ValueError: When the loss is not one that is known to be such a mean.
+    """
+    rows = len(targets)
+    if loss is functional.cross_entropy:
+        each = functional.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
+        return each.reshape(rows, -1).mean(1), 1
+    differences = outputs.reshape(rows, -1) - targets.reshape(rows, -1)
+    if loss is functional.l1_loss:
+        return differences.abs().mean(1), 1
+    if loss in (functional.mse_loss, mean_squared_error):
+        return differences.square().mean(1).clamp_min(_SMALLEST_SQUARE).sqrt(), 2
+    raise ValueError("the task's loss is not cross-entropy, mean squared or mean absolute error")
+
+
+def why_no_lai(model: torch.nn.Module, context: Context) -> str | None:
+    """What stands against Lai loss here, or None where a trial step on a copy of the model passes."""
+    task = context.task
+    if task.training_step is not None:
+        return "the task has a training step of its own"
+    inputs, targets = next(task.train.batches(PROBE_SAMPLES, limit=PROBE_SAMPLES))
+    if not _floating(inputs):
+        return "no input is of floating-point numbers, so there is no gradient with respect to it"
+    private = copy.deepcopy(model).train()
+    try:
+        with seeded(context.seed):
+            _, loss = lai_loss(lambda given: forward(private, given), task.loss, inputs, targets, 1.0)
+            loss.backward()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        return one_line(error)
+    return None
+
+
+def mean_scale(model: torch.nn.Module, context: Context, inputs: Inputs, targets: Tensor) -> float:
+    """The mean of the scales that the recipe's Lai loss gives a batch; the model is not changed."""
+    watched = _watched(inputs)
+    found, _ = residuals(context.task.loss, forward(model, watched), targets)
+    steepness = input_steepness(found, _floating(watched)).detach()
+    return lai_scale(steepness, context.recipe.lambda_lai).mean().item()
+
+
+def _watched(inputs: Inputs) -> Inputs:
+    """The inputs as tensors of their own, those of floating-point numbers with gradient."""
+
+    def watch(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
+
+    if isinstance(inputs, dict):
+        return {name: watch(tensor) for name, tensor in inputs.items()}
+    return tuple(watch(tensor) for tensor in inputs)
+
+
+def _floating(inputs: Inputs) -> list[Tensor]:
+    return [tensor for tensor in tensors(inputs) if tensor.is_floating_point()]

@@ -1,0 +1,63 @@
+"""Weights that a conversion to INT8 leaves in float, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from petra_optuna.operations.int8_graph import WEIGHTED
+from petra_optuna.operations.weight_only import (
+    SCALE_SUFFIX,
+    channel_axis,
+    derived,
+    final_readers,
+    saves_bytes,
+)
+
+
+def left_float(
+    model: onnx.ModelProto,
+    operators: Collection[str],
+    reasons: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """One item for every layer and stored weight in float, JSON-ready: ``name``, ``op``, ``reason``.
+
+    A layer in float for none of these reasons is not listed, so the check of the file refuses it.
+
+    Args:
+        model: After the conversion.
+        operators: Those whose weights are stored in INT8 and computed in float.
+        reasons: Name of a layer -> ``reason``, and what else to say of it.
+    """
+    graph = model.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    computed = {name for node in graph.node for name in node.output if node.op_type != "DequantizeLinear"}
+    computed |= {value.name for value in graph.input}
+    constant = derived(graph)
+    left: list[dict[str, Any]] = []
+    for node in graph.node:
+        if node.op_type not in WEIGHTED or node.output[0] in constant:
+            continue
+        if node.name in reasons:
+            left.append({"name": node.name, "op": node.op_type, **reasons[node.name]})
+        elif node.input[1] in computed - stored - constant:
+            reason = "its second operand is no weight"
+            left.append({"name": node.name, "op": node.op_type, "reason": reason})
+    return left + _stored_in_float(graph, operators)
+
+
+def _stored_in_float(graph: onnx.GraphProto, operators: Collection[str]) -> list[dict[str, Any]]:
+    readers = final_readers(graph)
+    left = []
+    for tensor in graph.initializer:
+        nodes = [node for node, _ in readers.get(tensor.name, ()) if node.op_type in operators]
+        weight = tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
+        if not nodes or not weight or tensor.name.endswith(SCALE_SUFFIX):
+            continue
+        small = not saves_bytes(tensor, max(channel_axis(node) for node in nodes))
+        reason = "too small for INT8 to shorten the file" if small else "other operators read it as well"
+        left.append({"name": tensor.name, "op": nodes[0].op_type, "reason": reason})
+    return left

@@ -1,0 +1,68 @@
+"""A criterion's scores of a model's weights, on calibration batches where it reads data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.importance import CRITERIA, Criterion, WeightScores, weight_scores
+from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.operations.context import Context
+
+_READS: dict[Criterion, tuple[int, int]] = {"taylor": (32, 8), "hessian": (4, 32)}
+"""Calibration batches and their size. For Taylor smaller than for statistics: the gradient of a large
+batch of a trained model is nearly noise. Curvature does not vanish so, and one batch costs as much as
+ten gradients."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Scores and what they were computed from.
+
+    Attributes:
+        scores: By weight.
+        batches: Calibration batches that the criterion read.
+        samples: In all of them.
+    """
+
+    scores: WeightScores
+    batches: int
+    samples: int
+
+    def read(self) -> dict[str, int]:
+        """What a node's report says of the data."""
+        return {"batches": self.batches, "samples": self.samples}
+
+
+def criterion_named(name: str) -> Criterion:
+    """The criterion that a field holds."""
+    return next(criterion for criterion in CRITERIA if criterion == name)
+
+
+def score_weights(model: nn.Module, criterion: Criterion, context: Context) -> Scored:
+    """Score every weight; only the calibration split is read.
+
+    Args:
+        model: In evaluation mode; weights that are scored by their gradient require gradients.
+        criterion: What makes a weight important.
+        context: Data, loss and seed.
+
+    Raises:
+        OperationFailed: When scores are not finite.
+    """
+    count, size = _READS.get(criterion, (0, 0))
+    batches = list(context.calibration_batches(limit=count * size, batch_size=size)) if count else []
+
+    def loss(scored: nn.Module, batch: tuple[Inputs, Tensor]) -> Tensor:
+        inputs, targets = batch
+        if context.task.training_step is not None:
+            return context.task.training_step(scored, inputs, targets)
+        return context.task.loss(forward(scored, inputs), targets)
+
+    scores = weight_scores(model, criterion, batches=batches, loss=loss, seed=context.seed)
+    if not all(torch.isfinite(score).all() for score in scores.values()):
+        raise OperationFailed(f"the {criterion} scores of some weights are not finite")
+    return Scored(scores, len(batches), sum(len(targets) for _, targets in batches))

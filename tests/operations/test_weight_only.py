@@ -1,0 +1,177 @@
+"""Weights stored in INT8 and computed with in float."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from petra_optuna.deploy import OnnxRuntimeModel, export_onnx
+from petra_optuna.deploy.checks import check_kernels, check_weights
+from petra_optuna.errors import OperationFailed
+from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
+from petra_optuna.operations.quantize_static import QuantizeStatic
+from petra_optuna.operations.weight_only import STORED, named, round_symmetric, store_int8
+
+HIDDEN = 96
+
+
+class Encoder(nn.Module):
+    """Codes and amounts through a recurrent layer; the last step is the result."""
+
+    def __init__(self, kind: type[nn.GRU | nn.LSTM], head: bool = True, **options: object) -> None:
+        super().__init__()
+        self.table = nn.Embedding(200, 16)
+        self.recurrent = kind(20, HIDDEN, batch_first=True, **options)
+        width = HIDDEN * (2 if self.recurrent.bidirectional else 1)
+        self.head = nn.Linear(width, 32) if head else nn.Identity()
+
+    def forward(self, codes: Tensor, amounts: Tensor) -> Tensor:
+        outputs, _ = self.recurrent(torch.cat([self.table(codes), amounts], 2))
+        return self.head(outputs[:, -1])
+
+
+class Samples:
+    def __init__(self, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs = inputs
+
+    def calibration_batches(self, limit: int = 256, batch_size: int = 64):
+        yield self.inputs, torch.zeros(len(self.inputs[0]))
+
+
+def _inputs() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 200, (12, 7), generator=generator)
+    return codes, torch.randn(12, 7, 4, generator=generator)
+
+
+def _export(kind: type[nn.GRU | nn.LSTM], **options: object) -> onnx.ModelProto:
+    torch.manual_seed(0)
+    return export_onnx(Encoder(kind, **options).eval(), _inputs())
+
+
+def _run(model: onnx.ModelProto) -> np.ndarray:
+    codes, amounts = _inputs()
+    return OnnxRuntimeModel(model).run({"input_0": codes.numpy(), "input_1": amounts.numpy()})
+
+
+@pytest.fixture(scope="module")
+def gru() -> onnx.ModelProto:
+    return _export(nn.GRU)
+
+
+MATRICES = ["table.weight", "recurrent.weight_ih_l0", "recurrent.weight_hh_l0"]
+
+
+def test_integers_and_scales_against_numpy() -> None:
+    weight = np.array([[1.27, -0.5, 0.004], [0, 0, 0]], np.float32)
+    values, scales = round_symmetric(weight, 0, 127)
+    assert values.tolist() == [[127, -50, 0], [0, 0, 0]]
+    assert scales.tolist() == [[pytest.approx(0.01)], [1]]
+    values, scales = round_symmetric(np.random.default_rng(0).normal(size=(5, 7)).astype("f"), 1, 64)
+    assert scales.shape == (1, 7)
+    assert (np.abs(values).max(0) == 64).all()
+
+
+@pytest.mark.parametrize("operation", [QuantizeStatic(), QuantizeDynamic()], ids=lambda item: item.name)
+def test_a_recurrent_encoder_takes_a_quarter_at_the_speed_of_float(operation, gru) -> None:
+    applied = operation.apply(gru, Samples(_inputs()))
+    assert applied.report["weight_only"] == MATRICES
+    assert applied.report["quantized_weights"] == 1  # the head
+    assert applied.report["left_float"] == []
+    assert applied.model.ByteSize() < 0.3 * gru.ByteSize()
+    expected = _run(gru)
+    assert 0 < np.linalg.norm(_run(applied.model) - expected) < 0.02 * np.linalg.norm(expected)
+    kernels, before = (OnnxRuntimeModel(model).kernels() for model in (applied.model, gru))
+    assert kernels["GRU"] == 1
+    # Restored when the file is loaded: what stays are the nodes of the float file.
+    assert kernels["Cast"] == before["Cast"]
+    assert kernels["Slice"] == before["Slice"]
+    check_weights(applied.model, applied.report)
+    check_kernels(kernels, applied.report["precision"], applied.report)
+
+
+def test_weights_in_the_file_are_those_of_the_model_rounded(gru) -> None:
+    stored = named(gru)
+    assert list(store_int8(stored, STORED)) == MATRICES
+    before = {tensor.name: numpy_helper.to_array(tensor) for tensor in gru.graph.initializer}
+    after = {tensor.name: numpy_helper.to_array(tensor) for tensor in stored.graph.initializer}
+    for name in MATRICES:
+        scales = after[f"{name}_int8_scale"]
+        assert scales.size == before[name].shape[1 if name == "table.weight" else 0]
+        assert np.abs(after[f"{name}_int8"] * scales - before[name]).max() <= 0.501 * scales.max()
+        assert name not in after
+
+
+@pytest.mark.parametrize("operation", [QuantizeStatic(), QuantizeDynamic()], ids=lambda item: item.name)
+def test_stacked_both_ways_without_any_other_weight_is_no_failure(operation) -> None:
+    proto = _export(nn.LSTM, head=False, num_layers=2, bidirectional=True)
+    applied = operation.apply(proto, Samples(_inputs()))
+    assert applied.report["precision"] == "int8_weights"
+    assert applied.report["quantized_weights"] == 0
+    assert len(applied.report["weight_only"]) == 1 + 8
+    assert applied.model.ByteSize() < 0.3 * proto.ByteSize()
+    expected = _run(proto)
+    assert np.abs(_run(applied.model) - expected).max() < 0.03 * np.abs(expected).max()
+    check_kernels(OnnxRuntimeModel(applied.model).kernels(), "int8_weights", applied.report)
+
+
+def test_factors_of_a_recurrent_matrix_are_stored_as_factors(gru) -> None:
+    factored = named(gru)
+    graph = factored.graph
+    (matrix,) = (tensor for tensor in graph.initializer if tensor.name == "recurrent.weight_hh_l0")
+    left, right = (np.random.default_rng(0).normal(size=shape) * 0.1 for shape in ((288, 16), (16, 96)))
+    graph.initializer.remove(matrix)
+    graph.initializer.extend(
+        numpy_helper.from_array(part.astype("f"), name) for part, name in ((left, "left"), (right, "right"))
+    )
+    product = onnx.helper.make_node("MatMul", ["left", "right"], [matrix.name], name="product")
+    graph.node.insert(0, product)
+    for operation in (QuantizeStatic(), QuantizeDynamic()):
+        applied = operation.apply(factored, Samples(_inputs()))
+        assert {"left", "right"} < set(applied.report["weight_only"])
+        assert applied.report["quantized_weights"] == 1
+        expected = _run(factored)
+        assert np.abs(_run(applied.model) - expected).max() < 0.05 * np.abs(expected).max()
+        assert OnnxRuntimeModel(applied.model).kernels()["MatMul"] == 0
+
+
+def test_a_table_that_is_also_the_weight_of_a_layer_is_in_the_file_in_int8_only() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(120, 32)
+
+        def forward(self, codes: Tensor) -> Tensor:
+            return nn.functional.linear(torch.relu(self.table(codes).mean(1)), self.table.weight)
+
+    torch.manual_seed(0)
+    codes = torch.arange(240).reshape(40, 6) % 120
+    proto = export_onnx(Tied().eval(), (codes,))
+    applied = QuantizeStatic().apply(proto, Samples((codes,)))
+    check_weights(applied.model, applied.report)
+    assert applied.report["quantized_weights"] == 1
+    assert applied.report["weight_only"] == ["table.weight"]
+
+
+def test_what_is_too_small_stays_in_float_and_is_named() -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.layer = nn.Embedding(5, 2), nn.Linear(2, 64)
+
+        def forward(self, codes: Tensor) -> Tensor:
+            return self.layer(self.table(codes).mean(1))
+
+    codes = torch.arange(20).reshape(4, 5) % 5
+    proto = export_onnx(Small().eval(), (codes,))
+    (item,) = QuantizeStatic().apply(proto, Samples((codes,))).report["left_float"]
+    assert (item["name"], item["op"]) == ("table.weight", "Gather")
+    assert "too small" in item["reason"]
+    only = export_onnx(nn.Embedding(5, 2).eval(), (codes,))
+    for operation in (QuantizeStatic(), QuantizeDynamic()):
+        with pytest.raises(OperationFailed, match="none of the model's weights"):
+            operation.apply(only, Samples((codes,)))
