@@ -149,7 +149,7 @@ def _pruning(criterion: str, scope: str) -> Callable[[Task, int], Compress]:
 def _ranking(rule: str) -> Callable[[Task, int], Compress]:
     def of(task: Task, seed: int) -> Compress:
         def reduce(threshold: float) -> nn.Module:
-            node = LowRank(rule=rule, **{rule: threshold})  # type: ignore[arg-type]
+            node = LowRank(rule=rule, **{rule: threshold})
             return node.apply(task.model, _context(task, seed)).model
 
         return reduce

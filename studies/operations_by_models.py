@@ -88,7 +88,9 @@ def _cells(task: Task, kinds: list[type[Operation]], folder: Path) -> list[Cell]
 
 
 def _cell(share: float, report: Mapping[str, Any]) -> Cell:
-    left = Counter(report.get("left_out", {}).values()) + Counter(report.get("regularizers_off", {}).values())
+    left = Counter(report.get("left_out", {}).values())
+    left += Counter(report.get("regularizers_off", {}).values())
+    left += Counter(item["reason"] for item in report.get("left_float", ()))
     places = f" ({left.total()})" if left else ""
     if not report["changed"]:
         return Cell(f"={places}", {report["reason"]: 1, **left})

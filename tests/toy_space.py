@@ -75,7 +75,7 @@ class Polish(Toy):
     name = "polish"
     code = "Po"
     kind = "training"
-    recipe_fields = ("lr", "lambda_hoyer")
+    recipe_fields = ("lr", "hoyer", "lambda_hoyer")
     implies = Pack
     needs = frozenset({"fitted"})
     epochs: Annotated[int, IntDistribution(1, 5)] = 1

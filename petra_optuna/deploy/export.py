@@ -21,6 +21,7 @@ from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
 from petra_optuna.deploy.metadata import strip_metadata
+from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
 from petra_optuna.errors import LoweringFailed, one_line
 from petra_optuna.nn.inputs import Inputs, batch_size_of, input_names
 
@@ -45,7 +46,7 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
     example = _at_least_two(inputs)
     batch = torch.export.Dim("batch")
     try:
-        with _quiet():
+        with _quiet(), RecurrentOperators():
             program = torch.onnx.export(
                 copy.deepcopy(model).eval(),
                 args=() if keyword else tuple(example),
@@ -54,6 +55,7 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
                 output_names=[OUTPUT_NAME],
                 dynamic_shapes=_first_dimension(example, batch),
                 dynamo=True,
+                custom_translation_table=dict(TRANSLATIONS),
                 external_data=False,
                 optimize=False,
                 verbose=False,

@@ -1,9 +1,9 @@
 """Cache keys: what a cached model depends on, and nothing else.
 
 key_0 covers the task (weights, data, metric), this package's code, library versions, the seed, the
-training threads and the instruction set; key_i chains the node, the recipe as far as it uses it,
-and its share of the budget. Each node seeds itself from its key, so a cached prefix and a cold run
-agree bit for bit.
+training threads, the instruction set and the bits of INT8 weights here; key_i chains the node, the
+recipe as far as it uses it, and its share of the budget. Each node seeds itself from its key, so a
+cached prefix and a cold run agree bit for bit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 
 import petra_optuna
 from petra_optuna.evaluation.budget import Budget
+from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.source import source_sha256
 from petra_optuna.tasks import Task
@@ -36,6 +37,7 @@ def base_key(task: Task, seed: int) -> str:
             "seed": seed,
             "threads": torch.get_num_threads(),
             "instruction_set": torch.backends.cpu.get_cpu_capability(),
+            "weight_bits": weight_bits(),
         }
     )
 

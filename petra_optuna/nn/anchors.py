@@ -111,7 +111,7 @@ class _FollowableCalls(TorchFunctionMode):
         elif func in _FLATTENINGS and result.ndim == 2:
             result = self._flatten(args[0] if args else named["input"], result, stack)
         elif stack is not None:
-            result = picked(stack, func, args[1:], result)
+            result = _picked(stack, func, args[1:], result)
             if isinstance(result, _Stack):
                 self._remember(result)
                 result = result.whole
@@ -169,7 +169,7 @@ class _Stack:
     dimension: int
 
 
-def picked(stack: _Stack, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> Any:
+def _picked(stack: _Stack, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> Any:
     """What a call takes out of a stack; ``result`` itself would couple all that was stacked.
 
     Args:
@@ -202,7 +202,7 @@ def picked(stack: _Stack, func: Callable[..., Any], args: tuple[Any, ...], resul
     if not isinstance(first, int) or isinstance(first, bool):
         return result
     if isinstance(parts[first], _Stack):
-        return picked(parts[first], func, (tuple(rest),), result) if rest else parts[first]
+        return _picked(parts[first], func, (tuple(rest),), result) if rest else parts[first]
     return parts[first][tuple(rest)] if rest else parts[first]
 
 

@@ -155,7 +155,7 @@ class _Scalings(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is functional.embedding:
+        if func is functional.embedding and len(args) > 1:
             return func(*args[:2])
         if func not in NORMS or not args:
             return func(*args, **(kwargs or {}))

@@ -11,6 +11,7 @@ from onnx import TensorProto
 from petra_optuna.operations.int8_graph import WEIGHTED
 from petra_optuna.operations.weight_only import (
     SCALE_SUFFIX,
+    WEIGHT_INPUTS,
     channel_axis,
     derived,
     final_readers,
@@ -53,11 +54,15 @@ def _stored_in_float(graph: onnx.GraphProto, operators: Collection[str]) -> list
     readers = final_readers(graph)
     left = []
     for tensor in graph.initializer:
-        nodes = [node for node, _ in readers.get(tensor.name, ()) if node.op_type in operators]
+        nodes = [
+            node
+            for node, index in readers.get(tensor.name, ())
+            if node.op_type in operators and index in WEIGHT_INPUTS[node.op_type]
+        ]
         weight = tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
         if not nodes or not weight or tensor.name.endswith(SCALE_SUFFIX):
             continue
-        small = not saves_bytes(tensor, max(channel_axis(node) for node in nodes))
+        small = not saves_bytes(tensor, max(channel_axis(node, len(tensor.dims)) for node in nodes))
         reason = "too small for INT8 to shorten the file" if small else "other operators read it as well"
         left.append({"name": tensor.name, "op": nodes[0].op_type, "reason": reason})
     return left

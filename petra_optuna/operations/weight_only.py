@@ -28,7 +28,8 @@ WEIGHT_INPUTS: Mapping[str, tuple[int, ...]] = {
 }
 """Which inputs of an operator are weights, where they are stored."""
 
-STORED = frozenset({"ConvTranspose", "GRU", "Gather", "LSTM", "RNN"})
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+STORED = RECURRENT | {"ConvTranspose", "Gather"}
 """Operators with weights for which ONNX Runtime has no INT8 kernel that is worth it."""
 
 SCALE_SUFFIX = "_int8_scale"
@@ -99,7 +100,7 @@ def store_int8(model: onnx.ModelProto, operators: Collection[str]) -> tuple[str,
         if not uses or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
             continue
         if all(node.op_type in operators and index in WEIGHT_INPUTS[node.op_type] for node, index in uses):
-            axis = max(channel_axis(node) for node, _ in uses)
+            axis = max(channel_axis(node, len(tensor.dims)) for node, _ in uses)
             if saves_bytes(tensor, axis):
                 chosen[tensor.name] = axis
     nodes = [node for name, axis in chosen.items() for node in _store(graph, name, axis)]
@@ -114,12 +115,14 @@ def saves_bytes(tensor: onnx.TensorProto, axis: int) -> bool:
     return 3 * int(np.prod(tensor.dims)) > 4 * int(tensor.dims[axis]) + _BYTES_OF_NODES
 
 
-def channel_axis(node: onnx.NodeProto) -> int:
-    """Outputs: the first dimension, but the second of a transposed convolution and of a table.
+def channel_axis(node: onnx.NodeProto, dimensions: int) -> int:
+    """The outputs of a weight; of a table the columns, since a scale a row would cost 4 bytes each.
 
-    A scale for each row of a table would cost 4 bytes for every few values.
+    Recurrent matrices are the last two dimensions of what may hold both directions.
     """
-    return 1 if node.op_type in ("ConvTranspose", "Gather") else 0
+    if node.op_type in ("ConvTranspose", "Gather"):
+        return 1
+    return max(dimensions - 2, 0) if node.op_type in RECURRENT else 0
 
 
 def _store(graph: onnx.GraphProto, name: str, axis: int) -> Iterator[onnx.NodeProto]:

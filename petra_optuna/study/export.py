@@ -150,9 +150,19 @@ def _card(
         "eager_throughput": f"{yardstick['eager']['throughput_per_s']:.0f}",
         "cpu": yardstick["host"]["cpu"],
         "onnxruntime": yardstick["host"]["onnxruntime"],
+        "precision": _precision(record["lowering"]),
         "nodes": _numbered(record["pipeline"]["nodes"]),
         "sha256": record["artifact"]["sha256"],
     }
+
+
+def _precision(lowering: dict[str, Any]) -> str:
+    bits = (lowering["conversion"] or {}).get("weight_bits")
+    if bits is None:
+        return str(lowering["precision"])
+    safe, unsafe = "which saturate on no CPU", "which saturate on x86 CPUs without VNNI: make it anew there"
+    where = safe if bits == 7 else unsafe
+    return f"{lowering['precision']}, weights of {bits} bits, {where}"
 
 
 def _percent(value: float, original: float) -> str:

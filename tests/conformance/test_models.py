@@ -33,7 +33,7 @@ BODY = tuple(kind.name for kind in BODY_OPERATIONS)
 LAST = tuple(kind.name for kind in CONVERSIONS)
 
 FAST = {
-    "residual": ("regularized_train", "static"),
+    "residual": ("drop_blocks", "static"),
     "resnet18": ("prune", "static"),
     "mobilenet_v3_small": ("prune", "fp16"),
     "densenet": ("low_rank", "fp16"),
@@ -43,7 +43,7 @@ FAST = {
     "lstm": ("low_rank", "dynamic"),
     "embedding_mlp": ("low_rank", "dynamic"),
     "functional": ("prune", "static"),
-    "shared_modules": ("train", "static"),
+    "shared_modules": ("train", "bf16"),
     "tied_weights": ("regularized_train", "dynamic"),
     "class_token": ("low_rank", "static"),
     "number_argument": ("qat", "fp16"),

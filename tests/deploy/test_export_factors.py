@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from petra_optuna.deploy import OnnxRuntimeModel, check_parity, export_onnx
 from petra_optuna.nn.counting import count_parameters
@@ -95,3 +97,43 @@ def test_convolutions_by_channels_and_by_space_and_a_linear_layer_are_exact() ->
     proto = export_onnx(model, images)
     assert check_parity(model, proto, images) < 1e-4
     assert [node.op_type for node in proto.graph.node].count("Conv") == 7
+
+
+class Functional(nn.Module):
+    """Calls torch's function, with a state of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(6, 8, 2, bias=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        state = values[:, :2, :1].transpose(0, 1).repeat(1, 1, 8)
+        output, last = torch.gru(
+            values.transpose(0, 1), state, list(self.layer.parameters()), False, 2, 0.0, False, False, False
+        )
+        return output[3] + last[0] + last[1]
+
+
+class Counted(TorchDispatchMode):
+    """Counts operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_export_does_not_run_recurrent_layers_step_by_step() -> None:
+    """As many operators are traced for two hundred time steps as for two; a functional call counts too."""
+    model = Functional().eval()
+    calls = []
+    for steps in (4, 200):
+        values = (torch.randn(4, steps, 6),)
+        with Counted() as counted:
+            proto = export_onnx(model, values)
+        calls.append(counted.calls)
+        assert check_parity(model, proto, values) < 1e-5
+    assert calls[0] == calls[1]

@@ -49,7 +49,7 @@ LAYERS: dict[str, tuple[Callable[[], Decomposable], tuple[int, ...], Split]] = {
         (2, 4, 9, 9),
         "spatial",
     ),
-    "same-padded spatial conv": (lambda: nn.Conv2d(5, 4, (3, 2), padding="same"), (2, 5, 8, 8), "spatial"),
+    "same-padded spatial conv": (lambda: nn.Conv2d(5, 4, (3, 5), padding="same"), (2, 5, 8, 8), "spatial"),
     "embedding": (lambda: nn.Embedding(40, 8), (2, 5), "channel"),
     "padded embedding": (lambda: nn.Embedding(6, 10, padding_idx=2), (2, 5), "channel"),
 }

