@@ -38,7 +38,7 @@ SPARSITY = Recipe(
     orthogonal=False, hoyer=False, sparsity=True, lambda_sparsity=1.0, distillation_weight=0.0, lr=1e-3
 )
 CALIBRATION_SAMPLES = 256
-BISECTIONS = 9
+BISECTIONS = 6
 RULES = {"energy": (0.5, 0.999), "singular_values": (0.2, 0.95), "share": (0.1, 0.9)}
 
 Compress = Callable[[float], nn.Module]

@@ -23,9 +23,7 @@ from petra_optuna.nn.factored_recurrent import (
     matrix_names,
     weight_of,
 )
-from petra_optuna.nn.ranks import RankRule as RankRule
 from petra_optuna.nn.ranks import Spectrum, factors_of
-from petra_optuna.nn.ranks import choose_rank as choose_rank
 from petra_optuna.nn.split_layers import Decomposable, Split, joined_geometry, split_geometry
 from petra_optuna.nn.surgery import replace_module, shared_layers
 

@@ -58,23 +58,18 @@ class DropBlocks(Operation):
         shortened = copy.deepcopy(model).eval()
         inputs, _ = next(context.calibration_batches(limit=LAW_SAMPLES, batch_size=LAW_SAMPLES))
         found = find_replaceable(shortened, inputs)
+        if not found.names:
+            raise OperationFailed(_nothing_to_drop(found.left_out))
         scored = self._score(shortened, context)
-        left_out = dict(found.left_out)
-        scores: dict[str, float] = {}
-        for name in found.names:
-            score = block_score(shortened.get_submodule(name), criterion_named(self.criterion), scored.scores)
-            if score is None:
-                left_out[name] = f"{self.criterion} has nothing to score in it"
-            else:
-                scores[name] = score
+        scores, unscored = self._of_blocks(shortened, found.names, scored)
+        left_out = found.left_out | unscored
         ranking = sorted(scores, key=scores.__getitem__)
-        wanted = max(1, round(self.share * len(ranking)))
-        dropped, failed = drop(shortened, ranking, wanted, context.task.example)
+        wanted, example = max(1, round(self.share * len(ranking))), context.task.example
+        dropped, failed = drop(shortened, ranking, wanted, example)
         left_out |= failed
         if not dropped:
             raise OperationFailed(_nothing_to_drop(left_out))
         layers = reestimate_batch_norm(shortened, (inputs for inputs, _ in context.calibration_batches()))
-        example = context.task.example
         report: dict[str, Any] = {
             "changed": True,
             "parameters_before": count_parameters(model),
@@ -97,6 +92,20 @@ class DropBlocks(Operation):
         for weight in frozen:
             weight.requires_grad_(False)
         return scored
+
+    def _of_blocks(
+        self, model: nn.Module, names: tuple[str, ...], scored: Scored
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """Scores of blocks by name, and of those that the criterion cannot score: why."""
+        scores: dict[str, float] = {}
+        left_out: dict[str, str] = {}
+        for name in names:
+            score = block_score(model.get_submodule(name), criterion_named(self.criterion), scored.scores)
+            if score is None:
+                left_out[name] = f"{self.criterion} has nothing to score in it"
+            else:
+                scores[name] = score
+        return scores, left_out
 
 
 def _nothing_to_drop(left_out: dict[str, str]) -> str:
