@@ -45,11 +45,12 @@ def check_kernels(kernels: Counter[str], precision: str, report: Mapping[str, An
     Args:
         kernels: Operator types in the session's optimised graph.
         precision: As the conversion reports it; those with INT8 arithmetic promise kernels.
-        report: Of the conversion; ``left_float`` lists what it left, with ``op`` and ``reason``.
+        report: Of the conversion; ``left_float`` lists what it left, with ``op`` and ``reason``, and
+            ``error_after`` where that was chosen by measured error.
 
     Raises:
-        LoweringFailed: When no INT8 kernel runs, or a float one does that the report does not allow. (With
-            QInt8 activations most convolutions silently do.)
+        LoweringFailed: When no INT8 kernel runs, or a float one does that the report does not allow (with
+            QInt8 activations most convolutions silently do), or a layer chosen to be in float is not.
     """
     if precision not in _PROMISED_IN_INT8:
         return
@@ -63,6 +64,11 @@ def check_kernels(kernels: Counter[str], precision: str, report: Mapping[str, An
         raise LoweringFailed(
             f"{floating} of {floating + integer} weighted kernels run in float in the INT8 file, "
             f"{allowed} are allowed; it runs {_listed(kernels)}"
+        )
+    kept = sum(1 for item in report.get("left_float", ()) if "error_after" in item)
+    if floating < kept:
+        raise LoweringFailed(
+            f"{kept} layers were kept in float, {floating} run so; it runs {_listed(kernels)}"
         )
 
 

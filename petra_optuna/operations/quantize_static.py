@@ -163,17 +163,17 @@ def _with_pairs(
 
 
 def _shield_floats(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A ``Sum`` of one value between each DequantizeLinear and a layer in float, in place.
+    """A ``Sum`` of one value in front of each layer in float, in place.
 
-    Else ONNX Runtime quantises a float layer that stands between two rounded tensors when it loads the file,
-    with one scale for the whole weight (its ``WeightBiasQuantization``).
+    Else ONNX Runtime quantises a float layer between two rounded tensors when it loads the file, with one
+    scale for the whole weight (its ``WeightBiasQuantization``).
     """
     rounded = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     nodes = []
     for node in model.graph.node:
         shielded = onnx.NodeProto()
         shielded.CopyFrom(node)
-        if node.op_type in _QUANTISED_AT_LOAD and node.input[0] in rounded and node.input[1] not in rounded:
+        if node.op_type in _QUANTISED_AT_LOAD and node.input[1] not in rounded:
             shielded.input[0] = f"{node.name}_input"
             nodes.append(helper.make_node("Sum", [node.input[0]], [shielded.input[0]]))
         nodes.append(shielded)

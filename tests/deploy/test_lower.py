@@ -181,6 +181,13 @@ def test_a_linear_layer_in_float_in_a_dynamic_file_is_caught():
         check_kernels(kernels, "int8_dynamic", {"left_float": []})
 
 
+def test_a_layer_chosen_to_be_in_float_must_run_so():
+    left = [{"name": "a", "op": "Conv", "reason": "kept in float", "error_after": 0.1}]
+    check_kernels(Counter({"QLinearConv": 3, "Conv": 1}), "int8_static", {"left_float": left})
+    with pytest.raises(LoweringFailed, match="1 layers were kept in float, 0 run so"):
+        check_kernels(Counter({"QLinearConv": 4}), "int8_static", {"left_float": left})
+
+
 def test_a_file_of_weights_only_promises_no_kernels():
     check_kernels(Counter({"GRU": 1}), "int8_weights", {})
 

@@ -228,6 +228,30 @@ def test_layers_that_cost_most_are_left_in_float_and_the_file_gets_better(kind, 
     assert checks.count(kernels, checks.INT8_KERNELS) == applied.report["quantized_weights"] == 4 - len(left)
 
 
+def test_a_layer_left_in_float_is_not_quantised_by_the_runtime():
+    """ONNX Runtime does so between rounded tensors, pooling between them or not."""
+
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.left, self.pooled = nn.Conv1d(6, 16, 1), nn.Conv1d(16, 16, 5), nn.Conv1d(6, 16, 5)
+            self.head = nn.Linear(32, 3)
+
+        def forward(self, x):
+            left, pooled = self.left(self.stem(x)), self.pooled(nn.functional.max_pool1d(x, 3, 1, 1))
+            return self.head(torch.relu(torch.cat([left, pooled], 1)).mean(2))
+
+    torch.manual_seed(0)
+    proto = export_onnx(Branches().eval(), (torch.randn(2, 6, 20),))
+    for count in (1, 2, 3):
+        applied = QuantizeStatic(keep_float=count).apply(proto, Calibration((6, 20)))
+        kernels = OnnxRuntimeModel(applied.model).kernels()
+        left = applied.report["left_float"]
+        assert 1 <= len(left) <= count
+        assert checks.count(kernels, checks.FLOAT_KERNELS) == len(left)
+        assert checks.count(kernels, checks.INT8_KERNELS) == 4 - len(left)
+
+
 def test_one_layer_at_least_is_quantised():
     proto = export_onnx(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)).eval(), (torch.randn(4, 64),))
     report = convert(QuantizeStatic(keep_float=4), proto, (64,)).report
