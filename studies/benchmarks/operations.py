@@ -23,7 +23,15 @@ from petra_optuna.deploy import lower
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.operations import Context, LowRank, Prune, QuantizeDynamic, QuantizeStatic, Train
+from petra_optuna.operations import (
+    Context,
+    DropBlocks,
+    LowRank,
+    Prune,
+    QuantizeDynamic,
+    QuantizeStatic,
+    Train,
+)
 from petra_optuna.pipeline import Operation, Recipe
 from petra_optuna.tasks import Task
 from petra_optuna.tasks.torchvision_shim import torchvision
@@ -73,6 +81,7 @@ def _times(task: Task) -> None:
     print(f"| ResNet-18 | seconds | training steps of batch 64 ({step_s:.2f} s each) |\n|---|---|---|")
     nodes: dict[str, Operation] = {
         **{f"Prune, {name}": Prune(criterion=name) for name in ("magnitude_l2", "lamp", "taylor", "hessian")},
+        "DropBlocks, taylor": DropBlocks(),
         **{f"LowRank, {rule}": LowRank(rule=rule) for rule in ("energy", "singular_values", "share")},
     }
     for name, node in nodes.items():
