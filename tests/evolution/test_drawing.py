@@ -48,7 +48,7 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize(("distribution", "values"), SMALL, ids=repr)
+@pytest.mark.parametrize(("distribution", "values"), SMALL, ids=[repr(each) for each, _ in SMALL])
 def test_every_value_of_a_small_distribution_is_reached(
     distribution: BaseDistribution, values: set[object]
 ) -> None:
