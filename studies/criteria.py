@@ -35,11 +35,13 @@ from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task
 
 SPARSITY = Recipe(
-    orthogonal=False, hoyer=False, sparsity=True, lambda_sparsity=1.0, distillation_weight=0.0, lr=1e-3
+    orthogonal=False, hoyer=False, sparsity=True, lambda_sparsity=0.1, distillation_weight=0.0, lr=1e-3
 )
 CALIBRATION_SAMPLES = 256
 BISECTIONS = 6
 RULES = {"energy": (0.5, 0.999), "singular_values": (0.2, 0.95), "share": (0.1, 0.9)}
+
+TABLES = ("criteria", "sparsity", "ranks")
 
 Compress = Callable[[float], nn.Module]
 
@@ -53,26 +55,33 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--kept", type=float, nargs="*", default=[0.5, 0.25], help="shares of the parameters")
-    parser.add_argument("--sparsity-epochs", type=int, default=4, help="0 leaves those rows out")
+    parser.add_argument("--kept-by-rank", type=float, nargs="*", default=[0.7, 0.5])
+    parser.add_argument("--sparsity-epochs", type=int, default=4)
+    parser.add_argument("--tables", nargs="*", choices=TABLES, default=TABLES)
     parser.add_argument("--test-samples", type=int, default=None)
     parser.add_argument("--cache", type=Path, default=Path("storage/cache"))
     arguments = parser.parse_args()
     tasks = list(_tasks(arguments))
     original = [accuracy(task.model, task, arguments.test_samples) for task in tasks]
-    print(f"original: {interval(original)}\n\n| what | scope | " + _heads(arguments.kept))
-    for scope in ("local", "global"):
-        for criterion in CRITERIA:
-            _row(f"{criterion} | {scope}", tasks, arguments, _pruning(criterion, scope))
-    if arguments.sparsity_epochs:
+    print(f"original: {interval(original)}")
+    if "criteria" in arguments.tables:
+        _head(arguments.kept)
+        for scope in ("local", "global"):
+            for criterion in CRITERIA:
+                _row(f"{criterion}, {scope}", tasks, arguments, _pruning(criterion, scope))
+    if "sparsity" in arguments.tables:
         trained = [_sparse(task, arguments.sparsity_epochs) for task in tasks]
         after = interval([accuracy(task.model, task, arguments.test_samples) for task in trained])
-        print(f"| trained for sparsity | not pruned | {' | '.join([after] * len(arguments.kept))} |")
-        for criterion in ("batch_norm", "magnitude_l2"):
-            name = f"{criterion}, trained for sparsity | global"
-            _row(name, trained, arguments, _pruning(criterion, "global"))
-    for rule, limits in RULES.items():
-        _row(f"rank by {rule} | each layer", tasks, arguments, _ranking(rule), limits)
-    _row("one rank | each layer", tasks, arguments, _uniform, (1.0, 512.0))
+        print(f"\ntrained for sparsity, not pruned: {after}")
+        _head(arguments.kept)
+        for criterion in ("batch_norm", "magnitude_l2", "random"):
+            _row(f"{criterion}, global", trained, arguments, _pruning(criterion, "global"))
+    if "ranks" in arguments.tables:
+        arguments.kept = arguments.kept_by_rank
+        _head(arguments.kept)
+        for rule, limits in RULES.items():
+            _row(rule, tasks, arguments, _ranking(rule), limits)
+        _row("one rank for all layers", tasks, arguments, _uniform, (1.0, 512.0))
 
 
 def accuracy(model: nn.Module, task: Task, limit: int | None) -> float:
@@ -93,8 +102,8 @@ def interval(values: list[float]) -> str:
     return f"{100 * np.mean(values):.1f} ± {100 * spread:.1f}"
 
 
-def compressed_to(compress: Compress, parameters: float, low: float, high: float) -> nn.Module:
-    """The model that ``compress`` makes with the most parameters that are not above the wanted number.
+def compressed_to(compress: Compress, parameters: float, low: float, high: float) -> nn.Module | None:
+    """The model, or None, that ``compress`` makes with the most parameters that are not above the wanted number.
 
     Args:
         compress: Maps a setting in [low, high] to a model; a higher one leaves more parameters.
@@ -109,8 +118,6 @@ def compressed_to(compress: Compress, parameters: float, low: float, high: float
         if fits and (best is None or count_parameters(model) > count_parameters(best)):
             best = model
         low, high = (middle, high) if fits else (low, middle)
-    if best is None:
-        raise SystemExit(f"no setting leaves at most {parameters:.0f} parameters")
     return best
 
 
@@ -191,15 +198,18 @@ def _row(
         for seed, task in enumerate(tasks):
             whole = count_parameters(task.model)
             model = compressed_to(compressing(task, seed), kept * whole, *limits)
+            if model is None:
+                break
             found.append(accuracy(model.eval(), task, arguments.test_samples))
             sizes.append(count_parameters(model) / whole)
-        cells.append(f"{interval(found)} ({100 * np.mean(sizes):.1f} %)")
+        reached = len(found) == len(tasks)
+        cells.append(f"{interval(found)} ({100 * np.mean(sizes):.1f} %)" if reached else "not reached")
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def _heads(kept: list[float]) -> str:
-    names = " | ".join(f"accuracy with {100 * share:.0f} % of the parameters (really)" for share in kept)
-    return f"{names} |\n|{'---|' * (2 + len(kept))}"
+def _head(kept: list[float]) -> None:
+    names = " | ".join(f"at most {100 * share:.0f} % of the parameters (really)" for share in kept)
+    print(f"\n| | {names} |\n|{'---|' * (1 + len(kept))}", flush=True)
 
 
 if __name__ == "__main__":
