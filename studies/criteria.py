@@ -103,7 +103,7 @@ def interval(values: list[float]) -> str:
 
 
 def compressed_to(compress: Compress, parameters: float, low: float, high: float) -> nn.Module | None:
-    """The model, or None, that ``compress`` makes with the most parameters that are not above the wanted number.
+    """What ``compress`` makes with the most parameters that are not above the wanted number, if anything.
 
     Args:
         compress: Maps a setting in [low, high] to a model; a higher one leaves more parameters.
