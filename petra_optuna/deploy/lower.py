@@ -10,7 +10,13 @@ import onnx
 from torch import nn
 
 from petra_optuna.deploy.artifact import Artifact
-from petra_optuna.deploy.checks import check_batch_norms, check_kernels, check_weights
+from petra_optuna.deploy.checks import (
+    check_batch_norms,
+    check_kernels,
+    check_size,
+    check_weights,
+    stored_bytes,
+)
 from petra_optuna.deploy.export import export_onnx
 from petra_optuna.deploy.metadata import strip_metadata
 from petra_optuna.deploy.parity import check_parity
@@ -54,11 +60,13 @@ def lower(
     check_batch_norms(proto)
     difference = check_parity(model, proto, inputs)
     report: dict[str, Any] = {}
+    float_bytes = stored_bytes(proto)
     if conversion is not None:
         applied = conversion.apply(proto, context)
         proto, report = applied.model, {"op": conversion.name, **applied.report}
         strip_metadata(proto)
     data, kernels = _checked(proto, inputs, report)
+    check_size(proto, float_bytes, report)
     write_atomically(path, data)
     lowering = {
         "precision": report.get("precision", FLOAT32),
@@ -70,7 +78,7 @@ def lower(
 
 
 def _checked(proto: onnx.ModelProto, inputs: Inputs, report: dict[str, Any]) -> tuple[bytes, dict[str, int]]:
-    check_weights(proto)
+    check_weights(proto, report)
     data = proto.SerializeToString(deterministic=True)
     seen = probe(data, to_feeds(inputs))
     if not seen.finite:

@@ -23,7 +23,7 @@ from petra_optuna.pipeline import Pipeline
 from petra_optuna.source import source_sha256
 from petra_optuna.tasks import Task
 
-_LIBRARIES = ("numpy", "torch", "torch-pruning")
+_LIBRARIES = ("numpy", "onnxruntime", "torch", "torch-pruning")
 _CODE = ("evaluation", "models", "nn", "operations", "pipeline", "tasks")
 
 

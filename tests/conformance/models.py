@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.models import InceptionTime, ResidualNet
+from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Operation, Recipe, declared_fields
@@ -108,6 +109,7 @@ class Shared(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 32, 3, padding=1)
         self.again = nn.Conv2d(32, 32, 3, padding=1)
+        self.norm = nn.BatchNorm2d(32)
         self.middle = nn.Linear(32, 32)
         self.wide = nn.Linear(32, 64)
         self.head = nn.Linear(64, CLASSES)
@@ -115,7 +117,7 @@ class Shared(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Map (B, 3, H, W) to logits (B, CLASSES)."""
         features = self.stem(pictures).relu()
-        features = self.again(self.again(features).relu()).relu().mean((2, 3))
+        features = self.norm(self.again(self.again(features).relu()).relu()).amax((2, 3))
         features = self.middle(self.middle(features).relu()).relu()
         return self.head(self.wide(features).relu())  # type: ignore[no-any-return]
 
@@ -186,8 +188,10 @@ def context(task: Task) -> Context:
 
 def _task(name: str, build: Callable[[], nn.Module], draw: Draw) -> Task:
     with seeded(0):
-        model = build()
+        model = build().eval()
         parts = [TensorDataset(draw(count), torch.arange(count) % CLASSES) for count in (TRAIN, SELECTION)]
+        # Untrained statistics let the signal of a deep network die: every output would be nearly zero.
+        reestimate_batch_norm(model, [(parts[0].tensors[0],)])
     train, selection = (DataLoader(part, batch_size=32) for part in parts)
     return Task.from_loaders(model, train, selection, metric="accuracy", name=name)
 
@@ -196,6 +200,7 @@ def _vision_transformer() -> nn.Module:
     model: nn.Module = torchvision.models.VisionTransformer(
         image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=96, num_classes=CLASSES
     )
+    nn.init.normal_(model.get_parameter("heads.head.weight"), std=0.2)  # torchvision's are zero
     return model
 
 

@@ -178,6 +178,16 @@ def test_the_tables_name_what_there_is() -> None:
     assert {model for _, model in EXPECTED_FAILURES} <= set(CASES)
 
 
+@pytest.mark.parametrize("model", CASES)
+def test_outputs_differ_between_samples(model: str) -> None:
+    """Otherwise every comparison of outputs would pass."""
+    task = _task(model)
+    with torch.no_grad():
+        outputs = forward(task.model, task.example)
+    assert outputs.std(0).mean() > 1e-2
+    assert outputs.abs().max() < 10
+
+
 @pytest.mark.parametrize(("model", "names"), FAST.items(), ids=_id)
 def test_a_sample_of_operations(model: str, names: tuple[str, ...], tmp_path: Path) -> None:
     _run(names, model, tmp_path)

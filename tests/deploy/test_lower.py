@@ -14,7 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as ort_quantization
 
 from petra_optuna.deploy import OnnxRuntimeModel, export_onnx, lower
-from petra_optuna.deploy.checks import check_batch_norms, check_kernels, check_size, check_weights
+from petra_optuna.deploy.checks import (
+    check_batch_norms,
+    check_kernels,
+    check_size,
+    check_weights,
+    stored_bytes,
+)
 from petra_optuna.deploy.probe import probe
 from petra_optuna.errors import LoweringFailed, OperationFailed
 from petra_optuna.operations.weight_only import store_int8
@@ -192,11 +198,18 @@ def test_a_file_of_weights_only_promises_no_kernels():
     check_kernels(Counter({"GRU": 1}), "int8_weights", {})
 
 
-def test_an_int8_file_that_is_no_smaller_is_caught():
-    check_size(99, 100, {"precision": "int8_static"})
-    check_size(100, 100, {})
-    with pytest.raises(LoweringFailed, match="takes 100 bytes, the float one 100"):
-        check_size(100, 100, {"precision": "int8_weights"})
+def test_an_int8_file_that_stores_no_less_is_caught(residual, images):
+    proto = export_onnx(residual, images)
+    size = stored_bytes(proto)
+    assert size == sum(4 * int(np.prod(t.dims)) for t in proto.graph.initializer if t.data_type == 1) + sum(
+        8 * int(np.prod(t.dims)) for t in proto.graph.initializer if t.data_type == TensorProto.INT64
+    )
+    check_size(proto, size, {})
+    check_size(proto, size + 1, {"precision": "int8_static"})
+    with pytest.raises(LoweringFailed, match=f"stores {size} bytes, the float one {size}"):
+        check_size(proto, size, {"precision": "int8_weights"})
+    store_int8(proto, ["Conv"])
+    check_size(proto, size, {"precision": "int8_weights"})
 
 
 def test_a_weight_that_nothing_reads_is_caught(residual, images):
