@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.low_rank import LowRankPair, decomposable_layers, shared_names, why_whole
 from petra_optuna.nn.ranks import RankRule
@@ -23,7 +24,9 @@ RULES: tuple[RankRule, ...] = ("energy", "singular_values", "share")
 
 @dataclasses.dataclass(frozen=True)
 class LowRank(Operation):
-    """Replace layers by factors of the rank that the rule asks for, where that saves weights.
+    """Replace layers by factors of the rank that the rule asks for, then measure batch norms again.
+
+    A layer is replaced only where that saves weights.
 
     Attributes:
         rule: How a layer's rank is chosen.
@@ -50,8 +53,8 @@ class LowRank(Operation):
         """Return a copy with pairs and factored recurrent layers in place of layers.
 
         The report names ``ranks`` (before, after; None is a whole matrix), which convolutions are split
-        by space (``spatial``), and ``left_out`` with reasons. The matrices of a recurrent layer stand
-        under their torch names.
+        by space (``spatial``), ``batch_norms`` measured again and ``left_out`` with reasons. The matrices of
+        a recurrent layer stand under their torch names.
 
         Raises:
             OperationFailed: When the model has no layer to decompose, or reads a part of one that is gone.
@@ -72,7 +75,10 @@ class LowRank(Operation):
                 done[name] = self._reduced(layer)
                 reduced = replace_module(reduced, name, done[name].layer or layer)
         reduced, macs_after = _count_or_restore(reduced, context, layers, done, left_out)
-        return Applied(reduced, _report(model, reduced, context, done, left_out) | {"macs_after": macs_after})
+        report = _report(model, reduced, context, done, left_out) | {"macs_after": macs_after}
+        batches = (inputs for inputs, _ in context.calibration_batches())
+        report["batch_norms"] = reestimate_batch_norm(reduced, batches) if report["changed"] else 0
+        return Applied(reduced, report)
 
     def _reduced(self, layer: nn.Module) -> Reduced:
         rule: RankRule = next(rule for rule in RULES if rule == self.rule)
