@@ -81,7 +81,8 @@ def test_the_originals_trial_repeats_the_yardstick(study: optuna.Study) -> None:
     values = evaluation_of(study, 0)["values"]
     assert values["accuracy"] == frozen["accuracy"]
     assert values["size_bytes"] == frozen["size_bytes"]
-    assert values["latency_ms"] == pytest.approx(frozen["latency_ms"], rel=0.25)
+    # Measured quickly and beside other tests: only another unit or another file is off by so much.
+    assert 1 / 3 < values["latency_ms"] / frozen["latency_ms"] < 3
 
 
 def test_values_are_named_and_directed(study: optuna.Study) -> None:
