@@ -1,9 +1,9 @@
 """Cache keys: what a cached model depends on, and nothing else.
 
 key_0 covers the task (weights, data, metric), this package's code, library versions, the seed, the
-training threads, the instruction set and the bits of INT8 weights here; key_i chains the node, the
-recipe as far as it uses it, and its share of the budget. Each node seeds itself from its key, so a
-cached prefix and a cold run agree bit for bit.
+training threads, the instruction set, the bits of INT8 weights and the type that training computes in
+here; key_i chains the node, the recipe as far as it uses it, and its share of the budget. Each node
+seeds itself from its key, so a cached prefix and a cold run agree bit for bit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 
 import petra_optuna
 from petra_optuna.evaluation.budget import Budget
+from petra_optuna.nn.precision import training_dtype
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.source import source_sha256
@@ -38,6 +39,7 @@ def base_key(task: Task, seed: int) -> str:
             "threads": torch.get_num_threads(),
             "instruction_set": torch.backends.cpu.get_cpu_capability(),
             "weight_bits": weight_bits(),
+            "training_dtype": str(training_dtype(torch.device("cpu"))),
         }
     )
 

@@ -46,6 +46,6 @@ class QuantizeAware(Operation):
         simulation = FakeQuantization(trained, batches, LIMITS[weight_bits()])
         if not simulation.layers:
             raise OperationFailed("qat: the model computes with no weight to quantise")
-        report: dict[str, Any] = fit(trained, context, self.epochs)
+        report: dict[str, Any] = fit(trained, context, self.epochs, mixed_precision=False)
         simulation.remove()
         return Applied(trained, {**report, "layers": list(simulation.layers), "weight_bits": weight_bits()})

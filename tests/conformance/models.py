@@ -248,5 +248,6 @@ EXPECTED_FAILURES: Mapping[tuple[str, str], str] = {
     ("drop_blocks", "tied_weights"): _NO_BLOCK,
     ("drop_blocks", "number_argument"): _NO_BLOCK,
     ("drop_blocks", "shared_modules"): "none of the 2 blocks of the model can be dropped",
+    ("fp16", "vision_transformer"): "crash by signal",  # of ONNX Runtime, while it optimises the graph
 }
 """Operation and model to a part of the reason why it cannot work there at all."""

@@ -20,7 +20,7 @@ from conformance.models import CASES, EXPECTED_FAILURES, context, node
 from torch import Tensor, nn
 
 from petra_optuna.deploy import lower
-from petra_optuna.errors import OperationFailed
+from petra_optuna.errors import TrialError
 from petra_optuna.evaluation.checkpoint import from_bytes, to_bytes
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import forward
@@ -201,7 +201,7 @@ def test_every_operation_on_every_model(name: str, model: str, tmp_path: Path) -
     if reason is None:
         _run((name,), model, tmp_path)
         return
-    with pytest.raises(OperationFailed, match=re.escape(reason)):
+    with pytest.raises(TrialError, match=re.escape(reason)):
         _run((name,), model, tmp_path)
 
 
