@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.importance import CRITERIA, Criterion, WeightScores, weight_scores
-from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.operations.context import Context
+from petra_optuna.operations.training import plain_loss
 
 _READS: dict[Criterion, tuple[int, int]] = {"taylor": (32, 8), "hessian": (4, 32)}
 """Calibration batches and their size. For Taylor smaller than for statistics: the gradient of a large
@@ -55,14 +55,13 @@ def score_weights(model: nn.Module, criterion: Criterion, context: Context) -> S
     """
     count, size = _READS.get(criterion, (0, 0))
     batches = list(context.calibration_batches(limit=count * size, batch_size=size)) if count else []
-
-    def loss(scored: nn.Module, batch: tuple[Inputs, Tensor]) -> Tensor:
-        inputs, targets = batch
-        if context.task.training_step is not None:
-            return context.task.training_step(scored, inputs, targets)
-        return context.task.loss(forward(scored, inputs), targets)
-
-    scores = weight_scores(model, criterion, batches=batches, loss=loss, seed=context.seed)
+    scores = weight_scores(
+        model,
+        criterion,
+        batches=batches,
+        loss=lambda scored, batch: plain_loss(scored, batch, context),
+        seed=context.seed,
+    )
     if not all(torch.isfinite(score).all() for score in scores.values()):
         raise OperationFailed(f"the {criterion} scores of some weights are not finite")
     return Scored(scores, len(batches), sum(len(targets) for _, targets in batches))
