@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from petra_optuna import build_task
+from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_parameters
 from petra_optuna.nn.importance import CRITERIA
 from petra_optuna.nn.inputs import forward
@@ -38,8 +39,8 @@ SPARSITY = Recipe(
     orthogonal=False, hoyer=False, sparsity=True, lambda_sparsity=0.1, distillation_weight=0.0, lr=1e-3
 )
 CALIBRATION_SAMPLES = 256
-BISECTIONS = 6
-RULES = {"energy": (0.5, 0.999), "singular_values": (0.2, 0.95), "share": (0.1, 0.9)}
+BISECTIONS = 7
+RULES = {"energy": (0.5, 0.999), "singular_values": (0.2, 0.999), "share": (0.1, 0.9)}
 
 TABLES = ("criteria", "sparsity", "ranks")
 
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--kept", type=float, nargs="*", default=[0.5, 0.25], help="shares of the parameters")
-    parser.add_argument("--kept-by-rank", type=float, nargs="*", default=[0.7, 0.5])
+    parser.add_argument("--kept-by-rank", type=float, nargs="*", default=[0.5, 0.2])
     parser.add_argument("--sparsity-epochs", type=int, default=4)
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=TABLES)
     parser.add_argument("--test-samples", type=int, default=None)
@@ -79,8 +80,9 @@ def main() -> None:
     if "ranks" in arguments.tables:
         arguments.kept = arguments.kept_by_rank
         _head(arguments.kept)
-        for rule, limits in RULES.items():
-            _row(rule, tasks, arguments, _ranking(rule), limits)
+        for scope in ("global", "local"):
+            for rule, limits in RULES.items():
+                _row(f"{rule}, {scope}", tasks, arguments, _ranking(rule, scope), limits)
         _row("one rank for all layers", tasks, arguments, _uniform, (1.0, 512.0))
 
 
@@ -153,10 +155,10 @@ def _pruning(criterion: str, scope: str) -> Callable[[Task, int], Compress]:
     return of
 
 
-def _ranking(rule: str) -> Callable[[Task, int], Compress]:
+def _ranking(rule: str, scope: str) -> Callable[[Task, int], Compress]:
     def of(task: Task, seed: int) -> Compress:
         def reduce(threshold: float) -> nn.Module:
-            node = LowRank(rule=rule, **{rule: threshold})
+            node = LowRank(scope=scope, rule=rule, **{rule: threshold})
             return node.apply(task.model, _context(task, seed)).model
 
         return reduce
@@ -165,7 +167,7 @@ def _ranking(rule: str) -> Callable[[Task, int], Compress]:
 
 
 def _uniform(task: Task, seed: int) -> Compress:
-    """One rank for all layers, where it saves weights."""
+    """One rank for all layers, where it saves weights, and batch norms measured again as after the rules."""
 
     def reduce(rank: float) -> nn.Module:
         model = copy.deepcopy(task.model)
@@ -174,6 +176,8 @@ def _uniform(task: Task, seed: int) -> Compress:
                 chosen = max(1, int(rank))
                 if chosen < break_even_rank(*matrix(layer).shape):
                     model = replace_module(model, name, decompose(layer, chosen))
+        batches = (inputs for inputs, _ in _context(task, seed).calibration_batches())
+        reestimate_batch_norm(model.eval(), batches)
         return model
 
     return reduce

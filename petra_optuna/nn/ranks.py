@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 RankRule = Literal["energy", "singular_values", "share"]
+SINGLE_FROM = 512
+"""Sides from which eigenvectors are found in single precision: there they take seconds, and half in it."""
 ROUND_TO = 8
 """Ranks are rounded up to multiples of this, the width of a vector register in floats."""
 
@@ -59,13 +61,14 @@ def kept_energy(singular_values: Tensor, rank: int) -> float:
 class Spectrum:
     """Singular values of a matrix (m, n), and a basis from which factors of any rank follow.
 
-    From the eigenvalues of the smaller Gram matrix in double precision, several times as fast as the
-    decomposition itself. Values below 1e-8 of the largest are noise: less than single precision resolves.
+    From the eigenvalues of the smaller Gram matrix, several times as fast as the decomposition itself, in
+    double precision, or in single where that matrix has a side of at least ``SINGLE_FROM``. Values below
+    1e-8 of the largest are noise, in single precision below 1e-3.
 
     Attributes:
         matrix: (m, n).
         values: Descending, (min(m, n),), in double precision.
-        basis: Singular vectors as columns, of the shorter side.
+        basis: Singular vectors as columns, of the shorter side, in the precision that they were found in.
     """
 
     matrix: Tensor
@@ -76,18 +79,18 @@ class Spectrum:
     @torch.no_grad()
     def of(cls, matrix: Tensor) -> Spectrum:
         """The spectrum of a matrix."""
-        weight = matrix.double()
+        weight = matrix.double() if min(matrix.shape) < SINGLE_FROM else matrix.float()
         wide = weight.shape[0] <= weight.shape[1]
         squares, basis = torch.linalg.eigh(weight @ weight.T if wide else weight.T @ weight)
-        return cls(matrix.detach(), squares.flip(0).clamp_min(0).sqrt(), basis.flip(1))
+        return cls(matrix.detach(), squares.flip(0).double().clamp_min(0).sqrt(), basis.flip(1))
 
     @torch.no_grad()
     def split(self, rank: int) -> tuple[Tensor, Tensor]:
         """``U sqrt(S)`` (m, r) and ``sqrt(S) V^T`` (r, n), the best pair in the Frobenius norm.
 
         One factor is the basis and the other the matrix in that basis, so their product is a projection:
-        exact at full rank, and elsewhere within 1e-8 of the largest singular value of the smallest error
-        possible (Eckart and Young, 1936).
+        exact at full rank, and elsewhere within the noise (see the class) of the smallest error possible
+        (Eckart and Young, 1936).
 
         Args:
             rank: From 1 to min(m, n); at min(m, n) the product equals the matrix up to rounding.
@@ -97,7 +100,8 @@ class Spectrum:
         """
         if not 1 <= rank <= len(self.values):
             raise ValueError(f"rank must be in [1, {len(self.values)}], got {rank}")
-        weight, basis = self.matrix.double(), self.basis[:, :rank]
+        basis = self.basis[:, :rank]
+        weight = self.matrix.to(basis.dtype)
         wide = weight.shape[0] <= weight.shape[1]
         image = (basis.T @ weight) if wide else (weight @ basis).T
         root = torch.linalg.vector_norm(image, dim=1, keepdim=True).sqrt()

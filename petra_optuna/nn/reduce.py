@@ -1,4 +1,4 @@
-"""One layer with the rank that a rule asks for, where that saves weights."""
+"""Layers with the ranks that a rule asks for, one by one or together, where that saves weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from petra_optuna.nn.allocation import allocate
 from petra_optuna.nn.factored_recurrent import FactoredRecurrent, Recurrent, assemble, matrix_names, weight_of
 from petra_optuna.nn.low_rank import LowRankPair, assemble_pair, has_spatial_split, matrix, recompose
 from petra_optuna.nn.ranks import (
@@ -41,7 +42,7 @@ class Reduced:
 
 @torch.no_grad()
 def reduce_layer(layer: nn.Module, rule: RankRule, threshold: float) -> Reduced:
-    """The layer with the rank that the rule asks for.
+    """The layer with the rank that the rule asks of it alone.
 
     Of the two splits of a Conv2d the one that costs less at the same error is taken. What is factored
     already gets a smaller rank, or becomes whole where that has fewer weights.
@@ -51,20 +52,55 @@ def reduce_layer(layer: nn.Module, rule: RankRule, threshold: float) -> Reduced:
         rule: Which rule.
         threshold: Of the rule, in (0, 1].
     """
+    spectra = _spectra(layer)
+    return _reduced(
+        layer,
+        spectra,
+        {name: choose_rank(found.values, rule, threshold, _limit(found)) for name, found in spectra.items()},
+    )
+
+
+@torch.no_grad()
+def reduce_together(layers: Mapping[str, nn.Module], rule: RankRule, threshold: float) -> dict[str, Reduced]:
+    """Layers with the ranks that the rule asks of all of them together: see ``allocate``.
+
+    Args:
+        layers: By name; each one that ``decomposable_layers`` gives.
+        rule: Which rule.
+        threshold: Of the rule, in (0, 1].
+    """
+    spectra = {name: _spectra(layer) for name, layer in layers.items()}
+    matrices = [(name, part) for name, parts in spectra.items() for part in parts]
+    found = [spectra[name][part] for name, part in matrices]
+    weights = [_weights(spectra[name][part], _before(layers[name], part)) for name, part in matrices]
+    asked: dict[str, dict[str, int]] = {name: {} for name in layers}
+    for (name, part), rank in zip(matrices, allocate(found, weights, rule, threshold), strict=True):
+        asked[name][part] = rank
+    return {name: _reduced(layer, spectra[name], asked[name]) for name, layer in layers.items()}
+
+
+def _spectra(layer: nn.Module) -> dict[str, Spectrum]:
+    """Of its matrices, by the names that ``Reduced`` has; of a convolution by channels."""
     if isinstance(layer, nn.GRU | nn.LSTM | FactoredRecurrent):
-        return _reduce_recurrent(layer, rule, threshold)
+        return {name: Spectrum.of(weight_of(layer, name)) for name in matrix_names(layer)}
+    assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding | LowRankPair)
+    return {"": Spectrum.of(matrix(layer))}
+
+
+def _reduced(layer: nn.Module, spectra: Mapping[str, Spectrum], asked: Mapping[str, int]) -> Reduced:
+    if isinstance(layer, nn.GRU | nn.LSTM | FactoredRecurrent):
+        return _reduce_recurrent(layer, spectra, asked)
     if isinstance(layer, LowRankPair):
-        return _reduce_pair(layer, rule, threshold)
+        return _reduce_pair(layer, spectra[""], asked[""])
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)
-    spectrum, rank, split = _cheaper_split(layer, rule, threshold)
+    spectrum, rank, split = _cheaper_split(layer, spectra[""], asked[""])
     if rank is None:
         return Reduced(None, {}, {"": SAVES_NOTHING})
     return Reduced(assemble_pair(layer, spectrum.split(rank), split), {"": (None, rank)}, {})
 
 
-def _reduce_pair(pair: LowRankPair, rule: RankRule, threshold: float) -> Reduced:
-    spectrum = Spectrum.of(matrix(pair))
-    rank = _rank(spectrum, pair.rank, rule, threshold)
+def _reduce_pair(pair: LowRankPair, spectrum: Spectrum, asked: int) -> Reduced:
+    rank = _rank(spectrum, pair.rank, asked)
     if rank is not None:
         return Reduced(assemble_pair(pair, spectrum.split(rank)), {"": (pair.rank, rank)}, {})
     if pair.rank > _limit(spectrum):
@@ -72,15 +108,13 @@ def _reduce_pair(pair: LowRankPair, rule: RankRule, threshold: float) -> Reduced
     return Reduced(None, {}, {"": SAVES_NOTHING})
 
 
-def _reduce_recurrent(layer: Recurrent, rule: RankRule, threshold: float) -> Reduced:
+def _reduce_recurrent(layer: Recurrent, spectra: Mapping[str, Spectrum], asked: Mapping[str, int]) -> Reduced:
     matrices: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
     ranks: dict[str, tuple[int | None, int | None]] = {}
     left_out: dict[str, str] = {}
-    old = layer.ranks if isinstance(layer, FactoredRecurrent) else {}
-    for name in matrix_names(layer):
-        before = old.get(name)
-        spectrum = Spectrum.of(weight_of(layer, name))
-        rank = _rank(spectrum, before, rule, threshold)
+    for name, spectrum in spectra.items():
+        before = _before(layer, name)
+        rank = _rank(spectrum, before, asked[name])
         if rank is not None:
             matrices[name] = spectrum.split(rank)
         elif before is None or before > _limit(spectrum):
@@ -96,24 +130,20 @@ def _reduce_recurrent(layer: Recurrent, rule: RankRule, threshold: float) -> Red
     return Reduced(assemble(layer, matrices) if ranks else None, ranks, left_out)
 
 
-def _cheaper_split(
-    layer: Decomposable, rule: RankRule, threshold: float
-) -> tuple[Spectrum, int | None, Split]:
+def _cheaper_split(layer: Decomposable, channel: Spectrum, asked: int) -> tuple[Spectrum, int | None, Split]:
     """The cheaper split and its rank; a rank of None where neither saves weights.
 
-    The rule sets the rank of the split by channels, and so the error. That by space gets the smallest
+    The rank asked for is that of the split by channels, and sets the error. That by space gets the smallest
     rank with no larger error. Cost is weights and multiply-accumulates for one output position, which
     differ where a stride lets the first half of a spatial pair run at more positions.
     """
-    channel = Spectrum.of(matrix(layer))
-    rank = _rank(channel, None, rule, threshold)
+    rank = _rank(channel, None, asked)
     if not has_spatial_split(layer):
         return channel, rank, "channel"
     assert isinstance(layer, nn.Conv2d)
-    asked = choose_rank(channel.values, rule, threshold, _limit(channel))
-    kept = threshold if rule == "energy" else kept_energy(channel.values, asked)
     spatial = Spectrum.of(matrix(layer, "spatial"))
-    spatial_rank = _rank(spatial, None, "energy", kept)
+    kept = kept_energy(channel.values, asked)
+    spatial_rank = _rank(spatial, None, choose_rank(spatial.values, "energy", kept, _limit(spatial)))
     if spatial_rank is None:
         return channel, rank, "channel"
     rows, columns = spatial.matrix.shape
@@ -123,12 +153,22 @@ def _cheaper_split(
     return channel, rank, "channel"
 
 
-def _rank(spectrum: Spectrum, before: int | None, rule: RankRule, threshold: float) -> int | None:
-    """The rank that the rule asks for, rounded; None where it saves nothing against what there is."""
+def _rank(spectrum: Spectrum, before: int | None, asked: int) -> int | None:
+    """The rank asked for, rounded; None where it saves nothing against what there is."""
     limit = _limit(spectrum)
-    values = spectrum.values
-    rank = round_rank(min(choose_rank(values, rule, threshold, limit), len(values)), limit)
+    rank = round_rank(min(asked, len(spectrum.values)), limit)
     return rank if rank < min(limit, before or limit) else None
+
+
+def _before(layer: nn.Module, name: str) -> int | None:
+    """Rank of a matrix now; None for a whole one."""
+    if isinstance(layer, LowRankPair):
+        return layer.rank
+    return layer.ranks.get(name) if isinstance(layer, FactoredRecurrent) else None
+
+
+def _weights(spectrum: Spectrum, rank: int | None) -> int:
+    return spectrum.matrix.numel() if rank is None else rank * sum(spectrum.matrix.shape)
 
 
 def _limit(spectrum: Spectrum) -> float:

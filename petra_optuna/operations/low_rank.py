@@ -14,7 +14,7 @@ from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.low_rank import LowRankPair, decomposable_layers, shared_names, why_whole
 from petra_optuna.nn.ranks import RankRule
-from petra_optuna.nn.reduce import Reduced, reduce_layer
+from petra_optuna.nn.reduce import Reduced, reduce_layer, reduce_together
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations.context import Context
 from petra_optuna.pipeline import Applied, Kind, Operation, When
@@ -29,16 +29,19 @@ class LowRank(Operation):
     A layer is replaced only where that saves weights.
 
     Attributes:
-        rule: How a layer's rank is chosen.
-        energy: Share of the squared singular values that is kept (explained variance).
-        singular_values: Share of the singular values that is kept.
-        share: Rank as a share of mn / (m + n), the largest that saves weights.
+        scope: ``global`` lets the singular values of all layers compete for weights, ``local`` asks the same
+            of each layer.
+        rule: How ranks are chosen.
+        energy: Share of the squared singular values that is kept (explained variance), ``global`` on average.
+        singular_values: Share of the singular values that is kept, ``global`` on average.
+        share: Of the weights that is left, ``local`` of mn / (m + n), the largest rank that saves weights.
     """
 
     name: ClassVar[str] = "low_rank"
     code: ClassVar[str] = "LR"
     kind: ClassVar[Kind] = "structure"
 
+    scope: Annotated[str, CategoricalDistribution(("global", "local"))] = "global"
     rule: Annotated[str, CategoricalDistribution(RULES)] = "energy"
     energy: Annotated[float, FloatDistribution(0.5, 0.999), When("rule", ("energy",))] = 0.9
     singular_values: Annotated[float, FloatDistribution(0.2, 0.95), When("rule", ("singular_values",))] = 0.6
@@ -69,20 +72,21 @@ class LowRank(Operation):
         shared = shared_names(reduced)
         left_out = {name: reason for name, part in reduced.named_modules() if (reason := why_whole(part))}
         left_out |= dict.fromkeys(shared & layers.keys(), "it shares its weight with another layer")
-        done: dict[str, Reduced] = {}
-        for name, layer in layers.items():
-            if name not in shared:
-                done[name] = self._reduced(layer)
-                reduced = replace_module(reduced, name, done[name].layer or layer)
+        done = self._reduced({name: layer for name, layer in layers.items() if name not in shared})
+        for name, part in done.items():
+            reduced = replace_module(reduced, name, part.layer or layers[name])
         reduced, macs_after = _count_or_restore(reduced, context, layers, done, left_out)
         report = _report(model, reduced, context, done, left_out) | {"macs_after": macs_after}
         batches = (inputs for inputs, _ in context.calibration_batches())
         report["batch_norms"] = reestimate_batch_norm(reduced, batches) if report["changed"] else 0
         return Applied(reduced, report)
 
-    def _reduced(self, layer: nn.Module) -> Reduced:
+    def _reduced(self, layers: dict[str, nn.Module]) -> dict[str, Reduced]:
         rule: RankRule = next(rule for rule in RULES if rule == self.rule)
-        return reduce_layer(layer, rule, getattr(self, rule))
+        threshold: float = getattr(self, rule)
+        if self.scope == "global":
+            return reduce_together(layers, rule, threshold)
+        return {name: reduce_layer(layer, rule, threshold) for name, layer in layers.items()}
 
 
 def _count_or_restore(

@@ -58,7 +58,7 @@ def test_a_stride_makes_the_spatial_split_dearer() -> None:
     splits = {}
     for stride in (1, 2):
         layer = convolution("spatial", 0.97, stride)
-        pair = reduce_layer(layer, "energy", 0.85).layer
+        pair = reduce_layer(layer, "energy", 0.81).layer
         assert isinstance(pair, LowRankPair)
         splits[stride] = pair.split
     assert splits == {1: "spatial", 2: "channel"}

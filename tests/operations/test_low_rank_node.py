@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -85,7 +86,7 @@ def test_the_input_stays_as_it_was(correlated_task: Task, rule: str) -> None:
 @pytest.mark.parametrize("rule", NODES)
 def test_every_layer_gets_the_rank_of_the_rule_or_a_reason(correlated_task: Task, rule: str) -> None:
     """Those split by channels: ``tests/nn/test_reduce.py`` has the choice of the split."""
-    node = NODES[rule]
+    node = dataclasses.replace(NODES[rule], scope="local")
     report = node.apply(correlated_task.model, context_of(correlated_task)).report
     assert set(report["spatial"]) < report["ranks"].keys()
     for name, module in correlated_task.model.named_modules():
@@ -119,6 +120,7 @@ def test_the_factors_of_the_result_are_the_singular_values_of_the_layer(correlat
         ),
         (LowRank(rule="share", share=0.2), LowRank(rule="share", share=0.9)),
         (LowRank(rule="energy", energy=0.8), LowRank(rule="share", share=0.8)),
+        (LowRank(rule="share", share=0.4), LowRank(scope="local", rule="share", share=0.4)),
     ],
 )
 def test_every_field_changes_the_result(correlated_task: Task, first: LowRank, second: LowRank) -> None:
@@ -129,11 +131,12 @@ def test_every_field_changes_the_result(correlated_task: Task, first: LowRank, s
 
 def test_a_pair_is_decomposed_again_only_where_that_saves(correlated_task: Task) -> None:
     context = context_of(correlated_task)
-    wide = LowRank(rule="share", share=0.8).apply(correlated_task.model, context).model
-    again = LowRank(rule="share", share=0.8).apply(wide, context)
+    node = LowRank(scope="local", rule="share", share=0.8)
+    wide = node.apply(correlated_task.model, context).model
+    again = node.apply(wide, context)
     assert again.report["changed"] is False
     assert "no layer" in again.report["reason"]
-    narrow = LowRank(rule="share", share=0.3).apply(wide, context)
+    narrow = dataclasses.replace(node, share=0.3).apply(wide, context)
     assert narrow.report["parameters_after"] < narrow.report["parameters_before"]
     for before, after in narrow.report["ranks"].values():
         assert before is None or after < before
@@ -197,7 +200,7 @@ def test_a_layer_whose_weight_the_model_reads_is_left_out() -> None:
     assert applied.report["left_out"]["wide"] == "the model reads its 'weight' without calling it"
     assert "wide" not in applied.report["ranks"]
     assert type(applied.model.wide) is nn.Linear
-    assert applied.report["ranks"]["middle"] == [None, 16]
+    assert applied.report["ranks"]["middle"] == [None, 8]
     assert applied.report["macs_after"] == count_macs(applied.model, task.example)
 
 
