@@ -10,7 +10,7 @@
     │   └── TaskError           a task, its model, metric or batches cannot be used
     └── TrialError              one trial fails with this reason; the study goes on
         ├── OperationFailed     an operation could not do its work
-        ├── TrainingDiverged    the loss became NaN or infinite
+        ├── TrainingDiverged    the loss became NaN or infinite, or grew and did not come back
         ├── LoweringFailed      the model did not become a correct file
         └── MeasurementFailed   the file crashed, hung or could not be measured
 """
@@ -51,7 +51,7 @@ class OperationFailed(TrialError):
 
 
 class TrainingDiverged(TrialError):
-    """The training loss became NaN or infinite."""
+    """The training loss became NaN or infinite, or grew and did not come back."""
 
 
 class LoweringFailed(TrialError):

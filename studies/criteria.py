@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--kept", type=float, nargs="*", default=[0.5, 0.25], help="shares of the parameters")
     parser.add_argument("--kept-by-rank", type=float, nargs="*", default=[0.5, 0.2])
     parser.add_argument("--sparsity-epochs", type=int, default=4)
+    parser.add_argument("--criteria", nargs="*", choices=CRITERIA, default=CRITERIA)
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=TABLES)
     parser.add_argument("--test-samples", type=int, default=None)
     parser.add_argument("--cache", type=Path, default=Path("storage/cache"))
@@ -68,7 +69,7 @@ def main() -> None:
     if "criteria" in arguments.tables:
         _head(arguments.kept)
         for scope in ("local", "global"):
-            for criterion in CRITERIA:
+            for criterion in arguments.criteria:
                 _row(f"{criterion}, {scope}", tasks, arguments, _pruning(criterion, scope))
     if "sparsity" in arguments.tables:
         trained = [_sparse(task, arguments.sparsity_epochs) for task in tasks]

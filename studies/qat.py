@@ -52,13 +52,15 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--cache", type=Path, default=Path("storage/cache"))
     arguments = parser.parse_args()
     print(
         "| case | FP32 | static INT8 | trained on: FP32 | static INT8 | QAT, INT8 | QAT - static |\n"
         "|---|---|---|---|---|---|---|"
     )
-    for name, make in CASES.items():
+    for name in arguments.only:
+        make = CASES[name]
         found = np.array([_accuracies(make, seed, arguments) for seed in range(arguments.seeds)])
         gain = found[:, 4] - found[:, 3]
         cells = [interval(list(column)) for column in (*found.T, gain)]

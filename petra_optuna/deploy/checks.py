@@ -76,7 +76,8 @@ def check_kernels(kernels: Counter[str], precision: str, report: Mapping[str, An
 def check_batch_norms(proto: onnx.ModelProto) -> None:
     """No batch norm stands where it folds into the layer before it.
 
-    After an addition, or beside another reader of the layer's output, it cannot be folded and is legal.
+    After an addition, beside another reader of the layer's output, or behind one of several calls of a
+    layer, it cannot be folded and is legal.
 
     Raises:
         LoweringFailed: Naming the batch norm.
@@ -89,7 +90,9 @@ def check_batch_norms(proto: onnx.ModelProto) -> None:
         if node.op_type != "BatchNormalization":
             continue
         before = makers.get(node.input[0])
-        if before is not None and before.op_type in ("Conv", "Gemm") and readers[node.input[0]] == 1:
+        if before is None or before.op_type not in ("Conv", "Gemm"):
+            continue
+        if readers[node.input[0]] == readers[before.input[1]] == 1:
             raise LoweringFailed(
                 f"batch norm {node.name!r} is not folded into the {before.op_type} before it"
             )

@@ -42,25 +42,13 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
     Raises:
         LoweringFailed: When the exporter cannot translate the model, with its reason.
     """
-    keyword = isinstance(inputs, dict)
     example = _at_least_two(inputs)
-    batch = torch.export.Dim("batch")
+    private = copy.deepcopy(model).eval()
     try:
         with _quiet(), RecurrentOperators():
-            program = torch.onnx.export(
-                copy.deepcopy(model).eval(),
-                args=() if keyword else tuple(example),
-                kwargs=dict(example) if isinstance(example, dict) else None,
-                input_names=list(input_names(inputs)),
-                output_names=[OUTPUT_NAME],
-                dynamic_shapes=_first_dimension(example, batch),
-                dynamo=True,
-                custom_translation_table=dict(TRANSLATIONS),
-                external_data=False,
-                optimize=False,
-                verbose=False,
-            )
-            assert program is not None
+            program = _export(private, example)
+            if not _has_dynamic_batch(program):
+                program = _export(_captured_strictly(private, example), example)
             optimize_ir(program.model, should_fold=_should_fold)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         reason = _root(error)
@@ -68,6 +56,41 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
     proto: onnx.ModelProto = program.model_proto
     strip_metadata(proto)
     return proto
+
+
+def _export(model: nn.Module | torch.export.ExportedProgram, example: Inputs) -> torch.onnx.ONNXProgram:
+    args, kwargs = _call(example)
+    program = torch.onnx.export(
+        model,
+        args=args,
+        kwargs=kwargs,
+        input_names=list(input_names(example)),
+        output_names=[OUTPUT_NAME],
+        dynamic_shapes=_first_dimension(example, torch.export.Dim("batch")),
+        dynamo=True,
+        custom_translation_table=dict(TRANSLATIONS),
+        external_data=False,
+        optimize=False,
+        verbose=False,
+    )
+    assert program is not None
+    return program
+
+
+def _captured_strictly(model: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
+    """From the bytecode, where ``len`` of a batch is its dynamic size and not a constant; slower."""
+    args, kwargs = _call(example)
+    shapes = _first_dimension(example, torch.export.Dim("batch"))
+    return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=True)
+
+
+def _call(example: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor] | None]:
+    return ((), dict(example)) if isinstance(example, dict) else (tuple(example), None)
+
+
+def _has_dynamic_batch(program: torch.onnx.ONNXProgram) -> bool:
+    inputs = program.model.graph.inputs
+    return all(value.shape is not None and not isinstance(value.shape[0], int) for value in inputs)
 
 
 def _at_least_two(inputs: Inputs) -> Inputs:

@@ -97,7 +97,7 @@ class Functional(nn.Module):
         first = functional.max_pool2d(functional.relu(self.conv1(pictures)), 2)
         second = functional.silu(self.conv2(first)) * torch.sigmoid(self.gate(first))
         joined = self.norm(torch.cat([first, second], dim=1))
-        flat = functional.avg_pool2d(joined, 2).reshape(pictures.shape[0], -1)
+        flat = functional.avg_pool2d(joined, 2).reshape(len(pictures), -1)
         hidden = functional.dropout(functional.gelu(self.fc1(flat)), 0.1, self.training)
         return self.fc2(hidden)  # type: ignore[no-any-return]
 
@@ -154,7 +154,7 @@ class ClassToken(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Map (B, 3, 16, 16) to logits (B, CLASSES)."""
         patches = self.patches(pictures).flatten(2).transpose(1, 2)
-        sequence = torch.cat([self.token.expand(pictures.shape[0], -1, -1), patches], dim=1)
+        sequence = torch.cat([self.token.expand(len(pictures), -1, -1), patches], dim=1)
         sequence = sequence + self.mix(sequence.transpose(1, 2)).transpose(1, 2)
         sequence = sequence + self.mlp(self.norm(sequence))
         return self.head(sequence[:, 0])  # type: ignore[no-any-return]

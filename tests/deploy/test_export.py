@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from petra_optuna.deploy import OnnxRuntimeModel, check_parity, export_onnx
+from petra_optuna.deploy import OnnxRuntimeModel, check_parity, export_onnx, lower
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.nn.inputs import to_feeds
 
@@ -22,6 +22,28 @@ def test_the_file_computes_what_the_model_computes_at_any_batch_size(model, imag
         with torch.inference_mode():
             expected = model(*batch).numpy()
         np.testing.assert_allclose(runtime.run(to_feeds(batch)), expected, atol=1e-5)
+
+
+class Lengths(nn.Module):
+    """Asks Python for the length of the batch, and calls a convolution twice, once before a batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Linear(4 * 9, 2)
+
+    def forward(self, pictures):
+        twice = self.norm(self.conv(self.conv(pictures).relu()))
+        return self.head(twice.reshape(len(pictures), -1))
+
+
+def test_a_python_length_of_the_batch_stays_dynamic(tmp_path):
+    model, example = Lengths().eval(), (torch.randn(5, 4, 3, 3),)
+    artifact = lower(model, example, tmp_path / "model.onnx")
+    runtime = OnnxRuntimeModel(artifact.path)
+    for size in (1, 3, 8):
+        batch = (torch.randn(size, 4, 3, 3),)
+        with torch.inference_mode():
+            np.testing.assert_allclose(runtime.run(to_feeds(batch)), model(*batch).numpy(), atol=1e-5)
 
 
 def test_batch_norms_are_folded_where_they_follow_a_layer(model, images):

@@ -221,12 +221,14 @@ def test_a_weight_that_nothing_reads_is_caught(residual, images):
 
 
 def batch_norm_after(kind, shared):
-    """Input -> ``kind`` -> batch norm; ``shared``: the layer's output is read elsewhere as well."""
+    """Input -> ``kind`` -> batch norm; ``shared``: its output or its weight is read elsewhere as well."""
     nodes = [
         helper.make_node(kind, ["input", "weight"], ["inner"], name="layer"),
         helper.make_node("BatchNormalization", ["inner", *["stat"] * 4], ["output"], name="norm"),
     ]
-    outputs = ["output", "inner"] if shared else ["output"]
+    outputs = ["output", *[{"output": "inner", "weight": "twice"}[part] for part in shared]]
+    if "weight" in shared:
+        nodes.insert(0, helper.make_node(kind, ["input", "weight"], ["twice"], name="call"))
     return helper.make_model(
         helper.make_graph(
             nodes,
@@ -239,9 +241,10 @@ def batch_norm_after(kind, shared):
 
 def test_a_batch_norm_left_behind_a_layer_is_caught():
     with pytest.raises(LoweringFailed, match="'norm' is not folded into the Conv"):
-        check_batch_norms(batch_norm_after("Conv", shared=False))
-    check_batch_norms(batch_norm_after("Conv", shared=True))
-    check_batch_norms(batch_norm_after("Add", shared=False))
+        check_batch_norms(batch_norm_after("Conv", shared=()))
+    check_batch_norms(batch_norm_after("Conv", shared=("output",)))
+    check_batch_norms(batch_norm_after("Conv", shared=("weight",)))
+    check_batch_norms(batch_norm_after("Add", shared=()))
 
 
 @pytest.mark.parametrize(
