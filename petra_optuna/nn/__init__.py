@@ -20,7 +20,14 @@ from petra_optuna.nn.low_rank import (
     recompose,
 )
 from petra_optuna.nn.normalize import Normalize
-from petra_optuna.nn.penalties import hoyer_penalty, orthogonal_penalty
+from petra_optuna.nn.penalties import (
+    hoyer_penalty,
+    lai_scale,
+    norm_penalty,
+    orthogonal_penalty,
+    sparsity_penalty,
+)
+from petra_optuna.nn.precision import training_dtype
 from petra_optuna.nn.prune import prune_channels
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.ranks import choose_rank
@@ -45,7 +52,9 @@ __all__ = [
     "forward",
     "hoyer_penalty",
     "input_names",
+    "lai_scale",
     "merge",
+    "norm_penalty",
     "orthogonal_penalty",
     "output_matching_loss",
     "parameter_groups",
@@ -57,7 +66,9 @@ __all__ = [
     "seeded",
     "shared_layers",
     "soft_label_loss",
+    "sparsity_penalty",
     "take",
     "tensors",
     "to_feeds",
+    "training_dtype",
 ]
