@@ -21,6 +21,17 @@ Trials = Annotated[
     typer.Option("--trials", help="Finished trials the study shall have in the end, controls included."),
 ]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds after which no new trial starts.")]
+Generations = Annotated[
+    int | None, typer.Option("--generations", help="End after so many populations of finished trials.")
+]
+StagnationTrials = Annotated[
+    int | None,
+    typer.Option("--stagnation", help="End after so many trials that grew the hypervolume by less than 1 %."),
+]
+Target = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="End when one trial reaches NAME=VALUE; once for each objective."),
+]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that run trials side by side.")]
 UserTask = Annotated[
     str | None,

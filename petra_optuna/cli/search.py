@@ -13,6 +13,7 @@ from petra_optuna.cli import options
 from petra_optuna.cli.console import make_console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.cli.tasks import stored_task, task_of
+from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, Limits
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
@@ -39,6 +40,9 @@ def run(
     task: Annotated[str, typer.Argument(help="A built-in task (see `petra tasks`) or module:callable.")],
     trials: options.Trials = None,
     timeout: options.Timeout = None,
+    generations: options.Generations = None,
+    stagnation: options.StagnationTrials = None,
+    target: options.Target = None,
     storage: options.Storage = DEFAULT_URL,
     study: options.StudyName = None,
     data_root: options.DataRoot = None,
@@ -62,7 +66,7 @@ def run(
 
     Example: petra run digits --trials 24 --storage sqlite:///storage/digits.db
     """
-    stop = Stop(trials, timeout)
+    stop = _stop(trials, timeout, generations, stagnation, target) or Stop()
     budget = Budget(epochs, data_fraction)
     limits = Limits(max_size_mb * _MEGA if max_size_mb is not None else None, max_latency_ms)
     profile = DeviceProfile.parse(device)
@@ -75,8 +79,7 @@ def run(
     with trial_progress(console, stop.trials) as callback:
         found = optimize(
             built,
-            trials=stop.trials,
-            timeout_s=stop.timeout_s,
+            stop=stop,
             storage=storage,
             name=study,
             space=space,
@@ -99,6 +102,9 @@ def resume(
     study: options.StudyName = None,
     trials: options.Trials = None,
     timeout: options.Timeout = None,
+    generations: options.Generations = None,
+    stagnation: options.StagnationTrials = None,
+    target: options.Target = None,
     task: options.UserTask = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
@@ -107,13 +113,13 @@ def resume(
 ) -> None:
     """Continue a stored study; trials that were cut off are run again first.
 
-    Without --trials and --timeout it goes to the end that its last run was given.
+    Without --trials, --timeout or another end it goes to the one that its last run was given.
 
     Example: petra resume --storage sqlite:///storage/digits.db --study digits
     """
     stored = load_study(open_storage(storage, must_exist=True), study)
     specification = specification_of(stored)
-    stop = stop_of(stored, trials, timeout)
+    stop = stop_of(stored, _stop(trials, timeout, generations, stagnation, target))
     console = make_console(quiet)
     with console.status(f"preparing task {specification.task.name}"):
         built = stored_task(specification, task, data_root, checkpoint)
@@ -122,12 +128,34 @@ def resume(
             built,
             storage=storage,
             name=stored.study_name,
-            trials=stop.trials,
-            timeout_s=stop.timeout_s,
+            stop=stop,
             workers=workers,
             callbacks=[callback],
         )
     _conclude(found, storage, console)
+
+
+def _stop(
+    trials: int | None,
+    timeout: float | None,
+    generations: int | None,
+    stagnation: int | None,
+    target: list[str] | None,
+) -> Stop | None:
+    """What the options say; None where they say nothing."""
+    ends = (trials, timeout, generations, stagnation, _targets(target))
+    return None if ends == (None,) * len(ends) else Stop(*ends)
+
+
+def _targets(given: list[str] | None) -> dict[str, float] | None:
+    targets = {}
+    for text in given or ():
+        name, _, value = text.partition("=")
+        try:
+            targets[name] = float(value)
+        except ValueError:
+            raise UserError(f"--target must be NAME=VALUE with a number, got {text!r}") from None
+    return targets or None
 
 
 def _conclude(study: optuna.Study, storage: str, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""The evolutionary sampler and the re-running of killed trials. Does not import torch."""
+"""The evolutionary sampler, the re-running of killed trials, stop rules. Does not import torch."""
 
 from petra_optuna.samplers._storage import database_url
 from petra_optuna.samplers.petra import BOUNDS, PetraSampler
@@ -12,12 +12,18 @@ from petra_optuna.samplers.records import (
     superseded,
 )
 from petra_optuna.samplers.retry import MAX_RETRIES, fail_orphans, mark_for_rerun, retry_stale_trial
+from petra_optuna.samplers.stopping import Generations, Stagnation, StopRule, Targets, TimeLimit
 
 __all__ = [
     "BOUNDS",
     "MAX_RETRIES",
+    "Generations",
     "PetraSampler",
     "Plan",
+    "Stagnation",
+    "StopRule",
+    "Targets",
+    "TimeLimit",
     "database_url",
     "directions_of",
     "fail_orphans",

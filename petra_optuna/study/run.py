@@ -49,6 +49,7 @@ def optimize(
     *,
     trials: int | None = None,
     timeout_s: float | None = None,
+    stop: Stop | None = None,
     storage: str = DEFAULT_URL,
     name: str | None = None,
     space: SearchSpace | None = None,
@@ -72,6 +73,7 @@ def optimize(
         task: The original model, its data and its metric.
         trials: Finished trials that the study shall have in the end, the controls included.
         timeout_s: Seconds after which no new trial starts.
+        stop: All that may end the run, instead of ``trials`` and ``timeout_s``.
         storage: SQLAlchemy URL; artifacts go beside a SQLite file, else into ``storage/artifacts``.
         name: Study name; the task's name when None.
         space: Operations and lengths; every operation and up to five nodes when None.
@@ -93,7 +95,7 @@ def optimize(
     Raises:
         UserError: When something given cannot be used.
     """
-    stop = Stop(trials, timeout_s)
+    stop = stop or Stop(trials, timeout_s)
     _check_workers(workers, sampler, space)
     if train_threads is not None and train_threads < 1:
         raise UserError(f"train_threads must be at least 1, got {train_threads}")
@@ -125,6 +127,7 @@ def resume(
     name: str | None = None,
     trials: int | None = None,
     timeout_s: float | None = None,
+    stop: Stop | None = None,
     space: SearchSpace | None = None,
     sampler: optuna.samplers.BaseSampler | None = None,
     workers: int = 1,
@@ -132,15 +135,17 @@ def resume(
 ) -> optuna.Study:
     """Continue a stored study: trials of dead processes are run again first, then new ones.
 
-    Arguments as in ``optimize``; the rest comes from the study, the end of the run too where neither
-    ``trials`` nor ``timeout_s`` is given. Several processes may do this at once.
+    Arguments as in ``optimize``; the rest comes from the study, the end of the run too where none is given.
+    Several processes may do this at once.
 
     Raises:
         UserError: When something given cannot be used.
     """
     study = load_study(open_storage(storage, must_exist=True), name)
     specification = specification_of(study)
-    stop = stop_of(study, trials, timeout_s)
+    if stop is None and (trials, timeout_s) != (None, None):
+        stop = Stop(trials, timeout_s)
+    stop = stop_of(study, stop)
     _check_workers(workers, sampler, space)
     space = space or stored_space(specification)
     made_with = (
@@ -211,7 +216,7 @@ def _continue(
     if stop.is_reached(study):
         return
     with (
-        helpers(study.study_name, storage, specification.task, stop, workers - 1),
+        helpers(study.study_name, storage, specification.task, workers - 1),
         workbench(study, task, space) as objective,
         _storage_errors(),
     ):

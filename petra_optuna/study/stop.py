@@ -3,50 +3,68 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from petra_optuna.errors import UserError
-from petra_optuna.samplers import finished_trials
+from petra_optuna.samplers import Generations, Stagnation, StopRule, Targets, finished_trials
 from petra_optuna.study import attributes
+from petra_optuna.study.create import specification_of
 
 
 @dataclasses.dataclass(frozen=True)
-class Stop:
-    """After so many finished trials of the study in total, or so many seconds. An Optuna callback.
+class Stop(StopRule):
+    """The end of a run: whatever of the following comes first. An Optuna callback.
+
+    Attributes:
+        trials: Finished trials of the study in total, those under way included.
+        timeout_s: Seconds of this run.
+        generations: Blocks of finished trials as large as the population.
+        stagnation: Finished trials over which the hypervolume grew by less than 1 %.
+        targets: Values, by objective, that one trial reaches together.
 
     Raises:
-        UserError: On construction, when neither is given or one is not positive.
+        UserError: On construction, when none is given or one is out of range.
     """
 
     trials: int | None = None
     timeout_s: float | None = None
+    generations: int | None = None
+    stagnation: int | None = None
+    targets: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         """Check that the run can start and end."""
-        if self.trials is None and self.timeout_s is None:
-            raise UserError("a run needs an end: give --trials, --timeout or both")
+        if all(getattr(self, field.name) is None for field in dataclasses.fields(self)):
+            raise UserError("a run needs an end: give --trials, --timeout, or another stop rule")
         if self.trials is not None and self.trials < 1:
             raise UserError(f"--trials must be at least 1, got {self.trials}")
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise UserError(f"--timeout must be positive, got {self.timeout_s:g}")
+        self._rules(population_size=1)  # check their numbers
 
     def is_reached(self, study: optuna.Study) -> bool:
         """Whether the trials that have finished or are under way suffice."""
-        if self.trials is None:
-            return False
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return len(finished_trials(study)) + len(running) >= self.trials
+        if self.trials is not None:
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if len(finished_trials(study)) + len(running) >= self.trials:
+                return True
+        size = specification_of(study).population_size
+        return any(rule.is_reached(study) for rule in self._rules(size))
 
-    def __call__(self, study: optuna.Study, _trial: FrozenTrial) -> None:
-        """Stop the study once its trials suffice."""
-        if self.is_reached(study):
-            study.stop()
+    def _rules(self, population_size: int) -> list[StopRule]:
+        rules: list[StopRule] = []
+        if self.generations is not None:
+            rules.append(Generations(self.generations, population_size))
+        if self.stagnation is not None:
+            rules.append(Stagnation(self.stagnation))
+        if self.targets is not None:
+            rules.append(Targets(self.targets))
+        return rules
 
 
-def stop_of(study: optuna.Study, trials: int | None, timeout_s: float | None) -> Stop:
-    """The stop rule given, or that of the study's last run where none is given."""
-    if trials is None and timeout_s is None:
-        return Stop(**study.user_attrs.get(attributes.STOP, {}))
-    return Stop(trials, timeout_s)
+def stop_of(study: optuna.Study, given: Stop | None) -> Stop:
+    """The end given, or that of the study's last run where none is given."""
+    return given or Stop(**study.user_attrs.get(attributes.STOP, {}))

@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.study import attributes
 from petra_optuna.study.specification import TaskSource
-from petra_optuna.study.stop import Stop
 from petra_optuna.tasks import TASKS
 
 _UNSIGNED_GRACE_S = 60
@@ -59,8 +58,8 @@ def is_orphan(trial: FrozenTrial) -> bool:
 
 
 @contextlib.contextmanager
-def helpers(study: str, storage: str, source: TaskSource, stop: Stop, count: int) -> Iterator[None]:
-    """``count`` more processes that resume the study during the block; it ends when they have.
+def helpers(study: str, storage: str, source: TaskSource, count: int) -> Iterator[None]:
+    """``count`` more processes that resume the study during the block, to the end that it stores.
 
     Raises:
         UserError: When they could not build the task.
@@ -74,8 +73,6 @@ def helpers(study: str, storage: str, source: TaskSource, stop: Stop, count: int
     command = [sys.executable, "-m", "petra_optuna", "resume", "--quiet"]
     command += ["--study", study, "--storage", storage]
     command += ["--task", source.name] if ":" in source.name else []
-    command += ["--trials", str(stop.trials)] if stop.trials is not None else []
-    command += ["--timeout", str(stop.timeout_s)] if stop.timeout_s is not None else []
     processes = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield

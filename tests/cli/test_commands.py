@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna import cli
+from petra_optuna.samplers import finished_trials
 from petra_optuna.study import attributes, load_study, open_storage
 from petra_optuna.study.objective import Objective
 from petra_optuna.tasks import Task
@@ -57,7 +58,10 @@ def test_every_command_explains_itself_with_an_example(call, capsys, command: st
 
 BAD = {
     "no trials": (["run", "digits", "--trials", 0], "--trials must be at least 1"),
-    "no end": (["run", "digits"], "--trials, --timeout or both"),
+    "no end": (["run", "digits"], "--trials, --timeout, or another stop rule"),
+    "target": (["run", "digits", "--target", "accuracy"], "--target must be NAME=VALUE"),
+    "generations": (["run", "digits", "--generations", 0], "at least 1, got 0"),
+    "stagnation": (["run", "digits", "--stagnation", 0], "at least 1 trial"),
     "unknown task": (["run", "nosuch", "--trials", 1], "nosuch"),
     "task module missing": (["run", "no_such_module:make", "--trials", 1], "cannot be imported"),
     "missing data": (["run", "cifar10", "--trials", 1, "--data-root", "missing"], "missing"),
@@ -127,6 +131,10 @@ def test_a_study_from_run_to_export(call, capsys, tmp_path: Path, user_task: str
     assert (tmp_path / "out" / "model.onnx").is_file()
     assert call("export", "--storage", url, "--trial", 77, "--out", "no", "--task", user_task) == 2
     assert "has no trial 77" in capsys.readouterr().err
+    assert call("resume", "--storage", url, "--task", user_task, "--target", "speed=1") == 2
+    assert "it has accuracy, latency_ms" in capsys.readouterr().err
+    assert call("resume", "--storage", url, "--task", user_task, "--target", "size_bytes=1e9") == 0
+    assert len(finished_trials(load_study(open_storage(url)))) == 4  # the target was reached before
     assert call("resume", "--storage", url, "--task", user_task, "--trials", 5) == 0
     assert len(load_study(open_storage(url)).trials) == 5
 

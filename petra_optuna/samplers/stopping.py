@@ -1,0 +1,157 @@
+"""When a search has gone on for long enough: rules that are Optuna callbacks, for any study.
+
+    study.optimize(objective, callbacks=[Stagnation(trials=50), Targets({"accuracy": 0.95})])
+
+Each looks at the finished trials alone, without those that were killed and are run again; so a resumed
+study ends where one that was never killed does.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import time
+from collections.abc import Mapping
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from petra_optuna.errors import UserError
+from petra_optuna.evolution import Bounds, hypervolume
+from petra_optuna.samplers.petra import BOUNDS
+from petra_optuna.samplers.records import directions_of, finished_trials
+
+
+class StopRule(abc.ABC):
+    """A callback that stops a study once its condition holds."""
+
+    @abc.abstractmethod
+    def is_reached(self, study: optuna.Study) -> bool:
+        """Whether the study has gone on for long enough."""
+
+    def __call__(self, study: optuna.Study, _trial: FrozenTrial) -> None:
+        """Stop the study when it has."""
+        if self.is_reached(study):
+            study.stop()
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeLimit(StopRule):
+    """So many seconds after this rule was made.
+
+    Raises:
+        UserError: On construction, when they are not positive.
+    """
+
+    seconds: float
+    began: float = dataclasses.field(default_factory=time.monotonic, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not self.seconds > 0:
+            raise UserError(f"a time limit must be positive, got {self.seconds:g} s")
+
+    def is_reached(self, study: optuna.Study) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() - self.began >= self.seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Generations(StopRule):
+    """So many blocks of finished trials, each as large as the population.
+
+    Raises:
+        UserError: On construction, when a number is below 1.
+    """
+
+    count: int
+    population_size: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if min(self.count, self.population_size) < 1:
+            raise UserError(
+                f"generations and their size must be at least 1, got {self.count} and {self.population_size}"
+            )
+
+    def is_reached(self, study: optuna.Study) -> bool:
+        """Whether as many trials have finished."""
+        return len(finished_trials(study)) >= self.count * self.population_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets(StopRule):
+    """One trial without a violated constraint is at least as good as all these values.
+
+    Attributes:
+        values: By name of the objective (``study.metric_names``); those not named may be anything.
+
+    Raises:
+        UserError: On construction, when there are none; later, when the study has no such objective.
+    """
+
+    values: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        """Check that there is a target."""
+        if not self.values:
+            raise UserError("name at least one objective and the value that it shall reach")
+
+    def is_reached(self, study: optuna.Study) -> bool:
+        """Whether a complete trial reaches them."""
+        names = study.metric_names or []
+        if unknown := sorted(self.values.keys() - set(names)):
+            known = ", ".join(names) or "none: set study.metric_names"
+            raise UserError(f"the study has no objective {unknown[0]!r}; it has {known}")
+        targets = []
+        for place, (name, direction) in enumerate(zip(names, directions_of(study), strict=True)):
+            if name in self.values:
+                targets.append((place, 1.0 if direction == "maximize" else -1.0, self.values[name]))
+        return any(
+            all(sign * trial.values[place] >= sign * value for place, sign, value in targets)
+            for trial in _feasible(finished_trials(study))
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stagnation(StopRule):
+    """The hypervolume grew by less than a share over so many finished trials.
+
+    Attributes:
+        trials: How many, failed and pruned ones included.
+        share: Of the hypervolume before them.
+
+    Raises:
+        UserError: On construction, when ``trials`` is below 1 or ``share`` negative.
+    """
+
+    trials: int
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.trials < 1 or self.share < 0:
+            raise UserError(
+                f"stagnation needs at least 1 trial and a share >= 0, got {self.trials} and {self.share:g}"
+            )
+
+    def is_reached(self, study: optuna.Study) -> bool:
+        """Whether it did; never before there is a hypervolume to grow from."""
+        finished = finished_trials(study)
+        if len(finished) <= self.trials:
+            return False
+        directions = directions_of(study)
+        now = [trial.values for trial in _feasible(finished)]
+        before = [trial.values for trial in _feasible(finished[: -self.trials])]
+        stored = study.user_attrs.get(BOUNDS)
+        bounds = Bounds.from_values(now, directions) if stored is None else Bounds.from_dict(stored)
+        old = hypervolume(before, directions, bounds)
+        return old > 0 and hypervolume(now, directions, bounds) < (1 + self.share) * old
+
+
+def _feasible(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and all(excess <= 0 for excess in trial.constraints.values())
+    ]
