@@ -1,47 +1,65 @@
 """Mutations, operator rates, selection and the front: pure functions and frozen records."""
 
-from petra_optuna.evolution.drawing import (
-    change_record,
-    change_value,
-    draw_record,
-    draw_value,
-    random_pipeline,
-)
+from petra_optuna.evolution.archive import FrontTrace, Skyband, entered_front
+from petra_optuna.evolution.drawing import change_record, change_value, draw_record, draw_value
 from petra_optuna.evolution.front import (
     Bounds,
     Direction,
     contributions,
     dominates,
-    entered_front,
     hypervolume,
     minimised,
     non_dominated,
     ranks,
     unit_hypervolume,
 )
+from petra_optuna.evolution.genes import RANDOM, Genes, random_pipeline
 from petra_optuna.evolution.mutations import MUTATIONS, Mutation
 from petra_optuna.evolution.rates import OperatorRates, RatesMode
-from petra_optuna.evolution.selection import survivors
+from petra_optuna.evolution.selection import (
+    Ranked,
+    Survival,
+    by_rank,
+    drawn,
+    most_volume,
+    others,
+    survivors,
+    total_violations,
+)
+from petra_optuna.evolution.tpe import TpeGenes, vectors_of
 
 __all__ = [
     "MUTATIONS",
+    "RANDOM",
     "Bounds",
     "Direction",
+    "FrontTrace",
+    "Genes",
     "Mutation",
     "OperatorRates",
+    "Ranked",
     "RatesMode",
+    "Skyband",
+    "Survival",
+    "TpeGenes",
+    "by_rank",
     "change_record",
     "change_value",
     "contributions",
     "dominates",
     "draw_record",
     "draw_value",
+    "drawn",
     "entered_front",
     "hypervolume",
     "minimised",
+    "most_volume",
     "non_dominated",
+    "others",
     "random_pipeline",
     "ranks",
     "survivors",
+    "total_violations",
     "unit_hypervolume",
+    "vectors_of",
 ]

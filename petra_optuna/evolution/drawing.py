@@ -1,4 +1,4 @@
-"""Fresh and changed values, records and pipelines, by their declared distributions."""
+"""Fresh and changed values and records, by their declared distributions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -14,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace
+from petra_optuna.evolution.front import Array
 from petra_optuna.pipeline.fields import Field, Fielded, Value, declared_fields, is_active
 
 T = TypeVar("T", bound=Fielded)
@@ -31,14 +32,22 @@ def draw_value(distribution: BaseDistribution, rng: np.random.Generator) -> Valu
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(rng.integers(len(distribution.choices)))]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return _from_unit(distribution, float(rng.random()))
+    return from_unit(distribution, float(rng.random()))
 
 
-def change_value(distribution: BaseDistribution, value: Value, rng: np.random.Generator) -> Value:
+def change_value(
+    distribution: BaseDistribution, value: Value, rng: np.random.Generator, step: float = STEP_SHARE
+) -> Value:
     """Another value of the distribution: another category, a small step, or a fresh draw.
 
     The value itself comes back only where the distribution has no other, or where a continuous draw
     meets it by chance.
+
+    Args:
+        distribution: What the value is drawn from.
+        value: The present one.
+        rng: Source of all randomness.
+        step: Standard deviation of a small step, as a share of the range.
     """
     if distribution.single():
         return value
@@ -48,10 +57,10 @@ def change_value(distribution: BaseDistribution, value: Value, rng: np.random.Ge
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     assert isinstance(value, int | float)
     if rng.random() >= PERTURBED_SHARE:
-        changed = _from_unit(distribution, float(rng.random()))
+        changed = from_unit(distribution, float(rng.random()))
     else:
-        moved = _to_unit(distribution, value) + STEP_SHARE * float(rng.standard_normal())
-        changed = _from_unit(distribution, _reflect(moved))
+        moved = to_unit(distribution, value) + step * float(rng.standard_normal())
+        changed = from_unit(distribution, float(reflect(moved)))
     return changed if changed != value else _neighbour(distribution, value, rng)
 
 
@@ -64,7 +73,12 @@ def draw_record(cls: type[T], rng: np.random.Generator) -> T:
     return cls(**active)
 
 
-def change_record(record: T, rng: np.random.Generator, among: Collection[str] | None = None) -> T | None:
+def change_record(
+    record: T,
+    rng: np.random.Generator,
+    among: Collection[str] | None = None,
+    step: float = STEP_SHARE,
+) -> T | None:
     """The record with at least one field changed; None where no field can change.
 
     Fields that start to count because of the change are drawn afresh.
@@ -73,6 +87,7 @@ def change_record(record: T, rng: np.random.Generator, among: Collection[str] | 
         record: What to change.
         rng: Source of all randomness.
         among: Names of the fields that may change; all when None.
+        step: As in ``change_value``.
     """
     before = record.active_values()
     free = [
@@ -87,37 +102,17 @@ def change_record(record: T, rng: np.random.Generator, among: Collection[str] | 
     after: dict[str, Value] = {}
     for field in declared_fields(type(record)):
         if is_active(field, after):
-            after[field.name] = _changed_field(field, before, chosen, rng)
+            after[field.name] = _changed_field(field, before, chosen, rng, step)
     return type(record)(**after)
 
 
-def random_pipeline(space: SearchSpace, length: int, rng: np.random.Generator) -> Pipeline:
-    """A legal pipeline with random nodes, conversion and recipe.
-
-    Args:
-        space: Which operations there are and what they need.
-        length: Nodes in the body; fewer where nothing that is left fits the needs declared.
-        rng: Source of all randomness.
-    """
-    nodes: list[Operation] = []
-    given: frozenset[str] = frozenset()
-    while len(nodes) < length and (fitting := [kind for kind in space.body if kind.needs <= given]):
-        nodes.append(draw_record(fitting[int(rng.integers(len(fitting)))], rng))
-        given |= nodes[-1].gives
-    conversions = [kind for kind in space.conversions if kind.needs <= given]
-    choice = int(rng.integers(len(conversions) + 1))
-    if choice < len(conversions):
-        nodes.append(draw_record(conversions[choice], rng))
-    return Pipeline(tuple(nodes), draw_record(Recipe, rng))
-
-
 def _changed_field(
-    field: Field, before: dict[str, Value], chosen: Collection[str], rng: np.random.Generator
+    field: Field, before: dict[str, Value], chosen: Collection[str], rng: np.random.Generator, step: float
 ) -> Value:
     if field.name not in before:
         return draw_value(field.distribution, rng)
     value = before[field.name]
-    return change_value(field.distribution, value, rng) if field.name in chosen else value
+    return change_value(field.distribution, value, rng, step) if field.name in chosen else value
 
 
 def _scale(distribution: FloatDistribution | IntDistribution) -> tuple[float, float]:
@@ -127,12 +122,14 @@ def _scale(distribution: FloatDistribution | IntDistribution) -> tuple[float, fl
     return (math.log(low), math.log(high)) if distribution.log else (low, high)
 
 
-def _to_unit(distribution: FloatDistribution | IntDistribution, value: float) -> float:
+def to_unit(distribution: FloatDistribution | IntDistribution, value: float) -> float:
+    """Where a value lies in its range, in [0, 1], on the scale where steps are alike."""
     low, high = _scale(distribution)
     return ((math.log(value) if distribution.log else value) - low) / (high - low)
 
 
-def _from_unit(distribution: FloatDistribution | IntDistribution, unit: float) -> int | float:
+def from_unit(distribution: FloatDistribution | IntDistribution, unit: float) -> int | float:
+    """The value of the distribution nearest to a point of [0, 1]; inverse of ``to_unit``."""
     low, high = _scale(distribution)
     value = low + unit * (high - low)
     return _snap(distribution, math.exp(value) if distribution.log else value)
@@ -154,7 +151,7 @@ def _neighbour(
     """One step up or down, for a change that rounding has undone."""
     step = distribution.step
     if step is None:
-        return _from_unit(distribution, float(rng.random()))
+        return from_unit(distribution, float(rng.random()))
     up = bool(rng.random() < 0.5)
     for direction in (step, -step) if up else (-step, step):
         changed = _snap(distribution, value + direction)
@@ -163,7 +160,7 @@ def _neighbour(
     return _snap(distribution, value)
 
 
-def _reflect(unit: float) -> float:
-    """Fold a point on the line back into [0, 1], so that the ends of a range gather no mass."""
-    folded = abs(unit) % 2
-    return 2 - folded if folded > 1 else folded
+def reflect(unit: npt.ArrayLike) -> Array:
+    """Fold points on the line back into [0, 1], so that the ends of a range gather no mass."""
+    folded = np.abs(np.asarray(unit, dtype=float)) % 2
+    return np.asarray(np.where(folded > 1, 2 - folded, folded))

@@ -145,25 +145,3 @@ def ranks(points: Array) -> npt.NDArray[np.int64]:
 def dominates(first: Array, second: Array) -> bool:
     """Whether one minimised point, shape (m,), is nowhere worse and somewhere better than another."""
     return bool(np.all(first <= second) and np.any(first < second))
-
-
-def entered_front(points: Array, units: Array, feasible: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which rows entered the front as it stood before them, with positive hypervolume gain.
-
-    A point inside the reference box gains volume exactly when no earlier point is at least as good
-    everywhere, so no volume is computed.
-
-    Args:
-        points: Minimised values, shape (n, m), in order of arrival.
-        units: The same in unit coordinates.
-        feasible: Shape (n,); infeasible rows never enter.
-    """
-    entered = np.zeros(len(points), dtype=bool)
-    front = np.empty((0, points.shape[1]))
-    inside = feasible & np.all(units < 1, axis=1)
-    for row in np.flatnonzero(inside):
-        point = points[row]
-        if not np.any(np.all(front <= point, axis=1)):
-            entered[row] = True
-            front = np.vstack([front[~np.all(point <= front, axis=1)], point])
-    return entered

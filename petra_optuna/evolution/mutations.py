@@ -7,12 +7,13 @@ that hold for all of them (a child differs from its parent, a child is legal) ar
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
-from petra_optuna.evolution.drawing import change_record, draw_record
+from petra_optuna.evolution.genes import RANDOM, Genes
 from petra_optuna.pipeline import Operation, Pipeline, SearchSpace
 
 
@@ -21,9 +22,20 @@ class Mutation(abc.ABC):
 
     Class attributes:
         name: Key in the rates and in the trials' records.
+        steps: Whether it moves values by small steps, so that the size of a step matters.
     """
 
     name: ClassVar[str]
+    steps: ClassVar[bool] = False
+
+    def __init__(self, genes: Genes = RANDOM) -> None:
+        self.genes = genes
+
+    def using(self, genes: Genes) -> Self:
+        """The same mutation with another source of new values."""
+        other = copy.copy(self)
+        other.genes = genes
+        return other
 
     def __call__(self, pipeline: Pipeline, space: SearchSpace, rng: np.random.Generator) -> Pipeline | None:
         """A changed pipeline, or None when this change is not possible here.
@@ -44,6 +56,7 @@ class ChangeNode(Mutation):
     """Local: other hyperparameters for one node."""
 
     name = "change_node"
+    steps = True
 
     def propose(self, pipeline: Pipeline, space: SearchSpace, rng: np.random.Generator) -> Pipeline | None:
         """Change fields of one node that has any."""
@@ -52,7 +65,7 @@ class ChangeNode(Mutation):
         if not places:
             return None
         place = places[int(rng.integers(len(places)))]
-        changed = change_record(nodes[place], rng)
+        changed = self.genes.changed(nodes[place], rng)
         if changed is None:
             return None
         nodes[place] = changed
@@ -69,7 +82,7 @@ class Insert(Mutation):
         if len(pipeline.body) >= space.max_length:
             return None
         body = list(pipeline.body)
-        body.insert(int(rng.integers(len(body) + 1)), _fresh_node(space.body, rng))
+        body.insert(int(rng.integers(len(body) + 1)), _fresh_node(space.body, rng, self.genes))
         return _with_body(pipeline, body)
 
 
@@ -101,7 +114,7 @@ class Replace(Mutation):
         others = tuple(kind for kind in space.body if kind is not type(body[place]))
         if not others:
             return None
-        body[place] = _fresh_node(others, rng)
+        body[place] = _fresh_node(others, rng, self.genes)
         return _with_body(pipeline, body)
 
 
@@ -134,7 +147,7 @@ class ChangeConversion(Mutation):
         if not others:
             return None
         kind = others[int(rng.integers(len(others)))]
-        conversion = () if kind is None else (draw_record(kind, rng),)
+        conversion = () if kind is None else (self.genes.fresh(kind, rng),)
         return dataclasses.replace(pipeline, nodes=(*pipeline.body, *conversion))
 
 
@@ -142,11 +155,12 @@ class ChangeRecipe(Mutation):
     """Global: another recipe."""
 
     name = "change_recipe"
+    steps = True
 
     def propose(self, pipeline: Pipeline, space: SearchSpace, rng: np.random.Generator) -> Pipeline | None:
         """Change model-level parameters that a node reads."""
         used = {name for node in pipeline.nodes for name in node.recipe_fields}
-        recipe = change_record(pipeline.recipe, rng, among=used)
+        recipe = self.genes.changed(pipeline.recipe, rng, among=used)
         return None if recipe is None else dataclasses.replace(pipeline, recipe=recipe)
 
 
@@ -162,8 +176,8 @@ MUTATIONS: tuple[Mutation, ...] = (
 """Every mutation of the package."""
 
 
-def _fresh_node(kinds: tuple[type[Operation], ...], rng: np.random.Generator) -> Operation:
-    return draw_record(kinds[int(rng.integers(len(kinds)))], rng)
+def _fresh_node(kinds: tuple[type[Operation], ...], rng: np.random.Generator, genes: Genes) -> Operation:
+    return genes.fresh(genes.kind(kinds, rng), rng)
 
 
 def _with_body(pipeline: Pipeline, body: list[Operation]) -> Pipeline:

@@ -1,15 +1,72 @@
-"""Who may become a parent: front by front, then by hypervolume contribution, plus a few at random."""
+"""Who may become a parent: front by front, then by hypervolume, plus a few at random."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from petra_optuna.evolution.front import Array, contributions, ranks
 
+Survival = Literal["hypervolume", "rank"]
+
 STEPS = 8
-"""A crowded front shrinks in steps of an eighth of what is too much: contributions change as points go,
-but one at a time would cost seconds where hundreds of points are left out."""
+"""A crowded front shrinks in steps of an eighth of what is too much."""
+EXACT_DIMENSIONS, CROWD, RAYS = 3, 64, 256
+"""Contributions take a second for 1,000 points in more objectives than that; a crowd is thinned out first,
+by its reach along so many directions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranked:
+    """The best rows by non-domination rank, up to the first level that does not fit as a whole.
+
+    Attributes:
+        kept: Rows of the levels that fit, best level first.
+        crowded: Rows of the level that does not, or none.
+        room: How many of ``crowded`` still fit.
+    """
+
+    kept: tuple[int, ...]
+    crowded: tuple[int, ...]
+    room: int
+
+
+def by_rank(points: Array, size: int) -> Ranked:
+    """The best ``size`` rows of minimised points, shape (n, m), level by level."""
+    rank = ranks(points)
+    kept: list[int] = []
+    for level in range(int(rank.max(initial=-1)) + 1):
+        if len(kept) == size:
+            break
+        rows = [int(row) for row in np.flatnonzero(rank == level)]
+        if len(kept) + len(rows) > size:
+            return Ranked(tuple(kept), tuple(rows), size - len(kept))
+        kept.extend(rows)
+    return Ranked(tuple(kept), (), size - len(kept))
+
+
+def most_volume(units: Array, size: int) -> tuple[int, ...]:
+    """Rows, ascending, of a subset that dominates much volume.
+
+    What contributes least goes (SMS-EMOA, Beume et al. 2007), an eighth of what is too much at a time,
+    since contributions change as points go, and they take long.
+
+    Args:
+        units: Points in unit coordinates, shape (n, m).
+        size: How many to keep, or n if that is less.
+    """
+    rows = np.arange(len(units))
+    if units.shape[1] > EXACT_DIMENSIONS and len(rows) > max(CROWD, size):
+        rows = _leading(units, max(CROWD, size))
+    while len(rows) > size:
+        excess = len(rows) - size
+        least = np.argsort(contributions(units[rows]), kind="stable")[: max(1, excess // STEPS)]
+        rows = np.delete(rows, least)
+    return tuple(int(row) for row in rows)
 
 
 def survivors(
@@ -20,12 +77,13 @@ def survivors(
     size: int,
     random_count: int,
     rng: np.random.Generator,
+    survival: Survival = "hypervolume",
 ) -> tuple[int, ...]:
     """Rows that may become parents: the elite, then ``random_count`` of the others drawn for diversity.
 
-    Elite: feasible rows by non-domination rank; of the front that does not fit as a whole those are
-    kept that contribute most hypervolume (SMS-EMOA, Beume et al. 2007); infeasible rows follow by the
-    sum of their violations (Deb's rule, Deb 2000).
+    Elite: feasible rows by non-domination rank; of the front that does not fit as a whole a subset that
+    dominates much hypervolume, or any of its rows; infeasible rows follow by the sum of their violations
+    (Deb's rule, Deb 2000).
 
     Args:
         points: Minimised values, shape (n, m).
@@ -34,31 +92,68 @@ def survivors(
         size: How many rows to return, or n if that is less.
         random_count: How many of them are drawn at random from what the elite leaves.
         rng: Source of all randomness.
+        survival: ``hypervolume``, or ``rank`` to draw from the front that does not fit.
     """
-    elite = _elite(points, units, violations, max(size - random_count, 1))
-    rest = np.setdiff1d(np.arange(len(points)), elite)
-    drawn = rng.choice(rest, size=min(size - len(elite), len(rest)), replace=False)
-    return (*elite, *(int(row) for row in drawn))
-
-
-def _elite(points: Array, units: Array, violations: Array, size: int) -> tuple[int, ...]:
-    feasible = np.flatnonzero(violations <= 0)
-    rank = ranks(points[feasible])
-    kept: list[int] = []
-    for level in range(int(rank.max(initial=-1)) + 1):
-        rows = feasible[rank == level]
-        room = size - len(kept)
-        if room <= 0:
-            break
-        kept.extend(int(row) for row in _most_volume(rows, units, room))
-    infeasible = np.flatnonzero(violations > 0)
+    room = max(size - random_count, 1)
+    feasible, infeasible = np.flatnonzero(violations <= 0), np.flatnonzero(violations > 0)
+    ranked = by_rank(points[feasible], room)
+    if survival == "rank":
+        crowd = drawn(ranked, rng)
+    else:
+        crowd = tuple(
+            ranked.crowded[row] for row in most_volume(units[feasible][list(ranked.crowded)], ranked.room)
+        )
+    elite = [int(feasible[row]) for row in (*ranked.kept, *crowd)]
     ordered = infeasible[np.argsort(violations[infeasible], kind="stable")]
-    return tuple(kept + [int(row) for row in ordered[: size - len(kept)]])
+    elite += [int(row) for row in ordered[: room - len(elite)]]
+    return (*elite, *others(elite, len(points), size - len(elite), rng))
 
 
-def _most_volume(rows: npt.NDArray[np.int64], units: Array, room: int) -> npt.NDArray[np.int64]:
-    while len(rows) > room:
-        excess = len(rows) - room
-        least = np.argsort(contributions(units[rows]), kind="stable")[: max(1, excess // STEPS)]
-        rows = np.delete(rows, least)
-    return rows
+def drawn(ranked: Ranked, rng: np.random.Generator) -> tuple[int, ...]:
+    """Any rows of the level that does not fit, ascending."""
+    rows = rng.choice(len(ranked.crowded), size=min(ranked.room, len(ranked.crowded)), replace=False)
+    return tuple(sorted(ranked.crowded[int(row)] for row in rows))
+
+
+def others(taken: list[int], rows: int, count: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """``count`` numbers below ``rows`` that are not taken, or all; the time does not grow with ``rows``."""
+    free, blocked = rows - len(taken), sorted(taken)
+    found = []
+    for place in rng.choice(free, size=min(max(count, 0), free), replace=False, shuffle=False):
+        row = int(place)
+        for each in blocked:
+            row += each <= row
+        found.append(row)
+    return tuple(found)
+
+
+def total_violations(excesses: Mapping[str, Array], beyond: Array) -> Array:
+    """One number a row, shape (n,), by which infeasible rows compare: the sum of comparable violations.
+
+    Constraints come in units of their own, so each counts in multiples of its median violation.
+
+    Args:
+        excesses: By constraint the excess of each row, shape (n,); at most 0 where it is met. An infinite
+            excess counts as the largest finite one.
+        beyond: What else speaks against a row, in unit coordinates, shape (n,).
+    """
+    total = np.array(beyond, dtype=float)
+    for excess in excesses.values():
+        finite = excess[np.isfinite(excess)]
+        violated = np.clip(excess, 0, np.max(finite, initial=0.0) or 1.0)
+        if violated.any():
+            total += violated / np.median(violated[violated > 0])
+    return total
+
+
+def _leading(units: Array, size: int) -> npt.NDArray[np.int64]:
+    """Rows, ascending, that reach farthest from the reference point along most of ``RAYS`` directions.
+
+    The volume of a set is the mean, over directions, of a power of its reach (Deng and Zhang 2019).
+    """
+    reach = np.clip(1 - units, 0, None)
+    reach = reach / np.maximum(reach.max(axis=0), np.finfo(float).tiny)
+    rays = np.abs(np.random.default_rng(0).standard_normal((RAYS, units.shape[1])))
+    winners = np.argmax((reach[:, None, :] / rays).min(axis=2), axis=0)
+    wins = np.bincount(winners, minlength=len(units))
+    return np.sort(np.argsort(-wins, kind="stable")[:size])

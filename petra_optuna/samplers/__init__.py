@@ -1,7 +1,8 @@
 """The evolutionary sampler, the re-running of killed trials, stop rules. Does not import torch."""
 
 from petra_optuna.samplers._storage import database_url
-from petra_optuna.samplers.petra import BOUNDS, PetraSampler
+from petra_optuna.samplers.cache import BOUNDS
+from petra_optuna.samplers.petra import PetraSampler
 from petra_optuna.samplers.records import (
     Plan,
     directions_of,

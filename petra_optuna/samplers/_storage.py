@@ -1,22 +1,19 @@
 """The only private Optuna calls of the package.
 
-Optuna has no public way to read trials through the cache that ``Study.ask`` refreshes, for a sampler to
-write an attribute of the trial it plans, or to ask a study where it is stored.
+Optuna has no public way for a sampler to write an attribute of the trial it plans, to know which values
+``PartialFixedSampler`` is going to hold fixed, or to ask a study where it is stored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RDBStorage
+from optuna.samplers import BaseSampler, PartialFixedSampler
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-
-
-def cached_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """All trials as they were at the last ``ask`` of this thread, by number; not to be changed."""
-    return study._get_trials(deepcopy=False, use_cache=True)
 
 
 def system_attributes(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> dict[str, Any]:
@@ -52,3 +49,25 @@ def fail(study: optuna.Study, trial: FrozenTrial) -> bool:
         return study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     except UpdateFinishedTrialError:
         return False
+
+
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """Where the study is stored."""
+    return study._storage
+
+
+def study_id_of(study: optuna.Study) -> int:
+    """The study's key in its storage."""
+    return study._study_id
+
+
+def study_attributes(study: optuna.Study) -> Mapping[str, Any]:
+    """The study's user attributes, not to be changed; ``Study.user_attrs`` copies them all each time."""
+    return study._storage.get_study_user_attrs(study._study_id)
+
+
+def fixed_by_wrappers(sampler: BaseSampler) -> dict[str, Any]:
+    """Parameters that ``PartialFixedSampler`` holds fixed around another sampler; the outermost wins."""
+    if not isinstance(sampler, PartialFixedSampler):
+        return {}
+    return {**fixed_by_wrappers(sampler._base_sampler), **sampler._fixed_params}

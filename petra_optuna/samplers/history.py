@@ -1,19 +1,25 @@
-"""What a plan may depend on: the trials so far, in an order that no clock decides."""
+"""What a plan may depend on: the trials so far, in an order that no clock decides.
+
+Reading 10,000 trials takes a second, and one of them is new since the last plan. So a ``History`` can be
+brought up to date. What it holds is then the same as if all trials were read at once, which is tested.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+import bisect
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
-from petra_optuna.errors import PipelineError
-from petra_optuna.evolution import Bounds, Direction, dominates, entered_front, minimised
+from petra_optuna.evolution import RANDOM, Bounds, Direction, FrontTrace, Genes, dominates, minimised
 from petra_optuna.evolution.front import Array
-from petra_optuna.pipeline import Pipeline, SearchSpace, decode
-from petra_optuna.samplers.records import FIXED, is_external, plan_indices, plan_of, superseded
+from petra_optuna.pipeline import SearchSpace
+from petra_optuna.samplers.branches import Branches
+from petra_optuna.samplers.identity import trial_hash
+from petra_optuna.samplers.learning import NEWEST, Learner
+from petra_optuna.samplers.population import Population
+from petra_optuna.samplers.records import ORPHAN, RETRY, Key, Plan, is_external, plan_of
 
 FIRST_VALUES = 10
 """Complete trials from which bounds are derived in a study that has none."""
@@ -22,30 +28,47 @@ START_DEPTH = 2
 """Longest body that is planned at first: short pipelines are cheap and show what each node is worth."""
 
 
-@dataclasses.dataclass(frozen=True)
 class History:
     """The trials that count, superseded ones excluded, in order of their plan index.
 
+    Args:
+        directions: Of the study.
+        bounds: Frozen in the study; derived from its first complete trials when None.
+        space: Which pipelines there are; None for an objective with parameters of its own.
+        size: How many of the best trials can be asked for.
+
     Attributes:
-        finished: Complete, failed and pruned trials.
-        pending: Running and waiting trials.
-        complete: Those of ``finished`` that have values; the arrays have one row for each.
-        points: Values to minimise, shape (n, m).
-        units: The same in the unit coordinates of the study's bounds.
-        violations: Sum of constraint violations, shape (n,).
-        beyond: How far each lies outside the box in which volume counts, shape (n,), summed over the
-            objectives in unit coordinates; 0 in a study without frozen bounds.
-        entered: Which of them entered the front as it stood, shape (n,).
+        finished: Keys of the complete, failed and pruned trials, ascending.
+        population: The complete ones.
+        branches: Which parameters go together, where there is no search space.
     """
 
-    finished: tuple[FrozenTrial, ...]
-    pending: tuple[FrozenTrial, ...]
-    complete: tuple[FrozenTrial, ...]
-    points: Array
-    units: Array
-    violations: Array
-    beyond: Array
-    entered: npt.NDArray[np.bool_]
+    def __init__(
+        self,
+        directions: Sequence[Direction],
+        bounds: Bounds | None,
+        space: SearchSpace | None = None,
+        size: int = 16,
+    ) -> None:
+        self._directions = tuple(directions)
+        self._frozen, self._bounds = bounds is not None, bounds
+        self._space = space
+        self.population = Population(size, len(self._directions))
+        self.branches = Branches()
+        self.finished: list[Key] = []
+        self._learner = None if space is None else Learner(space)
+        self._trials: dict[int, FrozenTrial] = {}
+        self._open: dict[int, FrozenTrial] = {}
+        self._indices: dict[int, int] = {}
+        self._retries = 0
+        self._rerun: set[int] = set()
+        self._dropped: set[int] = set()
+        self._mutated: list[Key] = []
+        self._plans: dict[int, Plan] = {}
+        self._hashes: set[str] = set()
+        self._waiting_hashes: dict[int, str] = {}
+        self._trace = FrontTrace(len(self._directions))
+        self._entered = bytearray()
 
     @classmethod
     def read(
@@ -53,96 +76,168 @@ class History:
         trials: Sequence[FrozenTrial],
         directions: Sequence[Direction],
         bounds: Bounds | None,
-        planned: int,
+        space: SearchSpace | None = None,
+        size: int = 16,
     ) -> History:
-        """Read a study's trials.
+        """Read a study's trials, by number; see the class."""
+        history = cls(directions, bounds, space, size)
+        history.update(trials)
+        return history
+
+    def update(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Take in what is new.
 
         Args:
-            trials: All of them, by number.
-            directions: Of the study.
-            bounds: Frozen in the study; derived from its first complete trials when None.
-            planned: Number of the trial that is being planned, which does not count.
-        """
-        indices, dropped = plan_indices(trials), superseded(trials)
-        counted = sorted(
-            (trial for trial in trials if trial.number != planned and trial.number not in dropped),
-            key=lambda trial: (indices[trial.number], trial.number),
-        )
-        finished = tuple(trial for trial in counted if trial.state.is_finished())
-        complete = tuple(trial for trial in finished if trial.state == TrialState.COMPLETE)
-        values = np.array([trial.values for trial in complete]).reshape(-1, len(directions))
-        frozen = bounds is not None
-        bounds = bounds or Bounds.from_values(values[:FIRST_VALUES], directions)
-        points, units = minimised(values, directions), bounds.unit(values, directions)
-        violations = np.array([_violation(trial) for trial in complete], dtype=float)
-        return cls(
-            finished=finished,
-            pending=tuple(trial for trial in counted if not trial.state.is_finished()),
-            complete=complete,
-            points=points,
-            units=units,
-            violations=violations,
-            beyond=np.clip(units - 1, 0, None).sum(axis=1) if frozen else np.zeros(len(complete)),
-            entered=entered_front(points, units, violations <= 0),
-        )
+            trials: All trials by number; those that were there before have the same places.
 
-    def credits(self) -> tuple[tuple[str, float], ...]:
-        """(operator, credit) of every planned mutation, from old to new.
+        Returns:
+            False when what was read before does not hold any more, and has to be read anew: a trial
+            that counted is run again, or the first values, from which bounds are derived, are others.
+        """
+        fresh = trials[len(self._indices) :]
+        known = [trials[number] for number in self._open]
+        if not all(self._enter(trial) for trial in fresh):
+            return False
+        arrived = []
+        for trial in (*known, *fresh):
+            self._open[trial.number] = trial
+            if trial.state.is_finished():
+                del self._open[trial.number]
+                if not self._is_dropped(trial):
+                    arrived.append(trial)
+        return not arrived or self._arrive(arrived)
+
+    def is_same_study(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the trials can be those read before and newer ones: the last one is where it was."""
+        if len(trials) < len(self._indices) or not self.finished:
+            return not self.finished and len(trials) >= len(self._indices)
+        last = self._trials[self.finished[-1][1]]
+        again = trials[last.number]
+        return again is last or (again.state, again.datetime_complete) == (last.state, last.datetime_complete)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """A finished trial that counts."""
+        return self._trials[number]
+
+    def index_of(self, number: int) -> int:
+        """Plan index of a trial."""
+        return self._indices[number]
+
+    def learnt_genes(self) -> Genes:
+        """Genes from what the newest finished trials have in common; random ones without a search space."""
+        newest = [self._trials[number] for _, number in self.finished[-NEWEST:]]
+        return RANDOM if self._learner is None else self._learner.genes(newest, self.population)
+
+    def has_entered(self, number: int) -> bool:
+        """Whether a finished trial entered the front as it stood, with positive hypervolume gain."""
+        return bool(self._entered[bisect.bisect_left(self.finished, (self._indices[number], number))])
+
+    def mutated(self, count: int) -> list[tuple[Plan, float]]:
+        """Plan and credit of the newest planned mutations, from old to new.
 
         1 where the child entered the front as it stood with positive hypervolume gain, 0.5 where it
         dominates its parent, 0 otherwise and for failed and pruned trials.
         """
-        rows = {trial.number: row for row, trial in enumerate(self.complete)}
-        return tuple(self._credits(rows))
-
-    def _credits(self, rows: dict[int, int]) -> Iterator[tuple[str, float]]:
-        for trial in self.finished:
-            plan = plan_of(trial)
-            if plan is None or plan.operator is None or is_external(trial):
-                continue
-            row, parent = rows.get(trial.number), rows.get(-1 if plan.parent is None else plan.parent)
-            if row is None or self.violations[row] > 0:
-                yield plan.operator, 0.0
-            elif self.entered[row]:
-                yield plan.operator, 1.0
-            else:
-                better = parent is not None and dominates(self.points[row], self.points[parent])
-                yield plan.operator, 0.5 if better else 0.0
+        newest = (number for _, number in self._mutated[-count:])
+        return [(self._plans[number], self._credit(number, self._plans[number])) for number in newest]
 
     def depth(self, limit: int, patience: int) -> int:
         """Longest body to plan: one more after every ``patience`` trials of which none entered the front."""
-        entered = {trial.number for trial, new in zip(self.complete, self.entered, strict=True) if new}
-        depth, stagnant = min(START_DEPTH, limit), 0
-        for trial in self.finished:
-            stagnant = 0 if trial.number in entered else stagnant + 1
-            if stagnant == patience:
-                depth, stagnant = depth + 1, 0
-            if depth >= limit:
-                return limit
-        return depth
+        entries = np.flatnonzero(np.frombuffer(self._entered, dtype=np.uint8))
+        gaps = np.diff(entries, prepend=-1, append=len(self._entered)) - 1
+        return min(START_DEPTH + int(np.sum(gaps // patience)), limit)
 
-    def hashes(self, space: SearchSpace) -> frozenset[str]:
-        """Canonical hashes of all pipelines that were or are being run."""
-        found = (_hash(trial, space) for trial in (*self.finished, *self.pending))
-        return frozenset(text for text in found if text is not None)
+    def taken(self, planned: int) -> Callable[[str], bool]:
+        """Whether a canonical hash is that of a trial that was or is being run, other than ``planned``."""
+        pending = {self._pending_hash(trial) for trial in self.pending(planned)}
+        return lambda text: text in self._hashes or text in pending
 
+    def pending(self, planned: int) -> list[FrozenTrial]:
+        """Running and waiting trials that count, without the one that is being planned."""
+        return [
+            trial for trial in self._open.values() if trial.number != planned and not self._is_dropped(trial)
+        ]
 
-def pipeline_of(trial: FrozenTrial, space: SearchSpace) -> Pipeline | None:
-    """The trial's pipeline; None where its parameters are incomplete or come from another space."""
-    params = trial.params if trial.state.is_finished() else trial.system_attrs.get(FIXED, {})
-    try:
-        return decode(params, space)
-    except PipelineError:
-        return None
+    def _enter(self, trial: FrozenTrial) -> bool:
+        """Index a new trial; False when it re-runs one that counted."""
+        retry = trial.system_attrs.get(RETRY)
+        if retry is None:
+            self._indices[trial.number] = trial.number - self._retries
+            return True
+        self._indices[trial.number] = int(retry["index"])
+        self._retries += 1
+        original = int(retry["of"])
+        if original in self._rerun:
+            self._dropped.add(trial.number)
+        self._rerun.add(original)
+        return original not in self._trials
 
+    def _is_dropped(self, trial: FrozenTrial) -> bool:
+        return trial.number in self._rerun or trial.number in self._dropped or ORPHAN in trial.system_attrs
 
-def _hash(trial: FrozenTrial, space: SearchSpace) -> str | None:
-    plan = plan_of(trial)
-    if plan is not None:
-        return plan.hash
-    pipeline = pipeline_of(trial, space)
-    return None if pipeline is None else pipeline.hash
+    def _arrive(self, trials: Iterable[FrozenTrial]) -> bool:
+        arrived = sorted((self._indices[trial.number], trial.number) for trial in trials)
+        for trial in trials:
+            self._trials[trial.number] = trial
+            self._remember(trial)
+        complete = [key for key in arrived if self._trials[key[1]].state == TrialState.COMPLETE]
+        self.population.extend(complete)
+        if not self._derive_bounds():
+            return False
+        self._place(complete)
+        start = bisect.bisect_left(self.finished, arrived[0])
+        while len(self._trace) > start:
+            self._trace.pop()
+        del self._entered[start:]
+        for key in arrived:
+            bisect.insort(self.finished, key)
+        for _, number in self.finished[start:]:
+            self._entered.append(self._trace.push(self.population.inside.get(number)))
+        return True
 
+    def _remember(self, trial: FrozenTrial) -> None:
+        plan = plan_of(trial)
+        if plan is not None and plan.operator is not None and not is_external(trial):
+            self._plans[trial.number] = plan
+            bisect.insort(self._mutated, (self._indices[trial.number], trial.number))
+        if self._space is None:
+            self.branches.observe((self._indices[trial.number], trial.number), trial)
+        found = trial_hash(trial, self._space)
+        if found is not None:
+            self._hashes.add(found)
+        self._waiting_hashes.pop(trial.number, None)
 
-def _violation(trial: FrozenTrial) -> float:
-    return sum(max(0.0, excess) for excess in trial.constraints.values())
+    def _derive_bounds(self) -> bool:
+        if self._frozen:
+            return True
+        first = [self._trials[number].values for _, number in self.population.keys[:FIRST_VALUES]]
+        derived = Bounds.from_values(np.array(first).reshape(-1, len(self._directions)), self._directions)
+        same = self._bounds is None or derived == self._bounds
+        self._bounds = derived
+        return same
+
+    def _place(self, complete: Sequence[Key]) -> None:
+        assert self._bounds is not None
+        table = [self._trials[number].values for _, number in complete]
+        values = np.array(table, dtype=float).reshape(-1, len(self._directions))
+        points, units = minimised(values, self._directions), self._bounds.unit(values, self._directions)
+        for key, point, unit in zip(complete, points, units, strict=True):
+            beyond = float(np.clip(unit - 1, 0, None).sum()) if self._frozen else 0.0
+            self.population.place(key, point, unit, beyond, self._trials[key[1]].constraints)
+
+    def _credit(self, number: int, plan: Plan) -> float:
+        points = self.population.points
+        if number not in points or not self.population.is_feasible(number):
+            return 0.0
+        if self.has_entered(number):
+            return 1.0
+        parent: Array | None = points.get(-1 if plan.parent is None else plan.parent)
+        return 0.5 if parent is not None and dominates(points[number], parent) else 0.0
+
+    def _pending_hash(self, trial: FrozenTrial) -> str | None:
+        if trial.number not in self._waiting_hashes:
+            found = trial_hash(trial, self._space)
+            if found is None:
+                return None
+            self._waiting_hashes[trial.number] = found
+        return self._waiting_hashes[trial.number]

@@ -13,39 +13,52 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from petra_optuna.errors import UserError
-from petra_optuna.evolution import MUTATIONS, Bounds, Mutation, OperatorRates, RatesMode, draw_value
+from petra_optuna.evolution import MUTATIONS, Bounds, Mutation, RatesMode, Survival, draw_value
 from petra_optuna.pipeline import SearchSpace, distributions
 from petra_optuna.samplers import _storage
+from petra_optuna.samplers.cache import HistoryCache
 from petra_optuna.samplers.history import History
-from petra_optuna.samplers.planner import Settings, plan_params, plan_pipeline
-from petra_optuna.samplers.records import FIXED, PLAN, Plan, directions_of, plan_indices
-
-BOUNDS = "petra:bounds"
-"""User attribute of a study: ``Bounds.to_dict()`` from the original model's values."""
+from petra_optuna.samplers.options import GeneSource, Options, ParentChoice, Strength
+from petra_optuna.samplers.params import plan_params
+from petra_optuna.samplers.planner import plan_pipeline
+from petra_optuna.samplers.records import FIXED, PLAN, Plan, directions_of
 
 
 class PetraSampler(BaseSampler):
     """Evolution of pipelines by mutation only (PETRA, arXiv 2510.09566), one trial at a time.
 
-    A trial is a mutated copy of a parent. Parents are the best by non-domination rank and hypervolume
-    contribution, and some drawn at random; what lies beyond the study's frozen bounds, at chance quality for
-    example, comes after all that does not. The mutation is drawn by its recent success. Of the first
-    ``population_size`` trials those that nobody enqueued are random pipelines, of every length in turn.
+    A trial is a mutated copy of a parent. Parents are the best by non-domination rank and hypervolume, and
+    some drawn at random; what lies beyond the study's frozen bounds, at chance quality for example, comes
+    after all that does not, with what breaks a constraint. The mutation is drawn by its recent success. Of
+    the first ``population_size`` trials those that nobody enqueued are random pipelines, of every length in
+    turn.
 
     The whole pipeline is planned when the first parameter is asked for and stored in the trial. A plan
     is a pure function of the seed, the trial's plan index, the finished trials and the pending ones;
-    the object holds no state, so any number of processes may share a study.
+    the object holds nothing but what it has read of them, so any number of processes may share a study.
 
     Args:
         space: What the objective passes to ``pipeline.suggest``. None for an objective with parameters
-            of its own: then parameters of past trials are changed within their conditional branch.
+            of its own: then parameters of past trials are changed within their conditional branch, and
+            ``mutations``, ``second_mutation`` and ``adapt_depth`` have no effect.
         seed: Of all randomness.
         population_size: Parents kept, random trials at the start, and trials without progress before
             pipelines may get longer.
         random_share: Share of the parents drawn at random, for diversity.
         mutations: The operators.
         rates: How their success decides; see ``OperatorRates``.
+        floor: Share of the rates that is spread evenly.
+        window: How many of the newest mutations count for the rates.
+        survival: Which of a front that does not fit become parents: those that dominate much
+            ``hypervolume``, or any of them (``rank``).
+        parents: ``uniform``, or the better one of two (``tournament``).
+        genes: New nodes and changed fields are drawn uniformly (``random``), or from the densities of
+            good and bad past trials (``tpe``).
+        strength: Size of small changes: ``fixed``, or drawn by its recent success (``adaptive``).
+        second_mutation: Share of the children that are mutated twice.
+        immigrants: Share of the trials after the start that are random.
+        adapt_depth: Whether pipelines start short and may get longer after a stretch without progress.
+        avoid_duplicates: Whether a child that does the same as a known trial is planned again.
 
     Raises:
         UserError: When an argument is outside its range.
@@ -60,15 +73,63 @@ class PetraSampler(BaseSampler):
         random_share: float = 0.25,
         mutations: Sequence[Mutation] = MUTATIONS,
         rates: RatesMode = "matching",
+        floor: float = 0.2,
+        window: int = 50,
+        survival: Survival = "hypervolume",
+        parents: ParentChoice = "uniform",
+        genes: GeneSource = "random",
+        strength: Strength = "fixed",
+        second_mutation: float = 0.0,
+        immigrants: float = 0.0,
+        adapt_depth: bool = True,
+        avoid_duplicates: bool = True,
     ) -> None:
-        if seed < 0 or population_size < 2 or not 0 <= random_share < 1 or not mutations:
-            raise UserError(
-                "the sampler needs seed >= 0, population_size >= 2, random_share in [0, 1) and a mutation, "
-                f"got {seed}, {population_size}, {random_share} and {len(mutations)} mutations"
-            )
-        OperatorRates(tuple(mutation.name for mutation in mutations), mode=rates)
         self._space = space
-        self._settings = Settings(seed, population_size, random_share, tuple(mutations), rates)
+        self._options = Options(
+            seed=seed,
+            population_size=population_size,
+            random_share=random_share,
+            mutations=tuple(mutations),
+            rates=rates,
+            floor=floor,
+            window=window,
+            survival=survival,
+            parents=parents,
+            genes=genes,
+            strength=strength,
+            second_mutation=second_mutation,
+            immigrants=immigrants,
+            adapt_depth=adapt_depth,
+            avoid_duplicates=avoid_duplicates,
+        )
+        self._cache = HistoryCache()
+
+    @classmethod
+    def paper(cls, space: SearchSpace | None, *, seed: int) -> PetraSampler:
+        """The search as the paper describes it, whatever the defaults are.
+
+        Pareto-optimal pipelines plus randomly sampled individuals, mutation only, with probabilities by
+        success, and depth adaptation. Everything new is drawn uniformly, and nothing keeps two trials from
+        being the same. Numbers that the paper does not give are those that this class began with.
+        """
+        return cls(
+            space,
+            seed=seed,
+            population_size=16,
+            random_share=0.25,
+            mutations=MUTATIONS,
+            rates="matching",
+            floor=0.2,
+            window=50,
+            survival="rank",
+            parents="uniform",
+            genes="random",
+            strength="fixed",
+            second_mutation=0.0,
+            immigrants=0.0,
+            adapt_depth=True,
+            avoid_duplicates=False,
+        )
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -77,8 +138,9 @@ class PetraSampler(BaseSampler):
         plan = self._plan(study, trial)
         if self._space is not None:
             return distributions(plan.params, self._space)
-        parents = (past for past in _storage.cached_trials(study) if past.number == plan.parent)
-        return {name: kind for past in parents for name, kind in past.distributions.items()}
+        with self._cache.lock:
+            branches = self._history(study).branches
+            return {name: branches.distribution(name) for name in plan.params}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -99,32 +161,27 @@ class PetraSampler(BaseSampler):
     ) -> Any:
         """A random value for a parameter that the plan leaves free; its name seeds it."""
         key = int.from_bytes(hashlib.sha256(param_name.encode()).digest()[:8], "little")
-        rng = np.random.default_rng([self._settings.seed, self._index(study, trial), key])
+        rng = np.random.default_rng([self._options.seed, self._plan(study, trial).index, key])
         return draw_value(param_distribution, rng)
 
     def _plan(self, study: optuna.Study, trial: FrozenTrial) -> Plan:
         attributes = _storage.system_attributes(study, trial)
         if PLAN in attributes:
             return Plan(**attributes[PLAN])
-        plan = self._make_plan(study, trial, attributes.get(FIXED, {}))
-        _storage.set_system_attribute(study, trial, PLAN, dataclasses.asdict(plan))
+        with self._cache.lock:
+            plan = self._make_plan(study, trial, attributes.get(FIXED, {}))
+            _storage.set_system_attribute(study, trial, PLAN, dataclasses.asdict(plan))
         return plan
 
-    def _make_plan(self, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]) -> Plan:
-        stored = study.user_attrs.get(BOUNDS)
-        history = History.read(
-            # Not from the cache: that is as old as the last ``ask``, and a batch is asked for at once.
-            study.get_trials(deepcopy=False),
-            directions_of(study),
-            None if stored is None else Bounds.from_dict(stored),
-            planned=trial.number,
-        )
-        index = self._index(study, trial)
+    def _make_plan(self, study: optuna.Study, trial: FrozenTrial, enqueued: Mapping[str, Any]) -> Plan:
+        history = self._history(study)
+        held = _storage.fixed_by_wrappers(study.sampler)
         if self._space is None:
-            return plan_params(self._settings, history, index)
-        return plan_pipeline(self._space, self._settings, history, index, fixed)
+            return plan_params(self._options, history, trial.number, {**held, **enqueued})
+        return plan_pipeline(self._space, self._options, history, trial.number, enqueued, held)
 
-    @staticmethod
-    def _index(study: optuna.Study, trial: FrozenTrial) -> int:
-        others = [past for past in _storage.cached_trials(study) if past.number < trial.number]
-        return plan_indices([*others, trial])[trial.number]
+    def _history(self, study: optuna.Study) -> History:
+        return self._cache.read(study, self._new_history)
+
+    def _new_history(self, study: optuna.Study, bounds: Bounds | None) -> History:
+        return History(directions_of(study), bounds, self._space, self._options.population_size)

@@ -1,147 +1,156 @@
-"""A plan as a pure function of seed, plan index and history."""
+"""A plan of a pipeline as a pure function of seed, plan index and history."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial
 
-from petra_optuna.evolution import (
-    Mutation,
-    OperatorRates,
-    RatesMode,
-    change_value,
-    draw_value,
-    random_pipeline,
-    survivors,
-)
+from petra_optuna.evolution import RANDOM, Genes, OperatorRates, draw_value, random_pipeline
 from petra_optuna.pipeline import Pipeline, SearchSpace, encode
 from petra_optuna.pipeline.encoding import walk
-from petra_optuna.samplers.history import History, pipeline_of
+from petra_optuna.samplers.breeding import TRIES, parents_of, pick, rates_of, strength
+from petra_optuna.samplers.history import History
+from petra_optuna.samplers.identity import pipeline_of
+from petra_optuna.samplers.options import Options
 from petra_optuna.samplers.records import Plan
 
-TRIES = 50
-"""Draws before a duplicate is given up on; a mutation that is not possible on its parent costs one too."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the user chose; see ``PetraSampler``."""
-
-    seed: int
-    population_size: int
-    random_share: float
-    mutations: tuple[Mutation, ...]
-    rates: RatesMode
+ALTERED = "fixed values changed the child"
 
 
 def plan_pipeline(
-    space: SearchSpace, settings: Settings, history: History, index: int, fixed: Mapping[str, Any]
+    space: SearchSpace,
+    options: Options,
+    history: History,
+    planned: int,
+    enqueued: Mapping[str, Any],
+    held: Mapping[str, Any],
 ) -> Plan:
     """Plan a trial in a search space.
 
     Args:
         space: The search space.
-        settings: Of the sampler.
-        history: The other trials.
-        index: Plan index of the trial.
-        fixed: Parameters that the user enqueued; the others are drawn to fit them.
+        options: Of the sampler.
+        history: All trials.
+        planned: Number of the trial to plan.
+        enqueued: Parameters that the user gave this trial; the others are drawn to fit them.
+        held: Parameters that hold a value in all trials now planned; a child is changed to fit them.
 
     Raises:
-        PipelineError: When a parameter in ``fixed`` is outside its range.
+        PipelineError: When a fixed parameter is outside its range, or nothing legal fits them.
     """
-    rng = np.random.default_rng([settings.seed, index])
-    depth = history.depth(space.max_length, settings.population_size)
-    if fixed:
-        return _planned(_completed(space, fixed, rng), space, index, depth)
-    taken = history.hashes(space)
-    if index >= settings.population_size:
-        child = _bred(space, settings, history, depth, taken, rng)
-        if child is not None:
-            pipeline, operator, parent = child
-            return _planned(pipeline, space, index, depth, operator=operator, parent=parent.number)
+    index = history.index_of(planned)
+    rng = np.random.default_rng([options.seed, index])
+    depth = space.max_length
+    learnt = history.learnt_genes() if options.genes == "tpe" else RANDOM
+    if options.adapt_depth:
+        depth = history.depth(space.max_length, options.population_size)
+    if enqueued:
+        completed = _fitted(space, {}, {**held, **enqueued}, rng)
+        return _plan(completed, space, index, depth)
+    taken = history.taken(planned) if options.avoid_duplicates else _nothing
+    if index >= options.population_size and rng.random() >= options.immigrants:
+        plan = _bred(space, options, history, depth, taken, held, index, learnt, rng)
+        if plan is not None:
+            return plan
     for _ in range(TRIES):
-        pipeline = random_pipeline(space, _length(index, depth, settings, rng), rng)
-        if pipeline.hash not in taken:
-            return _planned(pipeline, space, index, depth)
-    return _planned(pipeline, space, index, depth, note=f"a duplicate: {2 * TRIES} draws gave nothing new")
+        pipeline = random_pipeline(space, _length(index, depth, options, rng), rng)
+        if held:
+            pipeline = _fitted(space, encode(pipeline, space), held, rng)
+        if not taken(pipeline.hash):
+            return _plan(pipeline, space, index, depth)
+    return _plan(pipeline, space, index, depth, note=f"a duplicate: {2 * TRIES} draws gave nothing new")
 
 
-def plan_params(settings: Settings, history: History, index: int) -> Plan:
-    """Plan a trial of a study that does not use our encoding.
-
-    Some parameters of one past trial change; the others, and with them its conditional branch, stay.
-    What the objective asks beyond these is left free.
-    """
-    rng = np.random.default_rng([settings.seed, index])
-    parents = [trial for trial in _parents(settings, history, rng) if trial.params]
-    if index < settings.population_size or not parents:
-        return Plan(index, {})
-    parent = parents[int(rng.integers(len(parents)))]
-    names = list(parent.params)
-    certain = names[int(rng.integers(len(names)))]
-    params = {
-        name: change_value(parent.distributions[name], value, rng)
-        if name == certain or rng.random() < 1 / len(names)
-        else value
-        for name, value in parent.params.items()
-    }
-    return Plan(index, params, operator="change_params", parent=parent.number)
-
-
-def _planned(pipeline: Pipeline, space: SearchSpace, index: int, depth: int, **origin: Any) -> Plan:
+def _plan(pipeline: Pipeline, space: SearchSpace, index: int, depth: int, **origin: Any) -> Plan:
     return Plan(index, encode(pipeline, space), hash=pipeline.hash, depth=depth, **origin)
 
 
-def _completed(space: SearchSpace, fixed: Mapping[str, Any], rng: np.random.Generator) -> Pipeline:
-    return walk(space, lambda name, given: fixed[name] if name in fixed else draw_value(given, rng))
+def _nothing(_: str) -> bool:
+    return False
+
+
+def _fitted(
+    space: SearchSpace, params: Mapping[str, Any], fixed: Mapping[str, Any], rng: np.random.Generator
+) -> Pipeline:
+    """The pipeline of ``params`` with the fixed values; what is missing then is drawn."""
+
+    def completed(given: Mapping[str, Any]) -> Pipeline:
+        return walk(space, lambda name, kind: given[name] if name in given else draw_value(kind, rng))
+
+    pipeline = completed({**params, **fixed})
+    for _ in range(TRIES):
+        if not space.violations(pipeline):
+            break
+        # What was planned does not fit what is fixed: the rest is drawn as a whole.
+        pipeline = completed(fixed)
+    return pipeline
 
 
 def _bred(
     space: SearchSpace,
-    settings: Settings,
+    options: Options,
     history: History,
     depth: int,
-    taken: frozenset[str],
+    taken: Callable[[str], bool],
+    held: Mapping[str, Any],
+    index: int,
+    learnt: Genes,
     rng: np.random.Generator,
-) -> tuple[Pipeline, str, FrozenTrial] | None:
-    parents = [
-        (trial, pipeline)
-        for trial in _parents(settings, history, rng)
-        if (pipeline := pipeline_of(trial, space)) is not None
-    ]
-    if not parents:
-        return None
-    mutations = {mutation.name: mutation for mutation in settings.mutations}
-    rates = OperatorRates(tuple(mutations), history.credits(), settings.rates)
+) -> Plan | None:
+    parents = parents_of(options, history, rng)
+    rates = rates_of(options, history, [mutation.name for mutation in options.mutations])
     for _ in range(TRIES):
-        trial, pipeline = parents[int(rng.integers(len(parents)))]
+        if not parents:
+            return None
+        parent = pick(parents, options, rng)
+        pipeline = pipeline_of(parent, space)
+        if pipeline is None:
+            parents.remove(parent)
+            continue
         # A parent longer than the present depth, a control for example, may stay as long as it is.
         limited = dataclasses.replace(space, max_length=max(depth, len(pipeline.body)))
-        operator = rates.choose(rng)
-        child = mutations[operator](pipeline, limited, rng)
-        if child is not None and child.hash not in taken:
-            return child, operator, trial
+        genes = dataclasses.replace(learnt, step=strength(options, history, rng))
+        child, origin = _mutated(pipeline, limited, options, rates, genes, rng)
+        if child is None:
+            continue
+        if held:
+            fitted = _fitted(space, encode(child, space), held, rng)
+            if fitted.hash != child.hash:
+                child, origin = fitted, {"note": ALTERED}
+        if not taken(child.hash) and not space.violations(child):
+            return _plan(child, space, index, depth, parent=parent.number, **origin)
     return None
 
 
-def _parents(settings: Settings, history: History, rng: np.random.Generator) -> list[FrozenTrial]:
-    rows = survivors(
-        history.points,
-        history.units,
-        # A pipeline that breaks the model is never dominated for being small, yet nothing comes of it.
-        history.violations + history.beyond,
-        size=settings.population_size,
-        random_count=round(settings.random_share * settings.population_size),
-        rng=rng,
-    )
-    return [history.complete[row] for row in rows]
+def _mutated(
+    pipeline: Pipeline,
+    space: SearchSpace,
+    options: Options,
+    rates: OperatorRates,
+    genes: Genes,
+    rng: np.random.Generator,
+) -> tuple[Pipeline | None, dict[str, Any]]:
+    mutations = {mutation.name: mutation for mutation in options.mutations}
+    first = mutations[rates.choose(rng)]
+    child = first.using(genes)(pipeline, space, rng)
+    if child is None:
+        return None, {}
+    applied, origin = [first], {"operator": first.name}
+    if options.second_mutation and rng.random() < options.second_mutation:
+        second = mutations[rates.choose(rng)]
+        grandchild = second.using(genes)(child, space, rng)
+        if grandchild is not None and grandchild.hash != pipeline.hash:
+            child, origin["second"] = grandchild, second.name
+            applied.append(second)
+    if options.strength == "adaptive" and any(mutation.steps for mutation in applied):
+        return child, {**origin, "strength": genes.step}
+    return child, dict(origin)
 
 
-def _length(index: int, depth: int, settings: Settings, rng: np.random.Generator) -> int:
-    if index < settings.population_size:
+def _length(index: int, depth: int, options: Options, rng: np.random.Generator) -> int:
+    if index < options.population_size:
         return 1 + index % depth
     return int(rng.integers(1, depth + 1))

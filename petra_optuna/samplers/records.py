@@ -24,6 +24,9 @@ ORPHAN = "petra:orphan"
 FIXED = "fixed_params"
 """Optuna's own system attribute of enqueued trials."""
 
+Key = tuple[int, int]
+"""(plan index, trial number): the order of the trials that no clock decides."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -32,9 +35,11 @@ class Plan:
     Attributes:
         index: The plan index: with the seed it determines all randomness of the plan.
         params: Parameter values by name.
-        operator: Name of the mutation; None for a random pipeline.
+        operator: Name of the mutation; None for a random pipeline, and where fixed values changed the child.
         parent: Number of the trial that was mutated; None for a random pipeline.
-        hash: Canonical hash of the pipeline; None where there is no search space.
+        hash: Canonical hash of the pipeline, or of the parameters where there is no search space.
+        second: Name of the mutation that followed the first; None where one was all.
+        strength: Size of a small step; None where the operator takes none.
         depth: Longest body that the sampler planned at that time; None where there is no search space.
         note: Why the plan is not what was wanted, if so.
     """
@@ -43,6 +48,8 @@ class Plan:
     params: dict[str, Any]
     operator: str | None = None
     parent: int | None = None
+    second: str | None = None
+    strength: float | None = None
     hash: str | None = None
     depth: int | None = None
     note: str | None = None

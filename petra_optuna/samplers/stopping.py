@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.errors import UserError
 from petra_optuna.evolution import Bounds, hypervolume
-from petra_optuna.samplers.petra import BOUNDS
+from petra_optuna.samplers.cache import BOUNDS
 from petra_optuna.samplers.records import directions_of, finished_trials
 
 

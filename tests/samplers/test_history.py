@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+import numpy as np
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from toy_space import FREE, Cut
@@ -10,7 +10,8 @@ from toy_space import FREE, Cut
 from petra_optuna.evolution import Bounds
 from petra_optuna.pipeline import Pipeline, distributions, encode
 from petra_optuna.samplers import plan_indices, superseded
-from petra_optuna.samplers.history import START_DEPTH, History, pipeline_of
+from petra_optuna.samplers.history import START_DEPTH, History
+from petra_optuna.samplers.identity import pipeline_of
 
 DIRECTIONS = ("maximize", "minimize")
 BOUNDS = Bounds((0.9, 100.0), (False, True))
@@ -38,12 +39,20 @@ def _trial(
     return trial
 
 
-def _read(*trials: FrozenTrial, planned: int = 99) -> History:
-    return History.read(trials, DIRECTIONS, BOUNDS, planned)
+def _read(*trials: FrozenTrial) -> History:
+    return History.read(trials, DIRECTIONS, BOUNDS)
+
+
+def _credits(*trials: FrozenTrial) -> tuple[tuple[str | None, float], ...]:
+    return tuple((plan.operator, credit) for plan, credit in _read(*trials).mutated(99))
+
+
+def _entered(history: History) -> list[bool]:
+    return [history.has_entered(number) for _, number in history.population.keys]
 
 
 def test_credit_follows_the_front_as_it_stood_and_the_parent() -> None:
-    history = _read(
+    credits = _credits(
         _trial(0, (0.90, 100.0)),
         _trial(1, (0.88, 50.0), operator="enters", parent=0),
         _trial(2, (0.87, 60.0), operator="beaten", parent=0),
@@ -54,7 +63,7 @@ def test_credit_follows_the_front_as_it_stood_and_the_parent() -> None:
         _trial(7, (0.99, 10.0), operator="forbidden", parent=0, excess=1.0),
         _trial(8, (0.95, 40.0), operator="enters later", parent=1),
     )
-    assert history.credits() == (
+    assert credits == (
         ("enters", 1.0),
         ("beaten", 0.0),
         ("better", 0.5),
@@ -75,7 +84,7 @@ def test_more_quality_and_less_size_earn_credit_and_the_opposite_does_not() -> N
         ((0.85, 100.0), 0.0),
         ((0.9, 110.0), 0.0),
     ]:
-        assert _read(start, _trial(1, values, operator="x", parent=0)).credits() == (("x", credit),)
+        assert _credits(start, _trial(1, values, operator="x", parent=0)) == (("x", credit),)
 
 
 def test_external_trials_and_random_ones_earn_no_credit_but_join() -> None:
@@ -84,8 +93,8 @@ def test_external_trials_and_random_ones_earn_no_credit_but_join() -> None:
         _trial(1, (0.9, 90.0)),
         _trial(2, (0.9, 80.0), operator="x", parent=0, fixed_params={"length": 1}),
     )
-    assert history.credits() == ()
-    assert history.entered.tolist() == [True, True, True]
+    assert history.mutated(99) == []
+    assert _entered(history) == [True, True, True]
 
 
 def test_indices_are_those_of_a_study_in_which_nothing_was_killed() -> None:
@@ -105,8 +114,11 @@ def test_superseded_trials_do_not_count_and_reruns_take_their_place() -> None:
         _trial(2, (0.9, 90.0), operator="later", parent=0),
         _trial(3, (0.9, 95.0), operator="killed", parent=0, **retry),
     )
-    assert [trial.number for trial in history.finished] == [0, 3, 2]
-    assert history.credits() == (("killed", 1.0), ("later", 1.0))
+    assert [number for _, number in history.finished] == [0, 3, 2]
+    assert [(plan.operator, credit) for plan, credit in history.mutated(9)] == [
+        ("killed", 1.0),
+        ("later", 1.0),
+    ]
 
 
 def test_depth_grows_by_one_after_each_stagnant_stretch() -> None:
@@ -133,22 +145,26 @@ def test_hashes_cover_finished_and_pending_trials_of_any_origin() -> None:
     trials = [added, failed, waiting, foreign, running]
     for number, trial in enumerate(trials):
         trial.number = number
-    assert _read(*trials).hashes(FREE) == {*(pipeline.hash for pipeline in pipelines[:3]), "4"}
-    assert _read(*trials, planned=4).hashes(FREE) == {pipeline.hash for pipeline in pipelines[:3]}
+    known = [*(pipeline.hash for pipeline in pipelines), "4", "5"]
+    history = History.read(trials, DIRECTIONS, BOUNDS, FREE)
+    assert [history.taken(99)(text) for text in known] == [True, True, True, False, True, False]
+    assert [history.taken(4)(text) for text in known] == [True, True, True, False, False, False]
     assert pipeline_of(foreign, FREE) is None
 
 
 def test_bounds_are_derived_from_the_first_values_where_the_study_has_none() -> None:
     trials = [_trial(number, (0.9, 100.0 - number)) for number in range(30)]
-    derived = History.read(trials, DIRECTIONS, None, 99)
-    assert derived.units[:2] == pytest.approx(History.read(trials[:10], DIRECTIONS, None, 99).units[:2])
-    assert History.read([], DIRECTIONS, None, 99).points.shape == (0, 2)
+    derived, first = (History.read(each, DIRECTIONS, None).population.units for each in (trials, trials[:10]))
+    assert [derived[number].tolist() for number in (0, 1)] == [first[number].tolist() for number in (0, 1)]
+    assert History.read([], DIRECTIONS, None).population.keys == []
 
 
 def test_what_lies_beyond_the_frozen_bounds_is_known_by_how_far() -> None:
     """A model at chance quality is never dominated for being small; it must still come last as a parent."""
     trials = (_trial(0, (0.90, 100.0)), _trial(1, (0.10, 1.0)), _trial(2, (0.82, 110.0)))
-    history = _read(*trials)
-    assert history.beyond[0] == history.beyond[2] == 0.0
-    assert history.beyond[1] > 1.0
-    assert not History.read(trials, DIRECTIONS, None, 99).beyond.any()
+    population = _read(*trials).population
+    rng = np.random.default_rng(0)
+    assert [population.is_off(number) for number in range(3)] == [False, True, False]
+    assert population.elite(3, "hypervolume", rng) == [0, 2, 1]
+    derived = History.read(trials, DIRECTIONS, None).population
+    assert not any(derived.is_off(number) for number in range(3))

@@ -1,0 +1,115 @@
+"""What selection and credit need of all points so far, kept up to date one point at a time.
+
+Both records give exactly what the functions of ``front`` and ``selection`` give on the full table; they
+only save reading it again. Neither holds anything that cannot be made anew from the points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from petra_optuna.evolution.front import Array
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class FrontTrace:
+    """The front as points arrive one after another; the latest arrivals can be taken back.
+
+    Args:
+        dimensions: Number of objectives m.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self._front: Array = np.empty((0, dimensions))
+        # By arrival that entered: which points of the front it beat, and these points.
+        self._removed: list[tuple[npt.NDArray[np.bool_], Array] | None] = []
+
+    def __len__(self) -> int:
+        """Arrivals so far."""
+        return len(self._removed)
+
+    def push(self, point: Array | None) -> bool:
+        """Let a minimised point, shape (m,), arrive; None for one that may not enter.
+
+        Returns:
+            Whether it entered the front: no earlier point is at least as good everywhere.
+        """
+        if point is None or bool(np.any(np.all(self._front <= point, axis=1))):
+            self._removed.append(None)
+            return False
+        beaten = np.all(point <= self._front, axis=1)
+        self._removed.append((beaten, self._front[beaten]))
+        self._front = np.vstack([self._front[~beaten], point])
+        return True
+
+    def pop(self) -> bool:
+        """Take the latest arrival back; True when it had entered the front."""
+        removed = self._removed.pop()
+        if removed is None:
+            return False
+        # Every point gets its old place back, so that what entered last always stands last.
+        beaten, points = removed
+        front = np.empty((len(beaten), self._front.shape[1]))
+        front[beaten], front[~beaten] = points, self._front[:-1]
+        self._front = front
+        return True
+
+
+def entered_front(points: Array, units: Array, feasible: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which rows entered the front as it stood before them, with positive hypervolume gain.
+
+    A point inside the reference box gains volume exactly when no earlier point is at least as good
+    everywhere, so no volume is computed.
+
+    Args:
+        points: Minimised values, shape (n, m), in order of arrival.
+        units: The same in unit coordinates.
+        feasible: Shape (n,); infeasible rows never enter.
+    """
+    trace = FrontTrace(points.shape[1])
+    inside = feasible & np.all(units < 1, axis=1)
+    return np.array(
+        [trace.push(point if may else None) for point, may in zip(points, inside, strict=True)], bool
+    )
+
+
+class Skyband(Generic[Key]):
+    """The points that fewer than ``depth`` others dominate (the k-skyband, Papadias et al. 2005).
+
+    It holds every point that can be among the best ``depth`` by non-domination rank, with the rank that
+    it has among all points: a point's dominators are each dominated by fewer points than itself, so all
+    chains of dominators that end in the band lie in it. It does not depend on the order of arrival.
+
+    Args:
+        depth: How many of the best are asked for.
+        dimensions: Number of objectives m.
+
+    Attributes:
+        keys: Names of the points held.
+        points: Minimised values, shape (n, m).
+    """
+
+    def __init__(self, depth: int, dimensions: int) -> None:
+        self._depth = depth
+        self._dominators: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.keys: list[Key] = []
+        self.points: Array = np.empty((0, dimensions))
+
+    def add(self, key: Key, point: Array) -> bool:
+        """Add a minimised point, shape (m,); False when the band stays as it is."""
+        as_good = np.all(self.points <= point, axis=1)
+        as_bad = np.all(point <= self.points, axis=1)
+        dominators = int(np.sum(as_good & ~as_bad))
+        if dominators >= self._depth:
+            return False
+        self._dominators = np.append(self._dominators + (as_bad & ~as_good), dominators)
+        kept = self._dominators < self._depth
+        self._dominators = self._dominators[kept]
+        self.keys = [each for each, keep in zip([*self.keys, key], kept, strict=True) if keep]
+        self.points = np.vstack([self.points, point])[kept]
+        return True

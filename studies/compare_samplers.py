@@ -1,0 +1,122 @@
+"""Compare samplers on problems over seeds and simulated workers.
+
+    python -m studies.compare_samplers --dry-run        # what there is to do, and how long it takes
+    python -m studies.compare_samplers --jobs 2
+    python -m studies.compare_samplers CONFIG.toml --report-only
+
+Every finished run is one line of ``results.jsonl`` in the configuration's folder; a run that is there is not
+repeated, so the command can be stopped and started at any time, twice at once too. Runs of our samplers are
+repeated when the source of the samplers has changed. The configuration beside this file is the default; see
+``studies.comparison.problems`` for the problems and ``studies.comparison.samplers`` for the kinds of
+samplers; what else stands in a sampler's table are arguments of its constructor. Prints Markdown, and writes
+``plots.html`` beside the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import statistics
+import warnings
+from pathlib import Path
+
+import optuna
+
+from petra_optuna.errors import UserError
+from studies.comparison.config import Config, read_config
+from studies.comparison.plots import write_plots
+from studies.comparison.results import Record, problem_of, read, work
+from studies.comparison.tables import report
+
+JUDGING_MS = 2.0
+"""What evaluating a trial and judging the front take."""
+DEFAULT = Path(__file__).with_suffix(".toml")
+
+
+def main() -> None:
+    """Run what is missing, then print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", nargs="?", type=Path, default=DEFAULT)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--dry-run", action="store_true", help="print an estimate and stop")
+    parser.add_argument("--report-only", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    try:
+        config = read_config(arguments.config)
+        if arguments.dry_run:
+            print(estimate(config))
+            return
+        config.folder.mkdir(parents=True, exist_ok=True)
+        if not arguments.report_only:
+            _run(config, arguments.jobs)
+        records = finished(config)
+        if not records:
+            raise UserError(f"{config.folder} holds no finished run of {arguments.config}")
+        print(report(records, config.subject))
+        write_plots(records, config.folder / "plots.html")
+    except UserError as error:
+        raise SystemExit(str(error)) from error
+
+
+def estimate(config: Config) -> str:
+    """Runs that are left and the minutes of one core that they take, by sampler.
+
+    From runs of the same sampler on the same problem where there are any, from the configuration's
+    milliseconds otherwise.
+    """
+    done = read(config.folder)
+    measured: dict[tuple[str, str, int], list[float]] = {}
+    for record in done.values():
+        measured.setdefault(_alike(record), []).append(record["ms_per_trial"])
+    seconds: dict[str, list[float]] = {label: [] for label in config.samplers}
+    for run in config.runs():
+        if run.key(problem_of(run.problem, config.folder)) not in done:
+            each = statistics.fmean(measured.get(_alike(dataclasses.asdict(run)), [run.expected_ms]))
+            seconds[run.sampler].append(run.trials * (JUDGING_MS + each) / 1000)
+    lines = ["| sampler | runs left | minutes of one core |", "|---|---|---|"]
+    lines += [f"| {label} | {len(each)} | {sum(each) / 60:.1f} |" for label, each in seconds.items()]
+    every = [each for found in seconds.values() for each in found]
+    return "\n".join([*lines, f"| all | {len(every)} | {sum(every) / 60:.1f} |"])
+
+
+def finished(config: Config) -> list[Record]:
+    """The configuration's runs that have been made, in its order."""
+    done = read(config.folder)
+    keys = [(run, run.key(problem_of(run.problem, config.folder))) for run in config.runs()]
+    # The label is the configuration's: two may name the same run differently.
+    return [{**done[key], "sampler": run.sampler} for run, key in keys if key in done]
+
+
+def _alike(run: Record) -> tuple[str, str, int]:
+    return json.dumps([run["kind"], run["options"]], sort_keys=True), run["problem"], run["trials"]
+
+
+def _run(config: Config, jobs: int) -> None:
+    runs = config.runs()
+    if jobs == 1:
+        _work(config)
+        return
+    for name in dict.fromkeys(run.problem for run in runs):  # an error in a name ends it here
+        problem_of(name, config.folder)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_work, args=(config,)) for _ in range(jobs)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise UserError("a process has failed; its error stands above, and what was finished is kept")
+
+
+def _work(config: Config) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    work(config.runs(), config.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The comparison of samplers: problems, runs, statistics, tables and plots."""

@@ -1,0 +1,48 @@
+"""Find the reference front of a PipeBench variant and keep its hypervolume.
+
+    python -m studies.comparison.reference medium --write
+
+Prints the volume after a tenth, three tenths and all of the run: where the last step adds little, the front
+is found.
+With ``--write`` the record in ``petra_optuna/benchmarks/reference.json`` is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import petra_optuna.benchmarks
+from petra_optuna.benchmarks import VARIANTS, PipeBench, reference_front
+from petra_optuna.benchmarks.reference import FILE, record_of
+
+PATH = Path(petra_optuna.benchmarks.__file__).parent / FILE
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("variant", choices=VARIANTS)
+    parser.add_argument("--evaluations", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    bench = PipeBench.variant(arguments.variant)
+    for share in (0.1, 0.3, 1.0):
+        count = int(share * arguments.evaluations)
+        front = reference_front(bench, count, arguments.seed)
+        record = record_of(bench, front, count, arguments.seed)
+        print(
+            f"{count} evaluations: {len(front)} points, hypervolume {record['hypervolume']:.3f}", flush=True
+        )
+    if arguments.write:
+        kept = json.loads(PATH.read_text(encoding="utf-8")) if PATH.is_file() else {}
+        kept[arguments.variant] = record
+        PATH.write_text(json.dumps(dict(sorted(kept.items())), indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Fit the coefficients of PipeBench to recorded trials.
+
+    python -m studies.fit_pipebench sqlite:///storage/digits_seeds/study.db digits-0 digits-1 digits-2
+    python -m studies.fit_pipebench URL STUDY... --write
+
+Every complete trial is run through the surrogate; the fit minimises the differences of quality, of the
+logarithms of latency and size, and of what the reports of its nodes say of weights, arithmetic and time. A
+coefficient that no trial speaks of stays where it is: each is held to its old value by a weak spring on its
+logarithm. Constants (chance, the original's values) are read from the study or stay. Prints residuals and a
+table from old to new; ``--write`` replaces the package's table, and the reference fronts are then to be made
+again. Failed trials carry no numbers and are not used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.trial import TrialState
+from scipy.optimize import least_squares
+
+import petra_optuna.benchmarks
+from petra_optuna.benchmarks import PipeBench, fitted_names, full_space, profile
+from petra_optuna.benchmarks.coefficients import BASE, FILE, Coefficients, table
+from petra_optuna.errors import PipelineError, StudyError, TrialError
+from petra_optuna.pipeline import Pipeline
+from petra_optuna.study import attributes
+
+Array = npt.NDArray[np.float64]
+
+SCALES = {"quality": 0.02, "latency": 0.05, "size": 0.03, "parameters": 0.1, "macs": 0.1, "seconds": 0.3}
+"""What counts as one unit of error: of quality itself, of logarithms otherwise."""
+SPRING = 0.2
+"""Units of error for a coefficient that is e times its old value."""
+STEPS = 30
+LONGEST = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """What a trial says.
+
+    Attributes:
+        pipeline: In the surrogate's space.
+        epochs: Budget of its study.
+        quality: Measured, on the selection split.
+        latency, size: Shares of the original's.
+        nodes: For each node of the body: parameters and macs as shares of those before it where the report
+            has them, and seconds.
+        original: The original's values.
+    """
+
+    pipeline: Pipeline
+    epochs: int
+    quality: float
+    latency: float
+    size: float
+    nodes: tuple[Mapping[str, float], ...]
+    original: Mapping[str, float]
+
+
+def main() -> None:
+    """Read, fit, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("storage")
+    parser.add_argument("studies", nargs="+", metavar="STUDY")
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    studies = [optuna.load_study(storage=arguments.storage, study_name=name) for name in arguments.studies]
+    observations = [item for study in studies for item in observe(study)]
+    if not observations:
+        raise SystemExit(
+            "the studies have no complete trial with a petra:evaluation that the surrogate knows"
+        )
+    old = {**profile(BASE), **_original(observations)}
+    new = fit(observations, old)
+    print(f"{len(observations)} trials of {len(arguments.studies)} studies\n")
+    print(residual_table(observations, old, new))
+    print(coefficient_table(profile(BASE), new))
+    if arguments.write:
+        path = Path(petra_optuna.benchmarks.__file__).parent / FILE
+        data = {**table(), "coefficients": {name: float(f"{value:.6g}") for name, value in new.items()}}
+        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def observe(study: optuna.Study) -> Iterator[Observation]:
+    """The complete trials of a study whose pipelines the surrogate's space holds.
+
+    Raises:
+        StudyError: When the study was not made by petra.
+    """
+    if attributes.YARDSTICK not in study.user_attrs:
+        raise StudyError(f"study {study.study_name!r} was not made by petra")
+    original = study.user_attrs[attributes.YARDSTICK]["values"]
+    epochs = study.user_attrs[attributes.SPECIFICATION]["budget"]["epochs"]
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        record = trial.user_attrs.get(attributes.EVALUATION)
+        if record is not None:
+            try:
+                yield observation(record, original, epochs)
+            except PipelineError as error:
+                print(f"{study.study_name}, trial {trial.number} is left out: {error}")
+
+
+def observation(record: Mapping[str, Any], original: Mapping[str, float], epochs: int) -> Observation:
+    """Read one ``petra:evaluation``.
+
+    Raises:
+        PipelineError: When the pipeline has nodes or fields that the surrogate lacks.
+    """
+    (metric,) = set(original) - {"latency_ms", "throughput_per_s", "size_bytes"}
+    values = record["values"]
+    return Observation(
+        pipeline=Pipeline.from_dict(record["pipeline"], full_space(LONGEST).operations),
+        epochs=epochs,
+        quality=values[metric],
+        latency=values["latency_ms"] / original["latency_ms"],
+        size=values["size_bytes"] / original["size_bytes"],
+        nodes=tuple(_shares(report) for report in record["nodes"]),
+        original={
+            "quality": original[metric],
+            **{key: original[key] for key in ("latency_ms", "size_bytes")},
+        },
+    )
+
+
+def predict(item: Observation, coefficients: Coefficients) -> dict[str, list[float]]:
+    """What the surrogate says where the trial says something: differences by kind, in units of ``SCALES``.
+
+    Raises:
+        TrialError: When the pipeline fails in the surrogate.
+    """
+    own = {**coefficients, **item.original}
+    bench = PipeBench("fit", full_space(LONGEST), ("quality", "latency_ms", "size_bytes"), own, item.epochs)
+    states = bench.states(item.pipeline)
+    values = bench.outcome(states[-1]).values
+    assert values is not None
+    errors = {
+        "quality": [values[0] - item.quality],
+        "latency": [np.log(values[1] / own["latency_ms"] / item.latency)],
+        "size": [np.log(values[2] / own["size_bytes"] / item.size)],
+        "parameters": [],
+        "macs": [],
+        "seconds": [],
+    }
+    for report, before, after in zip(item.nodes, states[:-1], states[1:], strict=False):
+        said = {
+            "parameters": after.parameters / before.parameters,
+            "macs": after.macs / before.macs,
+            "seconds": after.seconds - before.seconds,
+        }
+        for name, value in said.items():
+            if name in report and value > 0:
+                errors[name].append(np.log(value / report[name]))
+    return {name: [error / SCALES[name] for error in found] for name, found in errors.items()}
+
+
+def fit(
+    observations: Sequence[Observation], old: Coefficients, names: Sequence[str] | None = None
+) -> dict[str, float]:
+    """The coefficients that explain the observations best, near the old ones where these say nothing.
+
+    Args:
+        observations: Trials; those that fail in the surrogate are left out.
+        old: The coefficients to start from.
+        names: Which may change; all that are not constants when None.
+    """
+    names = fitted_names(old) if names is None else names
+    start = np.array([old[name] for name in names])
+    usable = [item for item in observations if _runs(item, old)]
+
+    def residuals(logs: Array) -> Array:
+        coefficients = {**old, **dict(zip(names, (start * np.exp(logs)).tolist(), strict=True))}
+        errors = [error for item in usable for kind in predict(item, coefficients).values() for error in kind]
+        return np.array([*errors, *(SPRING * logs)])
+
+    found = least_squares(
+        residuals, np.zeros(len(names)), loss="soft_l1", bounds=(-4.0, 4.0), ftol=1e-4, max_nfev=STEPS
+    )
+    return {**old, **dict(zip(names, (start * np.exp(found.x)).tolist(), strict=True))}
+
+
+def residual_table(observations: Sequence[Observation], old: Coefficients, new: Coefficients) -> str:
+    """Median and 90th percentile of the absolute errors, before and after, in the unit of the quantity."""
+    lines = [
+        "| error of | count | median, old | median, new | 90 %, old | 90 %, new |",
+        "|---|---|---|---|---|---|",
+    ]
+    tables = []
+    for coefficients in (old, new):
+        errors: dict[str, list[float]] = {name: [] for name in SCALES}
+        for item in observations:
+            if _runs(item, coefficients):
+                for name, found in predict(item, coefficients).items():
+                    errors[name] += [abs(error) * SCALES[name] for error in found]
+        tables.append(errors)
+    for name in SCALES:
+        before, after = (np.array(errors[name] or [np.nan]) for errors in tables)
+        cells = [np.median(before), np.median(after), np.quantile(before, 0.9), np.quantile(after, 0.9)]
+        unit = "points" if name == "quality" else "% (log)"
+        shown = " | ".join(f"{100 * cell:.1f}" for cell in cells)
+        lines.append(f"| {name}, {unit} | {len(tables[1][name])} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def coefficient_table(old: Coefficients, new: Coefficients) -> str:
+    """What changed by more than a thousandth."""
+    rows = [
+        f"| {name} | {old[name]:.4g} | {value:.4g} |"
+        for name, value in new.items()
+        if abs(value - old[name]) > 1e-3 * abs(old[name])
+    ]
+    return "\n".join(["| coefficient | old | new |", "|---|---|---|", *rows])
+
+
+def _original(observations: Sequence[Observation]) -> dict[str, float]:
+    names = observations[0].original
+    return {name: float(np.mean([item.original[name] for item in observations])) for name in names}
+
+
+def _runs(item: Observation, coefficients: Coefficients) -> bool:
+    try:
+        predict(item, coefficients)
+    except TrialError as error:
+        print(f"{item.pipeline.describe()} ran, but fails in the surrogate: {error}")
+        return False
+    return True
+
+
+def _shares(report: Mapping[str, Any]) -> dict[str, float]:
+    shares = {"seconds": float(report["seconds"])}
+    for name in ("parameters", "macs"):
+        before, after = report.get(f"{name}_before"), report.get(f"{name}_after")
+        if before and after:
+            shares[name] = after / before
+    return shares
+
+
+if __name__ == "__main__":
+    main()
