@@ -271,7 +271,11 @@ def test_the_full_space_is_that_of_the_real_operations() -> None:
 
     for mine, real in zip((*BODY, *CONVERSIONS), (*BODY_OPERATIONS, *REAL_CONVERSIONS), strict=True):
         assert (mine.name, mine.kind, mine.recipe_fields) == (real.name, real.kind, real.recipe_fields)
-        assert declared_fields(mine) == declared_fields(real)
+        # The surrogate was fitted before low rank had a scope; its ranks are chosen in one way.
+        fields = tuple(
+            field for field in declared_fields(real) if (real.name, field.name) != ("low_rank", "scope")
+        )
+        assert tuple(declared_fields(mine)) == fields
         assert (mine.implies and mine.implies.name) == (real.implies and real.implies.name)
     # Both are imported here, and the paper's notation still means the real ones.
     assert Pipeline.from_notation("LR-Pr-Tr-PTQ").nodes[1].__class__ is BODY_OPERATIONS[1]
