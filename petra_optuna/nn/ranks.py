@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
+import scipy.linalg
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 RankRule = Literal["energy", "singular_values", "share"]
@@ -81,7 +84,7 @@ class Spectrum:
         """The spectrum of a matrix."""
         weight = matrix.double() if min(matrix.shape) < SINGLE_FROM else matrix.float()
         wide = weight.shape[0] <= weight.shape[1]
-        squares, basis = torch.linalg.eigh(weight @ weight.T if wide else weight.T @ weight)
+        squares, basis = _eigh(weight @ weight.T if wide else weight.T @ weight)
         return cls(matrix.detach(), squares.flip(0).double().clamp_min(0).sqrt(), basis.flip(1))
 
     @torch.no_grad()
@@ -108,6 +111,21 @@ class Spectrum:
         scaled = image / root.clamp_min(torch.finfo(root.dtype).tiny)
         left, right = (basis * root.T, scaled) if wide else (scaled.T, root * basis.T)
         return left.to(self.matrix.dtype), right.to(self.matrix.dtype)
+
+
+def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """``torch.linalg.eigh``, by SciPy's LAPACK on as many threads as PyTorch has.
+
+    On AMD processors that is 1.5 to 2.5 times as fast as the library that PyTorch is built with.
+    """
+    with _threadpools().limit(limits=torch.get_num_threads(), user_api="blas"):
+        values, vectors = scipy.linalg.eigh(symmetric.numpy(force=True), driver="evd", check_finite=False)
+    return torch.from_numpy(values).to(symmetric.device), torch.from_numpy(vectors).to(symmetric.device)
+
+
+@functools.cache
+def _threadpools() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def factors_of(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -134,11 +134,12 @@ def _cheaper_split(layer: Decomposable, channel: Spectrum, asked: int) -> tuple[
     """The cheaper split and its rank; a rank of None where neither saves weights.
 
     The rank asked for is that of the split by channels, and sets the error. That by space gets the smallest
-    rank with no larger error. Cost is weights and multiply-accumulates for one output position, which
-    differ where a stride lets the first half of a spatial pair run at more positions.
+    rank with no larger error, and is not looked at where the full rank is asked for. Cost is weights and
+    multiply-accumulates for one output position, which differ where a stride lets the first half of a
+    spatial pair run at more positions.
     """
     rank = _rank(channel, None, asked)
-    if not has_spatial_split(layer):
+    if not has_spatial_split(layer) or asked >= len(channel.values):
         return channel, rank, "channel"
     assert isinstance(layer, nn.Conv2d)
     spatial = Spectrum.of(matrix(layer, "spatial"))

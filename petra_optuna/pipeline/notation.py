@@ -43,13 +43,13 @@ def read(text: str, operations: Sequence[type[Operation]]) -> list[type[Operatio
 
 
 def imported_operations() -> tuple[type[Operation], ...]:
-    """Every concrete operation class that has been imported so far."""
+    """Every concrete operation class with a code that has been imported so far."""
     found: dict[type[Operation], None] = {}
     waiting = Operation.__subclasses__()
     while waiting:
         kind = waiting.pop(0)
         waiting.extend(kind.__subclasses__())
-        if not inspect.isabstract(kind):
+        if hasattr(kind, "code") and not inspect.isabstract(kind):
             found[kind] = None
     return tuple(found)
 
