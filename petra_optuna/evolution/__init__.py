@@ -2,6 +2,7 @@
 
 from petra_optuna.evolution.archive import FrontTrace, Skyband, entered_front
 from petra_optuna.evolution.drawing import change_record, change_value, draw_record, draw_value
+from petra_optuna.evolution.features import params_features, pipeline_features
 from petra_optuna.evolution.front import (
     Bounds,
     Direction,
@@ -26,6 +27,7 @@ from petra_optuna.evolution.selection import (
     survivors,
     total_violations,
 )
+from petra_optuna.evolution.surrogate import Surrogate, volume_gains
 from petra_optuna.evolution.tpe import TpeGenes, vectors_of
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Ranked",
     "RatesMode",
     "Skyband",
+    "Surrogate",
     "Survival",
     "TpeGenes",
     "by_rank",
@@ -56,10 +59,13 @@ __all__ = [
     "most_volume",
     "non_dominated",
     "others",
+    "params_features",
+    "pipeline_features",
     "random_pipeline",
     "ranks",
     "survivors",
     "total_violations",
     "unit_hypervolume",
     "vectors_of",
+    "volume_gains",
 ]

@@ -29,6 +29,11 @@ class FrontTrace:
         # By arrival that entered: which points of the front it beat, and these points.
         self._removed: list[tuple[npt.NDArray[np.bool_], Array] | None] = []
 
+    @property
+    def front(self) -> Array:
+        """Minimised points, shape (f, m)."""
+        return self._front
+
     def __len__(self) -> int:
         """Arrivals so far."""
         return len(self._removed)

@@ -34,7 +34,7 @@ def to_place(distribution: BaseDistribution, value: Any) -> float:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.to_internal_repr(value)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return 0.0 if distribution.single() else float(np.clip(to_unit(distribution, value), 0, 1))
+    return 0.0 if distribution.single() else min(max(to_unit(distribution, value), 0.0), 1.0)
 
 
 def from_place(distribution: BaseDistribution, place: float) -> Any:

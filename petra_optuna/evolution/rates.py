@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Literal, get_args
 
 import numpy as np
@@ -68,9 +69,15 @@ class OperatorRates:
         weights = np.array(list(probabilities.values()))
         return self.names[int(rng.choice(len(self.names), p=weights / weights.sum()))]
 
-    def _preferred(self, rng: np.random.Generator) -> Array:
+    @functools.cached_property
+    def _counts(self) -> tuple[Array, Array]:
+        """Uses and credit of each operator."""
         uses = np.array([sum(used == name for used, _ in self.history) for name in self.names], float)
         credit = np.array([sum(got for used, got in self.history if used == name) for name in self.names])
+        return uses, credit
+
+    def _preferred(self, rng: np.random.Generator) -> Array:
+        uses, credit = self._counts
         if self.mode == "uniform":
             return np.full(len(self.names), 1 / len(self.names))
         if self.mode == "thompson":

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from optuna.distributions import (
@@ -48,6 +48,18 @@ class Field:
     default: Value
     when: When | None = None
 
+    @functools.cached_property
+    def is_continuous(self) -> bool:
+        """Whether values are floats."""
+        return isinstance(self.distribution, FloatDistribution)
+
+    @functools.cached_property
+    def contains(self) -> Callable[[Any], bool]:
+        """Whether a value belongs to the distribution."""
+        # Decided once: records are checked by the ten thousand while a sampler looks for children.
+        kinds = (_categories, _integers, _floats)
+        return next(found for kind in kinds if (found := kind(self.distribution)) is not None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Fielded:
@@ -73,9 +85,7 @@ class Fielded:
             if (only is None or field.name in only) and is_active(field, active):
                 value = getattr(self, field.name)
                 # A whole number in a continuous field would otherwise hash unlike the equal float.
-                active[field.name] = (
-                    float(value) if isinstance(field.distribution, FloatDistribution) else value
-                )
+                active[field.name] = float(value) if field.is_continuous else value
         return active
 
     def canonical(self: T) -> T:
@@ -106,7 +116,7 @@ def check_value(owner: str, field: Field, value: object) -> None:
     Raises:
         PipelineError: Naming the class, the field, the rule and what was given.
     """
-    if not _contains(field.distribution, value):
+    if not field.contains(value):
         raise PipelineError(f"{owner}.{field.name} must be in {describe(field.distribution)}, got {value!r}")
 
 
@@ -119,21 +129,32 @@ def describe(distribution: BaseDistribution) -> str:
     return f"[{distribution.low}, {distribution.high}]{step}"
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    if isinstance(distribution, IntDistribution):
-        in_range = isinstance(value, int) and distribution.low <= value <= distribution.high
-        return in_range and (value - distribution.low) % distribution.step == 0
-    assert isinstance(distribution, FloatDistribution)
-    if not distribution.low <= value <= distribution.high:
-        return False
-    if distribution.step is None:
-        return True
-    steps = (value - distribution.low) / distribution.step
-    return abs(steps - round(steps)) < 1e-8
+def _categories(distribution: BaseDistribution) -> Callable[[Any], bool] | None:
+    if not isinstance(distribution, CategoricalDistribution):
+        return None
+    choices = frozenset((type(choice), choice) for choice in distribution.choices)
+    return lambda value: (type(value), value) in choices
+
+
+def _integers(distribution: BaseDistribution) -> Callable[[Any], bool] | None:
+    if not isinstance(distribution, IntDistribution):
+        return None
+    low, high, step = distribution.low, distribution.high, distribution.step
+    return lambda value: type(value) is int and low <= value <= high and (value - low) % step == 0
+
+
+def _floats(distribution: BaseDistribution) -> Callable[[Any], bool] | None:
+    if not isinstance(distribution, FloatDistribution):
+        return None
+    low, high, step = distribution.low, distribution.high, distribution.step
+
+    def contains(value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            return False
+        steps = 0.0 if step is None else (value - low) / step
+        return abs(steps - round(steps)) < 1e-8
+
+    return contains
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.pipeline import notation
-from petra_optuna.pipeline.fields import Fielded, declared_fields
+from petra_optuna.pipeline.fields import Fielded, Value, declared_fields
 from petra_optuna.pipeline.operation import Operation
 from petra_optuna.pipeline.recipe import Recipe
 
@@ -78,19 +78,12 @@ class Pipeline:
 
     def canonical(self) -> Pipeline:
         """The same pipeline with everything that has no effect set to its default."""
-        nodes = [node.canonical() for node in self.nodes]
-        implied = [node.implies for node in nodes if node.implies is not None]
-        if implied and self.conversion is None:
-            nodes.append(implied[-1]())
-        used = {name for node in nodes for name in node.recipe_fields}
-        return Pipeline(tuple(nodes), _read(Recipe, self.recipe.active_values(used)))
+        nodes = tuple(node.canonical() for node in self._with_implied)
+        return Pipeline(nodes, _read(Recipe, self._active_recipe))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form of the canonical pipeline; ``from_dict`` is its inverse."""
-        canonical = self.canonical()
-        used = {name for node in canonical.nodes for name in node.recipe_fields}
-        recipe = canonical.recipe.active_values(used)
-        return {"nodes": [node.to_dict() for node in canonical.nodes], "recipe": recipe}
+        return {"nodes": [node.to_dict() for node in self._with_implied], "recipe": self._active_recipe}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], operations: Iterable[type[Operation]]) -> Pipeline:
@@ -113,6 +106,18 @@ class Pipeline:
         """SHA-256 of the canonical form: equal for pipelines that do the same."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def _with_implied(self) -> tuple[Operation, ...]:
+        """The nodes, and the conversion that one of them implies where none is named."""
+        implied = [node.implies for node in self.nodes if node.implies is not None]
+        return self.nodes if self.conversion is not None or not implied else (*self.nodes, implied[-1]())
+
+    @property
+    def _active_recipe(self) -> dict[str, Value]:
+        """The fields of the recipe that a node reads."""
+        used = {name for node in self._with_implied for name in node.recipe_fields}
+        return self.recipe.active_values(used)
 
     def describe(self) -> str:
         """Long form: codes with the values that differ from their defaults."""

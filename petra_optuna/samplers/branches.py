@@ -33,6 +33,11 @@ class Branches:
                 self._seen[place] = self._seen.get(place, frozenset()) | names
                 self._always[place] = self._always.get(place, names) & names
 
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Those of all parameters by name, ascending, each as in the newest trial that has it."""
+        return {name: found for name, (_, found) in sorted(self._distributions.items())}
+
     def distribution(self, name: str) -> BaseDistribution:
         """The distribution of a parameter in the newest trial that has it."""
         return self._distributions[name][1]

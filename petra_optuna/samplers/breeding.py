@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from optuna.trial import FrozenTrial
@@ -11,6 +12,8 @@ from petra_optuna.evolution import OperatorRates, contributions, ranks
 from petra_optuna.evolution.drawing import STEP_SHARE
 from petra_optuna.samplers.history import History
 from petra_optuna.samplers.options import Options
+
+T = TypeVar("T")
 
 TRIES = 50
 """Draws before a duplicate is given up on; a mutation that is not possible on its parent costs one too."""
@@ -28,7 +31,7 @@ def parents_of(options: Options, history: History, rng: np.random.Generator) -> 
     return [history.trial(number) for number in (*elite, *drawn)]
 
 
-def pick(parents: Sequence[FrozenTrial], options: Options, rng: np.random.Generator) -> FrozenTrial:
+def pick(parents: Sequence[T], options: Options, rng: np.random.Generator) -> T:
     """One of the population: any, or the better one of two."""
     rounds = 2 if options.parents == "tournament" else 1
     return parents[int(np.min(rng.integers(len(parents), size=rounds)))]

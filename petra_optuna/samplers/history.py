@@ -7,15 +7,17 @@ brought up to date. What it holds is then the same as if all trials were read at
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.evolution import RANDOM, Bounds, Direction, FrontTrace, Genes, dominates, minimised
 from petra_optuna.evolution.front import Array
-from petra_optuna.pipeline import SearchSpace
+from petra_optuna.pipeline import Pipeline, SearchSpace
 from petra_optuna.samplers.branches import Branches
+from petra_optuna.samplers.forecast import Forecaster
 from petra_optuna.samplers.identity import trial_hash
 from petra_optuna.samplers.learning import NEWEST, Learner
 from petra_optuna.samplers.population import Population
@@ -57,6 +59,7 @@ class History:
         self.branches = Branches()
         self.finished: list[Key] = []
         self._learner = None if space is None else Learner(space)
+        self._forecaster = Forecaster(space)
         self._trials: dict[int, FrozenTrial] = {}
         self._open: dict[int, FrozenTrial] = {}
         self._indices: dict[int, int] = {}
@@ -127,6 +130,18 @@ class History:
         """Genes from what the newest finished trials have in common; random ones without a search space."""
         newest = [self._trials[number] for _, number in self.finished[-NEWEST:]]
         return RANDOM if self._learner is None else self._learner.genes(newest, self.population)
+
+    def gains(self, candidates: Sequence[Pipeline | Mapping[str, Any]]) -> Array:
+        """Volume that pipelines, or sets of parameters, are likely to add to the front, shape (c,).
+
+        All 0 while there is too little to learn from.
+        """
+        finished = [self._trials[number] for _, number in self.finished]
+        surrogate = self._forecaster.fit(finished, self.population, self.branches.distributions)
+        if surrogate is None or self._bounds is None:
+            return np.zeros(len(candidates))
+        front = self._bounds.unit(minimised(self._trace.front, self._directions), self._directions)
+        return surrogate.gains(self._forecaster.features(candidates), front)
 
     def has_entered(self, number: int) -> bool:
         """Whether a finished trial entered the front as it stood, with positive hypervolume gain."""

@@ -36,6 +36,7 @@ class Options:
     immigrants: float
     adapt_depth: bool
     avoid_duplicates: bool
+    candidates: int
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -45,6 +46,8 @@ class Options:
                 "the sampler needs seed >= 0, population_size >= 2 and mutations of distinct names, "
                 f"got {self.seed}, {self.population_size} and {', '.join(names) or 'none'}"
             )
+        if self.candidates < 1:
+            raise UserError(f"candidates must be >= 1, got {self.candidates}")
         for name in ("random_share", "second_mutation", "immigrants"):
             share = getattr(self, name)
             if not 0 <= share < 1:

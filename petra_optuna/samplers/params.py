@@ -45,8 +45,11 @@ def plan_params(options: Options, history: History, planned: int, fixed: Mapping
         return Plan(index, {})
     rates = rates_of(options, history, OPERATORS)
     taken = history.taken(planned)
+    plans: dict[str, Plan] = {}
     plan = Plan(index, {})
-    for _ in range(TRIES):
+    for _ in range(TRIES + 2 * options.candidates):
+        if len(plans) == options.candidates:
+            break
         parent, operator = pick(parents, options, rng), rates.choose(rng)
         step = strength(options, history, rng)
         child = _child(operator, parent, history.branches, fixed, step, rng)
@@ -63,8 +66,11 @@ def plan_params(options: Options, history: History, planned: int, fixed: Mapping
             note=ALTERED if altered else None,
         )
         if not options.avoid_duplicates or not taken(params_hash(params)):
-            break
-    return plan
+            plans[params_hash(params)] = plan
+    found = list(plans.values()) or [plan]
+    if len(found) == 1:
+        return found[0]
+    return found[int(np.argmax(history.gains([each.params for each in found])))]
 
 
 def _child(

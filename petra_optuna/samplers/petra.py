@@ -59,6 +59,8 @@ class PetraSampler(BaseSampler):
         immigrants: Share of the trials after the start that are random.
         adapt_depth: Whether pipelines start short and may get longer after a stretch without progress.
         avoid_duplicates: Whether a child that does the same as a known trial is planned again.
+        candidates: Children among which the one is taken that is likely to add most volume to the front,
+            by a forest fitted to at most 500 past trials; 1 for plain evolution.
 
     Raises:
         UserError: When an argument is outside its range.
@@ -69,8 +71,8 @@ class PetraSampler(BaseSampler):
         space: SearchSpace | None,
         *,
         seed: int,
-        population_size: int = 16,
-        random_share: float = 0.25,
+        population_size: int = 8,
+        random_share: float = 0.0,
         mutations: Sequence[Mutation] = MUTATIONS,
         rates: RatesMode = "matching",
         floor: float = 0.2,
@@ -79,10 +81,11 @@ class PetraSampler(BaseSampler):
         parents: ParentChoice = "uniform",
         genes: GeneSource = "random",
         strength: Strength = "fixed",
-        second_mutation: float = 0.0,
+        second_mutation: float = 0.5,
         immigrants: float = 0.0,
         adapt_depth: bool = True,
         avoid_duplicates: bool = True,
+        candidates: int = 32,
     ) -> None:
         self._space = space
         self._options = Options(
@@ -101,6 +104,7 @@ class PetraSampler(BaseSampler):
             immigrants=immigrants,
             adapt_depth=adapt_depth,
             avoid_duplicates=avoid_duplicates,
+            candidates=candidates,
         )
         self._cache = HistoryCache()
 
@@ -129,6 +133,7 @@ class PetraSampler(BaseSampler):
             immigrants=0.0,
             adapt_depth=True,
             avoid_duplicates=False,
+            candidates=1,
         )
 
     def infer_relative_search_space(

@@ -100,16 +100,18 @@ def _bred(
     learnt: Genes,
     rng: np.random.Generator,
 ) -> Plan | None:
-    parents = parents_of(options, history, rng)
+    parents = [
+        (parent.number, pipeline)
+        for parent in parents_of(options, history, rng)
+        if (pipeline := pipeline_of(parent, space)) is not None
+    ]
     rates = rates_of(options, history, [mutation.name for mutation in options.mutations])
-    for _ in range(TRIES):
-        if not parents:
-            return None
-        parent = pick(parents, options, rng)
-        pipeline = pipeline_of(parent, space)
-        if pipeline is None:
-            parents.remove(parent)
-            continue
+    children: list[tuple[Pipeline, dict[str, Any]]] = []
+    hashes: set[str] = set()
+    for _ in range(TRIES + 2 * options.candidates):
+        if not parents or len(children) == options.candidates:
+            break
+        number, pipeline = pick(parents, options, rng)
         # A parent longer than the present depth, a control for example, may stay as long as it is.
         limited = dataclasses.replace(space, max_length=max(depth, len(pipeline.body)))
         genes = dataclasses.replace(learnt, step=strength(options, history, rng))
@@ -120,9 +122,16 @@ def _bred(
             fitted = _fitted(space, encode(child, space), held, rng)
             if fitted.hash != child.hash:
                 child, origin = fitted, {"note": ALTERED}
-        if not taken(child.hash) and not space.violations(child):
-            return _plan(child, space, index, depth, parent=parent.number, **origin)
-    return None
+        if not taken(child.hash) and not space.violations(child) and child.hash not in hashes:
+            children.append((child, {"parent": number, **origin}))
+            hashes.add(child.hash)
+    if not children:
+        return None
+    best = 0
+    if len(children) > 1:
+        best = int(np.argmax(history.gains([child for child, _ in children])))
+    child, origin = children[best]
+    return _plan(child, space, index, depth, **origin)
 
 
 def _mutated(
