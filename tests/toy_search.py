@@ -23,7 +23,7 @@ POPULATION = 6
 def search(url: str, trials: int, kill_at: int, stage: str) -> optuna.Study:
     """Run or resume the study until it has so many finished trials."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = PetraSampler(FREE, seed=3, population_size=POPULATION)
+    sampler = PetraSampler(FREE, seed=3, population_size=POPULATION, candidates=4)
     study = optuna.create_study(
         storage=url, study_name="toy", directions=DIRECTIONS, sampler=sampler, load_if_exists=True
     )

@@ -42,7 +42,7 @@ class Surrogate:
         return cls(tuple(forest.estimators_))
 
     def gains(self, features: Array, front: Array) -> Array:
-        """Volume that candidates are likely to add to a front, shape (c,).
+        """Volume that feasible candidates are likely to add to a front, shape (c,); see ``volume_gains``.
 
         Args:
             features: Of the candidates, shape (c, d).
@@ -50,22 +50,31 @@ class Surrogate:
         """
         rows = np.asarray(features, dtype=np.float32)
         predicted = np.mean([tree.predict(rows, check_input=False) for tree in self.trees], axis=0)
-        return np.asarray(volume_gains(predicted[:, :-1], front) * predicted[:, -1])
+        gains, feasible = volume_gains(predicted[:, :-1], front), predicted[:, -1]
+        return np.asarray(np.where(gains > 0, gains * feasible, gains - (1 - feasible)))
 
 
 def volume_gains(units: Array, front: Array) -> Array:
     """Volume, shape (c,), that each of the points would add to a front by itself.
 
+    What would add none gets a number of at most 0: minus by how much it had to be better in every objective
+    to do so. So points compare too where none is foretold to enter, which is the rule with forests: they
+    foretell nothing better than what they have seen.
+
     Args:
         units: Points in unit coordinates, shape (c, m).
         front: Shape (f, m).
     """
-    if units.shape[1] == 1:
-        best = min(float(front.min(initial=1.0)), 1.0)
-        return np.asarray(np.maximum(best - units[:, 0], 0.0))
-    covered = np.any(np.all(front[None, :, :] <= units[:, None, :], axis=2), axis=1)
-    before = unit_hypervolume(front) if len(front) else 0.0
-    gains = np.zeros(len(units))
-    for row in np.flatnonzero(~covered & np.all(units < 1, axis=1)):
-        gains[row] = unit_hypervolume(np.vstack([front, units[row]])) - before
-    return gains
+    # Below the reference point in every objective, and below each point of the front in one.
+    beyond = (units - 1).max(axis=1)
+    behind = (units[:, None, :] - front[None, :, :]).min(axis=2).max(axis=1, initial=-np.inf)
+    gains = -np.maximum(np.maximum(beyond, behind), 0.0)
+    # moocore needs two objectives; a constant one beside a single one changes no volume.
+    wide = units.shape[1] > 1
+    points, known = (
+        table if wide else np.column_stack([table, np.zeros(len(table))]) for table in (units, front)
+    )
+    before = unit_hypervolume(known) if len(known) else 0.0
+    for row in np.flatnonzero((beyond < 0) & (behind < 0)):
+        gains[row] = unit_hypervolume(np.vstack([known, points[row]])) - before
+    return np.asarray(gains)

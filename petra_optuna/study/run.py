@@ -40,7 +40,7 @@ from petra_optuna.tasks import Task
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 DEFAULT_CACHE = Path("storage/cache")
 PETRA = PetraSampler.__name__
-DEFAULT_POPULATION = 10
+DEFAULT_POPULATION = 8
 """Five controls, five random pipelines, then evolution: a study of 24 trials must get to evolve."""
 
 

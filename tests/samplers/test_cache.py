@@ -26,7 +26,8 @@ SETTINGS: list[dict[str, Any]] = [
     {},
     {"survival": "rank", "avoid_duplicates": False, "adapt_depth": False},
     {"genes": "tpe", "strength": "adaptive", "second_mutation": 0.3, "immigrants": 0.2, "rates": "thompson"},
-    {"parents": "tournament", "random_share": 0.0},
+    {"parents": "tournament", "random_share": 0.25},
+    {"candidates": 3},
 ]
 NO_SHRINK = (Phase.explicit, Phase.generate)  # an example is a whole study: shrinking takes minutes
 STEPS = ("ask", "ask", "tell", "tell", "fail", "prune", "break", "add", "enqueue", "kill", "drop")
@@ -34,7 +35,8 @@ STEPS = ("ask", "ask", "tell", "tell", "fail", "prune", "break", "add", "enqueue
 
 def _study(bounds: bool = True, **options: Any) -> optuna.Study:
     study = optuna.create_study(
-        directions=DIRECTIONS, sampler=PetraSampler(FREE, **{"seed": 1, "population_size": 4, **options})
+        directions=DIRECTIONS,
+        sampler=PetraSampler(FREE, **{"seed": 1, "population_size": 4, "candidates": 1, **options}),
     )
     if bounds:
         study.set_user_attr("petra:bounds", BOUNDS)

@@ -19,4 +19,4 @@ class TestPetraSampler(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjec
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         # Small, so that the suites reach the trials after the random ones.
-        return lambda: PetraSampler(None, seed=0, population_size=2)
+        return lambda: PetraSampler(None, seed=0, population_size=2, candidates=4)

@@ -31,7 +31,9 @@ TRIALS = 20
 
 
 def _study() -> optuna.Study:
-    study = optuna.create_study(directions=DIRECTIONS, sampler=PetraSampler(FREE, seed=3, population_size=6))
+    study = optuna.create_study(
+        directions=DIRECTIONS, sampler=PetraSampler(FREE, seed=3, population_size=6, candidates=4)
+    )
     study.set_user_attr("petra:bounds", BOUNDS)
     return study
 
