@@ -12,6 +12,9 @@ from petra_optuna.evolution.front import Array, unit_hypervolume
 TREES = 24
 FEATURE_SHARE = 0.5
 """Share of the features among which a tree looks for each split."""
+OPTIMISM = 0.5
+"""How much better than their mean a candidate counts, in standard deviations of what the trees say: without
+it a search of 500 trials stays where it has been."""
 WORST = 1.3
 """Unit coordinates count up to this: how far a point lies beyond the reference point teaches nothing."""
 
@@ -49,8 +52,9 @@ class Surrogate:
             front: Points in unit coordinates, shape (f, m).
         """
         rows = np.asarray(features, dtype=np.float32)
-        predicted = np.mean([tree.predict(rows, check_input=False) for tree in self.trees], axis=0)
-        gains, feasible = volume_gains(predicted[:, :-1], front), predicted[:, -1]
+        each = np.array([tree.predict(rows, check_input=False) for tree in self.trees])
+        units = (each.mean(axis=0) - OPTIMISM * each.std(axis=0))[:, :-1]
+        gains, feasible = volume_gains(units, front), each.mean(axis=0)[:, -1]
         return np.asarray(np.where(gains > 0, gains * feasible, gains - (1 - feasible)))
 
 

@@ -60,7 +60,7 @@ class PetraSampler(BaseSampler):
         adapt_depth: Whether pipelines start short and may get longer after a stretch without progress.
         avoid_duplicates: Whether a child that does the same as a known trial is planned again.
         candidates: Children among which the one is taken that is likely to add most volume to the front,
-            by a forest fitted to at most 500 past trials; 1 for plain evolution.
+            by a forest fitted to at most 500 past trials and read with optimism; 1 for plain evolution.
 
     Raises:
         UserError: When an argument is outside its range.

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from toy_space import FREE, Cut, Fit, Fold, Pack, landscape
+from toy_space import BOUNDS, DIRECTIONS, FREE, Cut, Fit, Fold, Pack, landscape
 
 from petra_optuna.evolution import (
+    Bounds,
     Surrogate,
     params_features,
     pipeline_features,
@@ -60,38 +61,46 @@ def test_parameters_are_places_and_categories_are_columns() -> None:
 
 @given(
     points=arrays(float, (5, 3), elements=st.floats(-3, 1.5)),
-    front=arrays(float, (4, 3), elements=st.floats(-3, 1.5)),
+    front=arrays(float, (4, 3), elements=st.floats(-3, 0.9)),
 )
 def test_gains_are_differences_of_volumes(points: np.ndarray, front: np.ndarray) -> None:
-    gains = volume_gains(points, front)
-    before = unit_hypervolume(front)
-    after = [unit_hypervolume(np.vstack([front, point])) for point in points]
-    assert gains == pytest.approx(np.array(after) - before, abs=1e-9)
-    assert volume_gains(points, front[:0]) == pytest.approx(
-        [unit_hypervolume(point[None]) for point in points]
-    )
+    def added(front: np.ndarray) -> list[float]:
+        before = unit_hypervolume(front) if len(front) else 0.0
+        return [unit_hypervolume(np.vstack([front, point])) - before for point in points]
+
+    assert np.maximum(volume_gains(points, front), 0) == pytest.approx(added(front), abs=1e-9)
+    assert np.maximum(volume_gains(points, front[:0]), 0) == pytest.approx(added(front[:0]), abs=1e-9)
+
+
+@given(
+    point=arrays(float, 3, elements=st.floats(-3, 1.5)),
+    front=arrays(float, (4, 3), elements=st.floats(-3, 0.9)),
+)
+def test_what_gains_nothing_is_known_by_how_much_it_lacks(point: np.ndarray, front: np.ndarray) -> None:
+    lacks = float(volume_gains(point[None], front)[0])
+    if lacks < 0:
+        assert volume_gains(point[None] + lacks - 1e-3, front)[0] > 0
+        assert volume_gains(point[None] + lacks + 1e-6, front)[0] <= 0
 
 
 def test_gains_of_one_objective() -> None:
     gains = volume_gains(np.array([[0.2], [0.9], [1.4]]), np.array([[0.5], [0.7]]))
-    assert gains == pytest.approx([0.3, 0, 0])
-    assert volume_gains(np.array([[0.2], [1.4]]), np.empty((0, 1))) == pytest.approx([0.8, 0])
+    assert gains == pytest.approx([0.3, -0.4, -0.9])
+    assert volume_gains(np.array([[0.2], [1.4]]), np.empty((0, 1))) == pytest.approx([0.8, -0.4])
 
 
 def _data(count: int, seed: int) -> tuple[list[Pipeline], np.ndarray]:
     rng = np.random.default_rng(seed)
     pipelines = [random_pipeline(FREE, 1 + row % 4, rng) for row in range(count)]
-    values = np.array([landscape(pipeline) for pipeline in pipelines])
-    return pipelines, np.column_stack(
-        [(0.95 - values[:, 0]) / 0.095, np.log(values[:, 1] / 100) / np.log(1.25)]
-    )
+    values = [landscape(pipeline) for pipeline in pipelines]
+    return pipelines, Bounds.from_dict(BOUNDS).unit(values, DIRECTIONS)
 
 
 def test_it_foretells_which_candidates_gain() -> None:
     known, units = _data(120, 0)
     unknown, truth = _data(200, 1)
     surrogate = Surrogate.fit(np.array([pipeline_features(p, FREE) for p in known]), units, np.ones(120))
-    front = units[:20]
+    front = np.zeros((1, 2))  # the original's
     foretold = surrogate.gains(np.array([pipeline_features(p, FREE) for p in unknown]), front)
     real = volume_gains(truth, front)
     best = np.argsort(-foretold)[:20]
@@ -102,11 +111,14 @@ def test_what_breaks_a_constraint_is_avoided() -> None:
     known, units = _data(120, 0)
     features = np.array([pipeline_features(p, FREE) for p in known])
     packed = np.array([p.conversion is not None for p in known])
-    free, bound = (Surrogate.fit(features, units, ok) for ok in (np.ones(120), 1.0 - packed))
-    front = np.empty((0, 2))
-    ratio = bound.gains(features, front) / free.gains(features, front)
-    assert np.nanmax(ratio[packed]) < 0.3
-    assert np.nanmin(ratio[~packed]) > 0.7
+    free, bound = (
+        Surrogate.fit(features, units, feasible).gains(features, np.empty((0, 2)))
+        for feasible in (np.ones(120), 1.0 - packed)
+    )
+    inside = free > 0
+    assert np.all(bound[inside & packed] < 0.3 * free[inside & packed])
+    assert np.all(bound[inside & ~packed] > 0.7 * free[inside & ~packed])
+    assert np.all(bound[~inside & packed] < free[~inside & packed])
 
 
 def test_the_same_trials_give_the_same_trees() -> None:

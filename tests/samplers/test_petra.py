@@ -34,7 +34,9 @@ class Spy(PetraSampler):
 
 
 def _study(space: SearchSpace | None = FREE, **settings: Any) -> optuna.Study:
-    sampler = Spy(space, **{"seed": 0, "population_size": 8, "candidates": 1, **settings})
+    sampler = Spy(
+        space, **{"seed": 0, "population_size": 8, "candidates": 1, "second_mutation": 0.0, **settings}
+    )
     study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
     study.set_user_attr("petra:bounds", BOUNDS)
     return study
@@ -255,7 +257,7 @@ def test_the_one_operator_that_helps_is_found(mode: Any, least: float) -> None:
         return ORIGINAL[0], 90.0 - trial.number / 2 if plan.operator == planted else 200.0
 
     def share(seed: int) -> float:
-        study = _run(100, rigged, rates=mode, seed=seed, second_mutation=0.0)
+        study = _run(100, rigged, rates=mode, seed=seed, avoid_duplicates=False)
         operators = [plan.operator for trial in study.trials[40:] if (plan := plan_of(trial)) is not None]
         return operators.count(planted) / len(operators)
 
