@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy
+from sqlalchemy import make_url
 
 SERVER_USER = "postgres"
 INSTALLED = Path("/usr/lib/postgresql")
@@ -38,6 +40,15 @@ def postgres_url() -> Iterator[str]:
             _run([*control, "-m", "immediate", "stop"])
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def new_database(url: str, name: str) -> str:
+    """URL of a new empty database on the server of ``postgres_url``."""
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f'CREATE DATABASE "{name}"'))
+    engine.dispose()
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 def _binaries() -> Path:

@@ -32,10 +32,10 @@ def _study(candidates: int, seed: int) -> optuna.Study:
 def test_chosen_children_beat_any_children() -> None:
     def volume(candidates: int, seed: int) -> float:
         study = _study(candidates, seed)
-        study.optimize(objective, n_trials=60)
+        study.optimize(objective, n_trials=40)
         return hypervolume([trial.values for trial in study.trials], DIRECTIONS, Bounds.from_dict(BOUNDS))
 
-    chosen, any_child = (np.mean([volume(count, seed) for seed in range(3)]) for count in (24, 1))
+    chosen, any_child = (np.mean([volume(count, seed) for seed in range(3)]) for count in (16, 1))
     assert chosen > any_child
 
 
@@ -54,8 +54,8 @@ def test_plain_parameters_are_foretold_too() -> None:
 
     def best(candidates: int, seed: int) -> float:
         study = optuna.create_study(sampler=PetraSampler(None, seed=seed, candidates=candidates))
-        study.optimize(sphere, n_trials=50)
+        study.optimize(sphere, n_trials=40)
         assert all(trial.distributions["x0"] == FloatDistribution(0, 1) for trial in study.trials)
         return study.best_value
 
-    assert np.mean([best(24, seed) for seed in range(3)]) < np.mean([best(1, seed) for seed in range(3)])
+    assert np.mean([best(16, seed) for seed in range(3)]) < np.mean([best(1, seed) for seed in range(3)])

@@ -4,17 +4,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
-from toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, ORIGINAL, Cut, Fit, Toy, landscape, objective
+from toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, Cut, Fit, Toy, landscape, objective
 
 from petra_optuna.errors import UserError
-from petra_optuna.evolution import MUTATIONS, Bounds, hypervolume
+from petra_optuna.evolution import Bounds, hypervolume
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode, suggest
 from petra_optuna.samplers import PetraSampler, is_external, plan_of
 from petra_optuna.samplers.history import START_DEPTH
@@ -70,17 +69,6 @@ def test_the_same_seed_gives_the_same_search_and_another_one_another() -> None:
     first, second, third = _run(40), _run(40), _run(40, seed=1)
     assert [trial.params for trial in first.trials] == [trial.params for trial in second.trials]
     assert [trial.params for trial in first.trials] != [trial.params for trial in third.trials]
-
-
-def test_sqlite_and_memory_give_the_same_search(tmp_path: Path) -> None:
-    stored = optuna.create_study(
-        storage=f"sqlite:///{tmp_path}/study.db",
-        directions=DIRECTIONS,
-        sampler=PetraSampler(FREE, seed=0, population_size=8, candidates=1),
-    )
-    stored.set_user_attr("petra:bounds", BOUNDS)
-    stored.optimize(objective, n_trials=25)
-    assert [trial.params for trial in stored.trials] == [trial.params for trial in _run(25).trials]
 
 
 def test_a_plan_is_a_function_of_the_trials_before_it() -> None:
@@ -245,32 +233,10 @@ def test_evolution_beats_random_search_and_never_runs_backwards() -> None:
     assert min(ours) > 1  # the original's
 
 
-@pytest.mark.parametrize(("mode", "least"), [("uniform", 0), ("matching", 1.5), ("thompson", 2.5)])
-def test_the_one_operator_that_helps_is_found(mode: Any, least: float) -> None:
-    """Planted: a trial is good exactly when this operator made it."""
-    planted = "change_conversion"
-
-    def rigged(trial: optuna.Trial) -> tuple[float, float]:
-        suggest(trial, FREE)
-        plan = plan_of(trial.study.trials[trial.number])
-        assert plan is not None
-        return ORIGINAL[0], 90.0 - trial.number / 2 if plan.operator == planted else 200.0
-
-    def share(seed: int) -> float:
-        study = _run(100, rigged, rates=mode, seed=seed, avoid_duplicates=False)
-        operators = [plan.operator for trial in study.trials[40:] if (plan := plan_of(trial)) is not None]
-        return operators.count(planted) / len(operators)
-
-    even = 1 / len(MUTATIONS)
-    mean = np.mean([share(seed) for seed in range(3)])
-    assert mean > least * even
-    assert mode != "uniform" or mean < 1.5 * even
-
-
 def test_one_objective_works_too() -> None:
-    study = optuna.create_study(direction="maximize", sampler=PetraSampler(FREE, seed=0, population_size=6))
+    study = optuna.create_study(direction="maximize", sampler=PetraSampler(FREE, seed=0, candidates=4))
     study.optimize(lambda trial: objective(trial)[0] - objective(trial)[1] / 100, n_trials=60)
-    early = max(trial.value for trial in study.trials[:6])
+    early = max(trial.value for trial in study.trials[:8])
     assert study.best_value > early
 
 
@@ -285,8 +251,8 @@ def test_without_a_space_the_parameters_of_good_trials_change_locally() -> None:
         study.optimize(branching, n_trials=60)
         return study.best_value
 
-    ours = [best(lambda seed: PetraSampler(None, seed=seed, population_size=6), seed) for seed in range(5)]
-    theirs = [best(lambda seed: optuna.samplers.RandomSampler(seed=seed), seed) for seed in range(5)]
+    ours = [best(lambda seed: PetraSampler(None, seed=seed, candidates=4), seed) for seed in range(3)]
+    theirs = [best(lambda seed: optuna.samplers.RandomSampler(seed=seed), seed) for seed in range(3)]
     assert np.mean(ours) < np.mean(theirs)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from fixtures_postgres import new_database
 
 from petra_optuna.errors import StudyError
 from petra_optuna.study import artifacts_folder, load_study, open_storage
@@ -26,7 +27,7 @@ def test_a_new_database_may_be_opened_by_several_at_once(
 ) -> None:
     url = f"sqlite:///{tmp_path}/new.db"
     if database == "postgresql":
-        url = _new_database(request.getfixturevalue("postgres_url"))
+        url = new_database(request.getfixturevalue("postgres_url"), "opened_at_once")
     openers = 6
     start = threading.Barrier(openers)
 
@@ -36,14 +37,6 @@ def test_a_new_database_may_be_opened_by_several_at_once(
 
     with ThreadPoolExecutor(openers) as pool:
         assert list(pool.map(open_together, range(openers))) == [[]] * openers
-
-
-def _new_database(url: str) -> str:
-    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sqlalchemy.text("CREATE DATABASE opened_at_once"))
-    engine.dispose()
-    return url.replace("/postgres?", "/opened_at_once?")
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
