@@ -201,7 +201,7 @@ class PipeBench:
 
 
 def full_space(max_length: int) -> SearchSpace:
-    """The space of the real search: the same names, fields and ranges."""
+    """The space of the real search: the same names, fields and ranges, but for the scope of low rank."""
     return SearchSpace(operations.BODY, operations.CONVERSIONS, max_length)
 
 

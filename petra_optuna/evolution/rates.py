@@ -66,8 +66,8 @@ class OperatorRates:
     def choose(self, rng: np.random.Generator) -> str:
         """An operator, drawn by its probability."""
         probabilities = self.probabilities(rng)
-        weights = np.array(list(probabilities.values()))
-        return self.names[int(rng.choice(len(self.names), p=weights / weights.sum()))]
+        shares = np.cumsum(list(probabilities.values()))
+        return self.names[int(np.searchsorted(shares / shares[-1], rng.random(), side="right"))]
 
     @functools.cached_property
     def _counts(self) -> tuple[Array, Array]:

@@ -100,8 +100,9 @@ def _bred(
     learnt: Genes,
     rng: np.random.Generator,
 ) -> Plan | None:
+    # A parent longer than the present depth, a control for example, may stay as long as it is.
     parents = [
-        (parent.number, pipeline)
+        (parent.number, pipeline, dataclasses.replace(space, max_length=max(depth, len(pipeline.body))))
         for parent in parents_of(options, history, rng)
         if (pipeline := pipeline_of(parent, space)) is not None
     ]
@@ -111,18 +112,18 @@ def _bred(
     for _ in range(TRIES + 2 * options.candidates):
         if not parents or len(children) == options.candidates:
             break
-        number, pipeline = pick(parents, options, rng)
-        # A parent longer than the present depth, a control for example, may stay as long as it is.
-        limited = dataclasses.replace(space, max_length=max(depth, len(pipeline.body)))
+        number, pipeline, limited = pick(parents, options, rng)
         genes = dataclasses.replace(learnt, step=strength(options, history, rng))
         child, origin = _mutated(pipeline, limited, options, rates, genes, rng)
         if child is None:
             continue
         if held:
             fitted = _fitted(space, encode(child, space), held, rng)
+            if space.violations(fitted):
+                continue
             if fitted.hash != child.hash:
                 child, origin = fitted, {"note": ALTERED}
-        if not taken(child.hash) and not space.violations(child) and child.hash not in hashes:
+        if not taken(child.hash) and child.hash not in hashes:
             children.append((child, {"parent": number, **origin}))
             hashes.add(child.hash)
     if not children:

@@ -43,7 +43,6 @@ def main() -> None:
         "random": RandomSampler(seed=0),
         "NSGA-II": NSGAIISampler(seed=0),
         "PetraSampler": PetraSampler(bench.space, seed=0),
-        "PetraSampler, TPE genes": PetraSampler(bench.space, seed=0, genes="tpe"),
     }
     studies = {name: _study(bench, sampler) for name, sampler in samplers.items()}
     medians = {name: [_grow(study, bench, mark) for mark in marks] for name, study in studies.items()}
