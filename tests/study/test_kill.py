@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import TrialState
 
 from petra_optuna.samplers import finished_trials, plan_indices, superseded
-from petra_optuna.study import attributes, load_study, open_storage
+from petra_optuna.study import attributes, open_storage
 
 TESTS = Path(__file__).parents[1]
 TRIALS = 3
@@ -56,7 +56,7 @@ def _wait_for_second_trial(url: str, process: subprocess.Popen[bytes]) -> optuna
     for _ in range(600):
         assert process.poll() is None, "the run ended before it could be killed"
         if database.is_file() and "tiny" in optuna.get_all_study_names(open_storage(url)):
-            study = load_study(open_storage(url), "tiny")
+            study = optuna.load_study(study_name="tiny", storage=open_storage(url))
             if _states(study)[:2] == [TrialState.COMPLETE, TrialState.RUNNING]:
                 running = study.get_trials(deepcopy=False)[1]
                 if attributes.WORKER in running.user_attrs:
