@@ -65,9 +65,17 @@ class OperatorRates:
 
     def choose(self, rng: np.random.Generator) -> str:
         """An operator, drawn by its probability."""
-        probabilities = self.probabilities(rng)
-        shares = np.cumsum(list(probabilities.values()))
-        return self.names[int(np.searchsorted(shares / shares[-1], rng.random(), side="right"))]
+        shares = self._shares(rng) if self.mode == "thompson" else self._fixed_shares
+        return self.names[int(np.searchsorted(shares, rng.random(), side="right"))]
+
+    def _shares(self, rng: np.random.Generator) -> Array:
+        """Where the part of [0, 1] ends that belongs to each operator."""
+        shares = np.cumsum(list(self.probabilities(rng).values()))
+        return np.asarray(shares / shares[-1])
+
+    @functools.cached_property
+    def _fixed_shares(self) -> Array:
+        return self._shares(np.random.default_rng())
 
     @functools.cached_property
     def _counts(self) -> tuple[Array, Array]:

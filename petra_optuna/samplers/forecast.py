@@ -14,6 +14,7 @@ from petra_optuna.evolution.surrogate import WORST
 from petra_optuna.pipeline import Pipeline, SearchSpace
 from petra_optuna.samplers.identity import pipeline_of
 from petra_optuna.samplers.population import Population
+from petra_optuna.samplers.records import Key
 
 NEWEST = 500
 """Finished trials that are learnt from."""
@@ -40,14 +41,16 @@ class Forecaster:
 
     def fit(
         self,
-        finished: Sequence[FrozenTrial],
+        finished: Sequence[Key],
+        trials: Mapping[int, FrozenTrial],
         population: Population,
         distributions: Mapping[str, BaseDistribution],
     ) -> Surrogate | None:
         """The surrogate of the newest finished trials; None where there are too few.
 
         Args:
-            finished: All of them by plan index.
+            finished: Keys of all of them, ascending.
+            trials: Finished trials by number.
             population: Knows the complete ones.
             distributions: Of plain parameters, by name; without meaning where there is a space.
         """
@@ -56,9 +59,8 @@ class Forecaster:
             self._fitted = (None, None)
         count = last_fitting(len(finished))
         learnt = finished[max(count - NEWEST, 0) : count]
-        key = tuple(trial.number for trial in learnt)
-        if self._fitted[0] != key:
-            self._fitted = key, self._fit(learnt, population)
+        if self._fitted[0] != learnt:
+            self._fitted = learnt, self._fit([trials[number] for _, number in learnt], population)
         return self._fitted[1]
 
     def features(self, candidates: Sequence[Pipeline | Mapping[str, object]]) -> Array:

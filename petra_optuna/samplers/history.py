@@ -136,8 +136,9 @@ class History:
 
         All 0 while there is too little to learn from.
         """
-        finished = [self._trials[number] for _, number in self.finished]
-        surrogate = self._forecaster.fit(finished, self.population, self.branches.distributions)
+        surrogate = self._forecaster.fit(
+            self.finished, self._trials, self.population, self.branches.distributions
+        )
         if surrogate is None or self._bounds is None:
             return np.zeros(len(candidates))
         front = self._bounds.unit(minimised(self._trace.front, self._directions), self._directions)
