@@ -13,6 +13,9 @@ from petra_optuna.evolution.front import Array
 
 RatesMode = Literal["uniform", "matching", "thompson"]
 
+CELLS = 1000
+"""Parts of [0, 1] over which Beta posteriors are integrated."""
+
 
 @dataclasses.dataclass(frozen=True)
 class OperatorRates:
@@ -56,41 +59,72 @@ class OperatorRates:
 
     def probabilities(self, rng: np.random.Generator) -> dict[str, float]:
         """Probability of each operator; they sum to 1. Only ``thompson`` uses the generator."""
+        return self._floored(self._drawn(rng) if self.mode == "thompson" else self._shares)
+
+    def expected(self) -> dict[str, float]:
+        """Probability of each operator before anything is drawn; they sum to 1.
+
+        Those of ``probabilities``; for ``thompson`` with the probability that an operator's mean is the
+        largest in place of one draw, integrated over its Beta posteriors.
+        """
+        return self._floored(self._largest() if self.mode == "thompson" else self._shares)
+
+    def choose(self, rng: np.random.Generator) -> str:
+        """An operator, drawn by its probability."""
+        ends = self._ends(rng) if self.mode == "thompson" else self._fixed_ends
+        return self.names[int(np.searchsorted(ends, rng.random(), side="right"))]
+
+    @functools.cached_property
+    def uses(self) -> Array:
+        """How often each operator was used, shape (n,)."""
+        return np.array([sum(used == name for used, _ in self.history) for name in self.names], float)
+
+    @functools.cached_property
+    def credit(self) -> Array:
+        """Sum of the credit of each operator, shape (n,)."""
+        return np.array([sum(got for used, got in self.history if used == name) for name in self.names])
+
+    def _ends(self, rng: np.random.Generator) -> Array:
+        """Where the part of [0, 1] ends that belongs to each operator."""
+        ends = np.cumsum(list(self.probabilities(rng).values()))
+        return np.asarray(ends / ends[-1])
+
+    @functools.cached_property
+    def _fixed_ends(self) -> Array:
+        return self._ends(np.random.default_rng())
+
+    def _floored(self, preferred: Array) -> dict[str, float]:
         count = len(self.names)
-        preferred = self._preferred(rng)
         return {
             name: self.floor / count + (1 - self.floor) * float(share)
             for name, share in zip(self.names, preferred, strict=True)
         }
 
-    def choose(self, rng: np.random.Generator) -> str:
-        """An operator, drawn by its probability."""
-        shares = self._shares(rng) if self.mode == "thompson" else self._fixed_shares
-        return self.names[int(np.searchsorted(shares, rng.random(), side="right"))]
+    def _posteriors(self) -> tuple[Array, Array]:
+        """Parameters of the Beta posterior of each operator's mean credit, after a uniform prior."""
+        return 1 + self.credit, 1 + self.uses - self.credit
 
-    def _shares(self, rng: np.random.Generator) -> Array:
-        """Where the part of [0, 1] ends that belongs to each operator."""
-        shares = np.cumsum(list(self.probabilities(rng).values()))
-        return np.asarray(shares / shares[-1])
+    def _drawn(self, rng: np.random.Generator) -> Array:
+        means = rng.beta(*self._posteriors())
+        return np.asarray(np.arange(len(self.names)) == int(np.argmax(means)), dtype=float)
 
     @functools.cached_property
-    def _fixed_shares(self) -> Array:
-        return self._shares(np.random.default_rng())
-
-    @functools.cached_property
-    def _counts(self) -> tuple[Array, Array]:
-        """Uses and credit of each operator."""
-        uses = np.array([sum(used == name for used, _ in self.history) for name in self.names], float)
-        credit = np.array([sum(got for used, got in self.history if used == name) for name in self.names])
-        return uses, credit
-
-    def _preferred(self, rng: np.random.Generator) -> Array:
-        uses, credit = self._counts
+    def _shares(self) -> Array:
         if self.mode == "uniform":
             return np.full(len(self.names), 1 / len(self.names))
-        if self.mode == "thompson":
-            means = rng.beta(1 + credit, 1 + uses - credit)
-            return np.asarray(np.arange(len(self.names)) == int(np.argmax(means)), dtype=float)
         # One imagined success in two uses each: an operator not tried lately counts as an even bet.
-        means = (1 + credit) / (2 + uses)
+        means = (1 + self.credit) / (2 + self.uses)
         return np.asarray(means / means.sum(), dtype=float)
+
+    def _largest(self) -> Array:
+        """Probability that each mean is the largest: its density times the others' shares below it."""
+        successes, failures = (column[:, None] for column in self._posteriors())
+        middles = (np.arange(CELLS) + 0.5) / CELLS
+        logarithm = (successes - 1) * np.log(middles) + (failures - 1) * np.log1p(-middles)
+        mass = np.exp(logarithm - logarithm.max(axis=1, keepdims=True))
+        mass /= mass.sum(axis=1, keepdims=True)
+        below = np.cumsum(mass, axis=1) - mass / 2
+        wins = [
+            np.sum(mass[row] * np.prod(np.delete(below, row, axis=0), axis=0)) for row in range(len(mass))
+        ]
+        return np.asarray(wins / np.sum(wins), dtype=float)

@@ -1,8 +1,9 @@
-"""The evolutionary sampler, the re-running of killed trials, stop rules. Does not import torch."""
+"""The evolutionary sampler, a view of its state, re-running of killed trials, stop rules. Without torch."""
 
 from petra_optuna.samplers._storage import database_url
 from petra_optuna.samplers.cache import BOUNDS
 from petra_optuna.samplers.petra import PetraSampler
+from petra_optuna.samplers.plots import plot_state
 from petra_optuna.samplers.records import (
     Plan,
     directions_of,
@@ -13,6 +14,7 @@ from petra_optuna.samplers.records import (
     superseded,
 )
 from petra_optuna.samplers.retry import MAX_RETRIES, fail_orphans, mark_for_rerun, retry_stale_trial
+from petra_optuna.samplers.state import SamplerState
 from petra_optuna.samplers.stopping import Generations, Stagnation, StopRule, Targets, TimeLimit
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Generations",
     "PetraSampler",
     "Plan",
+    "SamplerState",
     "Stagnation",
     "StopRule",
     "Targets",
@@ -33,6 +36,7 @@ __all__ = [
     "mark_for_rerun",
     "plan_indices",
     "plan_of",
+    "plot_state",
     "retry_stale_trial",
     "superseded",
 ]

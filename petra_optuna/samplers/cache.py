@@ -18,6 +18,12 @@ BOUNDS = "petra:bounds"
 """User attribute of a study: ``Bounds.to_dict()`` from the original model's values."""
 
 
+def frozen_bounds(study: optuna.Study) -> Bounds | None:
+    """The study's bounds; None where none are stored."""
+    stored = _storage.study_attributes(study).get(BOUNDS)
+    return None if stored is None else Bounds.from_dict(stored)
+
+
 class HistoryCache:
     """The latest history of each study, for one sampler; copies and pickles start empty.
 
@@ -40,8 +46,7 @@ class HistoryCache:
             study: The study.
             new: Makes an empty history for the study and its frozen bounds.
         """
-        stored = _storage.study_attributes(study).get(BOUNDS)
-        bounds = None if stored is None else Bounds.from_dict(stored)
+        bounds = frozen_bounds(study)
         # Not from Optuna's cache: that is as old as the last ``ask``, and a batch is asked for at once.
         trials = study.get_trials(deepcopy=False)
         # A pruner may show a sampler a part of the trials only, another one each time.

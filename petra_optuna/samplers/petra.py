@@ -16,12 +16,13 @@ from optuna.trial import FrozenTrial
 from petra_optuna.evolution import MUTATIONS, Bounds, Mutation, RatesMode, Survival, draw_value
 from petra_optuna.pipeline import SearchSpace, distributions
 from petra_optuna.samplers import _storage
-from petra_optuna.samplers.cache import HistoryCache
+from petra_optuna.samplers.cache import HistoryCache, frozen_bounds
 from petra_optuna.samplers.history import History
 from petra_optuna.samplers.options import GeneSource, Options, ParentChoice, Strength
 from petra_optuna.samplers.params import plan_params
 from petra_optuna.samplers.planner import plan_pipeline
 from petra_optuna.samplers.records import FIXED, PLAN, Plan, directions_of
+from petra_optuna.samplers.state import SamplerState, state_of, trace_of
 
 
 class PetraSampler(BaseSampler):
@@ -168,6 +169,17 @@ class PetraSampler(BaseSampler):
         key = int.from_bytes(hashlib.sha256(param_name.encode()).digest()[:8], "little")
         rng = np.random.default_rng([self._options.seed, self._plan(study, trial).index, key])
         return draw_value(param_distribution, rng)
+
+    def state(self, study: optuna.Study) -> SamplerState:
+        """What the sampler knows now, and would plan by."""
+        with self._cache.lock:
+            return state_of(self._options, self._space, self._history(study))
+
+    def trace(self, study: optuna.Study) -> list[SamplerState]:
+        """The state after each finished trial that counts, by plan index; the last one is that of now."""
+        trials = study.get_trials(deepcopy=False)
+        bounds = frozen_bounds(study)
+        return trace_of(self._options, self._space, trials, lambda: self._new_history(study, bounds))
 
     def _plan(self, study: optuna.Study, trial: FrozenTrial) -> Plan:
         attributes = _storage.system_attributes(study, trial)

@@ -73,3 +73,15 @@ def test_without_a_history_all_are_alike(mode: RatesMode) -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match="got"):
         OperatorRates(NAMES, **wrong)  # type: ignore[arg-type]
+
+
+@MODES
+def test_what_is_expected_is_what_is_drawn_on_average(mode: RatesMode) -> None:
+    history = (("good", 1.0), ("good", 0.5), ("bad", 0.0), ("bad", 1.0), ("bad", 0.0))
+    rates, rng = OperatorRates(NAMES, history, mode), _rng()
+    drawn = Counter(rates.choose(rng) for _ in range(4000))
+    expected = rates.expected()
+    assert sum(expected.values()) == pytest.approx(1)
+    for name in NAMES:
+        # Four standard errors of a share of 4,000 draws.
+        assert drawn[name] / 4000 == pytest.approx(expected[name], abs=4 * 0.5 / 4000**0.5)

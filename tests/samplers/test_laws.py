@@ -20,7 +20,6 @@ from petra_optuna.evolution import MUTATIONS, Mutation, change_value, draw_value
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode, suggest
 from petra_optuna.pipeline.fields import Fielded, declared_fields
 from petra_optuna.samplers import PetraSampler, plan_of
-from petra_optuna.samplers.breeding import rates_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -74,8 +73,7 @@ def _rates(study: optuna.Study) -> dict[str, float]:
     """What the next trial's operator would be drawn by."""
     sampler = study.sampler
     assert isinstance(sampler, PetraSampler)
-    rates = rates_of(sampler._options, sampler._history(study), list(FIELDS))
-    return rates.probabilities(np.random.default_rng(0))
+    return dict(sampler.state(study).rates)
 
 
 def _operator(trial: optuna.Trial) -> str | None:
