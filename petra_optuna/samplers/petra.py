@@ -86,7 +86,7 @@ class PetraSampler(BaseSampler):
         immigrants: float = 0.0,
         adapt_depth: bool = True,
         avoid_duplicates: bool = True,
-        candidates: int = 32,
+        candidates: int = 16,
     ) -> None:
         self._space = space
         self._options = Options(
