@@ -1,0 +1,168 @@
+"""Write PetraSampler as a package for OptunaHub's registry, which runs without petra-optuna.
+
+    python -m studies.optunahub_package FOLDER
+
+Writes FOLDER/package/samplers/petra: the sampler's own modules with their imports made relative, a README
+with front matter, an example, tests, requirements and the licence. A second run replaces what the first one
+wrote; a folder with anything else in that place is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import optuna
+
+import petra_optuna
+from petra_optuna.errors import UserError
+
+NAME = "petra_optuna"
+SOURCES = ("errors.py", "pipeline", "evolution", "samplers")
+"""What the package takes over; it must not import anything else of ours."""
+TEMPLATES = Path(__file__).parent / "optunahub"
+PLACE = Path("package", "samplers", "petra")
+TEMPLATE_PLACES = {
+    "readme.md": "README.md",
+    "init.txt": "__init__.py",
+    "example.txt": "example.py",
+    "test_sampler.txt": "tests/test_sampler.py",
+}
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+"""Names of distributions that differ from those of their modules."""
+
+
+def main() -> None:
+    """Write the package."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="of the registry, or an empty one")
+    try:
+        written = write_package(parser.parse_args().folder)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    print("\n".join(map(str, written)))
+
+
+def write_package(folder: Path) -> list[Path]:
+    """Write the package below a folder.
+
+    Returns:
+        The files written, sorted.
+
+    Raises:
+        UserError: When its place is taken by something else.
+    """
+    target = folder / PLACE
+    texts = _texts()
+    if target.exists():
+        _check_ours(target, texts)
+        shutil.rmtree(target)
+    for place, text in texts.items():
+        path = target / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return sorted(target / place for place in texts)
+
+
+def relative_imports(text: str, place: Path) -> str:
+    """The text of a module with its absolute imports of petra_optuna made relative.
+
+    Args:
+        text: Python source.
+        place: Of the module, below the package.
+
+    Raises:
+        UserError: When it imports what the package does not hold.
+    """
+    lines = text.splitlines(keepends=True)
+    for node in _imports(text):
+        if isinstance(node, ast.Import):
+            if any(_top(alias.name) == NAME for alias in node.names):
+                raise UserError(f"{place}, line {node.lineno}: write `from ... import ...` in its stead")
+            continue
+        module = node.module or ""
+        if node.level or _top(module) != NAME:
+            continue
+        inner = module.split(".")[1:]
+        if not inner or not {inner[0], f"{inner[0]}.py"} & set(SOURCES):
+            raise UserError(f"{place}, line {node.lineno}: {module} is not part of the package")
+        dots = "." * len(place.parts)
+        row = node.lineno - 1
+        lines[row] = lines[row].replace(f"from {module} ", f"from {dots}{'.'.join(inner)} ", 1)
+    return "".join(lines)
+
+
+def _texts() -> dict[str, str]:
+    """Text of every file by its place below the package."""
+    root = Path(petra_optuna.__file__).parent
+    texts = {}
+    for source in SOURCES:
+        for path in [root / source] if source.endswith(".py") else sorted((root / source).glob("*.py")):
+            place = path.relative_to(root)
+            texts[place.as_posix()] = relative_imports(path.read_text(encoding="utf-8"), place)
+    texts["requirements.txt"] = "".join(f"{each}\n" for each in _requirements(texts.values()))
+    texts["LICENSE"] = (TEMPLATES.parents[1] / "LICENSE").read_text(encoding="utf-8")
+    for template, target in TEMPLATE_PLACES.items():
+        text = (TEMPLATES / template).read_text(encoding="utf-8")
+        texts[target] = text.replace("@OPTUNA@", optuna.__version__)
+    return texts
+
+
+def _requirements(texts: Iterable[str]) -> list[str]:
+    """What the modules import beyond Optuna, with the versions that petra-optuna asks for."""
+    modules = {
+        _top(name) for text in texts for node in _imports(text) for name in _names(node) if _top(name) != NAME
+    }
+    needed = {DISTRIBUTIONS.get(name, name) for name in modules - sys.stdlib_module_names - {"optuna"}}
+    declared = importlib.metadata.requires("petra-optuna") or []
+    found = [each for each in declared if _distribution(each) in needed and ";" not in each]
+    missing = needed - set(map(_distribution, found))
+    if missing:
+        raise UserError(f"petra-optuna does not declare what its sampler imports: {', '.join(missing)}")
+    return sorted(found)
+
+
+def _check_ours(target: Path, texts: dict[str, str]) -> None:
+    """Refuse to remove what this command did not write."""
+    strangers = [
+        place
+        for path in sorted(target.rglob("*"))
+        if path.is_file()
+        and "__pycache__" not in path.parts
+        and (place := path.relative_to(target).as_posix()) not in texts
+    ]
+    if strangers or not target.is_dir():
+        raise UserError(
+            f"{target} holds {strangers[0] if strangers else 'no folder'}, which this command did not write; "
+            "move it away or give another folder"
+        )
+
+
+def _imports(text: str) -> Iterator[ast.Import | ast.ImportFrom]:
+    return (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom))
+
+
+def _names(node: ast.Import | ast.ImportFrom) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [] if node.level else [node.module or ""]
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _distribution(requirement: str) -> str:
+    return requirement.partition(">")[0].strip()
+
+
+if __name__ == "__main__":
+    main()
