@@ -49,6 +49,7 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStor
     storage = _connect(url, parsed, _CREATION_ATTEMPTS)
     if parsed.get_backend_name() == "sqlite":
         sqlalchemy.event.listen(storage.engine, "connect", _relax_synchronous)
+        sqlalchemy.event.listen(storage.engine, "before_execute", _lock_before_update)
         storage.engine.dispose()  # connections opened before the listener keep the slower setting
     return storage
 
@@ -99,6 +100,17 @@ def _connect(url: str, parsed: sqlalchemy.URL, attempts: int) -> RDBStorage:
             return _connect(url, parsed, attempts - 1)
         where = parsed.render_as_string(hide_password=True)
         raise StudyError(f"{where} cannot be opened as a database of studies: {one_line(error)}") from error
+
+
+def _lock_before_update(connection: sqlalchemy.Connection, statement: Any, *_: object) -> None:
+    """Take SQLite's write lock where Optuna says SELECT FOR UPDATE, which SQLite does not know.
+
+    Without it two processes read the same trial as waiting, and both run it (optuna #4002).
+    """
+    if getattr(statement, "_for_update_arg", None) is None:
+        return
+    if not connection.connection.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _relax_synchronous(connection: Any, _record: object) -> None:

@@ -94,3 +94,29 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
         load_study(storage)
     with pytest.raises(StudyError, match="there is no study 'three'"):
         load_study(storage, "three")
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_waiting_trial_goes_to_one_of_two_that_want_it(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    if database == "postgresql":
+        url = new_database(request.getfixturevalue("postgres_url"), "wanted_twice")
+    first, second = open_storage(url), open_storage(url)
+    waiting = optuna.create_study(storage=first, study_name="queue")
+    waiting.enqueue_trial({})
+    other = optuna.load_study(storage=second, study_name="queue")
+    taken: list[int | None] = []
+    rival = threading.Thread(target=lambda: taken.append(other._pop_waiting_trial_id()))
+
+    def overtake(connection: object, cursor: object, statement: str, *_: object) -> None:
+        """Let the rival go between the look at the trial and the change of its state."""
+        if statement.startswith("UPDATE trials") and not rival.ident:
+            rival.start()
+            rival.join(0.5)
+
+    sqlalchemy.event.listen(first.engine, "before_cursor_execute", overtake)
+    taken.append(waiting._pop_waiting_trial_id())
+    rival.join()
+    assert sorted(taken, key=str) == [1, None]
