@@ -37,11 +37,11 @@ def pipeline_features(pipeline: Pipeline, space: SearchSpace) -> Array:
         found.append(len(places))
         for place in (first, last):
             found.append(ABSENT if place is None else place)
-            found += _record(kind, None if place is None else body[place])
+            found += _absent(_hashable(kind)) if place is None else _record(body[place])
     for kind in space.conversions:
         node = pipeline.conversion if type(pipeline.conversion) is kind else None
         found.append(float(node is not None))
-        found += _record(kind, node)
+        found += _absent(_hashable(kind)) if node is None else _record(node)
     used = {name for node in pipeline.nodes for name in node.recipe_fields}
     return np.array(found + _columns_of(Recipe, pipeline.recipe.active_values(used)))
 
@@ -54,9 +54,10 @@ def params_features(params: Mapping[str, Any], distributions: Mapping[str, BaseD
     return np.array(found)
 
 
-def _record(kind: type[Operation], node: Operation | None) -> Sequence[float]:
-    hashable: Any = kind  # a class whose instances define __hash__ is not Hashable to type checkers
-    return _absent(hashable) if node is None else _columns_of(kind, node.active_values())
+@functools.lru_cache(1024)
+def _record(node: Operation) -> Sequence[float]:
+    """Of a node; a child shares all but one or two with its parent."""
+    return _columns_of(type(node), node.active_values())
 
 
 @functools.cache
@@ -66,8 +67,14 @@ def _absent(cls: type[Fielded]) -> Sequence[float]:
 
 
 def _columns_of(cls: type[Fielded], values: Mapping[str, Value]) -> list[float]:
-    hashable: Any = cls
-    return [place for name, columns in _reader(hashable) for place in columns(values.get(name, _MISSING))]
+    return [
+        place for name, columns in _reader(_hashable(cls)) for place in columns(values.get(name, _MISSING))
+    ]
+
+
+def _hashable(cls: type[Fielded]) -> Any:
+    """The class itself: one whose instances define __hash__ is not Hashable to type checkers."""
+    return cls
 
 
 @functools.cache
