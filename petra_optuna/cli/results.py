@@ -9,7 +9,6 @@ from socketserver import ThreadingMixIn
 from typing import Annotated
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import optuna_dashboard
 import typer
 from optuna.artifacts import FileSystemArtifactStore
 
@@ -97,6 +96,8 @@ def dashboard(
 
     Example: petra dashboard --storage sqlite:///storage/digits.db --port 8080
     """
+    import optuna_dashboard  # takes a second, and the other commands do without
+
     database = open_storage(storage, must_exist=True)
     folder = artifacts_folder(storage)
     if not folder.is_dir():

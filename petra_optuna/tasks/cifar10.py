@@ -27,7 +27,6 @@ from petra_optuna.tasks.images import (
 from petra_optuna.tasks.metrics import metric
 from petra_optuna.tasks.split import Split
 from petra_optuna.tasks.task import Task, every_kth
-from petra_optuna.tasks.torchvision_shim import torchvision
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +91,8 @@ def build(
 
 def build_model() -> nn.Module:
     """The untrained network: normalisation, then ResNet-18 with torchvision's own stem."""
+    from petra_optuna.tasks.torchvision_shim import torchvision  # takes seconds; other tasks do without
+
     network = torchvision.models.resnet18(num_classes=10)
     return nn.Sequential(OrderedDict(normalize=Normalize(MEAN, STD), model=network))
 
@@ -115,6 +116,8 @@ def _read(data_root: Path | None, cache_dir: Path) -> tuple[ImageFolder, ImageFo
 
 
 def _read_archive(root: Path, *, download: bool) -> tuple[ImageFolder, ImageFolder]:
+    from petra_optuna.tasks.torchvision_shim import torchvision
+
     parts = []
     for train in (True, False):
         try:
