@@ -79,7 +79,7 @@ class PetraSampler(BaseSampler):
         floor: float = 0.2,
         window: int = 50,
         survival: Survival = "hypervolume",
-        parents: ParentChoice = "uniform",
+        parents: ParentChoice = "tournament",
         genes: GeneSource = "random",
         strength: Strength = "fixed",
         second_mutation: float = 0.5,
