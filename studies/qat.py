@@ -30,7 +30,7 @@ from petra_optuna.pipeline import Operation, Recipe
 from petra_optuna.tasks import Task
 from petra_optuna.tasks.base import cached_base, train_base
 from petra_optuna.tasks.digits import MEAN, STD
-from petra_optuna.tasks.torchvision_shim import torchvision
+from petra_optuna.tasks.torchvision_shim import load_torchvision
 from studies.criteria import interval
 
 RECIPE = Recipe(optimizer="sgd", lr=0.02, batch_size=64, distillation_weight=0.9)
@@ -77,7 +77,7 @@ def mobile(seed: int, cache: Path) -> Task:
     task = residual(seed, cache)
 
     def build() -> nn.Module:
-        network = torchvision.models.mobilenet_v3_small(num_classes=10)
+        network = load_torchvision().models.mobilenet_v3_small(num_classes=10)
         parts = OrderedDict(normalize=Normalize([MEAN], [STD]), enlarge=Enlarged(), model=network)
         return nn.Sequential(parts)
 

@@ -27,6 +27,7 @@ from petra_optuna.tasks.images import (
 from petra_optuna.tasks.metrics import metric
 from petra_optuna.tasks.split import Split
 from petra_optuna.tasks.task import Task, every_kth
+from petra_optuna.tasks.torchvision_shim import load_torchvision
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +92,7 @@ def build(
 
 def build_model() -> nn.Module:
     """The untrained network: normalisation, then ResNet-18 with torchvision's own stem."""
-    from petra_optuna.tasks.torchvision_shim import torchvision  # takes seconds; other tasks do without
-
-    network = torchvision.models.resnet18(num_classes=10)
+    network = load_torchvision().models.resnet18(num_classes=10)
     return nn.Sequential(OrderedDict(normalize=Normalize(MEAN, STD), model=network))
 
 
@@ -116,12 +115,10 @@ def _read(data_root: Path | None, cache_dir: Path) -> tuple[ImageFolder, ImageFo
 
 
 def _read_archive(root: Path, *, download: bool) -> tuple[ImageFolder, ImageFolder]:
-    from petra_optuna.tasks.torchvision_shim import torchvision
-
     parts = []
     for train in (True, False):
         try:
-            part = torchvision.datasets.CIFAR10(str(root), train=train, download=download)
+            part = load_torchvision().datasets.CIFAR10(str(root), train=train, download=download)
         except (OSError, RuntimeError) as error:
             advice = "give a data root with train/<class>/*.jpg and test/<class>/*.jpg"
             raise DataError(f"CIFAR-10 cannot be read from {root} ({one_line(error)}); {advice}") from error

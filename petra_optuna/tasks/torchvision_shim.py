@@ -7,18 +7,24 @@ and nothing here does.
 
 from __future__ import annotations
 
+import functools
+import importlib
+from typing import Any
+
 import torch
 
 _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
 
-try:
-    import torchvision
-except RuntimeError as error:
-    if str(error) != "operator torchvision::nms does not exist":
-        raise
-    for name in ("nms", "qnms"):
-        signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        _LIBRARY.define(signature)  # type: ignore[no-untyped-call]
-    import torchvision
 
-__all__ = ["torchvision"]
+@functools.cache
+def load_torchvision() -> Any:
+    """The module, imported when it is first asked for: that takes seconds, and most tasks do without."""
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if str(error) != "operator torchvision::nms does not exist":
+            raise
+        for name in ("nms", "qnms"):
+            signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            _LIBRARY.define(signature)  # type: ignore[no-untyped-call]
+        return importlib.import_module("torchvision")

@@ -34,7 +34,7 @@ from petra_optuna.operations import (
 )
 from petra_optuna.pipeline import Operation, Recipe
 from petra_optuna.tasks import Task
-from petra_optuna.tasks.torchvision_shim import torchvision
+from petra_optuna.tasks.torchvision_shim import load_torchvision
 
 HIDDEN, EVENTS, CODES, WIDTH = 800, 100, 250, 32
 SAMPLES = 256
@@ -66,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     with seeded(0):
         images = torch.rand(SAMPLES, 3, 32, 32)
-        resnet = _task(torchvision.models.resnet18(num_classes=10), images, torch.arange(SAMPLES) % 10)
+        resnet = _task(load_torchvision().models.resnet18(num_classes=10), images, torch.arange(SAMPLES) % 10)
         codes = torch.randint(CODES, (SAMPLES, EVENTS))
         encoder = _task(Encoder(), codes, torch.arange(SAMPLES) % 2)
     _times(resnet)

@@ -21,7 +21,7 @@ from petra_optuna.nn.randomness import seeded
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Operation, Recipe, declared_fields
 from petra_optuna.tasks import Task
-from petra_optuna.tasks.torchvision_shim import torchvision
+from petra_optuna.tasks.torchvision_shim import load_torchvision
 
 CLASSES = 4
 TRAIN, SELECTION = 64, 32
@@ -197,7 +197,7 @@ def _task(name: str, build: Callable[[], nn.Module], draw: Draw) -> Task:
 
 
 def _vision_transformer() -> nn.Module:
-    model: nn.Module = torchvision.models.VisionTransformer(
+    model: nn.Module = load_torchvision().models.VisionTransformer(
         image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=96, num_classes=CLASSES
     )
     nn.init.normal_(model.get_parameter("heads.head.weight"), std=0.2)  # torchvision's are zero
@@ -205,7 +205,7 @@ def _vision_transformer() -> nn.Module:
 
 
 def _densenet() -> nn.Module:
-    model: nn.Module = torchvision.models.DenseNet(
+    model: nn.Module = load_torchvision().models.DenseNet(
         growth_rate=16, block_config=(2, 2), num_init_features=32, num_classes=CLASSES
     )
     return model
@@ -213,8 +213,11 @@ def _densenet() -> nn.Module:
 
 _MODELS: Mapping[str, tuple[Callable[[], nn.Module], Draw]] = {
     "residual": (lambda: ResidualNet(1, CLASSES, widths=(16, 32), blocks=1), images(8, channels=1)),
-    "resnet18": (lambda: torchvision.models.resnet18(num_classes=CLASSES), images(32)),
-    "mobilenet_v3_small": (lambda: torchvision.models.mobilenet_v3_small(num_classes=CLASSES), images(32)),
+    "resnet18": (lambda: load_torchvision().models.resnet18(num_classes=CLASSES), images(32)),
+    "mobilenet_v3_small": (
+        lambda: load_torchvision().models.mobilenet_v3_small(num_classes=CLASSES),
+        images(32),
+    ),
     "densenet": (_densenet, images(32)),
     "vision_transformer": (_vision_transformer, images(16)),
     "inception_time": (
