@@ -8,7 +8,6 @@ and nothing here does.
 from __future__ import annotations
 
 import functools
-import importlib
 from typing import Any
 
 import torch
@@ -20,11 +19,12 @@ _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-u
 def load_torchvision() -> Any:
     """The module, imported when it is first asked for: that takes seconds, and most tasks do without."""
     try:
-        return importlib.import_module("torchvision")
+        import torchvision
     except RuntimeError as error:
         if str(error) != "operator torchvision::nms does not exist":
             raise
         for name in ("nms", "qnms"):
             signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             _LIBRARY.define(signature)  # type: ignore[no-untyped-call]
-        return importlib.import_module("torchvision")
+        import torchvision
+    return torchvision
