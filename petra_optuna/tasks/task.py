@@ -19,6 +19,7 @@ from petra_optuna.nn.inputs import Inputs, take
 from petra_optuna.nn.normalize import Normalize
 from petra_optuna.tasks.checks import check_classes, check_forward, check_loss, check_split
 from petra_optuna.tasks.fingerprint import fingerprint_of
+from petra_optuna.tasks.guard import sealed
 from petra_optuna.tasks.metrics import Metric
 from petra_optuna.tasks.metrics import metric as find_metric
 from petra_optuna.tasks.split import Split, default_unpack
@@ -40,7 +41,8 @@ class Task:
         name: Short name, shown and stored.
         model: The original, in eval mode. Nobody changes it: operations work on copies.
         train, calibration, selection, test: The search sees the first three; ``test`` may be None,
-            and then a front cannot be confirmed.
+            and then a front cannot be confirmed. It is sealed (see ``tasks.guard``): its length is known,
+            reading it raises ``SealedSplitRead``.
         metric: Quality and its direction.
         loss: Maps outputs and targets to the training loss.
         training_step: Maps model, inputs and targets to the loss, in place of forward and ``loss``.
@@ -67,7 +69,7 @@ class Task:
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        """Put the model in eval mode and compute the fingerprint where none was given."""
+        """Put the model in eval mode, compute the fingerprint where none was given, seal the test split."""
         self.model.eval()
         if not self.fingerprint:
             splits = {
@@ -79,6 +81,8 @@ class Task:
             functions = (self.loss, self.training_step, self.distillation, self.metric.function)
             found = fingerprint_of(self.model, splits, self.metric.name, functions)
             object.__setattr__(self, "fingerprint", found)
+        if self.test is not None:
+            object.__setattr__(self, "test", sealed(self.test))
 
     @cached_property
     def example(self) -> Inputs:
