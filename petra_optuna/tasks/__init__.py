@@ -9,6 +9,7 @@ from petra_optuna.errors import TaskError
 from petra_optuna.tasks import cifar10, digits
 from petra_optuna.tasks.guard import open_once
 from petra_optuna.tasks.metrics import Metric, metric
+from petra_optuna.tasks.outputs import Outputs
 from petra_optuna.tasks.split import Split, default_unpack
 from petra_optuna.tasks.task import Task
 
@@ -57,6 +58,7 @@ def build_task(
 __all__ = [
     "TASKS",
     "Metric",
+    "Outputs",
     "Split",
     "Task",
     "TaskBuilder",

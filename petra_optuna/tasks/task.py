@@ -22,6 +22,7 @@ from petra_optuna.tasks.fingerprint import fingerprint_of
 from petra_optuna.tasks.guard import sealed
 from petra_optuna.tasks.metrics import Metric
 from petra_optuna.tasks.metrics import metric as find_metric
+from petra_optuna.tasks.outputs import Outputs
 from petra_optuna.tasks.split import Split, default_unpack
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -105,17 +106,19 @@ class Task:
             MeasurementFailed: When outputs or the metric are not finite, or outputs of another length
                 than their inputs.
         """
-        outputs, targets = [], []
+        outputs, targets = Outputs(predict), []
         for inputs, target in split.batches(batch_size):
-            output = predict(inputs)
-            if len(output) != len(target):
-                raise MeasurementFailed(f"the model gave {len(output)} outputs for {len(target)} samples")
-            outputs.append(output)
+            outputs.add(inputs, len(target))
             targets.append(target.numpy())
-        collected = np.concatenate(outputs)
-        if np.isnan(collected).any():
-            raise MeasurementFailed("the model's outputs are NaN")
-        quality = self.metric(collected, np.concatenate(targets))
+        return self.score(outputs.joined(), np.concatenate(targets))
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """The metric of outputs (N, ...) and targets (N, ...).
+
+        Raises:
+            MeasurementFailed: When it is not finite.
+        """
+        quality = self.metric(outputs, targets)
         if not np.isfinite(quality):
             raise MeasurementFailed(f"{self.metric.name} of the model's outputs is {quality}")
         return quality

@@ -20,7 +20,8 @@ from petra_optuna.evaluation import Budget, Evaluator, Yardstick, quality_of
 from petra_optuna.measurement import Measurement
 from petra_optuna.nn.inputs import Inputs, to_feeds
 from petra_optuna.operations import Context, Train
-from petra_optuna.pipeline import Applied, Operation, Pipeline
+from petra_optuna.pipeline import Applied, Operation, Pipeline, SearchSpace
+from petra_optuna.study import attributes, optimize
 from petra_optuna.tasks import Metric, Task, open_once
 
 X = torch.eye(4).repeat(10, 1)
@@ -122,6 +123,15 @@ def _evaluator(task: Task, folder: Path) -> Evaluator:
 def test_an_operation_that_reads_it_fails_its_trial(tiny_task: Task, tmp_path: Path) -> None:
     with pytest.raises(SealedSplitRead, match="the test split was read"):
         _evaluator(tiny_task, tmp_path).evaluate(Pipeline((Peek(),)))
+
+
+@pytest.mark.usefixtures("quick_measuring")
+def test_a_search_goes_on_after_an_operation_that_reads_it(tiny_task: Task, tmp_path: Path) -> None:
+    space = SearchSpace((Peek,), (), max_length=1)
+    study = optimize(tiny_task, trials=2, storage=f"sqlite:///{tmp_path}/study.db", space=space)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL"]
+    reason = study.trials[1].user_attrs[attributes.FAILURE]
+    assert reason.startswith("SealedSplitRead: the test split was read")
 
 
 def test_a_metric_or_a_loss_that_reads_it_fails_the_trial(tiny_task: Task, tmp_path: Path) -> None:
