@@ -112,7 +112,9 @@ def test_what_is_written_is_what_is_stored(
     for member in confirmed.members:
         card = (home / "out" / f"card-{member.trial}.md").read_text()
         accuracy = member.values["accuracy"]
-        assert f"{accuracy.value:.4g} ({accuracy.low:.4g} to {accuracy.high:.4g})" in card
+        assert f"| accuracy | {accuracy.value:.6g} ({accuracy.low:.6g} to {accuracy.high:.6g}) |" in card
+        size = f"{member.values['size_bytes'].value:.6g}"
+        assert f"| size_bytes | {size} | {size} |" in card
         assert f"| {member.trial} | {accuracy.value:.4g} (" in table
         assert "$" not in card
     assert "arrayminus" in (home / "out" / "front.html").read_text()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import optuna
 import torch
 
@@ -15,17 +14,11 @@ from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import Evaluator
 from petra_optuna.pipeline import Pipeline, SearchSpace
 from petra_optuna.study import attributes
-from petra_optuna.study.confirmation.bootstrap import Array, interval, resampled
-from petra_optuna.study.confirmation.dominance import (
-    dominates_within_noise,
-    outcome,
-    outcome_of_difference,
-    ranks_within_noise,
-)
 from petra_optuna.study.confirmation.judge import Judged, judged
-from petra_optuna.study.confirmation.record import Confirmation, Estimate, Member, SeedRun
+from petra_optuna.study.confirmation.record import Confirmation
 from petra_optuna.study.confirmation.retrain import Retrained, retrained
-from petra_optuna.study.confirmation.timing import Timed, estimates, timed
+from petra_optuna.study.confirmation.summary import ORIGINAL, Findings, name_of, readings_of, summary
+from petra_optuna.study.confirmation.timing import timed
 from petra_optuna.study.confirmation.write import write
 from petra_optuna.study.create import YARDSTICK_FILE, specification_of
 from petra_optuna.study.delivery import check_task, fetch_model, written_folder
@@ -37,7 +30,6 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of the phase, what is done of it, and how much there is."""
 LEAST_RESAMPLES = 100
 """The interval's ends are the 2.5th and 97.5th percentile: fewer resamples do not have them."""
-ORIGINAL = "original"
 
 
 def confirm(
@@ -89,8 +81,9 @@ def confirm(
             files, evaluator.measurer, rounds, lambda done: progress("timing", done, rounds * len(files))
         )
         found = _judged(study, task, files, runs, evaluator, progress)
-        confirmation = _confirmation(
-            study, task, rows, files, runs, clock, found, evaluator, bootstrap, progress
+        findings = Findings(rows, files, runs, clock, found)
+        confirmation = summary(
+            study, task, findings, evaluator.yardstick, bootstrap, partial(progress, "bootstrap")
         )
         study.set_user_attr(attributes.CONFIRMATION, confirmation.to_dict())
         if folder is not None:
@@ -102,11 +95,6 @@ def confirmation_of(study: optuna.Study) -> Confirmation | None:
     """What was found when the study's front was last confirmed; None where it was not."""
     data = study.user_attrs.get(attributes.CONFIRMATION)
     return None if data is None else Confirmation.from_dict(data)
-
-
-def readings_of(study: optuna.Study) -> int:
-    """How often the test split was read for this study."""
-    return int(study.user_attrs.get(attributes.TEST_READINGS, 0))
 
 
 def _checked(study: optuna.Study, task: Task, again: bool) -> tuple[Row, ...]:
@@ -169,7 +157,7 @@ def _judged(
     named = {ORIGINAL: evaluator.folder / YARDSTICK_FILE}
     named |= {str(trial): path for trial, path in files.items()}
     for trial, retrainings in runs.items():
-        named |= {_name(trial, run): run.path for run in retrainings if run.path is not None}
+        named |= {name_of(trial, run): run.path for run in retrainings if run.path is not None}
     study.set_user_attr(attributes.TEST_READINGS, readings_of(study) + 1)
     found = judged(
         named,
@@ -181,104 +169,3 @@ def _judged(
     if ORIGINAL in found.failures:
         raise StudyError(f"the original fails on the test split: {found.failures[ORIGINAL]}")
     return found
-
-
-def _confirmation(
-    study: optuna.Study,
-    task: Task,
-    rows: tuple[Row, ...],
-    files: Mapping[int, Path],
-    runs: Mapping[int, tuple[Retrained, ...]],
-    clock: Timed,
-    found: Judged,
-    evaluator: Evaluator,
-    bootstrap: int,
-    progress: Progress,
-) -> Confirmation:
-    specification = specification_of(study)
-    failures = {str(trial): text for trial, text in clock.failures.items()}
-    failures |= {str(trial): found.failures[str(trial)] for trial in files if str(trial) in found.failures}
-    kept = [row for row in rows if str(row.trial) not in failures]
-    names = [ORIGINAL, *(str(row.trial) for row in kept)]
-    table = resampled(
-        task.metric,
-        [found.outputs[name] for name in names],
-        found.targets,
-        bootstrap,
-        np.random.default_rng(specification.seed),
-        lambda done: progress("bootstrap", done, bootstrap),
-    )
-    quality = {name: interval(found.quality[name], table[:, column]) for column, name in enumerate(names)}
-    values = []
-    for row in kept:
-        measured = {name: Estimate.exact(value) for name, value in row.values.items()}
-        measured["size_bytes"] = Estimate.exact(float(files[row.trial].stat().st_size))
-        measured |= estimates(clock.rounds[row.trial], evaluator.yardstick)
-        measured[task.metric.name] = quality[str(row.trial)]
-        values.append({name: measured[name] for name, _ in specification.objectives})
-    outcomes = _outcomes(values, [found.quality[name] for name in names[1:]], table[:, 1:], specification)
-    dominates, ranks = dominates_within_noise(outcomes), ranks_within_noise(outcomes)
-    original = {name: Estimate.exact(value) for name, value in front(study).original.items()}
-    members = []
-    for index, row in enumerate(kept):
-        record = evaluation_of(study, row.trial)
-        own = runs.get(row.trial, ())
-        difference = found.quality[str(row.trial)] - found.quality[ORIGINAL]
-        members.append(
-            Member(
-                trial=row.trial,
-                notation=record["notation"],
-                pipeline=row.pipeline,
-                values=values[index],
-                selection=dict(row.values),
-                difference=interval(difference, table[:, index + 1] - table[:, 0]),
-                rank=int(ranks[index]),
-                dominated_by=tuple(kept[other].trial for other in np.flatnonzero(dominates[:, index])),
-                seeds=tuple(_seed_run(row.trial, run, found) for run in own),
-                seedless=any(_same_file(run, files[row.trial]) for run in own),
-            )
-        )
-    return Confirmation(
-        study=study.study_name,
-        metric=task.metric.name,
-        directions=dict(specification.objectives),
-        original={**original, task.metric.name: quality[ORIGINAL]},
-        members=tuple(members),
-        failures=failures,
-        samples=len(found.targets),
-        resamples=len(table),
-        rounds=max((len(measured) for measured in clock.rounds.values()), default=0),
-        reading=readings_of(study),
-    )
-
-
-def _outcomes(
-    values: list[dict[str, Estimate]], quality: list[float], table: Array, specification: Any
-) -> np.ndarray:
-    count = len(values)
-    outcomes = np.zeros((count, count, len(specification.objectives)), dtype=np.int64)
-    for first in range(count):
-        for second in range(count):
-            for column, (name, direction) in enumerate(specification.objectives):
-                if name == specification.metric:
-                    difference = interval(
-                        quality[first] - quality[second], table[:, first] - table[:, second]
-                    )
-                    found = outcome_of_difference(difference, direction)
-                else:
-                    found = outcome(values[first][name], values[second][name], direction)
-                outcomes[first, second, column] = found
-    return outcomes
-
-
-def _name(trial: int, run: Retrained) -> str:
-    return f"{trial} with seed {run.seed}"
-
-
-def _seed_run(trial: int, run: Retrained, found: Judged) -> SeedRun:
-    name = _name(trial, run)
-    return SeedRun(run.seed, found.quality.get(name), run.failure or found.failures.get(name))
-
-
-def _same_file(run: Retrained, path: Path) -> bool:
-    return run.path is not None and run.path.read_bytes() == path.read_bytes()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import numpy as np
 from rich import box
 from rich.table import Table
@@ -43,12 +46,12 @@ def remarks(confirmation: Confirmation) -> str:
     return " ".join(lines)
 
 
-def with_interval(name: str, estimate: Estimate) -> str:
+def with_interval(estimate: Estimate, show: Callable[[float], str] = "{:.6g}".format) -> str:
     """``value (low to high)``, or the value alone where it is exact."""
-    text = shown(name, estimate.value)
+    text = show(estimate.value)
     if estimate.low == estimate.high:
         return text
-    return f"{text} ({shown(name, estimate.low)} to {shown(name, estimate.high)})"
+    return f"{text} ({show(estimate.low)} to {show(estimate.high)})"
 
 
 def mark_of(member: Member) -> str:
@@ -62,8 +65,12 @@ def spread_of(member: Member) -> str:
     if member.seedless and len(member.seeds) == 1:
         return "the same file with another seed: run once"
     failed = len(member.seeds) - len(found)
-    text = f"{np.mean(found):.4f} ({min(found):.4f} to {max(found):.4f}), {len(found)} seeds" if found else ""
+    text = f"{np.mean(found):.4g} ({min(found):.4g} to {max(found):.4g}), {len(found)} seeds" if found else ""
     return "; ".join(part for part in (text, f"{failed} failed" if failed else "") if part)
+
+
+def _cell(name: str, values: Mapping[str, Estimate]) -> str:
+    return with_interval(values[name], partial(shown, name))
 
 
 def _cells(confirmation: Confirmation) -> tuple[list[str], list[list[str]]]:
@@ -71,10 +78,10 @@ def _cells(confirmation: Confirmation) -> tuple[list[str], list[list[str]]]:
     reseeded = any(member.seeds for member in confirmation.members)
     header = ["trial", *map(heading, names), "dominated", "rank", "pipeline"]
     header += [f"{confirmation.metric} over seeds"] if reseeded else []
-    rows = [["", *(with_interval(name, confirmation.original[name]) for name in names), "", "", "original"]]
+    rows = [["", *(_cell(name, confirmation.original) for name in names), "", "", "original"]]
     rows[0] += [""] if reseeded else []
     for member in confirmation.members:
-        values = [with_interval(name, member.values[name]) for name in names]
+        values = [_cell(name, member.values) for name in names]
         row = [str(member.trial), *values, mark_of(member), str(member.rank), member.pipeline]
         rows.append([*row, spread_of(member)] if reseeded else row)
     return header, rows

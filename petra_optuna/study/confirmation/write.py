@@ -13,7 +13,7 @@ from petra_optuna.study.confirmation.tables import confirmed_markdown, mark_of, 
 from petra_optuna.study.create import specification_of
 from petra_optuna.study.export import TEMPLATES, card_fields
 from petra_optuna.study.front import evaluation_of
-from petra_optuna.study.report import as_html, as_markdown, shown
+from petra_optuna.study.report import as_html, as_markdown
 from petra_optuna.tasks import Task
 
 
@@ -48,15 +48,15 @@ def _card(confirmation: Confirmation, member: Member, study: optuna.Study, task:
         [
             [
                 name,
-                with_interval(name, estimate),
-                shown(name, member.selection[name]),
-                with_interval(name, confirmation.original[name]),
+                with_interval(estimate),
+                f"{member.selection[name]:.6g}",
+                with_interval(confirmation.original[name]),
             ]
             for name, estimate in member.values.items()
         ],
     )
     fields |= {
-        "difference": with_interval(confirmation.metric, member.difference),
+        "difference": with_interval(member.difference),
         "test": confirmation.samples,
         "resamples": confirmation.resamples,
         "rounds": confirmation.rounds,
