@@ -12,7 +12,8 @@
         ├── OperationFailed     an operation could not do its work
         ├── TrainingDiverged    the loss became NaN or infinite, or grew and did not come back
         ├── LoweringFailed      the model did not become a correct file
-        └── MeasurementFailed   the file crashed, hung or could not be measured
+        ├── MeasurementFailed   the file crashed, hung or could not be measured
+        └── SealedSplitRead     something read the test split in a search, or twice in a confirmation
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class LoweringFailed(TrialError):
 
 class MeasurementFailed(TrialError):
     """The file crashed, hung or could not be measured."""
+
+
+class SealedSplitRead(TrialError):
+    """Something read the test split in a search, or twice in a confirmation."""
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

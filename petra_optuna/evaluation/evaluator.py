@@ -160,6 +160,17 @@ class Evaluator:
             reused_nodes=reused,
         )
 
+    def build(self, pipeline: Pipeline) -> Artifact:
+        """The pipeline's file alone, not measured.
+
+        Raises:
+            TrialError: With the reason, when a node or the lowering fails.
+        """
+        pipeline = pipeline.canonical()
+        start = base_key(self.task, self.seed)
+        model, _, _ = self._body(pipeline, start)
+        return self._lower(model, pipeline, start)
+
     def _values(
         self, quality: float, measurements: Mapping[str, Measurement], artifact: Artifact
     ) -> dict[str, float]:

@@ -1,5 +1,12 @@
 """Studies: create, run, resume, read, export, publish."""
 
+from petra_optuna.study.confirmation import (
+    Confirmation,
+    confirm,
+    confirmation_of,
+    confirmed_table,
+    readings_of,
+)
 from petra_optuna.study.controls import controls
 from petra_optuna.study.create import create_study, load_study, specification_of
 from petra_optuna.study.export import Exported, export_trial
@@ -16,6 +23,7 @@ __all__ = [
     "DEFAULT_CACHE",
     "DEFAULT_POPULATION",
     "DEFAULT_URL",
+    "Confirmation",
     "Exported",
     "Objective",
     "Row",
@@ -29,6 +37,9 @@ __all__ = [
     "as_html",
     "as_json",
     "as_table",
+    "confirm",
+    "confirmation_of",
+    "confirmed_table",
     "controls",
     "create_study",
     "evaluation_of",
@@ -38,6 +49,7 @@ __all__ = [
     "open_storage",
     "optimize",
     "publish",
+    "readings_of",
     "resume",
     "specification_of",
     "stop_of",

@@ -244,6 +244,18 @@ def _storage_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def workbench(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[Objective]:
     """Everything a worker needs: its own scratch folder, measuring process, cache and objective."""
+    store = FileSystemArtifactStore(str(artifact_folder(study)))
+    with evaluator_of(study, task) as evaluator:
+        yield Objective(evaluator, space, specification_of(study), store)
+
+
+@contextlib.contextmanager
+def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
+    """What evaluates the study's pipelines, with a scratch folder and a measuring process of its own.
+
+    Raises:
+        StudyError: When this machine is not the one that the study was made on.
+    """
     specification = specification_of(study)
     yardstick = study.user_attrs[attributes.YARDSTICK]
     specification.profile.check_host(yardstick["host"])
@@ -253,7 +265,7 @@ def workbench(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[O
         folder = Path(scratch)
         path = fetch_yardstick(study, folder)
         with MeasuringProcess(specification.profile, path, to_feeds(task.example)) as process:
-            evaluator = Evaluator(
+            yield Evaluator(
                 task=task,
                 measurer=process,
                 yardstick=Yardstick(
@@ -265,9 +277,6 @@ def workbench(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[O
                 cache=cache,
                 history=ShapeHistory(cache.folder, scope),
                 limits=specification.limits,
-            )
-            yield Objective(
-                evaluator, space, specification, FileSystemArtifactStore(str(artifact_folder(study)))
             )
 
 
