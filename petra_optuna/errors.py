@@ -12,6 +12,7 @@
         ├── OperationFailed     an operation could not do its work
         ├── TrainingDiverged    the loss became NaN or infinite, or grew and did not come back
         ├── LoweringFailed      the model did not become a correct file
+        ├── RuntimeFailed       a runtime cannot load the file or run it
         ├── MeasurementFailed   the file crashed, hung or could not be measured
         └── SealedSplitRead     something read the test split in a search, or twice in a confirmation
 """
@@ -57,6 +58,10 @@ class TrainingDiverged(TrialError):
 
 class LoweringFailed(TrialError):
     """The model did not become a file that computes what the model computes, as it was asked to."""
+
+
+class RuntimeFailed(TrialError):
+    """A runtime cannot load the file or run it on these inputs."""
 
 
 class MeasurementFailed(TrialError):

@@ -29,6 +29,8 @@ from petra_optuna.operations import Context
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Split, Task
 
+_CERTIFIED = 256
+
 
 class LimitUnreachable(TrialError):
     """The structural preview breaks a hard limit; ``preview`` holds the predictions."""
@@ -185,7 +187,14 @@ class Evaluator:
         context = self._context(pipeline, start, epochs=0)
         path = self.folder / f"{pipeline.hash[:16]}.onnx"
         with reason(LoweringFailed, "lowering"):
-            return lower(model, self.task.example, path, pipeline.conversion, context)
+            return lower(
+                model,
+                self.task.example,
+                path,
+                pipeline.conversion,
+                context,
+                samples=certified_inputs(self.task.selection),
+            )
 
     def _context(self, pipeline: Pipeline, key: str, epochs: int) -> Context:
         return Context(
@@ -220,6 +229,12 @@ class Evaluator:
                 with contextlib.suppress(checkpoint.DamagedCheckpoint):  # computed again
                     return checkpoint.from_bytes(entry.checkpoint, self.task.model), list(entry.reports)
         return self.task.model, []
+
+
+def certified_inputs(split: Split) -> Inputs:
+    """At most 256 samples, spread over the split: what the parity certificate is made on."""
+    batch, _ = next(split.batches(_CERTIFIED, fraction=_CERTIFIED / len(split), limit=_CERTIFIED))
+    return batch
 
 
 def predictor(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:

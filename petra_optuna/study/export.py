@@ -127,6 +127,7 @@ def card_fields(
         "cpu": yardstick["host"]["cpu"],
         "onnxruntime": yardstick["host"]["onnxruntime"],
         "precision": _precision(record["lowering"]),
+        "parity": _parity(record["lowering"]["parity"]),
         "nodes": _numbered(record["pipeline"]["nodes"]),
         "sha256": record["artifact"]["sha256"],
     }
@@ -139,6 +140,20 @@ def _precision(lowering: dict[str, Any]) -> str:
     safe, unsafe = "which saturate on no CPU", "which saturate on x86 CPUs without VNNI: make it anew there"
     where = safe if bits == 7 else unsafe
     return f"{lowering['precision']}, weights of {bits} bits, {where}"
+
+
+def _parity(parity: dict[str, Any]) -> str:
+    if "samples" not in parity:
+        return "made by a release that wrote no certificate"
+    agreement = parity["agreement"]
+    same = "" if agreement is None else f"the same class for {agreement:.2%}, "
+    kernels = (f"{sum(found.values())} in {name}" for name, found in parity["kernels"].items() if found)
+    stored = (f"{size} of {name}" for name, size in parity["bytes"].items() if size)
+    return (
+        f"{same}outputs off by {parity['mean_abs_difference']:.3g} in the mean and "
+        f"{parity['max_abs_difference']:.3g} at most ({parity['samples']} real samples); weighted kernels: "
+        f"{', '.join(kernels) or 'none'}; stored bytes: {', '.join(stored)}"
+    )
 
 
 def _percent(value: float, original: float) -> str:
