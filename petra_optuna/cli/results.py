@@ -23,11 +23,13 @@ from petra_optuna.study import (
     as_csv,
     as_html,
     as_json,
+    as_line,
     as_table,
     export_trial,
     load_study,
     open_storage,
     specification_of,
+    study_savings,
 )
 from petra_optuna.study import front as front_of
 
@@ -50,9 +52,11 @@ def front(
 
     Example: petra front --storage sqlite:///storage/digits.db --format json
     """
-    found = front_of(load_study(open_storage(storage, must_exist=True), study))
+    stored = load_study(open_storage(storage, must_exist=True), study)
+    found = front_of(stored)
     if format == Format.TABLE:
         make_console().print(as_table(found))
+        typer.echo(as_line(study_savings(stored)))
     else:
         typer.echo(as_json(found) if format == Format.JSON else as_csv(found).rstrip("\n"))
     if html is not None:

@@ -7,6 +7,7 @@ from optuna_dashboard import save_note, save_plotly_graph_object
 
 from petra_optuna.study.front import StudyFront, evaluation_of, front
 from petra_optuna.study.report import as_figure
+from petra_optuna.study.savings import as_line, study_savings
 
 _FIGURE_ID = "petra-front"
 
@@ -33,4 +34,4 @@ def _note(study: optuna.Study, found: StudyFront) -> str:
         notation = evaluation_of(study, row.trial)["notation"]
         values = " | ".join(f"{row.values[name]:.4g}" for name in found.directions)
         lines.append(f"| {row.trial} | {notation} | {values} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", as_line(study_savings(study))])
