@@ -78,7 +78,7 @@ def _bare(model: nn.Module, batches: list, recipe: Recipe) -> None:  # type: ign
             forward(model, inputs), targets, label_smoothing=recipe.label_smoothing
         )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
         scheduler.step()
