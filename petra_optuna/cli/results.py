@@ -22,6 +22,7 @@ from petra_optuna.study import (
     as_csv,
     as_html,
     as_json,
+    as_line,
     as_table,
     confirmation_of,
     confirmed_table,
@@ -29,6 +30,7 @@ from petra_optuna.study import (
     load_study,
     open_storage,
     specification_of,
+    study_savings,
 )
 from petra_optuna.study import front as front_of
 
@@ -55,6 +57,7 @@ def front(
     found, confirmation = front_of(stored), confirmation_of(stored)
     if format == Format.TABLE:
         make_console().print(as_table(found))
+        typer.echo(as_line(study_savings(stored)))
         if confirmation is not None:
             make_console().print(confirmed_table(confirmation))
     else:

@@ -15,6 +15,7 @@ from petra_optuna.study.objective import Objective
 from petra_optuna.study.publish import publish
 from petra_optuna.study.report import as_csv, as_figure, as_html, as_json, as_table
 from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, optimize, resume
+from petra_optuna.study.savings import as_line, study_savings
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
@@ -36,6 +37,7 @@ __all__ = [
     "as_figure",
     "as_html",
     "as_json",
+    "as_line",
     "as_table",
     "confirm",
     "confirmation_of",
@@ -54,4 +56,5 @@ __all__ = [
     "specification_of",
     "stop_of",
     "study_hypervolume",
+    "study_savings",
 ]

@@ -8,6 +8,7 @@ from optuna_dashboard import save_note, save_plotly_graph_object
 from petra_optuna.study.confirmation import confirmation_of, confirmed_markdown
 from petra_optuna.study.front import StudyFront, evaluation_of, front
 from petra_optuna.study.report import as_figure, as_markdown
+from petra_optuna.study.savings import as_line, study_savings
 
 _FIGURE_ID = "petra-front"
 
@@ -29,6 +30,8 @@ def _note(study: optuna.Study, found: StudyFront) -> str:
         f"Get a model's files with `petra export --study {found.study} --trial N --out DIR`.",
         "",
         as_markdown(["trial", "pipeline", *found.directions], _rows(study, found)),
+        "",
+        as_line(study_savings(study)),
         "",
     ]
     if confirmation is None:

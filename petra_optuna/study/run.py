@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import StudyError, TrialError, UserError, one_line
-from petra_optuna.evaluation import Budget, Evaluator, Limits, PrefixCache, ShapeHistory, Yardstick
+from petra_optuna.evaluation import Budget, Evaluator, Limits, PrefixCache, Rungs, ShapeHistory, Yardstick
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, available_cores
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS, default_space
@@ -55,6 +55,7 @@ def optimize(
     space: SearchSpace | None = None,
     budget: Budget | None = None,
     limits: Limits | None = None,
+    rungs: Rungs | None = None,
     profile: DeviceProfile | None = None,
     seed: int = 0,
     population_size: int = DEFAULT_POPULATION,
@@ -79,6 +80,7 @@ def optimize(
         space: Operations and lengths; every operation and up to five nodes when None.
         budget: Most training that one pipeline may spend.
         limits: Hard upper bounds on size and latency.
+        rungs: When training pipelines are compared, and the weak ones stopped; never when None.
         profile: What the files are measured for; one CPU thread when None.
         seed: Of the sampler and of every node.
         population_size: Of the sampler.
@@ -113,6 +115,7 @@ def optimize(
         train_threads=train_threads or max(1, available_cores() // workers),
         artifacts=None if storage.startswith("sqlite") else artifacts_folder(storage),
         cache=cache,
+        rungs=rungs,
     )
     with training_threads(specification.train_threads):
         study = create_study(open_storage(storage), name or task.name, task, space, specification)
@@ -277,6 +280,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 cache=cache,
                 history=ShapeHistory(cache.folder, scope),
                 limits=specification.limits,
+                rungs=specification.rungs,
             )
 
 
