@@ -5,7 +5,7 @@ from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace
 from petra_optuna.samplers import PetraSampler
-from petra_optuna.study import export_trial, front, load_study, open_storage, optimize, resume
+from petra_optuna.study import confirm, export_trial, front, load_study, open_storage, optimize, resume
 from petra_optuna.tasks import Metric, Task, build_task
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "SearchSpace",
     "Task",
     "build_task",
+    "confirm",
     "default_space",
     "export_trial",
     "front",

@@ -12,7 +12,9 @@
         ├── OperationFailed     an operation could not do its work
         ├── TrainingDiverged    the loss became NaN or infinite, or grew and did not come back
         ├── LoweringFailed      the model did not become a correct file
-        └── MeasurementFailed   the file crashed, hung or could not be measured
+        ├── RuntimeFailed       a runtime cannot load the file or run it
+        ├── MeasurementFailed   the file crashed, hung or could not be measured
+        └── SealedSplitRead     something read the test split in a search, or twice in a confirmation
 """
 
 from __future__ import annotations
@@ -58,8 +60,16 @@ class LoweringFailed(TrialError):
     """The model did not become a file that computes what the model computes, as it was asked to."""
 
 
+class RuntimeFailed(TrialError):
+    """A runtime cannot load the file or run it on these inputs."""
+
+
 class MeasurementFailed(TrialError):
     """The file crashed, hung or could not be measured."""
+
+
+class SealedSplitRead(TrialError):
+    """Something read the test split in a search, or twice in a confirmation."""
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

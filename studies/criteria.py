@@ -33,7 +33,7 @@ from petra_optuna.nn.ranks import break_even_rank
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import Context, LowRank, Prune, RegularizedTrain
 from petra_optuna.pipeline import Recipe
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Task, open_once
 
 SPARSITY = Recipe(
     orthogonal=False, hoyer=False, sparsity=True, lambda_sparsity=0.1, distillation_weight=0.0, lr=1e-3
@@ -93,7 +93,7 @@ def accuracy(model: nn.Module, task: Task, limit: int | None) -> float:
     right = count = 0
     fraction = min(1.0, limit / len(task.test)) if limit else 1.0
     with torch.inference_mode():
-        for inputs, targets in task.test.batches(256, fraction=fraction):
+        for inputs, targets in open_once(task.test).batches(256, fraction=fraction):
             right += int((forward(model, inputs).argmax(1) == targets).sum())
             count += len(targets)
     return right / count

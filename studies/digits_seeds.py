@@ -19,7 +19,7 @@ from petra_optuna import build_task, front, optimize
 from petra_optuna.evaluation import Budget, quality_of
 from petra_optuna.study import Row, StudyFront, TaskSource, evaluation_of
 from petra_optuna.study.create import fetch
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Task, open_once
 
 MOST_SIZE, MOST_LOSS, LEAST_SPEEDUP = 0.25, 0.01, 1.5
 
@@ -60,7 +60,7 @@ def _one(seed: int, arguments: argparse.Namespace) -> float:
         for trial in (row.trial, 0):
             path = Path(folder, f"{trial}.onnx")
             fetch(study, evaluation_of(study, trial)["artifact"]["id"], path)
-            qualities.append(quality_of(path, task, task.test))
+            qualities.append(quality_of(path, task, open_once(task.test)))
     quality, original = qualities
     size = row.values["size_bytes"] / found.original["size_bytes"]
     speedup = row.values["throughput_per_s"] / found.original["throughput_per_s"]

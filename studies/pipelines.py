@@ -14,7 +14,7 @@ from petra_optuna.evaluation import Budget, Evaluation, Evaluator, PrefixCache, 
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import Pipeline
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Task, open_once
 
 HEADER = (
     "| pipeline | selection | test | lost on test | size | smaller | latency, batch 1 | throughput, 64 |"
@@ -68,7 +68,7 @@ def measure_pipelines(
     with tempfile.TemporaryDirectory() as name:
         folder, original = Path(name), Path(name, "yardstick.onnx")
         size_bytes = lower(task.model, task.example, original).size_bytes
-        test = quality_of(original, task, task.test, torch.get_num_threads())
+        test = quality_of(original, task, open_once(task.test), torch.get_num_threads())
         with MeasuringProcess(DeviceProfile(), original, to_feeds(task.example)) as process:
             baseline = process.baseline()
             evaluator = Evaluator(
@@ -82,7 +82,9 @@ def measure_pipelines(
             )
             for label, pipeline in pipelines.items():
                 evaluation = evaluator.evaluate(pipeline)
-                found = quality_of(evaluation.artifact.path, task, task.test, torch.get_num_threads())
+                found = quality_of(
+                    evaluation.artifact.path, task, open_once(task.test), torch.get_num_threads()
+                )
                 measured = evaluation.measurements
                 yield Row(
                     label,

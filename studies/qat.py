@@ -27,7 +27,7 @@ from petra_optuna.evaluation import quality_of
 from petra_optuna.nn.normalize import Normalize
 from petra_optuna.operations import Context, Prune, QuantizeAware, QuantizeStatic, Train
 from petra_optuna.pipeline import Operation, Recipe
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Task, open_once
 from petra_optuna.tasks.base import cached_base, train_base
 from petra_optuna.tasks.digits import MEAN, STD
 from petra_optuna.tasks.torchvision_shim import load_torchvision
@@ -152,7 +152,7 @@ def _on_test(model: nn.Module, conversion: Operation | None, task: Task, context
     assert task.test is not None
     with tempfile.TemporaryDirectory() as folder:
         artifact = lower(model, task.example, Path(folder, "model.onnx"), conversion, context)
-        return quality_of(artifact.path, task, task.test, torch.get_num_threads())
+        return quality_of(artifact.path, task, open_once(task.test), torch.get_num_threads())
 
 
 if __name__ == "__main__":

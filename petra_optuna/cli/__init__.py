@@ -12,6 +12,7 @@ import typer
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from typer.exceptions import TyperException
 
+from petra_optuna.cli.confirm import confirm
 from petra_optuna.cli.results import dashboard, export, front
 from petra_optuna.cli.search import resume, run
 from petra_optuna.cli.tasks import tasks
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (run, resume, front, export, tasks, dashboard):
+for _command in (run, resume, front, confirm, export, tasks, dashboard):
     app.command()(_command)
 
 _USAGE = 2

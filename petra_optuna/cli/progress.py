@@ -11,14 +11,18 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import (
+    Progress as Bars,
+)
 
 from petra_optuna.samplers import finished_trials
 from petra_optuna.study import attributes, study_hypervolume
+from petra_optuna.study.confirmation import Progress
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -35,7 +39,7 @@ def trial_progress(console: Console, total: int | None) -> Iterator[Callback]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
+    with Bars(*columns, console=console, transient=not console.is_terminal) as bar:
         task = bar.add_task("trials", total=total, hypervolume=0.0)
 
         def callback(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -52,6 +56,28 @@ def trial_progress(console: Console, total: int | None) -> Iterator[Callback]:
             )
 
         yield callback
+
+
+@contextlib.contextmanager
+def phase_progress(console: Console) -> Iterator[Progress]:
+    """A bar for each phase that is told of in the block."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, transient=not console.is_terminal) as bars:
+        phases: dict[str, TaskID] = {}
+
+        def progress(phase: str, done: int, total: int) -> None:
+            if phase not in phases:
+                phases[phase] = bars.add_task(phase, total=total)
+            bars.update(phases[phase], completed=done)
+
+        yield progress
 
 
 def _line(study: optuna.Study, trial: FrozenTrial) -> str:

@@ -22,11 +22,15 @@ from petra_optuna.study import (
     as_csv,
     as_html,
     as_json,
+    as_line,
     as_table,
+    confirmation_of,
+    confirmed_table,
     export_trial,
     load_study,
     open_storage,
     specification_of,
+    study_savings,
 )
 from petra_optuna.study import front as front_of
 
@@ -45,15 +49,20 @@ def front(
     format: Annotated[Format, typer.Option(help="Form of the output.")] = Format.TABLE,
     html: Annotated[Path | None, typer.Option(help="Write an interactive page there as well.")] = None,
 ) -> None:
-    """Print the Pareto front of a study.
+    """Print the Pareto front of a study, and what `petra confirm` found of it.
 
     Example: petra front --storage sqlite:///storage/digits.db --format json
     """
-    found = front_of(load_study(open_storage(storage, must_exist=True), study))
+    stored = load_study(open_storage(storage, must_exist=True), study)
+    found, confirmation = front_of(stored), confirmation_of(stored)
     if format == Format.TABLE:
         make_console().print(as_table(found))
+        typer.echo(as_line(study_savings(stored)))
+        if confirmation is not None:
+            make_console().print(confirmed_table(confirmation))
     else:
-        typer.echo(as_json(found) if format == Format.JSON else as_csv(found).rstrip("\n"))
+        details = None if confirmation is None else confirmation.to_dict()
+        typer.echo(as_json(found, details) if format == Format.JSON else as_csv(found).rstrip("\n"))
     if html is not None:
         try:
             html.write_text(as_html(found))

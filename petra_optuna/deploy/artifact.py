@@ -17,7 +17,7 @@ class Artifact:
         size_bytes: Its length.
         sha256: Digest of its bytes.
         lowering: JSON-ready: ``precision``, ``kernels`` counted in the session's optimised graph,
-            ``parity`` of the float file, ``conversion`` report (None without a conversion).
+            ``parity``, the file's ``certificate``, ``conversion`` report (None without a conversion).
     """
 
     path: Path

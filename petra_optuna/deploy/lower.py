@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from torch import nn
 
 from petra_optuna.deploy.artifact import Artifact
+from petra_optuna.deploy.certificate import certificate
 from petra_optuna.deploy.checks import (
     check_batch_norms,
     check_kernels,
@@ -19,11 +21,12 @@ from petra_optuna.deploy.checks import (
 )
 from petra_optuna.deploy.export import export_onnx
 from petra_optuna.deploy.metadata import strip_metadata
+from petra_optuna.deploy.onnxruntime import OnnxRuntimeModel
 from petra_optuna.deploy.parity import check_parity
 from petra_optuna.deploy.probe import probe
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.files import write_atomically
-from petra_optuna.nn.inputs import Inputs, to_feeds
+from petra_optuna.nn.inputs import Inputs, forward, to_feeds
 from petra_optuna.pipeline import Operation
 
 FLOAT32 = "float32"
@@ -35,11 +38,13 @@ def lower(
     path: Path,
     conversion: Operation | None = None,
     context: Any = None,
+    *,
+    samples: Inputs | None = None,
 ) -> Artifact:
     """Write ``model`` as one ONNX file that runs as it promises.
 
-    The float file must compute what the model computes. A converted file is not compared: its
-    quality is measured by running it.
+    The float file must compute what the model computes. How far a converted file may be from it is not
+    checked, since its quality is measured by running it; the certificate says how far it is.
 
     Args:
         model: Not changed.
@@ -47,6 +52,7 @@ def lower(
         path: Where to write, ending in ``.onnx``; written whole or not at all.
         conversion: A node of kind ``conversion``; None for FP32.
         context: Handed to the conversion.
+        samples: Real inputs for the certificate; ``inputs`` when None.
 
     Raises:
         LoweringFailed: When the export fails or differs, or the file breaks a promise.
@@ -58,7 +64,7 @@ def lower(
     model = copy.deepcopy(model).eval()
     proto = export_onnx(model, inputs)
     check_batch_norms(proto)
-    difference = check_parity(model, proto, inputs)
+    check_parity(model, proto, inputs)
     report: dict[str, Any] = {}
     float_bytes = stored_bytes(proto)
     if conversion is not None:
@@ -67,11 +73,16 @@ def lower(
         strip_metadata(proto)
     data, kernels = _checked(proto, inputs, report)
     check_size(proto, float_bytes, report)
+    real = inputs if samples is None else samples
+    with torch.inference_mode():
+        expected = forward(model, real).numpy()
+    # After the probe: a file on which the runtime dies has died in a child.
+    parity = certificate(proto, kernels, expected, OnnxRuntimeModel(data).run(to_feeds(real)))
     write_atomically(path, data)
     lowering = {
         "precision": report.get("precision", FLOAT32),
         "kernels": kernels,
-        "parity": {"max_abs_difference": difference},
+        "parity": parity,
         "conversion": report or None,
     }
     return Artifact.describe(path, data, lowering)

@@ -13,17 +13,24 @@ from petra_optuna.evaluation.evaluator import (
 )
 from petra_optuna.evaluation.limits import Limits
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
+from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, RungStop
+from petra_optuna.evaluation.savings import Savings
 
 __all__ = [
     "Budget",
     "Entry",
     "Evaluation",
     "Evaluator",
+    "Judge",
     "LimitUnreachable",
     "Limits",
     "Measurer",
     "PrefixCache",
     "Preview",
+    "RungResult",
+    "RungStop",
+    "Rungs",
+    "Savings",
     "ShapeHistory",
     "Yardstick",
     "predictor",

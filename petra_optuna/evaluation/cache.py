@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ class PrefixCache:
     folder: Path
     max_bytes: int = 4 * 2**30
 
-    def get(self, key: str) -> Entry | None:
-        """The entry, or None where there is none or it is damaged (it is then removed)."""
+    def get(self, key: str, on_damage: Callable[[], None] | None = None) -> Entry | None:
+        """The entry, or None where there is none or it is damaged (it is then removed and reported)."""
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -48,6 +49,8 @@ class PrefixCache:
         digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
             path.unlink(missing_ok=True)
+            if on_damage is not None:
+                on_damage()
             return None
         reports, _, checkpoint = body.partition(b"\n")
         return Entry(json.loads(reports), checkpoint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -22,12 +21,17 @@ from petra_optuna.evaluation.keys import base_key, node_seed, prefix_keys
 from petra_optuna.evaluation.limits import Limits
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.reasons import reason
+from petra_optuna.evaluation.rungs import Judge, Rungs
+from petra_optuna.evaluation.savings import Savings
+from petra_optuna.evaluation.watching import watcher
 from petra_optuna.measurement import Measurement
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import Inputs, take, to_feeds
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Split, Task
+
+_CERTIFIED = 256
 
 
 class LimitUnreachable(TrialError):
@@ -108,6 +112,7 @@ class Evaluator:
         cache: Shared prefixes; None computes everything cold.
         history: Measured shapes for the preview.
         limits: Hard limits; a preview that must break one raises ``LimitUnreachable``.
+        rungs: When a pipeline is judged in its training; None never does.
     """
 
     task: Task
@@ -119,23 +124,35 @@ class Evaluator:
     cache: PrefixCache | None = None
     history: ShapeHistory | None = None
     limits: Limits = Limits()
+    rungs: Rungs | None = None
 
-    def evaluate(self, pipeline: Pipeline) -> Evaluation:
+    def evaluate(
+        self, pipeline: Pipeline, judge: Judge | None = None, savings: Savings | None = None
+    ) -> Evaluation:
         """Build the pipeline's file and measure it.
 
+        Args:
+            pipeline: What to build.
+            judge: Asked at each rung; without it none is met.
+            savings: Counters to fill.
+
         Raises:
+            RungStop: When the judge says so.
             TrialError: With the reason, when a node, the lowering or the measurement fails.
         """
         pipeline = pipeline.canonical()
+        savings = Savings() if savings is None else savings
         start = base_key(self.task, self.seed)
         prediction = preview(pipeline, self.task, start, self.budget, self.history)
         most = self.limits.size_bytes
         if most is not None and prediction.certain and prediction.size_bytes > most:
+            savings.preview_stops = 1
+            savings.saved_epochs = sum(self.budget.allot(pipeline.body))
             raise LimitUnreachable(
                 f"the preview counts at least {prediction.size_bytes:.0f} bytes, the limit is {most:.0f}",
                 prediction,
             )
-        model, reports, reused = self._body(pipeline, start)
+        model, reports, reused = self._body(pipeline, start, judge, savings)
         artifact = self._lower(model, pipeline, start)
         quality = quality_of(artifact.path, self.task, self.task.selection, torch.get_num_threads())
         measurements = self.measurer.measure(artifact.path)
@@ -152,13 +169,20 @@ class Evaluator:
             preview=prediction,
             parameters=count_parameters(model),
             macs=count_macs(model, take(self.task.example, 1)),
-            train_s=sum(
-                float(report["seconds"])
-                for node, report in list(zip(pipeline.body, reports, strict=True))[reused:]
-                if node.kind == "training"
-            ),
+            train_s=savings.train_s,
             reused_nodes=reused,
         )
+
+    def build(self, pipeline: Pipeline) -> Artifact:
+        """The pipeline's file alone, not measured.
+
+        Raises:
+            TrialError: With the reason, when a node or the lowering fails.
+        """
+        pipeline = pipeline.canonical()
+        start = base_key(self.task, self.seed)
+        model, _, _ = self._body(pipeline, start, None, Savings())
+        return self._lower(model, pipeline, start)
 
     def _values(
         self, quality: float, measurements: Mapping[str, Measurement], artifact: Artifact
@@ -174,7 +198,14 @@ class Evaluator:
         context = self._context(pipeline, start, epochs=0)
         path = self.folder / f"{pipeline.hash[:16]}.onnx"
         with reason(LoweringFailed, "lowering"):
-            return lower(model, self.task.example, path, pipeline.conversion, context)
+            return lower(
+                model,
+                self.task.example,
+                path,
+                pipeline.conversion,
+                context,
+                samples=certified_inputs(self.task.selection),
+            )
 
     def _context(self, pipeline: Pipeline, key: str, epochs: int) -> Context:
         return Context(
@@ -185,30 +216,58 @@ class Evaluator:
             data_fraction=self.budget.data_fraction,
         )
 
-    def _body(self, pipeline: Pipeline, start: str) -> tuple[nn.Module, list[dict[str, Any]], int]:
+    def _body(
+        self, pipeline: Pipeline, start: str, judge: Judge | None, savings: Savings
+    ) -> tuple[nn.Module, list[dict[str, Any]], int]:
         """The model after the body, a report for every node, and how many nodes came from the cache."""
         keys = prefix_keys(start, pipeline, self.budget)
-        model, reports = self._longest_prefix(keys)
+        model, reports = self._longest_prefix(keys, savings)
         reused = len(reports)
+        savings.cache_hits = reused
+        savings.cache_misses = len(keys) - reused if self.cache is not None else 0
+        trained = [row for node, row in zip(pipeline.body, reports, strict=False) if node.kind == "training"]
+        savings.cache_saved_s = sum(float(report["seconds"]) for report in trained)
         epochs = self.budget.allot(pipeline.body)
         for index in range(reused, len(keys)):
             node = pipeline.body[index]
+            context = self._context(pipeline, keys[index], epochs[index])
+            if judge is not None and self.rungs is not None:
+                moments = self.rungs.moments(self.budget, sum(epochs))
+                watched = watcher(self.task, pipeline, model, epochs, index, moments, judge, savings)
+                context = dataclasses.replace(context, watch=watched)
             began = time.perf_counter()
-            with reason(OperationFailed, node.name):
-                applied = node.apply(model, self._context(pipeline, keys[index], epochs[index]))
+            try:
+                with reason(OperationFailed, node.name):
+                    applied = node.apply(model, context)
+            finally:
+                seconds = time.perf_counter() - began
+                savings.train_s += seconds if node.kind == "training" else 0.0
             model = applied.model
-            reports.append({"op": node.name, **applied.report, "seconds": time.perf_counter() - began})
+            reports.append({"op": node.name, **applied.report, "seconds": seconds})
             if self.cache is not None:
                 self.cache.put(keys[index], Entry(reports, checkpoint.to_bytes(model, self.task.model)))
         return model, reports, reused
 
-    def _longest_prefix(self, keys: tuple[str, ...]) -> tuple[nn.Module, list[dict[str, Any]]]:
+    def _longest_prefix(
+        self, keys: tuple[str, ...], savings: Savings
+    ) -> tuple[nn.Module, list[dict[str, Any]]]:
+        def healed() -> None:
+            savings.cache_healed += 1
+
         for key in reversed(keys):
-            entry = self.cache.get(key) if self.cache is not None else None
+            entry = self.cache.get(key, healed) if self.cache is not None else None
             if entry is not None:
-                with contextlib.suppress(checkpoint.DamagedCheckpoint):  # computed again
+                try:
                     return checkpoint.from_bytes(entry.checkpoint, self.task.model), list(entry.reports)
+                except checkpoint.DamagedCheckpoint:  # computed again
+                    healed()
         return self.task.model, []
+
+
+def certified_inputs(split: Split) -> Inputs:
+    """At most 256 samples, spread over the split: what the parity certificate is made on."""
+    batch, _ = next(split.batches(_CERTIFIED, fraction=_CERTIFIED / len(split), limit=_CERTIFIED))
+    return batch
 
 
 def predictor(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:

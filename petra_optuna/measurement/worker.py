@@ -24,23 +24,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from petra_optuna.errors import one_line
+from petra_optuna.errors import RuntimeFailed, one_line
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import Schedule, compare, time_alone
-
-_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
-    state.Fail,
-    state.InvalidArgument,
-    state.InvalidGraph,
-    state.InvalidProtobuf,
-    state.NoSuchFile,
-    state.NotImplemented,
-    state.RuntimeException,
-)
-
+from petra_optuna.runtimes import Session, runtime
 
 _COPIES = 7
 _COPIES_BYTES = 80_000_000
@@ -56,7 +44,7 @@ class Bench:
 
     profile: DeviceProfile
     schedule: Schedule
-    yardsticks: dict[str, list[ort.InferenceSession]]
+    yardsticks: dict[str, list[Session]]
     batches: dict[str, dict[str, np.ndarray]]
 
     @classmethod
@@ -116,7 +104,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
                 result = bench.baseline()
             else:
                 result = bench.measure(request["path"])
-        except _RUNTIME_ERRORS as error:
+        except RuntimeFailed as error:
             answers.write(json.dumps({"error": one_line(error)}) + "\n")
         else:
             answers.write(json.dumps({"result": result}) + "\n")
@@ -133,33 +121,28 @@ def _repeat(array: np.ndarray, size: int) -> np.ndarray:
     return array[np.arange(size) % len(array)]
 
 
-def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int) -> list[ort.InferenceSession]:
+def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int) -> list[Session]:
     """Copies of the file, an odd number: several where calls are short, one where they are long.
 
     The place of a session in memory tells in calls of microseconds; where calls are long or the file is large
     it does not, and copies would fill the memory.
     """
     first = _session(path, threads)
-    first.run(None, feeds)
+    first.run(feeds)
     began = time.perf_counter()
-    first.run(None, feeds)
+    first.run(feeds)
     if time.perf_counter() - began > _SHORT_CALL_S:
         return [first]
     count = min(_COPIES, max(1, _COPIES_BYTES // Path(path).stat().st_size))
     return [first, *(_session(path, threads) for _ in range((count - 1) // 2 * 2))]
 
 
-def _session(path: str, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+def _session(path: str, threads: int) -> Session:
+    return runtime().open(Path(path), threads)
 
 
-def _runners(
-    sessions: list[ort.InferenceSession], feeds: dict[str, np.ndarray]
-) -> list[Callable[[], object]]:
-    return [functools.partial(session.run, None, feeds) for session in sessions]
+def _runners(sessions: list[Session], feeds: dict[str, np.ndarray]) -> list[Callable[[], object]]:
+    return [functools.partial(session.run, feeds) for session in sessions]
 
 
 def _pin(threads: int) -> None:

@@ -27,6 +27,7 @@ def descend(
     steps_per_epoch: int,
     clip_norm: float = 5.0,
     after_backward: Callable[[nn.Module], None] | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train ``model`` in place and leave it in eval mode.
 
@@ -44,6 +45,7 @@ def descend(
         steps_per_epoch: Batches an epoch, for the schedule.
         clip_norm: Longer gradients are shortened to this Euclidean norm.
         after_backward: May change the gradients of each step, before they are clipped.
+        after_step: Told after each step how many were taken; what it raises ends the training.
 
     Returns:
         The mean loss of each epoch.
@@ -64,6 +66,8 @@ def descend(
             where = f"epoch {epoch + 1}, step {step}"
             losses.append(_step(model, loss(inputs, targets), optimizer, clip_norm, after_backward, where))
             scheduler.step()
+            if after_step is not None:
+                after_step(epoch * steps_per_epoch + step)
         if epoch == 0:
             limit = DIVERGENCE_FACTOR * max(losses[0], 1.0)
         means.append(math.fsum(losses) / len(losses))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.pipeline import Recipe
@@ -22,6 +22,9 @@ class Context:
         seed: The only source of randomness of the node.
         epochs: What this node may spend; 0 for nodes that do not train.
         data_fraction: Share of the training split that an epoch reads.
+        watch: Told after each training step of the model and of the epochs that the node has trained, a
+            fraction. It must leave the model and the state of randomness as they are; what it raises ends
+            the training.
     """
 
     task: Task
@@ -29,6 +32,7 @@ class Context:
     seed: int
     epochs: int
     data_fraction: float = 1.0
+    watch: Callable[[nn.Module, float], None] | None = None
 
     def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Inputs, Tensor]]:
         """At most ``limit`` samples of the calibration split, the same ones each time.

@@ -66,6 +66,7 @@ def fit(
     seeds = torch.randint(2**62, (spent,), generator=torch.Generator().manual_seed(context.seed)).tolist()
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     dtype = training_dtype(device) if mixed_precision else None
+    steps, watch = task.train.steps(recipe.batch_size, context.data_fraction), context.watch
     with seeded(context.seed):
         losses = descend(
             model,
@@ -79,9 +80,10 @@ def fit(
             _optimizer(model, recipe),
             schedule=recipe.schedule,
             epochs=spent,
-            steps_per_epoch=task.train.steps(recipe.batch_size, context.data_fraction),
+            steps_per_epoch=steps,
             clip_norm=recipe.clip_norm,
             after_backward=after_backward,
+            after_step=None if watch is None else lambda taken: watch(model, taken / steps),
         )
     precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     return {"changed": True, "epochs": spent, "loss": losses, "precision": precision, **_followed(context)}

@@ -1,5 +1,12 @@
 """Studies: create, run, resume, read, export, publish."""
 
+from petra_optuna.study.confirmation import (
+    Confirmation,
+    confirm,
+    confirmation_of,
+    confirmed_table,
+    readings_of,
+)
 from petra_optuna.study.controls import controls
 from petra_optuna.study.create import create_study, load_study, specification_of
 from petra_optuna.study.export import Exported, export_trial
@@ -8,6 +15,7 @@ from petra_optuna.study.objective import Objective
 from petra_optuna.study.publish import publish
 from petra_optuna.study.report import as_csv, as_figure, as_html, as_json, as_table
 from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, optimize, resume
+from petra_optuna.study.savings import as_line, study_savings
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
@@ -16,6 +24,7 @@ __all__ = [
     "DEFAULT_CACHE",
     "DEFAULT_POPULATION",
     "DEFAULT_URL",
+    "Confirmation",
     "Exported",
     "Objective",
     "Row",
@@ -28,7 +37,11 @@ __all__ = [
     "as_figure",
     "as_html",
     "as_json",
+    "as_line",
     "as_table",
+    "confirm",
+    "confirmation_of",
+    "confirmed_table",
     "controls",
     "create_study",
     "evaluation_of",
@@ -38,8 +51,10 @@ __all__ = [
     "open_storage",
     "optimize",
     "publish",
+    "readings_of",
     "resume",
     "specification_of",
     "stop_of",
     "study_hypervolume",
+    "study_savings",
 ]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import shutil
-import tempfile
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -19,12 +16,13 @@ from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import checkpoint, quality_of
 from petra_optuna.study import attributes
 from petra_optuna.study.create import fetch, specification_of
+from petra_optuna.study.delivery import check_task, fetch_model, written_folder
 from petra_optuna.study.front import change_percent, evaluation_of
 from petra_optuna.study.objective import MODEL_FILE
 from petra_optuna.study.specification import Specification
 from petra_optuna.tasks import Task
 
-_TEMPLATES = resources.files("petra_optuna.study") / "templates"
+TEMPLATES = resources.files("petra_optuna.study") / "templates"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,27 +50,9 @@ def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> Exp
         StudyError: When the trial has no file, the file disagrees, or the folder cannot be written.
     """
     record = evaluation_of(study, number)
-    specification = specification_of(study)
-    if task.fingerprint != specification.fingerprint:
-        raise StudyError(
-            f"the task's model or data are not those of study {study.study_name!r}; "
-            "give the same --data-root and --checkpoint"
-        )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StudyError(f"{out} exists and is not an empty folder; give another --out")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-            folder = Path(temporary, "export")
-            folder.mkdir()
-            exported = _write(study, number, record, specification, task, folder)
-            if out.exists():
-                out.rmdir()
-            shutil.move(folder, out)
-    except OSError as error:
-        raise StudyError(
-            f"{out} cannot be written ({error.strerror or error}); give another --out"
-        ) from error
+    check_task(study, task)
+    with written_folder(out) as folder:
+        exported = _write(study, number, record, specification_of(study), task, folder)
     return dataclasses.replace(exported, folder=out)
 
 
@@ -85,7 +65,7 @@ def _write(
     folder: Path,
 ) -> Exported:
     model = folder / MODEL_FILE
-    fetch(study, record["artifact"]["id"], model)
+    fetch_model(study, record, model)
     quality = _check(model, record, task)
     rebuild = folder / "rebuild.safetensors"
     fetch(study, record["rebuild"]["id"], rebuild)
@@ -98,19 +78,14 @@ def _write(
     recipe["budget"] = dataclasses.asdict(specification.budget)
     recipe["seed"] = specification.seed
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    (folder / "run.py").write_text((_TEMPLATES / "run.py.txt").read_text())
-    card = Template((_TEMPLATES / "card.md").read_text())
-    (folder / "card.md").write_text(card.substitute(_card(study, number, record, specification, task)))
+    (folder / "run.py").write_text((TEMPLATES / "run.py.txt").read_text())
+    card = Template((TEMPLATES / "card.md").read_text())
+    (folder / "card.md").write_text(card.substitute(card_fields(study, number, record, specification, task)))
     return Exported(folder, quality, record["values"][task.metric.name])
 
 
 def _check(model: Path, record: dict[str, Any], task: Task) -> float:
-    """The file's quality on the selection split, after comparing file and quality with the record."""
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    if digest != record["artifact"]["sha256"]:
-        raise StudyError(
-            f"the stored file has SHA-256 {digest}, not {record['artifact']['sha256']}: it is damaged"
-        )
+    """The file's quality on the selection split, after comparing it with the record."""
     quality = quality_of(model, task, task.selection, torch.get_num_threads())
     stored = record["values"][task.metric.name]
     # One sample of an accuracy; other metrics move with every output.
@@ -123,9 +98,10 @@ def _check(model: Path, record: dict[str, Any], task: Task) -> float:
     return quality
 
 
-def _card(
+def card_fields(
     study: optuna.Study, number: int, record: dict[str, Any], specification: Specification, task: Task
 ) -> dict[str, Any]:
+    """What a card says of a trial, by the names in the templates."""
     yardstick = study.user_attrs[attributes.YARDSTICK]
     latency, throughput = record["measurements"]["latency"], record["measurements"]["throughput"]
     return {
@@ -151,6 +127,7 @@ def _card(
         "cpu": yardstick["host"]["cpu"],
         "onnxruntime": yardstick["host"]["onnxruntime"],
         "precision": _precision(record["lowering"]),
+        "parity": _parity(record["lowering"]["parity"]),
         "nodes": _numbered(record["pipeline"]["nodes"]),
         "sha256": record["artifact"]["sha256"],
     }
@@ -163,6 +140,20 @@ def _precision(lowering: dict[str, Any]) -> str:
     safe, unsafe = "which saturate on no CPU", "which saturate on x86 CPUs without VNNI: make it anew there"
     where = safe if bits == 7 else unsafe
     return f"{lowering['precision']}, weights of {bits} bits, {where}"
+
+
+def _parity(parity: dict[str, Any]) -> str:
+    if "samples" not in parity:
+        return "made by a release that wrote no certificate"
+    agreement = parity["agreement"]
+    same = "" if agreement is None else f"the same class for {agreement:.2%}, "
+    kernels = (f"{sum(found.values())} in {name}" for name, found in parity["kernels"].items() if found)
+    stored = (f"{size} of {name}" for name, size in parity["bytes"].items() if size)
+    return (
+        f"{same}outputs off by {parity['mean_abs_difference']:.3g} in the mean and "
+        f"{parity['max_abs_difference']:.3g} at most ({parity['samples']} real samples); weighted kernels: "
+        f"{', '.join(kernels) or 'none'}; stored bytes: {', '.join(stored)}"
+    )
 
 
 def _percent(value: float, original: float) -> str:

@@ -11,10 +11,12 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from petra_optuna.errors import OperationFailed, StudyError, TrialError, UserError
-from petra_optuna.evaluation import Evaluation, Evaluator, LimitUnreachable
-from petra_optuna.pipeline import SearchSpace, suggest
+from petra_optuna.evaluation import Evaluation, Evaluator, LimitUnreachable, RungStop, Savings
+from petra_optuna.pipeline import Pipeline, SearchSpace, suggest
 from petra_optuna.samplers import mark_for_rerun
 from petra_optuna.study import attributes, workers
+from petra_optuna.study.controls import controls
+from petra_optuna.study.rungs import judge_of
 from petra_optuna.study.specification import Specification
 
 MODEL_FILE = "model.onnx"
@@ -27,7 +29,7 @@ class Objective:
 
     Raises from a call:
         TrialError: The trial fails with this reason; pass ``catch=(TrialError,)`` to ``optimize``.
-        optuna.TrialPruned: The structural preview breaks a hard limit.
+        optuna.TrialPruned: The structural preview breaks a hard limit, or a rung stops the trial.
         StudyError: The artifact store cannot be written; the study must stop.
     """
 
@@ -40,14 +42,19 @@ class Objective:
         """Run one trial."""
         trial.set_user_attr(attributes.WORKER, workers.identity())
         pipeline = suggest(trial, self.space)
+        savings = Savings()
         try:
             violations = self.space.violations(pipeline)
             if violations:
                 raise OperationFailed(f"illegal pipeline: {'; '.join(violations)}")
-            evaluation = self.evaluator.evaluate(pipeline)
+            judge = judge_of(trial, self.specification, spared=self._is_control(pipeline))
+            evaluation = self.evaluator.evaluate(pipeline, judge, savings)
             self._store(trial, evaluation)
         except LimitUnreachable as stop:
             self._constrain(trial, {"size_bytes": stop.preview.size_bytes})
+            trial.set_user_attr(attributes.FAILURE, str(stop))
+            raise optuna.TrialPruned(str(stop)) from stop
+        except RungStop as stop:
             trial.set_user_attr(attributes.FAILURE, str(stop))
             raise optuna.TrialPruned(str(stop)) from stop
         except TrialError as error:
@@ -64,8 +71,14 @@ class Objective:
             raise StudyError(
                 f"trial {trial.number} cannot write {what} ({error.strerror}); make room, then `petra resume`"
             ) from error
+        finally:
+            trial.set_user_attr(attributes.SAVINGS, dataclasses.asdict(savings))
         self._constrain(trial, evaluation.values)
         return tuple(evaluation.values[name] for name, _ in self.specification.objectives)
+
+    def _is_control(self, pipeline: Pipeline) -> bool:
+        spared = controls(self.space, self.specification.budget)
+        return pipeline.hash in {control.hash for control in spared}
 
     def _constrain(self, trial: optuna.Trial, values: Mapping[str, float]) -> None:
         for name, excess in self.specification.limits.excess(values).items():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import optuna
 from optuna_dashboard import save_note, save_plotly_graph_object
 
+from petra_optuna.study.confirmation import confirmation_of, confirmed_markdown
 from petra_optuna.study.front import StudyFront, evaluation_of, front
-from petra_optuna.study.report import as_figure
+from petra_optuna.study.report import as_figure, as_markdown
+from petra_optuna.study.savings import as_line, study_savings
 
 _FIGURE_ID = "petra-front"
 
@@ -20,17 +22,29 @@ def publish(study: optuna.Study) -> StudyFront:
 
 
 def _note(study: optuna.Study, found: StudyFront) -> str:
+    confirmation = confirmation_of(study)
     lines = [
         f"# Front of {found.study}",
         "",
-        "Values are measured on the exported file of each trial; the test split was not used. "
+        "Values are measured on the exported file of each trial. "
         f"Get a model's files with `petra export --study {found.study} --trial N --out DIR`.",
         "",
-        "| trial | pipeline | " + " | ".join(found.directions) + " |",
-        "|" + "---|" * (2 + len(found.directions)),
+        as_markdown(["trial", "pipeline", *found.directions], _rows(study, found)),
+        "",
+        as_line(study_savings(study)),
+        "",
     ]
-    for row in found.rows:
-        notation = evaluation_of(study, row.trial)["notation"]
-        values = " | ".join(f"{row.values[name]:.4g}" for name in found.directions)
-        lines.append(f"| {row.trial} | {notation} | {values} |")
-    return "\n".join(lines)
+    if confirmation is None:
+        return "\n".join([*lines, "The test split was not used; `petra confirm` measures the front on it."])
+    return "\n".join([*lines, "# Confirmed on the test split", "", confirmed_markdown(confirmation)])
+
+
+def _rows(study: optuna.Study, found: StudyFront) -> list[list[str]]:
+    return [
+        [
+            str(row.trial),
+            evaluation_of(study, row.trial)["notation"],
+            *(f"{row.values[name]:.4g}" for name in found.directions),
+        ]
+        for row in found.rows
+    ]

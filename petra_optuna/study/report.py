@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from rich import box
@@ -14,11 +16,15 @@ from petra_optuna.study.front import Row, StudyFront
 
 _HEADINGS = {"latency_ms": "ms", "throughput_per_s": "per s", "size_bytes": "kB"}
 _SCALE = {"size_bytes": 1e-3}
+Intervals = Mapping[int | None, tuple[float, float]]
 
 
-def as_json(front: StudyFront) -> str:
-    """``StudyFront.to_dict`` as text."""
-    return json.dumps(front.to_dict(), indent=2)
+def as_json(front: StudyFront, confirmation: Mapping[str, Any] | None = None) -> str:
+    """``StudyFront.to_dict`` as text, with what a confirmation found under ``confirmation``."""
+    found = front.to_dict()
+    if confirmation is not None:
+        found["confirmation"] = confirmation
+    return json.dumps(found, indent=2)
 
 
 def as_csv(front: StudyFront) -> str:
@@ -38,10 +44,10 @@ def as_table(front: StudyFront) -> Table:
     table = Table(title=f"Front of study {front.study}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right", no_wrap=True)
     for name in front.directions:
-        table.add_column(_HEADINGS.get(name, name), justify="right", no_wrap=True)
+        table.add_column(heading(name), justify="right", no_wrap=True)
         table.add_column("", justify="right", no_wrap=True)
     table.add_column("pipeline", overflow="fold", min_width=18)
-    originals = [cell for name in front.directions for cell in (_shown(name, front.original[name]), "")]
+    originals = [cell for name in front.directions for cell in (shown(name, front.original[name]), "")]
     table.add_row("", *originals, "yardstick", style="dim")
     for row in front.rows:
         cells = [cell for name in front.directions for cell in _cells(front, row, name)]
@@ -49,8 +55,14 @@ def as_table(front: StudyFront) -> Table:
     return table
 
 
-def as_figure(front: StudyFront) -> go.Figure:
-    """Quality over size, throughput as colour, latency as the marker's size; hover for the pipeline."""
+def as_figure(front: StudyFront, intervals: Intervals | None = None, marked: Sequence[int] = ()) -> go.Figure:
+    """Quality over size, throughput as colour, latency as the marker's size; hover for the pipeline.
+
+    Args:
+        front: What to draw.
+        intervals: Of the quality by trial, None for the original; drawn as bars.
+        marked: Trials that are dominated within noise; drawn hollow.
+    """
     quality = next(iter(front.directions))
     rows = front.rows
     speedup = [row.values["throughput_per_s"] / front.original["throughput_per_s"] for row in rows]
@@ -58,9 +70,11 @@ def as_figure(front: StudyFront) -> go.Figure:
     points = go.Scatter(
         x=[row.values["size_bytes"] / 1e3 for row in rows],
         y=[row.values[quality] for row in rows],
+        error_y=_bars({row.trial: row.values[quality] for row in rows}, intervals),
         mode="markers",
         name="front",
         marker={
+            "symbol": ["circle-open" if row.trial in marked else "circle" for row in rows],
             "size": [9 + 5 * min(factor, 5) for factor in faster],
             "color": speedup,
             "colorscale": "Viridis",
@@ -79,6 +93,7 @@ def as_figure(front: StudyFront) -> go.Figure:
     original = go.Scatter(
         x=[front.original["size_bytes"] / 1e3],
         y=[front.original[quality]],
+        error_y=_bars({None: front.original[quality]}, intervals),
         mode="markers+text",
         name="original",
         text=["original"],
@@ -96,13 +111,33 @@ def as_figure(front: StudyFront) -> go.Figure:
     return figure
 
 
-def as_html(front: StudyFront) -> str:
-    """A page that needs no network."""
-    return str(as_figure(front).to_html(include_plotlyjs=True, full_html=True))
+def as_html(front: StudyFront, intervals: Intervals | None = None, marked: Sequence[int] = ()) -> str:
+    """``as_figure`` as a page that needs no network."""
+    return str(as_figure(front, intervals, marked).to_html(include_plotlyjs=True, full_html=True))
 
 
-def _shown(name: str, value: float) -> str:
+def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def heading(name: str) -> str:
+    """Short name of a value with the unit that ``shown`` writes it in."""
+    return _HEADINGS.get(name, name)
+
+
+def shown(name: str, value: float) -> str:
+    """A value in the unit of its heading."""
     return f"{value * _SCALE.get(name, 1.0):.4g}"
+
+
+def _bars(values: Mapping[int | None, float], intervals: Intervals | None) -> dict[str, Any] | None:
+    if intervals is None:
+        return None
+    above = [intervals[trial][1] - value for trial, value in values.items()]
+    below = [value - intervals[trial][0] for trial, value in values.items()]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
 
 
 def _cells(front: StudyFront, row: Row, name: str) -> tuple[str, str]:
@@ -115,4 +150,4 @@ def _cells(front: StudyFront, row: Row, name: str) -> tuple[str, str]:
         note = f"{value / original:.2f}x"
     else:
         note = f"{value - original:+.4f}"
-    return _shown(name, value), note
+    return shown(name, value), note

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import StudyError, TrialError, UserError, one_line
-from petra_optuna.evaluation import Budget, Evaluator, Limits, PrefixCache, ShapeHistory, Yardstick
+from petra_optuna.evaluation import Budget, Evaluator, Limits, PrefixCache, Rungs, ShapeHistory, Yardstick
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, available_cores
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS, default_space
@@ -55,6 +55,7 @@ def optimize(
     space: SearchSpace | None = None,
     budget: Budget | None = None,
     limits: Limits | None = None,
+    rungs: Rungs | None = None,
     profile: DeviceProfile | None = None,
     seed: int = 0,
     population_size: int = DEFAULT_POPULATION,
@@ -79,6 +80,7 @@ def optimize(
         space: Operations and lengths; every operation and up to five nodes when None.
         budget: Most training that one pipeline may spend.
         limits: Hard upper bounds on size and latency.
+        rungs: When training pipelines are compared, and the weak ones stopped; never when None.
         profile: What the files are measured for; one CPU thread when None.
         seed: Of the sampler and of every node.
         population_size: Of the sampler.
@@ -113,6 +115,7 @@ def optimize(
         train_threads=train_threads or max(1, available_cores() // workers),
         artifacts=None if storage.startswith("sqlite") else artifacts_folder(storage),
         cache=cache,
+        rungs=rungs,
     )
     with training_threads(specification.train_threads):
         study = create_study(open_storage(storage), name or task.name, task, space, specification)
@@ -244,6 +247,18 @@ def _storage_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def workbench(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[Objective]:
     """Everything a worker needs: its own scratch folder, measuring process, cache and objective."""
+    store = FileSystemArtifactStore(str(artifact_folder(study)))
+    with evaluator_of(study, task) as evaluator:
+        yield Objective(evaluator, space, specification_of(study), store)
+
+
+@contextlib.contextmanager
+def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
+    """What evaluates the study's pipelines, with a scratch folder and a measuring process of its own.
+
+    Raises:
+        StudyError: When this machine is not the one that the study was made on.
+    """
     specification = specification_of(study)
     yardstick = study.user_attrs[attributes.YARDSTICK]
     specification.profile.check_host(yardstick["host"])
@@ -253,7 +268,7 @@ def workbench(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[O
         folder = Path(scratch)
         path = fetch_yardstick(study, folder)
         with MeasuringProcess(specification.profile, path, to_feeds(task.example)) as process:
-            evaluator = Evaluator(
+            yield Evaluator(
                 task=task,
                 measurer=process,
                 yardstick=Yardstick(
@@ -265,9 +280,7 @@ def workbench(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[O
                 cache=cache,
                 history=ShapeHistory(cache.folder, scope),
                 limits=specification.limits,
-            )
-            yield Objective(
-                evaluator, space, specification, FileSystemArtifactStore(str(artifact_folder(study)))
+                rungs=specification.rungs,
             )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from petra_optuna.errors import StudyError
-from petra_optuna.evaluation import Budget, Limits
+from petra_optuna.evaluation import Budget, Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.tasks import Task
@@ -61,6 +61,7 @@ class Specification:
     train_threads: int
     artifacts: str | None
     cache: str
+    rungs: Rungs | None = None
 
     @classmethod
     def of(
@@ -78,6 +79,7 @@ class Specification:
         train_threads: int,
         artifacts: Path | None,
         cache: Path,
+        rungs: Rungs | None = None,
     ) -> Specification:
         """Specification of a study over a task."""
         return cls(
@@ -95,6 +97,7 @@ class Specification:
             train_threads=train_threads,
             artifacts=str(artifacts.resolve()) if artifacts else None,
             cache=str(cache.resolve()),
+            rungs=rungs,
         )
 
     @property
@@ -130,6 +133,7 @@ class Specification:
                 "task": TaskSource(**fields["task"]),
                 "budget": Budget(**fields["budget"]),
                 "limits": Limits(**fields["limits"]),
+                "rungs": Rungs(**fields["rungs"]) if fields.get("rungs") else None,
                 "profile": DeviceProfile.from_dict(fields["profile"]),
             }
         )

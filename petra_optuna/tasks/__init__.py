@@ -7,7 +7,9 @@ from typing import Protocol
 
 from petra_optuna.errors import TaskError
 from petra_optuna.tasks import cifar10, digits
+from petra_optuna.tasks.guard import open_once
 from petra_optuna.tasks.metrics import Metric, metric
+from petra_optuna.tasks.outputs import Outputs
 from petra_optuna.tasks.split import Split, default_unpack
 from petra_optuna.tasks.task import Task
 
@@ -53,4 +55,15 @@ def build_task(
     return builder(data_root=data_root, checkpoint=checkpoint, cache_dir=cache_dir, seed=seed)
 
 
-__all__ = ["TASKS", "Metric", "Split", "Task", "TaskBuilder", "build_task", "default_unpack", "metric"]
+__all__ = [
+    "TASKS",
+    "Metric",
+    "Outputs",
+    "Split",
+    "Task",
+    "TaskBuilder",
+    "build_task",
+    "default_unpack",
+    "metric",
+    "open_once",
+]

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from petra_optuna.nn.inputs import Inputs, input_names, tensors
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.source import source_sha256
+from petra_optuna.tasks.guard import contents
 from petra_optuna.tasks.split import Split
 
 SAMPLES_READ = 1024
@@ -50,7 +51,7 @@ def fingerprint_of(
     for name, split in splits.items():
         digest.update(f"{name} {0 if split is None else len(split)}".encode())
         if split is not None:
-            _update_split(digest, split)
+            _update_split(digest, contents(split))
             digest.update(source_sha256(split.augment).encode())
     return digest.hexdigest()
 

@@ -23,11 +23,14 @@ class Metric:
         name: The name under which values are reported.
         direction: Whether more or less is better.
         function: Maps outputs (N, ...) and targets (N, ...) to a float.
+        per_sample: The same arguments to numbers (N,) of which the metric is the mean, where it is one:
+            resampling is then a hundred times faster.
     """
 
     name: str
     direction: Direction
     function: Callable[[np.ndarray, np.ndarray], float]
+    per_sample: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """The metric of all samples at once."""
@@ -73,6 +76,11 @@ def rmse(outputs: np.ndarray, targets: np.ndarray) -> float:
     return float(root_mean_squared_error(targets.reshape(rows, -1), outputs.reshape(rows, -1)))
 
 
+def correct(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """1 for each sample that ``accuracy`` counts as right, else 0: (N,)."""
+    return np.asarray(targets.reshape(-1) == predicted_classes(outputs), dtype=np.float64)
+
+
 def predicted_classes(outputs: np.ndarray) -> np.ndarray:
     """Class indices (N,) of logits (N, C), or of one logit a sample, positive meaning class 1."""
     scores = outputs.reshape(len(outputs), -1)
@@ -82,7 +90,7 @@ def predicted_classes(outputs: np.ndarray) -> np.ndarray:
 
 
 METRICS = (
-    Metric("accuracy", "maximize", accuracy),
+    Metric("accuracy", "maximize", accuracy, correct),
     Metric("macro_f1", "maximize", macro_f1),
     Metric("auc", "maximize", auc),
     Metric("rmse", "minimize", rmse),

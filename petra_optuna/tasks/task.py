@@ -19,8 +19,10 @@ from petra_optuna.nn.inputs import Inputs, take
 from petra_optuna.nn.normalize import Normalize
 from petra_optuna.tasks.checks import check_classes, check_forward, check_loss, check_split
 from petra_optuna.tasks.fingerprint import fingerprint_of
+from petra_optuna.tasks.guard import sealed
 from petra_optuna.tasks.metrics import Metric
 from petra_optuna.tasks.metrics import metric as find_metric
+from petra_optuna.tasks.outputs import Outputs
 from petra_optuna.tasks.split import Split, default_unpack
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -40,7 +42,8 @@ class Task:
         name: Short name, shown and stored.
         model: The original, in eval mode. Nobody changes it: operations work on copies.
         train, calibration, selection, test: The search sees the first three; ``test`` may be None,
-            and then a front cannot be confirmed.
+            and then a front cannot be confirmed. It is sealed (see ``tasks.guard``): its length is known,
+            reading it raises ``SealedSplitRead``.
         metric: Quality and its direction.
         loss: Maps outputs and targets to the training loss.
         training_step: Maps model, inputs and targets to the loss, in place of forward and ``loss``.
@@ -67,7 +70,7 @@ class Task:
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        """Put the model in eval mode and compute the fingerprint where none was given."""
+        """Put the model in eval mode, compute the fingerprint where none was given, seal the test split."""
         self.model.eval()
         if not self.fingerprint:
             splits = {
@@ -79,6 +82,8 @@ class Task:
             functions = (self.loss, self.training_step, self.distillation, self.metric.function)
             found = fingerprint_of(self.model, splits, self.metric.name, functions)
             object.__setattr__(self, "fingerprint", found)
+        if self.test is not None:
+            object.__setattr__(self, "test", sealed(self.test))
 
     @cached_property
     def example(self) -> Inputs:
@@ -101,17 +106,19 @@ class Task:
             MeasurementFailed: When outputs or the metric are not finite, or outputs of another length
                 than their inputs.
         """
-        outputs, targets = [], []
+        outputs, targets = Outputs(predict), []
         for inputs, target in split.batches(batch_size):
-            output = predict(inputs)
-            if len(output) != len(target):
-                raise MeasurementFailed(f"the model gave {len(output)} outputs for {len(target)} samples")
-            outputs.append(output)
+            outputs.add(inputs, len(target))
             targets.append(target.numpy())
-        collected = np.concatenate(outputs)
-        if np.isnan(collected).any():
-            raise MeasurementFailed("the model's outputs are NaN")
-        quality = self.metric(collected, np.concatenate(targets))
+        return self.score(outputs.joined(), np.concatenate(targets))
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """The metric of outputs (N, ...) and targets (N, ...).
+
+        Raises:
+            MeasurementFailed: When it is not finite.
+        """
+        quality = self.metric(outputs, targets)
         if not np.isfinite(quality):
             raise MeasurementFailed(f"{self.metric.name} of the model's outputs is {quality}")
         return quality

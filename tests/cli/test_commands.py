@@ -50,7 +50,7 @@ def user_task(monkeypatch: pytest.MonkeyPatch, tiny_task: Task) -> str:
     return "tiny:make"
 
 
-@pytest.mark.parametrize("command", ["run", "resume", "front", "export", "tasks", "dashboard"])
+@pytest.mark.parametrize("command", ["run", "resume", "front", "confirm", "export", "tasks", "dashboard"])
 def test_every_command_explains_itself_with_an_example(call, capsys, command: str) -> None:
     assert call(command, "--help") == 0
     assert f"petra {command}" in capsys.readouterr().out.split("Example:")[1]

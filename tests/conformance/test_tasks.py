@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Task, open_once
 
 TASKS = ("digits_task", "tiny_task")
 
@@ -35,7 +35,7 @@ def test_splits_share_no_sample(task: Task) -> None:
             for (inputs, *_), _ in split.batches(256)
             for index in range(len(inputs))
         }
-        for split in (task.train, task.selection, task.test)
+        for split in (task.train, task.selection, open_once(task.test))
     ]
     assert not rows[0] & rows[1]
     assert not rows[0] & rows[2]

@@ -18,6 +18,10 @@ from petra_optuna.evaluation import (
     Limits,
     LimitUnreachable,
     PrefixCache,
+    RungResult,
+    Rungs,
+    RungStop,
+    Savings,
     ShapeHistory,
     Yardstick,
     checkpoint,
@@ -176,3 +180,38 @@ def test_an_error_of_torch_is_the_trials_reason(
     monkeypatch.setattr(Prune, "apply", broken)
     with pytest.raises(OperationFailed, match=r"prune: RuntimeError: mat1 and mat2"):
         _evaluator(tiny_task, tmp_path).evaluate(Pipeline((Train(epochs=1), Prune())))
+
+
+def test_a_damaged_cache_entry_is_healed_and_counted(tiny_task: Task, tmp_path: Path) -> None:
+    cache = PrefixCache(tmp_path / "cache")
+    evaluator = _evaluator(tiny_task, tmp_path, cache=cache)
+    pipeline = Pipeline((Train(epochs=1),))
+    first, second, third = Savings(), Savings(), Savings()
+    cold = evaluator.evaluate(pipeline, savings=first)
+    (path,) = cache.folder.iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    healed = evaluator.evaluate(pipeline, savings=second)
+    evaluator.evaluate(pipeline, savings=third)
+    assert [one.cache_healed for one in (first, second, third)] == [0, 1, 0]
+    assert [one.cache_hits for one in (first, second, third)] == [0, 0, 1]
+    assert [one.cache_misses for one in (first, second, third)] == [1, 1, 0]
+    assert first.train_s > third.train_s == 0 < third.cache_saved_s
+    assert _fingerprint(healed) == _fingerprint(cold)
+
+
+def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_path: Path) -> None:
+    """And is not judged while a later node still changes the shapes."""
+    seen: list[RungResult] = []
+
+    def judge(result: RungResult) -> str:
+        seen.append(result)
+        return "no"
+
+    cache = PrefixCache(tmp_path / "cache")
+    evaluator = _evaluator(tiny_task, tmp_path, cache=cache, rungs=Rungs())
+    savings = Savings()
+    with pytest.raises(RungStop):
+        evaluator.evaluate(PIPELINE, judge, savings)
+    assert [result.rung for result in seen] == [2]
+    assert (savings.rung_stops, savings.saved_epochs) == (1, 1.0)
+    assert evaluator.evaluate(PIPELINE).reused_nodes == 2

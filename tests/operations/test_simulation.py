@@ -17,7 +17,7 @@ from petra_optuna.deploy import OnnxRuntimeModel, export_onnx
 from petra_optuna.nn.fake_quant import FakeQuantization
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.saturation import LIMITS, weight_bits
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Task, open_once
 
 
 class Samples:
@@ -78,7 +78,7 @@ def test_the_simulation_rounds_the_tensors_that_the_file_rounds(name: str) -> No
 
 def test_a_trained_residual_network_decides_as_its_file(tiny_task: Task) -> None:
     batches = [inputs for inputs, _ in tiny_task.calibration.batches(64)]
-    images = torch.cat([inputs[0] for inputs, _ in tiny_task.test.batches(64)])
+    images = torch.cat([inputs[0] for inputs, _ in open_once(tiny_task.test).batches(64)])
     proto = export_onnx(tiny_task.model, tiny_task.example)
     file = QuantizeStatic().apply(proto, Samples(torch.cat([inputs[0] for inputs in batches]))).model
     model = _copied(tiny_task.model)

@@ -1,0 +1,65 @@
+"""The command that confirms a front on the test split."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from petra_optuna.cli import options
+from petra_optuna.cli.console import make_console
+from petra_optuna.cli.progress import phase_progress
+from petra_optuna.cli.tasks import stored_task
+from petra_optuna.study import (
+    DEFAULT_URL,
+    artifacts_folder,
+    confirmed_table,
+    load_study,
+    open_storage,
+    publish,
+    readings_of,
+    specification_of,
+)
+from petra_optuna.study import confirm as confirm_study
+
+
+def confirm(
+    storage: options.Storage = DEFAULT_URL,
+    study: options.StudyName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write, new or empty; confirmed/STUDY beside the database by default."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=0, help="Train each member again with so many seeds.")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=100, help="Resamples of the test split.")] = 1000,
+    again: Annotated[bool, typer.Option("--again", help="Read the test split once more; counted.")] = False,
+    task: options.UserTask = None,
+    data_root: options.DataRoot = None,
+    checkpoint: options.Checkpoint = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure the front on the test split, once, and write table, page and cards.
+
+    Example: petra confirm --storage sqlite:///storage/digits.db --study digits --seeds 3
+    """
+    stored = load_study(open_storage(storage, must_exist=True), study)
+    specification = specification_of(stored)
+    console = make_console(quiet)
+    with console.status(f"preparing task {specification.task.name}"):
+        built = stored_task(specification, task, data_root, checkpoint)
+    folder = out or _folder(storage, stored.study_name, readings_of(stored))
+    with phase_progress(console) as progress:
+        found = confirm_study(
+            stored, built, out=folder, seeds=seeds, bootstrap=bootstrap, again=again, progress=progress
+        )
+    publish(stored)
+    console.print(confirmed_table(found))
+    console.print(f"Table, page and cards: {folder}", soft_wrap=True)
+
+
+def _folder(storage: str, study: str, readings: int) -> Path:
+    """Beside the artifacts; a name of its own for each reading, and no slash from the study's name."""
+    name = re.sub(r"[^\w.-]|^\.+", "_", study) + (f"-{readings + 1}" if readings else "")
+    return artifacts_folder(storage).parent / "confirmed" / name

@@ -1,0 +1,105 @@
+"""Rungs: moments in a pipeline's training at which it is judged against other pipelines.
+
+The ladder is that of EDGETUNE, Algorithm 2: rung k is the budget of ``min(k e, E)`` epochs over the share
+``min(k f, 1)`` of the data. Here a rung is a moment on the way of the unstopped trial, reached when as many
+samples were trained on: schedule, order and randomness are those of the full budget. So a survivor goes on
+from exactly where it stands, ends bit for bit where it would without rungs, and cache keys need not know
+of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from petra_optuna.errors import TrialError, UserError
+from petra_optuna.evaluation.budget import Budget
+
+
+@dataclasses.dataclass(frozen=True)
+class Rungs:
+    """A ladder of budgets, and which share of the trials climbs on.
+
+    Attributes:
+        min_epochs: Epochs of the first rung.
+        min_fraction: Its share of the full budget's data, in (0, 1].
+        eta: At each rung the best 1/eta of the trials go on, and all that none dominates.
+
+    Raises:
+        UserError: On construction, when a value is out of range.
+    """
+
+    min_epochs: int = 1
+    min_fraction: float = 1.0
+    eta: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.min_epochs < 1:
+            raise UserError(f"the first rung needs at least 1 epoch, got {self.min_epochs}")
+        if not 0 < self.min_fraction <= 1:
+            raise UserError(f"the first rung's share of the data must be in (0, 1], got {self.min_fraction}")
+        if not (math.isfinite(self.eta) and self.eta > 1):
+            raise UserError(f"eta must be greater than 1, got {self.eta}")
+
+    def ladder(self, full: Budget) -> tuple[Budget, ...]:
+        """The budgets of all rungs in order; the last one is the full budget."""
+        budgets = []
+        for rung in range(1, max(full.epochs, math.ceil(1 / self.min_fraction)) + 2):
+            epochs = min(rung * self.min_epochs, full.epochs)
+            share = min(rung * self.min_fraction, 1.0)
+            budgets.append(Budget(epochs, share * full.data_fraction))
+            if budgets[-1] == full:
+                break
+        return tuple(budgets)
+
+    def moments(self, full: Budget, epochs: int) -> dict[int, float]:
+        """When a pipeline that trains for ``epochs`` in all is judged.
+
+        Returns:
+            For each rung below its end, counted from 1, the epochs of the full data after which it is met.
+        """
+        found = {
+            number: rung.epochs * rung.data_fraction / full.data_fraction
+            for number, rung in enumerate(self.ladder(full)[:-1], start=1)
+        }
+        return {number: moment for number, moment in found.items() if moment < epochs}
+
+
+@dataclasses.dataclass(frozen=True)
+class RungResult:
+    """What is known of a pipeline at a rung. Only its structure and its training so far are in it.
+
+    Attributes:
+        rung: Counted from 1.
+        quality: The task's metric of the model, in PyTorch, on the selection split.
+        parameters: Of the model.
+        macs: Multiply-accumulates for one sample.
+        conversion: Name of the node that ends the pipeline, or ``none``. What it does to the quality is
+            not known here, so results are compared with those of the same conversion.
+    """
+
+    rung: int
+    quality: float
+    parameters: int
+    macs: int
+    conversion: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RungResult:
+        """Inverse of ``to_dict``."""
+        return cls(**data)
+
+
+Judge = Callable[[RungResult], str | None]
+"""Stores a rung's result and gives the reason to stop there, or None to go on."""
+
+
+class RungStop(TrialError):
+    """The pipeline was judged at a rung and shall not train on."""

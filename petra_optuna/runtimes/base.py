@@ -1,0 +1,58 @@
+"""What every runtime offers."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+
+class Session(Protocol):
+    """A file, loaded and ready to run."""
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The file's outputs, first dimension the batch.
+
+        Args:
+            feeds: One array per input name, batch first, of any number of samples.
+
+        Raises:
+            RuntimeFailed: When the file does not run on these inputs.
+        """
+
+
+class Runtime(abc.ABC):
+    """Opens files of one kind.
+
+    Class attributes:
+        name: By which ``runtime`` finds it.
+        package: The distribution that brings it.
+        suffix: Of its files.
+        extra: The extra of this package that installs it; None where it is always there.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+    suffix: ClassVar[str]
+    extra: ClassVar[str | None] = None
+
+    @abc.abstractmethod
+    def precisions(self, device: str = "cpu") -> tuple[str, ...]:
+        """In which types files really compute on this machine's device; none where it has no such device."""
+
+    @abc.abstractmethod
+    def open(self, path: Path, threads: int, device: str = "cpu") -> Session:
+        """Load a file.
+
+        Args:
+            path: The file.
+            threads: With which one call computes, at most.
+            device: ``cpu``.
+
+        Raises:
+            RuntimeFailed: When the file cannot be loaded; one line with the reason.
+            UserError: When the runtime does not serve the device.
+        """

@@ -1,0 +1,62 @@
+"""ONNX Runtime on the CPU: the default, and the runtime of the yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from petra_optuna.errors import RuntimeFailed, UserError, one_line
+from petra_optuna.runtimes.base import Runtime, Session
+
+_ERRORS: tuple[type[Exception], ...] = (
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoSuchFile,
+    state.NotImplemented,
+    state.RuntimeException,
+)
+"""What ONNX Runtime raises; the classes share no base of their own."""
+
+
+class OnnxRuntime(Runtime):
+    """Sessions on the CPU. A file in FP16 or BF16 is stored so and computes in FP32."""
+
+    name: ClassVar[str] = "onnxruntime"
+    package: ClassVar[str] = "onnxruntime"
+    suffix: ClassVar[str] = ".onnx"
+
+    def precisions(self, device: str = "cpu") -> tuple[str, ...]:
+        """FP32 and INT8 on the CPU."""
+        return ("float32", "int8") if device == "cpu" else ()
+
+    def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> Session:
+        """Load a file, or the bytes of one."""
+        if device != "cpu":
+            raise UserError(f"runtime {self.name!r} runs on the cpu, not on {device!r}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        source = str(path) if isinstance(path, Path) else path
+        try:
+            return _Session(ort.InferenceSession(source, options, providers=["CPUExecutionProvider"]))
+        except _ERRORS as error:
+            raise RuntimeFailed(f"ONNX Runtime cannot load the file: {one_line(error)}") from error
+
+
+class _Session:
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            outputs: list[np.ndarray] = self._session.run(None, dict(feeds))
+        except _ERRORS as error:
+            raise RuntimeFailed(f"ONNX Runtime cannot run the file: {one_line(error)}") from error
+        return outputs

@@ -1,0 +1,79 @@
+"""Files timed again, in rounds over all of them, so that a slow minute of the machine hits no file alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from petra_optuna.errors import MeasurementFailed
+from petra_optuna.evaluation import Measurer, Yardstick
+from petra_optuna.measurement import Measurement
+from petra_optuna.study.confirmation.record import Estimate
+
+_TIE, _TIE_AT_BATCH_1 = 0.03, 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """Measurements by trial, one for each round, and why a file has none."""
+
+    rounds: Mapping[int, list[Mapping[str, Measurement]]]
+    failures: Mapping[int, str]
+
+
+def timed(
+    files: Mapping[int, Path], measurer: Measurer, rounds: int, progress: Callable[[int], None]
+) -> Timed:
+    """Measure every file once a round; each round starts with another file.
+
+    Args:
+        files: By trial.
+        measurer: Measures against the yardstick.
+        rounds: How often.
+        progress: Called with the number of measurements done.
+    """
+    found: dict[int, list[Mapping[str, Measurement]]] = {trial: [] for trial in files}
+    failures: dict[int, str] = {}
+    done = 0
+    for turn in range(rounds):
+        trials = list(files)
+        start = turn * len(trials) // rounds
+        for trial in trials[start:] + trials[:start]:
+            if trial not in failures:
+                try:
+                    found[trial].append(measurer.measure(files[trial]))
+                except MeasurementFailed as error:
+                    failures[trial] = str(error)
+            done += 1
+            progress(done)
+    return Timed(found, failures)
+
+
+def estimates(rounds: list[Mapping[str, Measurement]], yardstick: Yardstick) -> dict[str, Estimate]:
+    """Latency and throughput of one file on the scale of the frozen yardstick."""
+    latency = ratio([measured["latency"] for measured in rounds])
+    throughput = ratio([measured["throughput"] for measured in rounds])
+    speed, base = yardstick.throughput_per_s, yardstick.latency_ms
+    return {
+        "latency_ms": Estimate(base * latency.value, base * latency.low, base * latency.high, latency.tie),
+        "throughput_per_s": Estimate(
+            speed / throughput.value, speed / throughput.high, speed / throughput.low, throughput.tie
+        ),
+    }
+
+
+def ratio(measured: list[Measurement]) -> Estimate:
+    """Median of the rounds' ratios; from the lowest to the highest end of the rounds' own intervals.
+
+    Each of these intervals is over pairs of blocks, so the whole is over rounds and pairs. It is wider than
+    95 % need: three rounds tell little of how rounds differ.
+    """
+    return Estimate(
+        value=float(np.median([item.ratio for item in measured])),
+        low=min(item.ratio_low for item in measured),
+        high=max(item.ratio_high for item in measured),
+        tie=_TIE_AT_BATCH_1 if measured[0].batch == 1 else _TIE,
+    )

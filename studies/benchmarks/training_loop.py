@@ -1,0 +1,88 @@
+"""What the training node's loop costs over a bare PyTorch loop of the same model.
+
+    python -m studies.benchmarks.training_loop --task digits
+
+Both train copies of the task's model on the same batches in memory, with the same optimiser, schedule and
+gradient clipping, in turns; the median of the pairs' ratios is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from petra_optuna.nn.inputs import forward
+from petra_optuna.nn.schedules import schedule_factor
+from petra_optuna.operations import Context, Train
+from petra_optuna.pipeline import Recipe
+from petra_optuna.tasks import Task, build_task
+
+
+def main() -> None:
+    """Print the ratio and its range."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", default="digits")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--fraction", type=float, default=1.0, help="Share of the training split.")
+    parser.add_argument("--pairs", type=int, default=7)
+    given = parser.parse_args()
+    task = build_task(given.task, data_root=given.data_root, checkpoint=given.checkpoint)
+    ratios = overhead(task, given.fraction, given.pairs)
+    print("| task | pairs | node / bare loop, median | lowest | highest |\n|---|---|---|---|---|")
+    print(
+        f"| {task.name} | {len(ratios)} | {statistics.median(ratios):.3f} | {min(ratios):.3f} "
+        f"| {max(ratios):.3f} |"
+    )
+
+
+def overhead(task: Task, fraction: float, pairs: int) -> list[float]:
+    """Seconds of the node over seconds of the bare loop, one ratio a pair, after one that is thrown away."""
+    recipe = Recipe(distillation_weight=0.0, batch_size=64, optimizer="sgd")
+    context = Context(task=task, recipe=recipe, seed=0, epochs=1, data_fraction=fraction)
+    batches = list(task.train.batches(recipe.batch_size, shuffle_seed=0, fraction=fraction, augment=True))
+    ratios = []
+    for turn in range(pairs + 1):
+        seconds = {}
+        for node in (True, False) if turn % 2 else (False, True):
+            model = copy.deepcopy(task.model)
+            began = time.perf_counter()
+            if node:
+                Train(epochs=1).apply(model, context)
+            else:
+                _bare(model, batches, recipe)
+            seconds[node] = time.perf_counter() - began
+        ratios.append(seconds[True] / seconds[False])
+    return ratios[1:]
+
+
+def _bare(model: nn.Module, batches: list, recipe: Recipe) -> None:  # type: ignore[type-arg]
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: schedule_factor(recipe.schedule, step / len(batches))
+    )
+    model.train()
+    for inputs, targets in batches:
+        loss = functional.cross_entropy(
+            forward(model, inputs), targets, label_smoothing=recipe.label_smoothing
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimizer.step()
+        scheduler.step()
+
+
+if __name__ == "__main__":
+    main()
