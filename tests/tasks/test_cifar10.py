@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from petra_optuna.errors import DataError
 from petra_optuna.tasks import Task, build_task, image_folder
 from petra_optuna.tasks.cifar10 import build_model
+from petra_optuna.tasks.guard import contents
 from petra_optuna.tasks.images import ImageArray
 
 CLASSES = tuple("abcdefghij")
@@ -44,7 +45,7 @@ def _build(root: Path, checkpoint: Path, cache: Path) -> Task:
 
 
 def _colours(task: Task, part: str) -> list[tuple[int, ...]]:
-    dataset = getattr(task, part).dataset
+    dataset = contents(getattr(task, part)).dataset
     assert isinstance(dataset, ImageArray)
     assert (dataset.images == dataset.images[:, :, :1, :1]).all()
     return [tuple(pixel) for pixel in dataset.images[:, :, 0, 0].tolist()]
