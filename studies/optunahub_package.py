@@ -3,17 +3,22 @@
     python -m studies.optunahub_package FOLDER
 
 Writes FOLDER/package/samplers/petra: the sampler's own modules with their imports made relative, a README
-with front matter, an example, tests, requirements and the licence. A second run replaces what the first one
-wrote; a folder with anything else in that place is refused.
+with front matter, an example, tests, requirements and the licence, in the registry's style. A second run
+replaces what the first one wrote, which FOLDER/.petra_package lists; if that was changed since, or the place
+holds anything else, the command refuses.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import importlib.metadata
+import json
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -33,6 +38,15 @@ TEMPLATE_PLACES = {
     "example.txt": "example.py",
     "test_sampler.txt": "tests/test_sampler.py",
 }
+MANIFEST = ".petra_package"
+"""Lists, beside the package, the files that were written, with the SHA-256 of each."""
+STYLE = (
+    "line-length=99",
+    "lint.isort.force-single-line=true",
+    "lint.isort.force-sort-within-sections=true",
+    "lint.isort.lines-after-imports=2",
+)
+"""Settings of ruff that give what black and isort give under the registry's."""
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 """Names of distributions that differ from those of their modules."""
 
@@ -60,16 +74,18 @@ def write_package(folder: Path) -> list[Path]:
     Raises:
         UserError: When its place is taken by something else.
     """
-    target = folder / PLACE
-    texts = _texts()
+    target, manifest = folder / PLACE, folder / MANIFEST
+    files = _formatted(_texts())
     if target.exists():
-        _check_ours(target, texts)
+        _check_ours(target, manifest)
         shutil.rmtree(target)
-    for place, text in texts.items():
+    for place, data in files.items():
         path = target / place
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return sorted(target / place for place in texts)
+        path.write_bytes(data)
+    digests = {place: hashlib.sha256(data).hexdigest() for place, data in files.items()}
+    manifest.write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+    return sorted(target / place for place in files)
 
 
 def relative_imports(text: str, place: Path) -> str:
@@ -130,20 +146,35 @@ def _requirements(texts: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _check_ours(target: Path, texts: dict[str, str]) -> None:
-    """Refuse to remove what this command did not write."""
-    strangers = [
-        place
-        for path in sorted(target.rglob("*"))
-        if path.is_file()
-        and "__pycache__" not in path.parts
-        and (place := path.relative_to(target).as_posix()) not in texts
-    ]
-    if strangers or not target.is_dir():
-        raise UserError(
-            f"{target} holds {strangers[0] if strangers else 'no folder'}, which this command did not write; "
-            "move it away or give another folder"
-        )
+def _formatted(texts: dict[str, str]) -> dict[str, bytes]:
+    """The files as they are written, in the registry's style."""
+    with tempfile.TemporaryDirectory() as name:
+        for place, text in texts.items():
+            path = Path(name, place)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        settings = [word for setting in STYLE for word in ("--config", setting)]
+        for command in (["format"], ["check", "--select=I", "--fix"]):
+            ruff = [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", "--quiet"]
+            done = subprocess.run([*ruff, *settings, name], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise UserError(f"ruff cannot format the package: {(done.stdout + done.stderr).strip()}")
+        return {place: Path(name, place).read_bytes() for place in texts}
+
+
+def _check_ours(target: Path, manifest: Path) -> None:
+    """Refuse to remove what this command did not write, or what was changed since."""
+    digests = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    present = sorted(target.rglob("*")) if target.is_dir() else [target]
+    for path in filter(Path.is_file, present):
+        place = path.relative_to(target).as_posix()
+        if "__pycache__" in path.parts:
+            continue
+        if place not in digests or hashlib.sha256(path.read_bytes()).hexdigest() != digests[place]:
+            raise UserError(
+                f"{path} was not written by this command, or changed since; "
+                "move it away or give another folder"
+            )
 
 
 def _imports(text: str) -> Iterator[ast.Import | ast.ImportFrom]:

@@ -61,5 +61,5 @@ def _lookup(code: str, text: str, operations: Sequence[type[Operation]]) -> type
     if matches:
         names = ", ".join(f"{kind.__module__}.{kind.__qualname__}" for kind in matches)
         raise PipelineError(f"code {code!r} in {text!r} names {names}; pass operations=")
-    known = ", ".join(sorted({kind.code for kind in operations})) or "none (import petra_optuna.operations)"
+    known = ", ".join(sorted({kind.code for kind in operations})) or "none, for no operation is imported"
     raise PipelineError(f"unknown code {code!r} in notation {text!r}; known: {known}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from petra_optuna.errors import UserError
 from petra_optuna.samplers import PetraSampler
-from studies.optunahub_package import PLACE, relative_imports, write_package
+from studies.optunahub_package import MANIFEST, PLACE, relative_imports, write_package
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -107,15 +109,39 @@ def test_it_holds_what_the_registry_asks_for(package: Path) -> None:
     assert required == {"moocore", "numpy", "plotly", "scikit-learn"}
 
 
-def test_a_second_run_writes_the_same_and_strangers_are_kept(package: Path) -> None:
+def test_a_second_run_replaces_what_the_first_wrote(package: Path) -> None:
+    root = package.parents[2]
     before = {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}
-    write_package(package.parents[2])
+    # A module that has been renamed since: the manifest knows it, the package does not any more.
+    old = package / "samplers" / "old_name.py"
+    old.write_text("pass\n")
+    digests = json.loads((root / MANIFEST).read_text())
+    digests["samplers/old_name.py"] = hashlib.sha256(old.read_bytes()).hexdigest()
+    (root / MANIFEST).write_text(json.dumps(digests))
+    write_package(root)
     assert {path: path.read_bytes() for path in package.rglob("*") if path.is_file()} == before
-    stranger = package / "mine.py"
-    stranger.write_text("precious")
-    with pytest.raises(UserError, match=r"mine\.py"):
+
+
+@pytest.mark.parametrize("place", ["mine.py", "README.md"])
+def test_what_it_did_not_write_is_kept(package: Path, place: str) -> None:
+    (package / place).write_text("precious")
+    with pytest.raises(UserError, match=re.escape(place)):
         write_package(package.parents[2])
-    assert stranger.read_text() == "precious"
+    assert (package / place).read_text() == "precious"
+
+
+def test_a_package_of_somebody_else_is_kept(package: Path) -> None:
+    """The names of its files are the same, but no manifest says that they are ours."""
+    (package.parents[2] / MANIFEST).unlink()
+    with pytest.raises(UserError, match="was not written by this command"):
+        write_package(package.parents[2])
+    assert (package / "README.md").is_file()
+
+
+def test_it_is_in_the_style_of_the_registry(package: Path) -> None:
+    lines = [line for path in package.rglob("*.py") for line in path.read_text().splitlines()]
+    assert max(map(len, lines)) > 90  # longer lines than the registry's would be those of this project
+    assert not [line for line in lines if line.startswith("from ") and "," in line]
 
 
 def test_only_imports_are_rewritten_and_only_to_what_is_there() -> None:
