@@ -33,6 +33,7 @@ from petra_optuna.study import (
     readings_of,
 )
 from petra_optuna.study.confirmation import Estimate
+from petra_optuna.study.confirmation.tables import with_interval
 from petra_optuna.study.delivery import fetch_model
 from petra_optuna.tasks import Task, open_once
 
@@ -112,10 +113,10 @@ def test_what_is_written_is_what_is_stored(
     for member in confirmed.members:
         card = (home / "out" / f"card-{member.trial}.md").read_text()
         accuracy = member.values["accuracy"]
-        assert f"| accuracy | {accuracy.value:.6g} ({accuracy.low:.6g} to {accuracy.high:.6g}) |" in card
+        assert f"| accuracy | {with_interval(accuracy)} |" in card
         size = f"{member.values['size_bytes'].value:.6g}"
         assert f"| size_bytes | {size} | {size} |" in card
-        assert f"| {member.trial} | {accuracy.value:.4g} (" in table
+        assert f"| {member.trial} | {with_interval(accuracy, '{:.4g}'.format)} |" in table
         assert "$" not in card
     assert "arrayminus" in (home / "out" / "front.html").read_text()
     assert json.loads(as_json(front(searched), confirmed.to_dict()))["confirmation"]["samples"] == 128
