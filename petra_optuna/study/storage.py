@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 import warnings
@@ -71,14 +72,26 @@ def _prepare_sqlite(url: str, database: str | None, must_exist: bool) -> None:
         raise StudyError(f"{path} is a folder, not a database file; give sqlite:///{path}/study.db")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+        with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
+            _use_write_ahead_log(connection)
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        connection.close()
     except sqlite3.DatabaseError as error:
         raise StudyError(f"{path} cannot be used as a database ({error}); give another --storage") from error
     except OSError as error:
         raise StudyError(f"{path} cannot be created ({error.strerror}); give another --storage") from error
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Ask until it is so: where several change the mode at once SQLite refuses without its busy timeout."""
+    end = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(_CREATION_PAUSE_S)
 
 
 def _connect(url: str, parsed: sqlalchemy.URL, attempts: int) -> RDBStorage:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import optuna
 import pytest
@@ -12,6 +16,7 @@ from fixtures_postgres import new_database
 
 from petra_optuna.errors import StudyError
 from petra_optuna.study import artifacts_folder, load_study, open_storage
+from petra_optuna.study import storage as storage_module
 
 
 def test_sqlite_is_shared_by_many_writers(tmp_path: Path) -> None:
@@ -37,6 +42,27 @@ def test_a_new_database_may_be_opened_by_several_at_once(
 
     with ThreadPoolExecutor(openers) as pool:
         assert list(pool.map(open_together, range(openers))) == [[]] * openers
+
+
+@pytest.mark.parametrize(("code", "asked"), [(sqlite3.SQLITE_BUSY, 3), (sqlite3.SQLITE_IOERR, 1)])
+def test_a_journal_mode_that_others_change_too_is_asked_for_again(
+    code: int, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy:
+        calls = 0
+
+        def execute(self, _statement: str) -> None:
+            self.calls += 1
+            if self.calls < 3:
+                error = sqlite3.OperationalError("refused")
+                error.sqlite_errorcode = code
+                raise error
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    connection = Busy()
+    with contextlib.suppress(sqlite3.OperationalError):
+        storage_module._use_write_ahead_log(cast(sqlite3.Connection, connection))
+    assert connection.calls == asked
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
