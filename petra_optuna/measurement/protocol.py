@@ -57,13 +57,17 @@ DEFAULT_SCHEDULE = Schedule()
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """The timed calls of one block: their median time in seconds, and how many they were.
+    """The timed calls of one block, in seconds.
 
-    The median, because another process that takes the core for one time slice hits single calls.
+    Their median stands for the block: another process that takes the core for a time slice hits single calls.
     """
 
-    seconds: float
-    calls: int
+    times: tuple[float, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Median time of a call."""
+        return float(np.median(self.times))
 
 
 def compare(
@@ -103,12 +107,14 @@ def compare(
         ratio_low=low,
         ratio_high=high,
         pairs=len(pairs),
-        calls_per_block=int(np.median([own.calls for own, _ in pairs])),
+        calls_per_block=int(np.median([len(own.times) for own, _ in pairs])),
         batch=batch,
         threads=threads,
         candidate_ms=own_median * 1e3,
         yardstick_ms=float(np.median([its.seconds for _, its in pairs])) * 1e3,
         spread=float(np.median(np.abs(own_times - own_median))) / own_median,
+        candidate_p95_ms=_p95([own for own, _ in pairs]) * 1e3,
+        yardstick_p95_ms=_p95([its for _, its in pairs]) * 1e3,
     )
 
 
@@ -182,4 +188,8 @@ def _block(call: Call, clock: Clock, schedule: Schedule) -> Block:
         now = clock()
         times.append(now - before)
         before = now
-    return Block(float(np.median(times)), len(times))
+    return Block(tuple(times))
+
+
+def _p95(blocks: Sequence[Block]) -> float:
+    return float(np.percentile(np.concatenate([block.times for block in blocks]), 95))

@@ -20,6 +20,10 @@ class Measurement:
         candidate_ms, yardstick_ms: Median time of a call in this very run.
         spread: Median absolute deviation of the candidate's plain times, as a share of their median;
             a high one tells of a busy machine.
+        candidate_p95_ms, yardstick_p95_ms: 95th percentile of all timed calls in this very run. Unlike the
+            ratio it holds what the rest of the machine did to single calls.
+        foreign_cores: Cores that were busy with other things meanwhile, in the mean; None where not counted.
+        runtime: Name and version of what ran the files; None where they were no files.
     """
 
     ratio: float
@@ -32,6 +36,10 @@ class Measurement:
     candidate_ms: float
     yardstick_ms: float
     spread: float
+    candidate_p95_ms: float
+    yardstick_p95_ms: float
+    foreign_cores: float | None = None
+    runtime: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""

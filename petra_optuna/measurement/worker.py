@@ -20,14 +20,17 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from petra_optuna.errors import RuntimeFailed, one_line
+from petra_optuna.measurement.load import ForeignLoad
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import Schedule, compare, time_alone
+from petra_optuna.measurement.record import Measurement
 from petra_optuna.runtimes import Session, runtime
 
 _COPIES = 7
@@ -76,17 +79,23 @@ class Bench:
 
     def measure(self, path: str) -> dict[str, dict[str, Any]]:
         """The candidate against the yardstick at both batch sizes."""
-        return {
-            name: compare(
-                _runners(_sessions(path, feeds, self.profile.threads), feeds),
-                _runners(self.yardsticks[name], feeds),
-                time.perf_counter,
-                batch=len(next(iter(feeds.values()))),
-                threads=self.profile.threads,
-                schedule=self.schedule,
-            ).to_dict()
-            for name, feeds in self.batches.items()
-        }
+        return {name: self._compare(name, path).to_dict() for name in self.batches}
+
+    def _compare(self, name: str, path: str) -> Measurement:
+        feeds, threads = self.batches[name], self.profile.threads
+        candidates = _runners(_sessions(path, feeds, threads), feeds)
+        load = ForeignLoad()
+        found = compare(
+            candidates,
+            _runners(self.yardsticks[name], feeds),
+            time.perf_counter,
+            batch=len(next(iter(feeds.values()))),
+            threads=threads,
+            schedule=self.schedule,
+        )
+        package = runtime().package
+        version = f"{package} {metadata.version(package)}"
+        return dataclasses.replace(found, foreign_cores=load.cores(), runtime=version)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:

@@ -122,6 +122,7 @@ def card_fields(
         "throughput_ratio": f"{throughput['ratio']:.3f}",
         "throughput_interval": f"{throughput['ratio_low']:.3f} to {throughput['ratio_high']:.3f}",
         "throughput_pairs": throughput["pairs"],
+        "beside": _beside(latency),
         "eager_latency": f"{yardstick['eager']['latency_ms']:.3f}",
         "eager_throughput": f"{yardstick['eager']['throughput_per_s']:.0f}",
         "cpu": yardstick["host"]["cpu"],
@@ -131,6 +132,16 @@ def card_fields(
         "nodes": _numbered(record["pipeline"]["nodes"]),
         "sha256": record["artifact"]["sha256"],
     }
+
+
+def _beside(latency: dict[str, Any]) -> str:
+    """What the machine did besides, and what that did to single calls."""
+    if latency.get("foreign_cores") is None:
+        return "not recorded by the release that measured this"
+    return (
+        f"other work kept {latency['foreign_cores']:.1f} cores busy; 95 % of the calls took at most "
+        f"{latency['candidate_p95_ms']:.3g} ms there, the median {latency['candidate_ms']:.3g} ms"
+    )
 
 
 def _precision(lowering: dict[str, Any]) -> str:

@@ -43,7 +43,7 @@ class BySize:
 
     def measure(self, path: Path) -> Mapping[str, Measurement]:
         ratio = path.stat().st_size / 1e5
-        common = {"pairs": 1, "calls_per_block": 1, "threads": 1, "spread": 0.0}
+        common = {"pairs": 1, "calls_per_block": 1, "threads": 1, "spread": 0.0, "yardstick_p95_ms": 1.0}
         return {
             name: Measurement(
                 ratio=ratio * factor,
@@ -52,6 +52,7 @@ class BySize:
                 batch=batch,
                 candidate_ms=ratio,
                 yardstick_ms=1.0,
+                candidate_p95_ms=ratio,
                 **common,
             )
             for name, factor, batch in (("latency", 1.0, 1), ("throughput", 2.0, 64))

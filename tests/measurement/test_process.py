@@ -39,6 +39,14 @@ def test_a_net_against_its_own_copy_is_one_within_three_percent(files, feeds):
         within_a_few_tries(attempt)
 
 
+def test_a_measurement_says_what_ran_the_file_and_what_else_ran(files, feeds):
+    with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
+        for measured in process.measure(files / "copy.onnx").values():
+            assert measured.runtime == f"onnxruntime {ort.__version__}"
+            assert measured.foreign_cores >= 0
+            assert measured.candidate_p95_ms >= measured.candidate_ms > 0
+
+
 def test_a_fast_net_gets_the_factor_of_separate_loops(files, feeds):
     """And not the one of alternating single calls, which is a third of it here: cold caches."""
     batch = {"input": np.resize(feeds["input"], (1, feeds["input"].shape[1]))}

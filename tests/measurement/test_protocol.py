@@ -102,6 +102,16 @@ def test_interruptions_do_not_count():
     assert found.ratio == pytest.approx(FAST_S / SLOW_S, rel=1e-6)
 
 
+def test_the_95th_percentile_holds_the_interruptions_of_single_calls():
+    machine = Machine(interrupt_every=11)
+    found = run(machine, machine.net(FAST_S), machine.net(SLOW_S))
+    assert found.candidate_p95_ms == pytest.approx(1e3 * (FAST_S + 0.004))
+    assert found.yardstick_p95_ms == pytest.approx(1e3 * (SLOW_S + 0.004))
+    assert found.candidate_ms == pytest.approx(1e3 * FAST_S)
+    rare = Machine(interrupt_every=37)
+    assert run(rare, rare.net(FAST_S), rare.net(SLOW_S)).candidate_p95_ms == pytest.approx(1e3 * FAST_S)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_of_a_fifth_stays_within_three_percent(seed):
     machine = Machine(noise=0.2, seed=seed)

@@ -143,7 +143,7 @@ def test_resamples_without_a_metric_are_left_out_for_all() -> None:
 
 
 def _measured(ratio: float, low: float, high: float, batch: int = 1) -> Measurement:
-    return Measurement(ratio, low, high, 6, 10, batch, 1, 1.0, 1.0, 0.0)
+    return Measurement(ratio, low, high, 6, 10, batch, 1, 1.0, 1.0, 0.0, 1.0, 1.0)
 
 
 def test_a_round_that_was_off_widens_the_interval_and_leaves_the_median() -> None:
