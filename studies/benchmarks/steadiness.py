@@ -79,7 +79,7 @@ def measure(net: str, repeats: int) -> dict[int, tuple[list[float], list[float]]
 
 
 def raw_median(path: Path, feeds: dict[str, np.ndarray]) -> float:
-    """Seconds of a call as it is mostly measured: a session, ten calls to warm up, the median of a hundred."""
+    """Seconds of a call as they are mostly measured: ten calls to warm up, then the median of a hundred."""
     model = OnnxRuntimeModel(path)
     times = []
     for _ in range(110):
