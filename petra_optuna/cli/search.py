@@ -53,7 +53,9 @@ def run(
     population: Annotated[
         int, typer.Option(min=2, help="Pipelines that may become parents.")
     ] = DEFAULT_POPULATION,
-    device: Annotated[str, typer.Option(help="What to measure for: cpu, or cpu:N for N threads.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="What to measure for: cpu, cpu:N for N threads, or a .json file.")
+    ] = "cpu",
     max_size_mb: Annotated[float | None, typer.Option(help="Hard limit on the file, 10^6 bytes.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Hard limit on latency.")] = None,
     train_threads: Annotated[int | None, typer.Option(min=1, help="Threads for training.")] = None,

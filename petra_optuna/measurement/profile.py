@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from petra_optuna.errors import StudyError
+from petra_optuna.errors import StudyError, one_line
 
 _INSTRUCTION_SETS = (
     "avx",
@@ -43,38 +44,83 @@ class DeviceProfile:
         threads: Of the session.
         latency_batch: Samples per call when latency is measured.
         throughput_batch: Samples per call when throughput is measured.
+        affinity: Numbers of the cores that the measuring process keeps to; the last ``threads`` of those here
+            when None.
+        memory_limit_bytes: Most private memory of the measuring process, which holds the yardstick's sessions
+            and the candidate's; None means unlimited. A file that needs more is a failed trial.
 
     Raises:
-        StudyError: On construction, when a number is below 1 or the device is unknown.
+        StudyError: On construction, when a value is of another kind or out of range or the device unknown.
     """
 
     name: str = "cpu"
     threads: int = 1
     latency_batch: int = 1
     throughput_batch: int = 64
+    affinity: tuple[int, ...] | None = None
+    memory_limit_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
         if self.name != "cpu":
             raise StudyError(f"unknown device {self.name!r}; this version measures on 'cpu'")
-        for field in ("threads", "latency_batch", "throughput_batch"):
-            if getattr(self, field) < 1:
-                raise StudyError(f"{field} of a device must be at least 1, got {getattr(self, field)}")
+        for field in ("threads", "latency_batch", "throughput_batch", "memory_limit_bytes"):
+            value = getattr(self, field)
+            if value is None and field == "memory_limit_bytes":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise StudyError(f"{field} of a device must be a whole number of at least 1, got {value!r}")
+        if self.affinity is not None:
+            object.__setattr__(self, "affinity", _cores(self.affinity))
+            if len(self.affinity) < self.threads:
+                raise StudyError(
+                    f"affinity of a device names {len(self.affinity)} cores for {self.threads} threads"
+                )
 
     @classmethod
     def parse(cls, text: str) -> DeviceProfile:
-        """Read ``cpu`` (one thread) or ``cpu:N`` (N threads).
+        """Read ``cpu`` (one thread), ``cpu:N`` (N threads), or the name of a JSON file.
+
+        The file holds an object with attributes of this class, for example
+        ``{"threads": 2, "affinity": [0, 1], "throughput_batch": 16, "memory_limit_bytes": 2000000000}``.
 
         Raises:
-            StudyError: When the text is neither, or this machine has fewer than N cores.
+            StudyError: When the text is none of these, the file cannot be read, or this machine has fewer
+                cores or other ones.
         """
+        profile = cls._read(Path(text)) if text.endswith(".json") else cls._named(text)
+        if profile.threads > available_cores():
+            raise StudyError(
+                f"device {text!r} asks for {profile.threads} threads, there are {available_cores()} cores"
+            )
+        if missing := sorted(set(profile.affinity or ()) - _cores_here()):
+            raise StudyError(f"device {text!r} names core {missing[0]}, which this process may not use")
+        return profile
+
+    @classmethod
+    def _read(cls, path: Path) -> DeviceProfile:
+        try:
+            data = json.loads(path.read_text())
+        except OSError as error:
+            raise StudyError(f"device file {path} cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise StudyError(f"device file {path} is not JSON: {one_line(error)}") from error
+        known = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(data, dict) or set(data) - set(known):
+            raise StudyError(f"device file {path} must hold an object with only {', '.join(known)}")
+        try:
+            return cls.from_dict(data)
+        except StudyError as error:
+            raise StudyError(f"device file {path}: {error}") from error
+
+    @classmethod
+    def _named(cls, text: str) -> DeviceProfile:
         name, colon, number = text.partition(":")
         if colon and not number.isdecimal():
-            raise StudyError(f"a device is 'cpu' or 'cpu:THREADS', for example cpu:2; got {text!r}")
-        profile = cls(name=name, threads=int(number) if colon else 1)
-        if profile.threads > available_cores():
-            raise StudyError(f"device {text!r} asks for more threads than the {available_cores()} cores here")
-        return profile
+            raise StudyError(
+                f"a device is 'cpu', 'cpu:THREADS' or a .json file, for example cpu:2; got {text!r}"
+            )
+        return cls(name=name, threads=int(number) if colon else 1)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""
@@ -121,7 +167,20 @@ class DeviceProfile:
 
 def available_cores() -> int:
     """Cores that this process may use, at least 1; a container may allow fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(_cores_here())
+
+
+def _cores_here() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _cores(given: Any) -> tuple[int, ...]:
+    listed = isinstance(given, list | tuple) and given
+    if not listed or not all(isinstance(core, int) and not isinstance(core, bool) for core in given):
+        raise StudyError(f"affinity of a device must be a list of core numbers, got {given!r}")
+    return tuple(sorted(set(given)))
 
 
 def _cpu() -> tuple[str, frozenset[str]]:

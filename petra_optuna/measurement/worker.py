@@ -54,7 +54,9 @@ class Bench:
     def open(cls, request: dict[str, Any]) -> Bench:
         """Load the yardstick and fill the batches by repeating the samples."""
         profile = DeviceProfile.from_dict(request["profile"])
-        _pin(profile.threads)
+        _pin(profile)
+        if profile.memory_limit_bytes is not None:
+            _limit_memory(profile.memory_limit_bytes)
         samples = load_feeds(Path(request["feeds"]))
         sizes = {"latency": profile.latency_batch, "throughput": profile.throughput_batch}
         batches = {
@@ -154,13 +156,37 @@ def _runners(sessions: list[Session], feeds: dict[str, np.ndarray]) -> list[Call
     return [functools.partial(session.run, feeds) for session in sessions]
 
 
-def _pin(threads: int) -> None:
-    """Keep to the last ``threads`` cores where there are more; the first serve most interrupts."""
+def _pin(profile: DeviceProfile) -> None:
+    """Keep to the profile's cores, else to the last ones; the first serve most interrupts.
+
+    Raises:
+        RuntimeFailed: When the profile names cores and this system or process may not keep to them.
+    """
+    named, threads = profile.affinity, profile.threads
     if not hasattr(os, "sched_setaffinity"):
+        if named is not None:
+            raise RuntimeFailed("this system cannot keep a process to the cores that the device names")
         return
     cores = sorted(os.sched_getaffinity(0))
-    if threads < len(cores):
-        os.sched_setaffinity(0, cores[-threads:])
+    try:
+        os.sched_setaffinity(0, cores[-threads:] if named is None else named)
+    except OSError as error:
+        raise RuntimeFailed(
+            f"the measuring process cannot keep to cores {named}: {one_line(error)}"
+        ) from error
+
+
+def _limit_memory(most: int) -> None:
+    """Allocations beyond fail from now on.
+
+    Raises:
+        RuntimeFailed: When this system cannot do that.
+    """
+    try:
+        import resource  # not on every system
+    except ImportError as error:
+        raise RuntimeFailed("this system cannot limit a process's memory as the device asks") from error
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def main() -> None:

@@ -47,3 +47,10 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="session")
 def feeds():
     return {"input": np.random.default_rng(1).standard_normal((3, FEATURES)).astype(np.float32)}
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A file with 280 MB of weights."""
+    onnx.save(chain(6000, 3), tmp_path / "large.onnx")
+    return tmp_path / "large.onnx"

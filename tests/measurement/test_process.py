@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 import textwrap
@@ -190,9 +191,40 @@ def test_an_exit_fails_with_its_last_words_and_chatter_does_no_harm(files, feeds
         assert process.measure(files / "fast.onnx")["latency"].ratio < 1
 
 
+def test_the_child_keeps_to_the_cores_of_its_profile(files, feeds, tmp_path):
+    core = min(os.sched_getaffinity(0))
+    command = worker(tmp_path, "sys.exit(f'on {os.sched_getaffinity(0)}')")
+    with (
+        MeasuringProcess(
+            DeviceProfile(affinity=(core,)), files / "slow.onnx", feeds, schedule=SHORT, worker=command
+        ) as process,
+        pytest.raises(MeasurementFailed, match=f"on {{{core}}}"),
+    ):
+        process.measure(files / "copy.onnx")
+
+
+def test_cores_that_are_not_there_are_refused_by_the_child(files, feeds):
+    with (
+        MeasuringProcess(DeviceProfile(affinity=(4096,)), files / "slow.onnx", feeds) as process,
+        pytest.raises(MeasurementFailed, match="cannot keep to cores"),
+    ):
+        process.measure(files / "copy.onnx")
+
+
+def test_a_file_beyond_the_memory_limit_fails_and_the_next_measurement_works(files, feeds, large):
+    profile = DeviceProfile(memory_limit_bytes=300_000_000)
+    with MeasuringProcess(profile, files / "slow.onnx", feeds, schedule=SHORT) as process:
+        with pytest.raises(MeasurementFailed, match="bad_alloc"):
+            process.measure(large)
+        assert process.measure(files / "fast.onnx")["latency"].ratio < 1
+    with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
+        assert process.measure(large)["latency"].ratio > 1
+
+
 def test_the_child_starts_without_torch_and_pinned():
     code = (
-        "import os, sys, petra_optuna.measurement.worker as worker; worker._pin(1); "
+        "import os, sys, petra_optuna.measurement.worker as worker; "
+        "worker._pin(worker.DeviceProfile()); "
         "print('torch' in sys.modules, len(os.sched_getaffinity(0)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -30,6 +30,42 @@ def test_parse_refuses_what_it_does_not_measure(text):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_says_what_a_name_cannot(tmp_path):
+    core = min(os.sched_getaffinity(0))
+    path = tmp_path / "board.json"
+    path.write_text(json.dumps({"affinity": [core, core], "memory_limit_bytes": 10**9, "latency_batch": 4}))
+    profile = DeviceProfile.parse(str(path))
+    assert profile == DeviceProfile(latency_batch=4, affinity=(core,), memory_limit_bytes=10**9)
+    assert DeviceProfile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not JSON"),
+        ("[1]", "must hold an object with only name, threads"),
+        ('{"cores": 2}', "must hold an object with only name, threads"),
+        ('{"threads": "two"}', "threads of a device must be a whole number"),
+        ('{"threads": true}', "threads of a device must be a whole number"),
+        ('{"threads": 100000}', "asks for 100000 threads"),
+        ('{"memory_limit_bytes": 0}', "memory_limit_bytes of a device must be"),
+        ('{"affinity": 1}', "list of core numbers"),
+        ('{"affinity": []}', "list of core numbers"),
+        ('{"affinity": [4096]}', "names core 4096"),
+        ('{"affinity": [0], "threads": 2}', "names 1 cores for 2 threads"),
+        ('{"name": "npu"}', "unknown device 'npu'"),
+    ],
+)
+def test_a_file_that_says_nothing_usable_is_refused_in_one_line(tmp_path, text, words):
+    path = tmp_path / "board.json"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=words) as caught:
+        DeviceProfile.parse(str(path))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(StudyError, match=r"missing\.json cannot be read"):
+        DeviceProfile.parse(str(tmp_path / "missing.json"))
+
+
 def test_this_machine_is_accepted_after_json():
     DeviceProfile.check_host(json.loads(json.dumps(DeviceProfile.host())))
 
