@@ -27,6 +27,7 @@ from petra_optuna.study import (
     confirmation_of,
     confirmed_table,
     export_trial,
+    limits_line,
     load_study,
     open_storage,
     specification_of,
@@ -58,6 +59,8 @@ def front(
     if format == Format.TABLE:
         make_console().print(as_table(found))
         typer.echo(as_line(study_savings(stored)))
+        if line := limits_line(found):
+            typer.echo(line)
         if confirmation is not None:
             make_console().print(confirmed_table(confirmation))
     else:

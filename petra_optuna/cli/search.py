@@ -14,7 +14,7 @@ from petra_optuna.cli.console import make_console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.cli.tasks import stored_task, task_of
 from petra_optuna.errors import UserError
-from petra_optuna.evaluation import Budget, Limits
+from petra_optuna.evaluation import Budget, Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.study import (
@@ -24,6 +24,7 @@ from petra_optuna.study import (
     Stop,
     TaskSource,
     as_table,
+    limits_line,
     load_study,
     open_storage,
     optimize,
@@ -58,6 +59,15 @@ def run(
     ] = "cpu",
     max_size_mb: Annotated[float | None, typer.Option(help="Hard limit on the file, 10^6 bytes.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Hard limit on latency.")] = None,
+    max_quality_drop: Annotated[
+        float | None, typer.Option(help="Most that the metric may be worse than the original's on selection.")
+    ] = None,
+    rungs: Annotated[bool, typer.Option(help="Compare pipelines in training, stop the weak ones.")] = False,
+    rung_epochs: Annotated[int | None, typer.Option(help="Epochs of the first rung; 1 by default.")] = None,
+    rung_fraction: Annotated[
+        float | None, typer.Option(help="Its share of the budget's data; 1 by default.")
+    ] = None,
+    rung_eta: Annotated[float | None, typer.Option(help="The best 1/eta go on; 2 by default.")] = None,
     train_threads: Annotated[int | None, typer.Option(min=1, help="Threads for training.")] = None,
     workers: options.Workers = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the search and of every training.")] = 0,
@@ -70,7 +80,9 @@ def run(
     """
     stop = _stop(trials, timeout, generations, stagnation, target) or Stop()
     budget = Budget(epochs, data_fraction)
-    limits = Limits(max_size_mb * _MEGA if max_size_mb is not None else None, max_latency_ms)
+    size_bytes = max_size_mb * _MEGA if max_size_mb is not None else None
+    limits = Limits(size_bytes, max_latency_ms, max_quality_drop)
+    ladder = _rungs(rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta)
     profile = DeviceProfile.parse(device)
     space = default_space(max_length)
     source = TaskSource.of(task, data_root, checkpoint)
@@ -87,6 +99,7 @@ def run(
             space=space,
             budget=budget,
             limits=limits,
+            rungs=ladder,
             profile=profile,
             seed=seed,
             population_size=population,
@@ -149,6 +162,14 @@ def _stop(
     return None if ends == (None,) * len(ends) else Stop(*ends)
 
 
+def _rungs(asked: bool, **given: float | None) -> Rungs | None:
+    """The ladder with what was given and defaults for the rest; None where no rungs are asked for."""
+    named = {name: value for name, value in given.items() if value is not None}
+    if named and not asked:
+        raise UserError("--rung-epochs, --rung-fraction and --rung-eta need --rungs")
+    return Rungs(**named) if asked else None  # type: ignore[arg-type]  # min_epochs comes as an int
+
+
 def _targets(given: list[str] | None) -> dict[str, float] | None:
     targets = {}
     for text in given or ():
@@ -161,7 +182,10 @@ def _targets(given: list[str] | None) -> dict[str, float] | None:
 
 
 def _conclude(study: optuna.Study, storage: str, console: Console) -> None:
-    console.print(as_table(publish(study)))
+    found = publish(study)
+    console.print(as_table(found))
+    if line := limits_line(found):
+        console.print(line, soft_wrap=True)
     url = make_url(storage).render_as_string(hide_password=True)
     where = f"--storage {url} --study {study.study_name}"
     console.print(f"Files of a trial: petra export {where} --trial N --out DIR", soft_wrap=True)

@@ -11,12 +11,13 @@ from petra_optuna.evaluation.evaluator import (
     predictor,
     quality_of,
 )
-from petra_optuna.evaluation.limits import Limits
+from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, RungStop
 from petra_optuna.evaluation.savings import Savings
 
 __all__ = [
+    "QUALITY_DROP",
     "Budget",
     "Entry",
     "Evaluation",
@@ -35,5 +36,6 @@ __all__ = [
     "Yardstick",
     "predictor",
     "preview",
+    "quality_drop",
     "quality_of",
 ]

@@ -10,10 +10,10 @@ from petra_optuna.study.confirmation import (
 from petra_optuna.study.controls import controls
 from petra_optuna.study.create import create_study, load_study, specification_of
 from petra_optuna.study.export import Exported, export_trial
-from petra_optuna.study.front import Row, StudyFront, evaluation_of, front, study_hypervolume
+from petra_optuna.study.front import Beyond, Row, StudyFront, evaluation_of, front, study_hypervolume
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.publish import publish
-from petra_optuna.study.report import as_csv, as_figure, as_html, as_json, as_table
+from petra_optuna.study.report import as_csv, as_figure, as_html, as_json, as_table, limits_line
 from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, optimize, resume
 from petra_optuna.study.savings import as_line, study_savings
 from petra_optuna.study.specification import Specification, TaskSource
@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_CACHE",
     "DEFAULT_POPULATION",
     "DEFAULT_URL",
+    "Beyond",
     "Confirmation",
     "Exported",
     "Objective",
@@ -47,6 +48,7 @@ __all__ = [
     "evaluation_of",
     "export_trial",
     "front",
+    "limits_line",
     "load_study",
     "open_storage",
     "optimize",

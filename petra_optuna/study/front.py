@@ -34,6 +34,23 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Beyond:
+    """The trials that a hard limit keeps off the front.
+
+    Attributes:
+        trials: How many finished with a file that is beyond it.
+        stopped: How many more the preview stopped before training, because they had to be.
+        nearest: Number of the trial that is beyond it by least.
+        excess: By how much that one is, in the limit's unit.
+    """
+
+    trials: int
+    stopped: int
+    nearest: int
+    excess: float
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyFront:
     """The non-dominated trials of a study, best quality first.
 
@@ -42,12 +59,14 @@ class StudyFront:
         directions: ``maximize`` or ``minimize`` by value name, in the order of ``trial.values``.
         original: The original model's values.
         rows: The front.
+        beyond: By name of the limit, the trials that are beyond it; a trial may be beyond several.
     """
 
     study: str
     directions: Mapping[str, str]
     original: Mapping[str, float]
     rows: tuple[Row, ...]
+    beyond: Mapping[str, Beyond] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, as ``petra front --format json`` prints it."""
@@ -56,6 +75,7 @@ class StudyFront:
             "directions": dict(self.directions),
             "original": dict(self.original),
             "front": [dataclasses.asdict(row) for row in self.rows],
+            "beyond_limits": {name: dataclasses.asdict(found) for name, found in self.beyond.items()},
         }
 
 
@@ -78,13 +98,31 @@ def front(study: optuna.Study) -> StudyFront:
     rows = [_row(trials[index], names, original) for index in best]
     sign = -1.0 if specification.direction == "maximize" else 1.0
     rows.sort(key=lambda row: (sign * row.values[names[0]], row.values["size_bytes"]))
-    return StudyFront(study.study_name, dict(specification.objectives), original, tuple(rows))
+    directions = dict(specification.objectives)
+    return StudyFront(study.study_name, directions, original, tuple(rows), beyond_limits(study))
 
 
 def feasible_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Complete trials within the hard limits, by number."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
+
+
+def beyond_limits(study: optuna.Study) -> dict[str, Beyond]:
+    """The trials beyond each hard limit, by the limit's name; limits that every trial keeps are left out."""
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    found: dict[str, list[tuple[float, FrozenTrial]]] = {}
+    for trial in ended:
+        for name, excess in trial.constraints.items():
+            if excess > 0:
+                found.setdefault(name, []).append((excess, trial))
+    return {name: _beyond(misses) for name, misses in found.items()}
+
+
+def _beyond(misses: list[tuple[float, FrozenTrial]]) -> Beyond:
+    excess, nearest = min(misses, key=lambda miss: miss[0])
+    finished = sum(trial.state == TrialState.COMPLETE for _, trial in misses)
+    return Beyond(finished, len(misses) - finished, nearest.number, excess)
 
 
 def study_hypervolume(study: optuna.Study) -> float:

@@ -11,7 +11,15 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from petra_optuna.errors import OperationFailed, StudyError, TrialError, UserError
-from petra_optuna.evaluation import Evaluation, Evaluator, LimitUnreachable, RungStop, Savings
+from petra_optuna.evaluation import (
+    QUALITY_DROP,
+    Evaluation,
+    Evaluator,
+    LimitUnreachable,
+    RungStop,
+    Savings,
+    quality_drop,
+)
 from petra_optuna.pipeline import Pipeline, SearchSpace, suggest
 from petra_optuna.samplers import mark_for_rerun
 from petra_optuna.study import attributes, workers
@@ -27,6 +35,13 @@ REBUILD_FILE = "rebuild.safetensors"
 class Objective:
     """Suggest a pipeline, evaluate it, store what else is known, return its four values.
 
+    Attributes:
+        evaluator: Evaluates the pipelines.
+        space: That they come from.
+        specification: Of the study.
+        artifacts: Where files and weights go.
+        original: Of the task's metric on selection; what a drop in quality is against.
+
     Raises from a call:
         TrialError: The trial fails with this reason; pass ``catch=(TrialError,)`` to ``optimize``.
         optuna.TrialPruned: The structural preview breaks a hard limit, or a rung stops the trial.
@@ -37,6 +52,7 @@ class Objective:
     space: SearchSpace
     specification: Specification
     artifacts: FileSystemArtifactStore
+    original: float
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Run one trial."""
@@ -73,7 +89,9 @@ class Objective:
             ) from error
         finally:
             trial.set_user_attr(attributes.SAVINGS, dataclasses.asdict(savings))
-        self._constrain(trial, evaluation.values)
+        quality = evaluation.values[self.specification.metric]
+        drop = quality_drop(quality, self.original, self.specification.direction)
+        self._constrain(trial, {**evaluation.values, QUALITY_DROP: drop})
         return tuple(evaluation.values[name] for name, _ in self.specification.objectives)
 
     def _is_control(self, pipeline: Pipeline) -> bool:

@@ -7,7 +7,7 @@ from optuna_dashboard import save_note, save_plotly_graph_object
 
 from petra_optuna.study.confirmation import confirmation_of, confirmed_markdown
 from petra_optuna.study.front import StudyFront, evaluation_of, front
-from petra_optuna.study.report import as_figure, as_markdown
+from petra_optuna.study.report import as_figure, as_markdown, limits_line
 from petra_optuna.study.savings import as_line, study_savings
 
 _FIGURE_ID = "petra-front"
@@ -33,6 +33,7 @@ def _note(study: optuna.Study, found: StudyFront) -> str:
         "",
         as_line(study_savings(study)),
         "",
+        *([line, ""] if (line := limits_line(found)) else []),
     ]
     if confirmation is None:
         return "\n".join([*lines, "The test split was not used; `petra confirm` measures the front on it."])

@@ -55,6 +55,19 @@ def as_table(front: StudyFront) -> Table:
     return table
 
 
+def limits_line(front: StudyFront) -> str | None:
+    """How many trials are beyond which limit, and the nearest of them; None where all keep all."""
+    if not front.beyond:
+        return None
+    parts = []
+    for name, found in front.beyond.items():
+        stopped = f" and {found.stopped} stopped by the preview" if found.stopped else ""
+        nearest = f"the nearest is trial {found.nearest}, beyond by {found.excess:.4g}"
+        parts.append(f"{name} {found.trials} trials{stopped}, {nearest}")
+    start = "beyond the limits" if front.rows else "no trial is within the limits"
+    return f"{start}: {'; '.join(parts)}"
+
+
 def as_figure(front: StudyFront, intervals: Intervals | None = None, marked: Sequence[int] = ()) -> go.Figure:
     """Quality over size, throughput as colour, latency as the marker's size; hover for the pipeline.
 

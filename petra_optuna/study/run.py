@@ -79,7 +79,7 @@ def optimize(
         name: Study name; the task's name when None.
         space: Operations and lengths; every operation and up to five nodes when None.
         budget: Most training that one pipeline may spend.
-        limits: Hard upper bounds on size and latency.
+        limits: Hard bounds on size, latency and what the metric may lose.
         rungs: When training pipelines are compared, and the weak ones stopped; never when None.
         profile: What the files are measured for; one CPU thread when None.
         seed: Of the sampler and of every node.
@@ -248,8 +248,9 @@ def _storage_errors() -> Iterator[None]:
 def workbench(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[Objective]:
     """Everything a worker needs: its own scratch folder, measuring process, cache and objective."""
     store = FileSystemArtifactStore(str(artifact_folder(study)))
+    original = study.user_attrs[attributes.YARDSTICK]["values"][task.metric.name]
     with evaluator_of(study, task) as evaluator:
-        yield Objective(evaluator, space, specification_of(study), store)
+        yield Objective(evaluator, space, specification_of(study), store, original)
 
 
 @contextlib.contextmanager

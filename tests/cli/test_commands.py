@@ -18,8 +18,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna import cli
+from petra_optuna.evaluation import Limits, Rungs
+from petra_optuna.measurement import DeviceProfile
 from petra_optuna.samplers import finished_trials
-from petra_optuna.study import attributes, load_study, open_storage
+from petra_optuna.study import attributes, load_study, open_storage, specification_of
 from petra_optuna.study.objective import Objective
 from petra_optuna.tasks import Task
 
@@ -68,6 +70,10 @@ BAD = {
     "epochs": (["run", "digits", "--trials", 1, "--epochs", 0], "at least 1 epoch"),
     "device": (["run", "digits", "--trials", 1, "--device", "abacus"], "abacus"),
     "workers": (["run", "digits", "--trials", 1, "--workers", 0], "--workers"),
+    "a drop": (["run", "digits", "--trials", 1, "--max-quality-drop", -0.1], "limit on quality_drop"),
+    "rungs": (["run", "digits", "--trials", 1, "--rungs", "--rung-eta", 1], "eta must be greater than 1"),
+    "no rungs": (["run", "digits", "--trials", 1, "--rung-eta", 3], "need --rungs"),
+    "device file": (["run", "digits", "--trials", 1, "--device", "no.json"], "no.json cannot be read"),
     "storage": (["run", "digits", "--trials", 1, "--storage", "here.db"], "not a storage URL"),
     "no database": (["front", "--storage", "sqlite:///typo.db"], "there is no database typo.db"),
     "resume nothing": (["resume", "--storage", "sqlite:///typo.db"], "there is no database"),
@@ -107,6 +113,22 @@ def test_a_study_of_another_program_is_refused(call, capsys, tmp_path: Path) -> 
     optuna.create_study(storage=storage, study_name="theirs", directions=["minimize", "maximize"])
     assert call("front", "--storage", "sqlite:///other.db") == 2
     assert "has no petra specification" in capsys.readouterr().err
+
+
+def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_task: str) -> None:
+    (tmp_path / "board.json").write_text('{"throughput_batch": 16}')
+    limits = ["--max-quality-drop", 0.25, "--max-size-mb", 3, "--max-latency-ms", 50]
+    rungs = ["--rungs", "--rung-epochs", 2, "--rung-fraction", 0.5, "--rung-eta", 3]
+    url = "sqlite:///storage/tiny.db"
+    given = [*limits, *rungs, "--device", "board.json", "--storage", url, "--cache", "cache"]
+    assert call("run", user_task, "--trials", 1, *given) == 0
+    made = specification_of(load_study(open_storage(url)))
+    assert made.limits == Limits(size_bytes=3e6, latency_ms=50, quality_drop=0.25)
+    assert made.rungs == Rungs(min_epochs=2, min_fraction=0.5, eta=3)
+    assert made.profile == DeviceProfile(throughput_batch=16)
+    assert set(load_study(open_storage(url)).trials[0].constraints) == {
+        name for name, _ in made.limits.items()
+    }
 
 
 def test_a_study_from_run_to_export(call, capsys, tmp_path: Path, user_task: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.errors import UserError
-from petra_optuna.evaluation import Budget
+from petra_optuna.evaluation import Budget, Limits
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.study import attributes, controls, evaluation_of, front, optimize
+from petra_optuna.study import (
+    as_json,
+    attributes,
+    confirm,
+    controls,
+    evaluation_of,
+    front,
+    limits_line,
+    optimize,
+    publish,
+)
 from petra_optuna.tasks import Task
 
 pytestmark = pytest.mark.usefixtures("quick_measuring")
@@ -50,6 +61,67 @@ def test_a_minimised_metric_has_the_lower_value_in_front(tmp_path: Path) -> None
     assert errors[1] < 0.8 * errors[0]
     assert front(study).rows[0].trial == 1
     assert front(study).rows[0].change_percent["rmse"] < -20
+
+
+def test_what_loses_too_much_is_seen_and_not_on_the_front(tiny_task: Task, tmp_path: Path) -> None:
+    space = SearchSpace((Prune,), (Half,), max_length=1)
+    study = optimize(
+        tiny_task,
+        trials=7,
+        storage=f"sqlite:///{tmp_path}/study.db",
+        space=space,
+        limits=Limits(quality_drop=0.02),
+        cache=tmp_path / "cache",
+    )
+    original = study.user_attrs[attributes.YARDSTICK]["values"]["accuracy"]
+    lost = {trial.number: original - trial.values[0] for trial in study.trials}
+    beyond = [number for number, drop in lost.items() if drop > 0.02 + 1e-9]
+    assert 0 < len(beyond) < 7  # the original and FP16 lose nothing, pruning without training much
+    for trial in study.trials:
+        assert trial.constraints["quality_drop"] == pytest.approx(lost[trial.number] - 0.02, abs=1e-8)
+    found = front(study)
+    assert not {row.trial for row in found.rows} & set(beyond)
+    nearest = min(beyond, key=lost.__getitem__)
+    assert dataclasses.asdict(found.beyond["quality_drop"]) == {
+        "trials": len(beyond),
+        "stopped": 0,
+        "nearest": nearest,
+        "excess": pytest.approx(lost[nearest] - 0.02),
+    }
+    line = limits_line(found)
+    assert line is not None
+    assert line.startswith(f"beyond the limits: quality_drop {len(beyond)} trials, ")
+    assert json.loads(as_json(found))["beyond_limits"]["quality_drop"]["trials"] == len(beyond)
+    publish(study)
+    assert line in str(study._storage.get_study_system_attrs(study._study_id))
+
+
+def test_a_study_with_nothing_within_its_limits_says_so(tiny_task: Task, tmp_path: Path) -> None:
+    space = SearchSpace((Prune,), (Half,), max_length=1)
+    study = optimize(
+        tiny_task,
+        trials=2,
+        storage=f"sqlite:///{tmp_path}/study.db",
+        space=space,
+        limits=Limits(size_bytes=10),
+        cache=tmp_path / "cache",
+    )
+    found = front(study)
+    assert found.rows == ()
+    assert (found.beyond["size_bytes"].trials, found.beyond["size_bytes"].stopped) == (0, 2)
+    assert limits_line(front(study)) == limits_line(found)
+    with pytest.raises(
+        UserError, match=r"is empty; no trial is within the limits: size_bytes 0 trials and 2 "
+    ):
+        confirm(study, tiny_task)
+
+
+def test_a_study_without_limits_has_nothing_beyond_them(tiny_task: Task, tmp_path: Path) -> None:
+    space = SearchSpace((Prune,), (Half,), max_length=1)
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optimize(tiny_task, trials=1, storage=url, space=space, cache=tmp_path / "cache")
+    assert front(study).beyond == {}
+    assert limits_line(front(study)) is None
 
 
 def _poisoned(outputs: Tensor, targets: Tensor) -> Tensor:

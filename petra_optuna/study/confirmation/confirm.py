@@ -23,6 +23,7 @@ from petra_optuna.study.confirmation.write import write
 from petra_optuna.study.create import YARDSTICK_FILE, specification_of
 from petra_optuna.study.delivery import check_task, fetch_model, written_folder
 from petra_optuna.study.front import Row, evaluation_of, front
+from petra_optuna.study.report import limits_line
 from petra_optuna.study.run import evaluator_of, stored_space, training_threads
 from petra_optuna.tasks import Task, open_once
 
@@ -109,10 +110,11 @@ def _checked(study: optuna.Study, task: Task, again: bool) -> tuple[Row, ...]:
             f"the test split was already used {readings} time(s) for study {study.study_name!r}: "
             "`petra front` shows what was found; --again reads it once more, counted, which confirms less"
         )
-    rows = front(study).rows
-    if not rows:
-        raise StudyError(f"the front of study {study.study_name!r} is empty; run more trials first")
-    return rows
+    found = front(study)
+    if not found.rows:
+        why = limits_line(found) or "run more trials first"
+        raise StudyError(f"the front of study {study.study_name!r} is empty; {why}")
+    return found.rows
 
 
 def _files(study: optuna.Study, rows: tuple[Row, ...], folder: Path) -> dict[int, Path]:
