@@ -109,10 +109,7 @@ def test_a_study_with_nothing_within_its_limits_says_so(tiny_task: Task, tmp_pat
     found = front(study)
     assert found.rows == ()
     assert (found.beyond["size_bytes"].trials, found.beyond["size_bytes"].stopped) == (0, 2)
-    assert limits_line(front(study)) == limits_line(found)
-    with pytest.raises(
-        UserError, match=r"is empty; no trial is within the limits: size_bytes 0 trials and 2 "
-    ):
+    with pytest.raises(UserError, match="is empty; no trial is within the limits: size_bytes 0 trials and 2"):
         confirm(study, tiny_task)
 
 
