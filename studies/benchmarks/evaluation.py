@@ -45,7 +45,7 @@ from petra_optuna.study.workers import is_orphan
 from petra_optuna.tasks import Task, build_task
 
 SEARCH = "search"
-RUNGS = Rungs(min_epochs=1, min_fraction=0.5, eta=3.0)
+RUNGS = Rungs(min_epochs=1, min_fraction=0.25, eta=3.0)
 LEVELS = (4, 8, 16)
 """Best accuracy is taken among the files of at most 1/4, 1/8 and 1/16 of the original's bytes."""
 
@@ -105,7 +105,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--pipelines", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=4, help="Most that one pipeline may train.")
+    parser.add_argument("--epochs", type=int, default=2, help="Most that one pipeline may train.")
     parser.add_argument("--images", type=int, help="Training images that an epoch visits; all by default.")
     parser.add_argument("--smaller", type=float, default=3.8, help="The limit: the original's bytes by this.")
     parser.add_argument("--seed", type=int, default=0)
