@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from petra_optuna.deploy import lower
-from petra_optuna.evaluation import Budget, Evaluation, Evaluator, PrefixCache, Yardstick, quality_of
+from petra_optuna.evaluation import Budget, Evaluation, Evaluator, PrefixCache, quality_of
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import Pipeline
@@ -70,11 +70,10 @@ def measure_pipelines(
         size_bytes = lower(task.model, task.example, original).size_bytes
         test = quality_of(original, task, open_once(task.test), torch.get_num_threads())
         with MeasuringProcess(DeviceProfile(), original, to_feeds(task.example)) as process:
-            baseline = process.baseline()
             evaluator = Evaluator(
                 task=task,
                 measurer=process,
-                yardstick=Yardstick(baseline["latency_ms"], baseline["throughput_per_s"]),
+                yardstick=process.baseline(),
                 folder=folder,
                 budget=budget,
                 seed=seed,
@@ -85,12 +84,12 @@ def measure_pipelines(
                 found = quality_of(
                     evaluation.artifact.path, task, open_once(task.test), torch.get_num_threads()
                 )
-                measured = evaluation.measurements
+                measured = evaluation.measured
                 yield Row(
                     label,
                     evaluation,
                     test=found,
                     lost=test - found,
                     smaller=size_bytes / evaluation.artifact.size_bytes,
-                    faster=(1 / measured["latency"].ratio, 1 / measured["throughput"].ratio),
+                    faster=(1 / measured.latency.ratio, 1 / measured.throughput[0].ratio),
                 )

@@ -14,7 +14,7 @@ from petra_optuna.cli.console import make_console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.cli.tasks import stored_task, task_of
 from petra_optuna.errors import UserError
-from petra_optuna.evaluation import Budget, Limits, Rungs
+from petra_optuna.evaluation import DEFAULT_OBJECTIVES, QUANTITIES, Budget, Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.study import (
@@ -34,7 +34,7 @@ from petra_optuna.study import (
 )
 from petra_optuna.study import resume as resume_study
 
-_MEGA = 1e6
+_NAMES = [known.name for known in QUANTITIES]
 
 
 def run(
@@ -54,6 +54,10 @@ def run(
     population: Annotated[
         int, typer.Option(min=2, help="Pipelines that may become parents.")
     ] = DEFAULT_POPULATION,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What counts beside the metric; once for each of {', '.join(_NAMES)}."),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="What to measure for: cpu, cpu:N for N threads, or a .json file.")
     ] = "cpu",
@@ -62,6 +66,12 @@ def run(
     max_quality_drop: Annotated[
         float | None, typer.Option(help="Most that the metric may be worse than the original's on selection.")
     ] = None,
+    max_memory_mb: Annotated[
+        float | None, typer.Option(help="Hard limit on the memory that the file adds to a process.")
+    ] = None,
+    max_energy_mj: Annotated[float | None, typer.Option(help="Hard limit on a sample's energy.")] = None,
+    max_parameters: Annotated[float | None, typer.Option(help="Hard limit on parameters.")] = None,
+    max_macs: Annotated[float | None, typer.Option(help="Hard limit on a sample's work.")] = None,
     rungs: Annotated[bool, typer.Option(help="Compare pipelines in training, stop the weak ones.")] = False,
     rung_epochs: Annotated[int | None, typer.Option(help="Epochs of the first rung; 1 by default.")] = None,
     rung_fraction: Annotated[
@@ -80,8 +90,15 @@ def run(
     """
     stop = _stop(trials, timeout, generations, stagnation, target) or Stop()
     budget = Budget(epochs, data_fraction)
-    size_bytes = max_size_mb * _MEGA if max_size_mb is not None else None
-    limits = Limits(size_bytes, max_latency_ms, max_quality_drop)
+    limits = Limits(
+        size_bytes=_scaled(max_size_mb, 1e6),
+        latency_ms=max_latency_ms,
+        quality_drop=max_quality_drop,
+        peak_memory_bytes=_scaled(max_memory_mb, 1e6),
+        energy_j=_scaled(max_energy_mj, 1e-3),
+        parameters=max_parameters,
+        macs=max_macs,
+    )
     ladder = _rungs(rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta)
     profile = DeviceProfile.parse(device)
     space = default_space(max_length)
@@ -100,6 +117,7 @@ def run(
             budget=budget,
             limits=limits,
             rungs=ladder,
+            objectives=objective or DEFAULT_OBJECTIVES,
             profile=profile,
             seed=seed,
             population_size=population,
@@ -160,6 +178,10 @@ def _stop(
     """What the options say; None where they say nothing."""
     ends = (trials, timeout, generations, stagnation, _targets(target))
     return None if ends == (None,) * len(ends) else Stop(*ends)
+
+
+def _scaled(given: float | None, unit: float) -> float | None:
+    return None if given is None else given * unit
 
 
 def _rungs(asked: bool, **given: float | None) -> Rungs | None:

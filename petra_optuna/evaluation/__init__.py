@@ -7,17 +7,21 @@ from petra_optuna.evaluation.evaluator import (
     Evaluator,
     LimitUnreachable,
     Measurer,
-    Yardstick,
+    counted,
     predictor,
     quality_of,
 )
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
+from petra_optuna.evaluation.price import training_price
+from petra_optuna.evaluation.quantities import DEFAULT_OBJECTIVES, QUANTITIES, Quantity, quantity
 from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, RungStop
 from petra_optuna.evaluation.savings import Savings
 
 __all__ = [
+    "DEFAULT_OBJECTIVES",
     "QUALITY_DROP",
+    "QUANTITIES",
     "Budget",
     "Entry",
     "Evaluation",
@@ -28,14 +32,17 @@ __all__ = [
     "Measurer",
     "PrefixCache",
     "Preview",
+    "Quantity",
     "RungResult",
     "RungStop",
     "Rungs",
     "Savings",
     "ShapeHistory",
-    "Yardstick",
+    "counted",
     "predictor",
     "preview",
     "quality_drop",
     "quality_of",
+    "quantity",
+    "training_price",
 ]

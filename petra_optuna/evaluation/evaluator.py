@@ -24,7 +24,7 @@ from petra_optuna.evaluation.reasons import reason
 from petra_optuna.evaluation.rungs import Judge, Rungs
 from petra_optuna.evaluation.savings import Savings
 from petra_optuna.evaluation.watching import watcher
-from petra_optuna.measurement import Measurement
+from petra_optuna.measurement import Measured, Yardstick
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import Inputs, take, to_feeds
 from petra_optuna.operations import Context
@@ -45,37 +45,25 @@ class LimitUnreachable(TrialError):
 class Measurer(Protocol):
     """What the evaluator needs of the measuring process."""
 
-    def measure(self, path: Path) -> Mapping[str, Measurement]:
-        """Measure the file against the yardstick: ``latency`` and ``throughput``."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Yardstick:
-    """The original in ONNX Runtime FP32, measured once and frozen in the study.
-
-    Attributes:
-        latency_ms: Median time of one batch at the profile's latency batch.
-        throughput_per_s: Samples per second at the profile's throughput batch.
-    """
-
-    latency_ms: float
-    throughput_per_s: float
+    def measure(self, path: Path) -> Measured:
+        """Measure the file against the yardstick."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is known of one pipeline: its values, its file, and how they came about."""
+    """What is known of one pipeline: its values, its file, and how they came about.
+
+    ``values`` holds the task's metric and every one of ``QUANTITIES`` that this machine can measure.
+    """
 
     pipeline: Pipeline
     values: Mapping[str, float]
     nodes: tuple[Mapping[str, Any], ...]
     artifact: Artifact
     checkpoint: bytes
-    measurements: Mapping[str, Measurement]
+    measured: Measured
+    best_throughput_batch: int
     preview: Preview
-    parameters: int
-    macs: int
-    train_s: float
     reused_nodes: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,11 +77,9 @@ class Evaluation:
             "nodes": [dict(report) for report in self.nodes],
             "artifact": {"sha256": self.artifact.sha256, "size_bytes": self.artifact.size_bytes},
             "lowering": self.artifact.lowering,
-            "measurements": {name: item.to_dict() for name, item in self.measurements.items()},
+            "measurements": self.measured.to_dict(),
+            "best_throughput_batch": self.best_throughput_batch,
             "preview": dataclasses.asdict(self.preview),
-            "parameters": self.parameters,
-            "macs": self.macs,
-            "train_s": self.train_s,
             "reused_nodes": self.reused_nodes,
         }
 
@@ -155,8 +141,14 @@ class Evaluator:
         model, reports, reused = self._body(pipeline, start, judge, savings)
         artifact = self._lower(model, pipeline, start)
         quality = quality_of(artifact.path, self.task, self.task.selection, torch.get_num_threads())
-        measurements = self.measurer.measure(artifact.path)
-        values = self._values(quality, measurements, artifact)
+        measured = self.measurer.measure(artifact.path)
+        values = {
+            self.task.metric.name: quality,
+            **self.yardstick.values(measured),
+            "size_bytes": float(artifact.size_bytes),
+            "train_s": sum(_training_seconds(pipeline, reports)),
+            **counted(model, pipeline, self.task),
+        }
         if self.history is not None:
             self.history.put(model, pipeline.conversion, values["latency_ms"])
         return Evaluation(
@@ -165,11 +157,9 @@ class Evaluator:
             nodes=tuple(reports),
             artifact=artifact,
             checkpoint=checkpoint.to_bytes(model, self.task.model),
-            measurements=measurements,
+            measured=measured,
+            best_throughput_batch=self.yardstick.best(measured).batch,
             preview=prediction,
-            parameters=count_parameters(model),
-            macs=count_macs(model, take(self.task.example, 1)),
-            train_s=savings.train_s,
             reused_nodes=reused,
         )
 
@@ -183,16 +173,6 @@ class Evaluator:
         start = base_key(self.task, self.seed)
         model, _, _ = self._body(pipeline, start, None, Savings())
         return self._lower(model, pipeline, start)
-
-    def _values(
-        self, quality: float, measurements: Mapping[str, Measurement], artifact: Artifact
-    ) -> dict[str, float]:
-        return {
-            self.task.metric.name: quality,
-            "latency_ms": measurements["latency"].ratio * self.yardstick.latency_ms,
-            "throughput_per_s": self.yardstick.throughput_per_s / measurements["throughput"].ratio,
-            "size_bytes": float(artifact.size_bytes),
-        }
 
     def _lower(self, model: nn.Module, pipeline: Pipeline, start: str) -> Artifact:
         context = self._context(pipeline, start, epochs=0)
@@ -225,8 +205,7 @@ class Evaluator:
         reused = len(reports)
         savings.cache_hits = reused
         savings.cache_misses = len(keys) - reused if self.cache is not None else 0
-        trained = [row for node, row in zip(pipeline.body, reports, strict=False) if node.kind == "training"]
-        savings.cache_saved_s = sum(float(report["seconds"]) for report in trained)
+        savings.cache_saved_s = sum(_training_seconds(pipeline, reports))
         epochs = self.budget.allot(pipeline.body)
         for index in range(reused, len(keys)):
             node = pipeline.body[index]
@@ -264,6 +243,15 @@ class Evaluator:
         return self.task.model, []
 
 
+def counted(model: nn.Module, pipeline: Pipeline, task: Task) -> dict[str, float]:
+    """The values that need no measuring: ``parameters``, ``macs``, ``depth``."""
+    return {
+        "parameters": float(count_parameters(model)),
+        "macs": float(count_macs(model, take(task.example, 1))),
+        "depth": float(len(pipeline.nodes)),
+    }
+
+
 def certified_inputs(split: Split) -> Inputs:
     """At most 256 samples, spread over the split: what the parity certificate is made on."""
     batch, _ = next(split.batches(_CERTIFIED, fraction=_CERTIFIED / len(split), limit=_CERTIFIED))
@@ -284,3 +272,9 @@ def quality_of(path: Path, task: Task, split: Split, threads: int = 1) -> float:
     """
     with reason(MeasurementFailed, task.metric.name):
         return task.evaluate(predictor(path, threads), split)
+
+
+def _training_seconds(pipeline: Pipeline, reports: list[dict[str, Any]]) -> list[float]:
+    """Of each training node that has a report, wherever its result came from."""
+    pairs = zip(pipeline.body, reports, strict=False)
+    return [float(report["seconds"]) for node, report in pairs if node.kind == "training"]

@@ -20,6 +20,7 @@ class Limits:
         size_bytes: Largest file.
         latency_ms: Slowest single batch, on the scale of the study's yardstick.
         quality_drop: Most that the task's metric may be worse than the original's on selection, in its unit.
+        peak_memory_bytes, energy_j, parameters, macs: Most of these; see ``QUANTITIES``.
 
     Raises:
         UserError: On construction, when a bound is not positive; a drop may be 0.
@@ -28,6 +29,10 @@ class Limits:
     size_bytes: float | None = None
     latency_ms: float | None = None
     quality_drop: float | None = None
+    peak_memory_bytes: float | None = None
+    energy_j: float | None = None
+    parameters: float | None = None
+    macs: float | None = None
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -37,11 +42,7 @@ class Limits:
 
     def items(self) -> tuple[tuple[str, float], ...]:
         """The bounds that are set, by name of the value."""
-        pairs = (
-            ("size_bytes", self.size_bytes),
-            ("latency_ms", self.latency_ms),
-            (QUALITY_DROP, self.quality_drop),
-        )
+        pairs = dataclasses.asdict(self).items()
         return tuple((name, float(bound)) for name, bound in pairs if bound is not None)
 
     def excess(self, values: Mapping[str, float]) -> dict[str, float]:

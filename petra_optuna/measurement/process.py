@@ -18,7 +18,7 @@ from petra_optuna.errors import MeasurementFailed
 from petra_optuna.measurement.child import Child, RequestRefused
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import DEFAULT_SCHEDULE, Schedule
-from petra_optuna.measurement.record import Measurement
+from petra_optuna.measurement.record import Measured, Yardstick
 
 _WORKER = (sys.executable, "-m", "petra_optuna.measurement.worker")
 _LOCK = "petra-optuna-measurement.lock"
@@ -61,23 +61,25 @@ class MeasuringProcess:
         self._lock = FileLock(Path(tempfile.gettempdir()) / _LOCK, mode=0o666)
         _write_feeds(Path(self._folder.name), feeds)
 
-    def measure(self, path: Path) -> dict[str, Measurement]:
-        """Measure a file: ``latency`` and ``throughput``, each at its own batch size.
+    def measure(self, path: Path) -> Measured:
+        """Measure a file: its times at each batch size, energy, and in a process of its own its memory.
 
         Raises:
             MeasurementFailed: When the file cannot be loaded or run, crashes the runtime, or takes too long.
         """
-        result = self._ask({"command": "measure", "path": str(path.resolve())})
-        return {name: Measurement(**fields) for name, fields in result.items()}
+        with self._lock:
+            found = Measured.from_dict(self._ask({"command": "measure", "path": str(path.resolve())}))
+            return dataclasses.replace(found, peak_memory_bytes=self._peak_memory(path))
 
-    def baseline(self) -> dict[str, float]:
-        """``latency_ms`` and ``throughput_per_s`` of the yardstick alone, medians over blocks.
+    def baseline(self) -> Yardstick:
+        """The yardstick alone, medians over blocks.
 
         Raises:
             MeasurementFailed: As ``measure``.
         """
-        result = self._ask({"command": "baseline"})
-        return {name: float(value) for name, value in result.items()}
+        with self._lock:
+            found = Yardstick.from_dict(self._ask({"command": "baseline"}))
+            return dataclasses.replace(found, peak_memory_bytes=self._peak_memory(self._yardstick))
 
     def close(self) -> None:
         """End the child and remove the samples."""
@@ -97,19 +99,34 @@ class MeasuringProcess:
         self.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        with self._lock:
-            child = self._child or self._start()
-            self._child = None  # until it has answered: after anything else it cannot be trusted
-            try:
-                result: dict[str, Any] = child.ask(request, self._timeout_s)
-                self._child = child
-            except RequestRefused as error:
-                self._child = child
-                raise MeasurementFailed(str(error)) from error
-            finally:
-                if self._child is None:
-                    child.kill()
+        child = self._child or self._start()
+        self._child = None  # until it has answered: after anything else it cannot be trusted
+        try:
+            result: dict[str, Any] = child.ask(request, self._timeout_s)
+            self._child = child
+        except RequestRefused as error:
+            self._child = child
+            raise MeasurementFailed(str(error)) from error
+        finally:
+            if self._child is None:
+                child.kill()
         return result
+
+    def _peak_memory(self, path: Path) -> int | None:
+        child = Child(self._worker)
+        request = {
+            "command": "peak_memory",
+            "path": str(path.resolve()),
+            "feeds": self._folder.name,
+            "profile": self._profile.to_dict(),
+        }
+        try:
+            found: int | None = child.ask(request, self._timeout_s)
+        except RequestRefused as error:
+            raise MeasurementFailed(str(error)) from error
+        finally:
+            child.kill()
+        return found
 
     def _start(self) -> Child:
         child = Child(self._worker)

@@ -43,7 +43,7 @@ class DeviceProfile:
         name: ``cpu``.
         threads: Of the session.
         latency_batch: Samples per call when latency is measured.
-        throughput_batch: Samples per call when throughput is measured.
+        throughput_batches: Samples per call when throughput is measured; that of the best one counts.
         affinity: Numbers of the cores that the measuring process keeps to; the last ``threads`` of those here
             when None.
         memory_limit_bytes: Most private memory of the measuring process, which holds the yardstick's sessions
@@ -56,7 +56,7 @@ class DeviceProfile:
     name: str = "cpu"
     threads: int = 1
     latency_batch: int = 1
-    throughput_batch: int = 64
+    throughput_batches: tuple[int, ...] = (64,)
     affinity: tuple[int, ...] | None = None
     memory_limit_bytes: int | None = None
 
@@ -64,14 +64,17 @@ class DeviceProfile:
         """Check the values."""
         if self.name != "cpu":
             raise StudyError(f"unknown device {self.name!r}; this version measures on 'cpu'")
-        for field in ("threads", "latency_batch", "throughput_batch", "memory_limit_bytes"):
+        for field in ("threads", "latency_batch", "memory_limit_bytes"):
             value = getattr(self, field)
             if value is None and field == "memory_limit_bytes":
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not _is_whole(value) or value < 1:
                 raise StudyError(f"{field} of a device must be a whole number of at least 1, got {value!r}")
+        batches = _whole_numbers("throughput_batches", "positive batch sizes", self.throughput_batches, 1)
+        object.__setattr__(self, "throughput_batches", batches)
         if self.affinity is not None:
-            object.__setattr__(self, "affinity", _cores(self.affinity))
+            cores = tuple(sorted(_whole_numbers("affinity", "core numbers", self.affinity, 0)))
+            object.__setattr__(self, "affinity", cores)
             if len(self.affinity) < self.threads:
                 raise StudyError(
                     f"affinity of a device names {len(self.affinity)} cores for {self.threads} threads"
@@ -82,7 +85,7 @@ class DeviceProfile:
         """Read ``cpu`` (one thread), ``cpu:N`` (N threads), or the name of a JSON file.
 
         The file holds an object with attributes of this class, for example
-        ``{"threads": 2, "affinity": [0, 1], "throughput_batch": 16, "memory_limit_bytes": 2000000000}``.
+        ``{"threads": 2, "affinity": [0, 1], "throughput_batches": [4, 16], "latency_batch": 1}``.
 
         Raises:
             StudyError: When the text is none of these, the file cannot be read, or this machine has fewer
@@ -128,8 +131,11 @@ class DeviceProfile:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DeviceProfile:
-        """Inverse of ``to_dict``."""
-        return cls(**data)
+        """Inverse of ``to_dict``; reads what a study stored when there could be one throughput batch only."""
+        fields = dict(data)
+        if "throughput_batch" in fields:
+            fields["throughput_batches"] = (fields.pop("throughput_batch"),)
+        return cls(**fields)
 
     @staticmethod
     def host() -> dict[str, Any]:
@@ -176,11 +182,20 @@ def _cores_here() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
-def _cores(given: Any) -> tuple[int, ...]:
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole_numbers(field: str, what: str, given: Any, least: int) -> tuple[int, ...]:
+    """The numbers without repetition, in their order.
+
+    Raises:
+        StudyError: When they are not a list of whole numbers of at least ``least``.
+    """
     listed = isinstance(given, list | tuple) and given
-    if not listed or not all(isinstance(core, int) and not isinstance(core, bool) for core in given):
-        raise StudyError(f"affinity of a device must be a list of core numbers, got {given!r}")
-    return tuple(sorted(set(given)))
+    if not listed or not all(_is_whole(number) and number >= least for number in given):
+        raise StudyError(f"{field} of a device must be a list of {what}, got {given!r}")
+    return tuple(dict.fromkeys(given))
 
 
 def _cpu() -> tuple[str, frozenset[str]]:

@@ -5,9 +5,11 @@ Reads one JSON request a line from stdin and answers each with one JSON line on 
     {"command": "open", "yardstick": PATH, "feeds": FOLDER, "profile": {...}, "schedule": {...}}
     {"command": "baseline"}
     {"command": "measure", "path": PATH}
+    {"command": "peak_memory", "path": PATH, "feeds": FOLDER, "profile": {...}}
 
-An answer is ``{"result": ...}`` or ``{"error": TEXT}``. The child ends with its stdin. It holds the
-yardstick's sessions open, so that a measurement opens the candidate only.
+The last one is for a child that does nothing else. An answer is ``{"result": ...}`` or ``{"error": TEXT}``.
+The child ends with its stdin. It holds the yardstick's sessions open, so that a measurement opens the
+candidate only.
 """
 
 from __future__ import annotations
@@ -27,15 +29,18 @@ from typing import Any, TextIO
 import numpy as np
 
 from petra_optuna.errors import RuntimeFailed, one_line
+from petra_optuna.measurement.energy import Counter, compare_energy, energy_alone, find_counter
 from petra_optuna.measurement.load import ForeignLoad
+from petra_optuna.measurement.memory import PeakMemory
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import Schedule, compare, time_alone
-from petra_optuna.measurement.record import Measurement
+from petra_optuna.measurement.record import Measured, Measurement, Yardstick
 from petra_optuna.runtimes import Session, runtime
 
 _COPIES = 7
 _COPIES_BYTES = 80_000_000
 _SHORT_CALL_S = 0.002
+_RUNS_FOR_MEMORY = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,57 +52,77 @@ class Bench:
 
     profile: DeviceProfile
     schedule: Schedule
-    yardsticks: dict[str, list[Session]]
-    batches: dict[str, dict[str, np.ndarray]]
+    counter: Counter | str
+    yardsticks: dict[int, list[Session]]
+    batches: dict[int, dict[str, np.ndarray]]
 
     @classmethod
     def open(cls, request: dict[str, Any]) -> Bench:
         """Load the yardstick and fill the batches by repeating the samples."""
-        profile = DeviceProfile.from_dict(request["profile"])
-        _pin(profile)
-        if profile.memory_limit_bytes is not None:
-            _limit_memory(profile.memory_limit_bytes)
-        samples = load_feeds(Path(request["feeds"]))
-        sizes = {"latency": profile.latency_batch, "throughput": profile.throughput_batch}
-        batches = {
-            name: {key: np.ascontiguousarray(_repeat(array, size)) for key, array in samples.items()}
-            for name, size in sizes.items()
-        }
+        profile = _settled(request)
+        sizes = dict.fromkeys((profile.latency_batch, *profile.throughput_batches))
+        batches = {size: _batch(request, size) for size in sizes}
         yardsticks = {
-            name: _sessions(request["yardstick"], feeds, profile.threads) for name, feeds in batches.items()
+            size: _sessions(request["yardstick"], feeds, profile.threads) for size, feeds in batches.items()
         }
-        return cls(profile, Schedule(**request["schedule"]), yardsticks, batches)
+        schedule = Schedule(**request["schedule"])
+        return cls(profile, schedule, find_counter(profile.name), yardsticks, batches)
 
-    def baseline(self) -> dict[str, float]:
+    def baseline(self) -> dict[str, Any]:
         """Absolute figures of the yardstick alone."""
         seconds = {
-            name: time_alone(_runners(self.yardsticks[name], feeds), time.perf_counter, self.schedule)
-            for name, feeds in self.batches.items()
+            size: time_alone(_runners(self.yardsticks[size], feeds), time.perf_counter, self.schedule)
+            for size, feeds in self.batches.items()
         }
-        return {
-            "latency_ms": seconds["latency"] * 1e3,
-            "throughput_per_s": self.profile.throughput_batch / seconds["throughput"],
-        }
+        energy = None
+        if not isinstance(self.counter, str):
+            size = self.profile.throughput_batches[0]
+            call = _runners(self.yardsticks[size], self.batches[size])[0]
+            energy = energy_alone(call, self.counter, time.perf_counter, size)
+        return Yardstick(
+            latency_ms=seconds[self.profile.latency_batch] * 1e3,
+            throughput_per_s={size: size / seconds[size] for size in self.profile.throughput_batches},
+            energy_j=energy,
+            energy_source=self.counter if isinstance(self.counter, str) else self.counter.source,
+        ).to_dict()
 
-    def measure(self, path: str) -> dict[str, dict[str, Any]]:
-        """The candidate against the yardstick at both batch sizes."""
-        return {name: self._compare(name, path).to_dict() for name in self.batches}
+    def measure(self, path: str) -> dict[str, Any]:
+        """The candidate against the yardstick at every batch size."""
+        found: dict[int, Measurement] = {}
+        energy = None
+        for size, feeds in self.batches.items():
+            candidates = _runners(_sessions(path, feeds, self.profile.threads), feeds)
+            found[size] = self._compare(candidates, size)
+            if not isinstance(self.counter, str) and size == self.profile.throughput_batches[0]:
+                yardstick = _runners(self.yardsticks[size], feeds)[0]
+                energy = compare_energy(candidates[0], yardstick, self.counter, time.perf_counter, size)
+        throughput = tuple(found[size] for size in self.profile.throughput_batches)
+        return Measured(found[self.profile.latency_batch], throughput, energy=energy).to_dict()
 
-    def _compare(self, name: str, path: str) -> Measurement:
-        feeds, threads = self.batches[name], self.profile.threads
-        candidates = _runners(_sessions(path, feeds, threads), feeds)
+    def _compare(self, candidates: list[Callable[[], object]], size: int) -> Measurement:
         load = ForeignLoad()
         found = compare(
             candidates,
-            _runners(self.yardsticks[name], feeds),
+            _runners(self.yardsticks[size], self.batches[size]),
             time.perf_counter,
-            batch=len(next(iter(feeds.values()))),
-            threads=threads,
+            batch=size,
+            threads=self.profile.threads,
             schedule=self.schedule,
         )
         package = runtime().package
         version = f"{package} {metadata.version(package)}"
         return dataclasses.replace(found, foreign_cores=load.cores(), runtime=version)
+
+
+def peak_memory(request: dict[str, Any]) -> int | None:
+    """What loading and running a file at the latency batch adds to this process, at its highest, in bytes."""
+    profile = _settled(request)
+    feeds = _batch(request, profile.latency_batch)
+    memory = PeakMemory()
+    session = _session(request["path"], profile.threads)
+    for _ in range(_RUNS_FOR_MEMORY):
+        session.run(feeds)
+    return memory.bytes()
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
@@ -109,6 +134,8 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         try:
             if request["command"] == "open":
                 bench = Bench.open(request)
+            elif request["command"] == "peak_memory":
+                result = peak_memory(request)
             elif bench is None:
                 raise ValueError("the first request must be 'open'")
             elif request["command"] == "baseline":
@@ -128,8 +155,19 @@ def load_feeds(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.load(folder / f"{index}.npy") for index, name in enumerate(names)}
 
 
-def _repeat(array: np.ndarray, size: int) -> np.ndarray:
-    return array[np.arange(size) % len(array)]
+def _settled(request: dict[str, Any]) -> DeviceProfile:
+    """The profile, after this process keeps to its cores and memory."""
+    profile = DeviceProfile.from_dict(request["profile"])
+    _pin(profile)
+    if profile.memory_limit_bytes is not None:
+        _limit_memory(profile.memory_limit_bytes)
+    return profile
+
+
+def _batch(request: dict[str, Any], size: int) -> dict[str, np.ndarray]:
+    """So many samples, repeated where there are fewer."""
+    samples = load_feeds(Path(request["feeds"]))
+    return {key: np.ascontiguousarray(array[np.arange(size) % len(array)]) for key, array in samples.items()}
 
 
 def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int) -> list[Session]:

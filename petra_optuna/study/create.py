@@ -18,11 +18,11 @@ from torch.utils.benchmark import Timer
 
 from petra_optuna.deploy import lower
 from petra_optuna.errors import StudyError, TaskError, TrialError
-from petra_optuna.evaluation import quality_of
+from petra_optuna.evaluation import QUALITY_DROP, counted, quality_of, quantity, training_price
 from petra_optuna.evolution import Bounds
-from petra_optuna.measurement import DeviceProfile, MeasuringProcess
+from petra_optuna.measurement import DeviceProfile, MeasuringProcess, Yardstick
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
-from petra_optuna.pipeline import SearchSpace, encode
+from petra_optuna.pipeline import Pipeline, SearchSpace, encode
 from petra_optuna.samplers import BOUNDS, database_url
 from petra_optuna.study import attributes
 from petra_optuna.study.controls import controls
@@ -53,6 +53,7 @@ def create_study(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, YARDSTICK_FILE)
         record = measure_yardstick(task, specification.profile, path)
+        bounds = _bounds(task, specification, record)
         try:
             study = optuna.create_study(
                 storage=storage,
@@ -62,7 +63,7 @@ def create_study(
         except DuplicatedStudyError as error:
             raise StudyError(f"study {name!r} is being made by another process; run this again") from error
         try:
-            _fill(study, space, specification, record, path)
+            _fill(study, space, specification, record, bounds, path)
         except BaseException:  # even Ctrl-C must not leave a name that can be neither run nor resumed
             optuna.delete_study(study_name=name, storage=storage)
             raise
@@ -132,7 +133,8 @@ def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[st
     """Lower the original to ``path`` in FP32 and measure it; PyTorch eager is reported beside it.
 
     Returns:
-        ``values`` of the original by name, ``eager`` latency and throughput, ``host``, ``sha256``.
+        ``values`` of the original by name, ``yardstick``, ``eager`` latency and throughput, ``host``,
+        ``sha256``.
 
     Raises:
         TaskError: When the original cannot be exported, run or measured.
@@ -140,21 +142,33 @@ def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[st
     try:
         artifact = lower(task.model, task.example, path)
         with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
-            baseline = process.baseline()
+            yardstick = process.baseline()
         quality = quality_of(path, task, task.selection, torch.get_num_threads())
     except TrialError as error:
         raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
     return {
         "values": {
             task.metric.name: quality,
-            "latency_ms": baseline["latency_ms"],
-            "throughput_per_s": baseline["throughput_per_s"],
+            **yardstick.own_values(),
             "size_bytes": float(artifact.size_bytes),
+            "train_s": 0.0,
+            **counted(task.model, Pipeline(), task),
         },
+        "yardstick": yardstick.to_dict(),
         "eager": _eager(task, profile),
         "host": profile.host(),
         "sha256": artifact.sha256,
     }
+
+
+def yardstick_of(study: optuna.Study) -> Yardstick:
+    """The study's frozen yardstick."""
+    record = study.user_attrs[attributes.YARDSTICK]
+    if "yardstick" in record:
+        return Yardstick.from_dict(record["yardstick"])
+    # A study of the time when there was one throughput batch and nothing else was measured.
+    values, batches = record["values"], specification_of(study).profile.throughput_batches
+    return Yardstick(values["latency_ms"], {batches[0]: values["throughput_per_s"]})
 
 
 def fetch_yardstick(study: optuna.Study, folder: Path) -> Path:
@@ -188,7 +202,12 @@ def fetch(study: optuna.Study, artifact_id: str, path: Path) -> None:
 
 
 def _fill(
-    study: optuna.Study, space: SearchSpace, specification: Specification, record: dict[str, Any], path: Path
+    study: optuna.Study,
+    space: SearchSpace,
+    specification: Specification,
+    record: dict[str, Any],
+    bounds: Bounds,
+    path: Path,
 ) -> None:
     """Everything that makes a row in the database a study of ours; the specification comes last."""
     with warnings.catch_warnings():
@@ -201,12 +220,36 @@ def _fill(
         artifact_store=FileSystemArtifactStore(str(folder)), file_path=str(path), study_or_trial=study
     )
     study.set_user_attr(attributes.YARDSTICK, record)
-    reference = tuple(record["values"][name] for name, _ in specification.objectives)
-    log = tuple(name != specification.metric for name, _ in specification.objectives)
-    study.set_user_attr(BOUNDS, Bounds(reference, log).to_dict())
+    study.set_user_attr(BOUNDS, bounds.to_dict())
     for pipeline in controls(space, specification.budget):
         study.enqueue_trial(encode(pipeline, space))
     study.set_user_attr(attributes.COMPLETE, True)
+
+
+def _bounds(task: Task, specification: Specification, record: dict[str, Any]) -> Bounds:
+    """Scale of the objectives: the original's values, and where those are 0 by nature the most there can be.
+
+    Raises:
+        StudyError: When this machine cannot measure an objective, or what a limit is on.
+        TaskError: When the original cannot be trained to find the scale of ``train_s``.
+    """
+    values = dict(record["values"])
+    names = specification.quantities
+    needed = [*names, *(name for name, _ in specification.limits.items() if name != QUALITY_DROP)]
+    if missing := [name for name in needed if name not in values]:
+        why = (
+            record["yardstick"]["energy_source"] if missing[0] == "energy_j" else "this system does not tell"
+        )
+        raise StudyError(f"{missing[0]} can be neither an objective nor limited here: {why}")
+    if "depth" in names:
+        values["depth"] = specification.space["max_length"] + 1
+    if "train_s" in names:
+        try:
+            values["train_s"] = training_price(task, specification.budget)
+        except TrialError as error:
+            raise TaskError(f"the original model of task {task.name!r} cannot be trained: {error}") from error
+    reference = (values[specification.metric], *(values[name] for name in names))
+    return Bounds(reference, (False, *(quantity(name).by_ratio for name in names)))
 
 
 def _find(storage: RDBStorage, name: str) -> optuna.Study | None:
@@ -226,11 +269,9 @@ def _listed(names: list[str]) -> str:
 
 def _eager(task: Task, profile: DeviceProfile) -> dict[str, float]:
     latency_s = _eager_seconds(task, profile.latency_batch, profile.threads)
-    throughput_s = _eager_seconds(task, profile.throughput_batch, profile.threads)
-    return {
-        "latency_ms": 1e3 * latency_s,
-        "throughput_per_s": profile.throughput_batch / throughput_s,
-    }
+    batches = profile.throughput_batches
+    rates = [batch / _eager_seconds(task, batch, profile.threads) for batch in batches]
+    return {"latency_ms": 1e3 * latency_s, "throughput_per_s": max(rates)}
 
 
 def _eager_seconds(task: Task, batch: int, threads: int) -> float:

@@ -103,7 +103,7 @@ def card_fields(
 ) -> dict[str, Any]:
     """What a card says of a trial, by the names in the templates."""
     yardstick = study.user_attrs[attributes.YARDSTICK]
-    latency, throughput = record["measurements"]["latency"], record["measurements"]["throughput"]
+    latency, throughput = record["measurements"]["latency"], _best_throughput(record)
     return {
         "title": f"{task.name}: {record['notation']}",
         "task": task.name,
@@ -114,7 +114,8 @@ def card_fields(
         "metric": task.metric.name,
         "selection": len(task.selection),
         "latency_batch": specification.profile.latency_batch,
-        "throughput_batch": specification.profile.throughput_batch,
+        "throughput_batch": throughput["batch"],
+        "throughput_batches": ", ".join(map(str, specification.profile.throughput_batches)),
         "threads": specification.profile.threads,
         "latency_ratio": f"{latency['ratio']:.3f}",
         "latency_interval": f"{latency['ratio_low']:.3f} to {latency['ratio_high']:.3f}",
@@ -132,6 +133,15 @@ def card_fields(
         "nodes": _numbered(record["pipeline"]["nodes"]),
         "sha256": record["artifact"]["sha256"],
     }
+
+
+def _best_throughput(record: dict[str, Any]) -> dict[str, Any]:
+    """The measurement whose batch size gave the trial's throughput."""
+    measured = record["measurements"]["throughput"]
+    if isinstance(measured, dict):  # of the time when there was one batch size
+        return measured
+    best = record["best_throughput_batch"]
+    return next(item for item in measured if item["batch"] == best)
 
 
 def _beside(latency: dict[str, Any]) -> str:
@@ -181,4 +191,5 @@ def _numbers(values: dict[str, float], original: dict[str, float]) -> str:
     return "\n".join(
         f"| {name} | {value:.6g} | {original[name]:.6g} | {_percent(value, original[name])} |"
         for name, value in values.items()
+        if name in original
     )

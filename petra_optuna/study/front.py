@@ -97,7 +97,7 @@ def front(study: optuna.Study) -> StudyFront:
     best = non_dominated([trial.values for trial in trials], directions_of(study))
     rows = [_row(trials[index], names, original) for index in best]
     sign = -1.0 if specification.direction == "maximize" else 1.0
-    rows.sort(key=lambda row: (sign * row.values[names[0]], row.values["size_bytes"]))
+    rows.sort(key=lambda row: (sign * row.values[names[0]], row.values[names[-1]]))  # size by default
     directions = dict(specification.objectives)
     return StudyFront(study.study_name, directions, original, tuple(rows), beyond_limits(study))
 

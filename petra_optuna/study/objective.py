@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-from petra_optuna.errors import OperationFailed, StudyError, TrialError, UserError
+from petra_optuna.errors import MeasurementFailed, OperationFailed, StudyError, TrialError, UserError
 from petra_optuna.evaluation import (
     QUALITY_DROP,
     Evaluation,
@@ -33,7 +33,7 @@ REBUILD_FILE = "rebuild.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Suggest a pipeline, evaluate it, store what else is known, return its four values.
+    """Suggest a pipeline, evaluate it, store what else is known, return the values of the objectives.
 
     Attributes:
         evaluator: Evaluates the pipelines.
@@ -65,6 +65,8 @@ class Objective:
                 raise OperationFailed(f"illegal pipeline: {'; '.join(violations)}")
             judge = judge_of(trial, self.specification, spared=self._is_control(pipeline))
             evaluation = self.evaluator.evaluate(pipeline, judge, savings)
+            if missing := set(self.specification.quantities) - set(evaluation.values):
+                raise MeasurementFailed(f"{', '.join(sorted(missing))} could not be measured")
             self._store(trial, evaluation)
         except LimitUnreachable as stop:
             self._constrain(trial, {"size_bytes": stop.preview.size_bytes})

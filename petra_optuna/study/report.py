@@ -12,10 +12,12 @@ import plotly.graph_objects as go
 from rich import box
 from rich.table import Table
 
+from petra_optuna.evaluation import QUANTITIES, Quantity
 from petra_optuna.study.front import Row, StudyFront
 
-_HEADINGS = {"latency_ms": "ms", "throughput_per_s": "per s", "size_bytes": "kB"}
-_SCALE = {"size_bytes": 1e-3}
+_KNOWN = {known.name: known for known in QUANTITIES}
+_FACTORS = ("latency_ms", "throughput_per_s")
+"""Shown as how many times better than the original; other ratios as a change in percent."""
 Intervals = Mapping[int | None, tuple[float, float]]
 
 
@@ -69,42 +71,44 @@ def limits_line(front: StudyFront) -> str | None:
 
 
 def as_figure(front: StudyFront, intervals: Intervals | None = None, marked: Sequence[int] = ()) -> go.Figure:
-    """Quality over size, throughput as colour, latency as the marker's size; hover for the pipeline.
+    """Quality over size, throughput as colour, latency as the marker's size; hover for all of a row.
+
+    In place of an objective that the study does not have stands its next one, on the axis, or nothing.
 
     Args:
         front: What to draw.
         intervals: Of the quality by trial, None for the original; drawn as bars.
         marked: Trials that are dominated within noise; drawn hollow.
     """
-    quality = next(iter(front.directions))
-    rows = front.rows
-    speedup = [row.values["throughput_per_s"] / front.original["throughput_per_s"] for row in rows]
-    faster = [front.original["latency_ms"] / row.values["latency_ms"] for row in rows]
+    quality, *others = front.directions
+    axis = "size_bytes" if "size_bytes" in others else others[0]
+    rows, scale = front.rows, _KNOWN[axis].scale
+    marker: dict[str, Any] = {
+        "symbol": ["circle-open" if row.trial in marked else "circle" for row in rows],
+        "size": [9 + 5 * min(factor, 5) for factor in _factors(front, "latency_ms")],
+    }
+    if "throughput_per_s" in others:
+        marker |= {
+            "color": _factors(front, "throughput_per_s"),
+            "colorscale": "Viridis",
+            "showscale": True,
+            "colorbar": {"title": "throughput factor"},
+        }
     points = go.Scatter(
-        x=[row.values["size_bytes"] / 1e3 for row in rows],
+        x=[row.values[axis] * scale for row in rows],
         y=[row.values[quality] for row in rows],
         error_y=_bars({row.trial: row.values[quality] for row in rows}, intervals),
         mode="markers",
         name="front",
-        marker={
-            "symbol": ["circle-open" if row.trial in marked else "circle" for row in rows],
-            "size": [9 + 5 * min(factor, 5) for factor in faster],
-            "color": speedup,
-            "colorscale": "Viridis",
-            "showscale": True,
-            "colorbar": {"title": "throughput factor"},
-        },
-        customdata=[
-            [row.trial, row.pipeline, row.values["latency_ms"], row.values["throughput_per_s"]]
-            for row in rows
-        ],
+        marker=marker,
+        customdata=[[row.trial, row.pipeline, _listed(row, others)] for row in rows],
         hovertemplate=(
-            "trial %{customdata[0]}: %{customdata[1]}<br>" + quality + " %{y:.4f}, %{x:.1f} kB<br>"
-            "%{customdata[2]:.3f} ms, %{customdata[3]:.0f} per s<extra></extra>"
+            "trial %{customdata[0]}: %{customdata[1]}<br>" + quality + " %{y:.4f}<br>"
+            "%{customdata[2]}<extra></extra>"
         ),
     )
     original = go.Scatter(
-        x=[front.original["size_bytes"] / 1e3],
+        x=[front.original[axis] * scale],
         y=[front.original[quality]],
         error_y=_bars({None: front.original[quality]}, intervals),
         mode="markers+text",
@@ -114,9 +118,10 @@ def as_figure(front: StudyFront, intervals: Intervals | None = None, marked: Seq
         marker={"symbol": "x", "size": 12, "color": "crimson"},
     )
     figure = go.Figure([points, original])
+    by_ratio = _KNOWN[axis].by_ratio
     figure.update_layout(
         title=f"Front of study {front.study}",
-        xaxis={"title": "size, kB (log)", "type": "log"},
+        xaxis={"title": f"{axis}, {heading(axis)}", "type": "log" if by_ratio else "linear"},
         yaxis={"title": quality},
         legend={"orientation": "h"},
         template="plotly_white",
@@ -137,12 +142,27 @@ def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def heading(name: str) -> str:
     """Short name of a value with the unit that ``shown`` writes it in."""
-    return _HEADINGS.get(name, name)
+    return _KNOWN[name].heading if name in _KNOWN else name
 
 
 def shown(name: str, value: float) -> str:
     """A value in the unit of its heading."""
-    return f"{value * _SCALE.get(name, 1.0):.4g}"
+    return f"{value * (_KNOWN[name].scale if name in _KNOWN else 1.0):.4g}"
+
+
+def _listed(row: Row, names: Sequence[str]) -> str:
+    return ", ".join(f"{shown(name, row.values[name])} {heading(name)}" for name in names)
+
+
+def _factors(front: StudyFront, name: str) -> list[float]:
+    """How many times better than the original each row is; 1 where the study has no such objective."""
+    if name not in front.directions:
+        return [1.0] * len(front.rows)
+    return [_factor(_KNOWN[name], row.values[name], front.original[name]) for row in front.rows]
+
+
+def _factor(known: Quantity, value: float, original: float) -> float:
+    return value / original if known.direction == "maximize" else original / value
 
 
 def _bars(values: Mapping[int | None, float], intervals: Intervals | None) -> dict[str, Any] | None:
@@ -155,12 +175,10 @@ def _bars(values: Mapping[int | None, float], intervals: Intervals | None) -> di
 
 def _cells(front: StudyFront, row: Row, name: str) -> tuple[str, str]:
     value, original = row.values[name], front.original[name]
-    if name == "size_bytes":
-        note = f"{100 * (value / original - 1):+.1f}%"
-    elif name == "latency_ms":
-        note = f"{original / value:.2f}x"
-    elif name == "throughput_per_s":
-        note = f"{value / original:.2f}x"
+    if name in _FACTORS:
+        note = f"{_factor(_KNOWN[name], value, original):.2f}x"
+    elif name in _KNOWN:
+        note = f"{100 * (value / original - 1):+.1f}%" if _KNOWN[name].by_ratio else ""
     else:
         note = f"{value - original:+.4f}"
     return shown(name, value), note

@@ -15,7 +15,15 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import StudyError, TrialError, UserError, one_line
-from petra_optuna.evaluation import Budget, Evaluator, Limits, PrefixCache, Rungs, ShapeHistory, Yardstick
+from petra_optuna.evaluation import (
+    DEFAULT_OBJECTIVES,
+    Budget,
+    Evaluator,
+    Limits,
+    PrefixCache,
+    Rungs,
+    ShapeHistory,
+)
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, available_cores
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS, default_space
@@ -29,6 +37,7 @@ from petra_optuna.study.create import (
     fetch_yardstick,
     load_study,
     specification_of,
+    yardstick_of,
 )
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.specification import Specification, TaskSource
@@ -56,6 +65,7 @@ def optimize(
     budget: Budget | None = None,
     limits: Limits | None = None,
     rungs: Rungs | None = None,
+    objectives: Sequence[str] = DEFAULT_OBJECTIVES,
     profile: DeviceProfile | None = None,
     seed: int = 0,
     population_size: int = DEFAULT_POPULATION,
@@ -81,6 +91,7 @@ def optimize(
         budget: Most training that one pipeline may spend.
         limits: Hard bounds on size, latency and what the metric may lose.
         rungs: When training pipelines are compared, and the weak ones stopped; never when None.
+        objectives: Names of ``QUANTITIES`` that count beside the task's metric; all are recorded.
         profile: What the files are measured for; one CPU thread when None.
         seed: Of the sampler and of every node.
         population_size: Of the sampler.
@@ -116,6 +127,7 @@ def optimize(
         artifacts=None if storage.startswith("sqlite") else artifacts_folder(storage),
         cache=cache,
         rungs=rungs,
+        objectives=objectives,
     )
     with training_threads(specification.train_threads):
         study = create_study(open_storage(storage), name or task.name, task, space, specification)
@@ -272,9 +284,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
             yield Evaluator(
                 task=task,
                 measurer=process,
-                yardstick=Yardstick(
-                    yardstick["values"]["latency_ms"], yardstick["values"]["throughput_per_s"]
-                ),
+                yardstick=yardstick_of(study),
                 folder=folder,
                 budget=specification.budget,
                 seed=specification.seed,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from petra_optuna.errors import StudyError
-from petra_optuna.evaluation import Budget, Limits, Rungs
+from petra_optuna.errors import StudyError, UserError
+from petra_optuna.evaluation import DEFAULT_OBJECTIVES, Budget, Limits, Rungs, quantity
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.tasks import Task
@@ -44,7 +45,8 @@ class TaskSource:
 class Specification:
     """Stored in the study; a run with another specification under the same name is refused.
 
-    ``artifacts`` is None where they live beside a SQLite file, so that both can be moved together.
+    ``quantities`` are the objectives beside the task's metric. ``artifacts`` is None where they live beside a
+    SQLite file, so that both can be moved together.
     """
 
     task: TaskSource
@@ -62,6 +64,7 @@ class Specification:
     artifacts: str | None
     cache: str
     rungs: Rungs | None = None
+    quantities: tuple[str, ...] = DEFAULT_OBJECTIVES
 
     @classmethod
     def of(
@@ -80,8 +83,17 @@ class Specification:
         artifacts: Path | None,
         cache: Path,
         rungs: Rungs | None = None,
+        objectives: Sequence[str] = DEFAULT_OBJECTIVES,
     ) -> Specification:
-        """Specification of a study over a task."""
+        """Specification of a study over a task.
+
+        Raises:
+            UserError: When ``objectives`` is empty, or names one twice or one that is not known.
+        """
+        names = [quantity(name).name for name in objectives]
+        if not names or len(set(names)) < len(names):
+            given = ", ".join(names) or "none"
+            raise UserError(f"objectives beside {task.metric.name}: one or more, each once; got {given}")
         return cls(
             task=source,
             fingerprint=task.fingerprint,
@@ -98,17 +110,14 @@ class Specification:
             artifacts=str(artifacts.resolve()) if artifacts else None,
             cache=str(cache.resolve()),
             rungs=rungs,
+            quantities=tuple(names),
         )
 
     @property
     def objectives(self) -> tuple[tuple[str, str], ...]:
-        """Names and directions of the four values, in the order of ``trial.values``."""
-        return (
-            (self.metric, self.direction),
-            ("latency_ms", "minimize"),
-            ("throughput_per_s", "maximize"),
-            ("size_bytes", "minimize"),
-        )
+        """Names and directions of the values, in the order of ``trial.values``; the metric is the first."""
+        others = tuple((name, quantity(name).direction) for name in self.quantities)
+        return ((self.metric, self.direction), *others)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""
@@ -135,6 +144,7 @@ class Specification:
                 "limits": Limits(**fields["limits"]),
                 "rungs": Rungs(**fields["rungs"]) if fields.get("rungs") else None,
                 "profile": DeviceProfile.from_dict(fields["profile"]),
+                "quantities": tuple(fields.get("quantities", DEFAULT_OBJECTIVES)),
             }
         )
 

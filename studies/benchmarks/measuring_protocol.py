@@ -24,7 +24,6 @@ from petra_optuna.nn.inputs import to_feeds
 
 Call = Callable[[], object]
 WIDTHS = {"original": (64, 128, 256), "copy": (64, 128, 256), "quarter": (16, 32, 64)}
-BATCHES = {"latency": 1, "throughput": 64}
 
 
 def main() -> None:
@@ -39,12 +38,13 @@ def main() -> None:
         print("times as fast as the original    batch   loops  blocks  alternating")
         with MeasuringProcess(DeviceProfile(), paths["original"], feeds) as process:
             for key in ("copy", "quarter"):
-                measured = process.measure(paths[key])
-                for setting, batch in BATCHES.items():
+                together = process.measure(paths[key])
+                for measured in (together.latency, *together.throughput):
+                    batch = measured.batch
                     samples = {"input": feeds["input"][:batch]}
                     candidate, yardstick = _call(paths[key], samples), _call(paths["original"], samples)
                     loops = separate_loops(candidate, yardstick)
-                    blocks = measured[setting].ratio
+                    blocks = measured.ratio
                     single = alternating_calls(candidate, yardstick)
                     print(f"{key:<32}{batch:>6}{1 / loops:>8.2f}{1 / blocks:>8.2f}{1 / single:>13.2f}")
 

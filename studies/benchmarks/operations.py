@@ -115,7 +115,7 @@ def _recurrent(task: Task) -> None:
                 path = Path(folder, "model.onnx")
                 size = lower(model, task.example, path, conversion, context).size_bytes
                 measured = process.measure(path)
-                fast = " | ".join(f"{1 / measured[key].ratio:.2f}x" for key in ("latency", "throughput"))
+                fast = " | ".join(f"{1 / one.ratio:.2f}x" for one in (measured.latency, *measured.throughput))
                 print(f"| {name} | {size / 1e6:.2f} | {whole / size:.2f}x | {fast} |", flush=True)
 
 

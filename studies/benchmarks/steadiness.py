@@ -70,7 +70,8 @@ def measure(net: str, repeats: int) -> dict[int, tuple[list[float], list[float]]
             lower(ResidualNet(1, 10, tuple(width // share for width in widths)).eval(), inputs, path)
         with MeasuringProcess(DeviceProfile(), paths[0], feeds) as process:
             for _ in range(repeats):
-                for measured in process.measure(paths[1]).values():
+                together = process.measure(paths[1])
+                for measured in (together.latency, *together.throughput):
                     stored, raw = found.setdefault(measured.batch, ([], []))
                     stored.append(measured.ratio)
                     samples = {key: array[: measured.batch] for key, array in feeds.items()}

@@ -116,7 +116,7 @@ def test_a_study_of_another_program_is_refused(call, capsys, tmp_path: Path) -> 
 
 
 def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_task: str) -> None:
-    (tmp_path / "board.json").write_text('{"throughput_batch": 16}')
+    (tmp_path / "board.json").write_text('{"throughput_batches": [16]}')
     limits = ["--max-quality-drop", 0.25, "--max-size-mb", 3, "--max-latency-ms", 50]
     rungs = ["--rungs", "--rung-epochs", 2, "--rung-fraction", 0.5, "--rung-eta", 3]
     url = "sqlite:///storage/tiny.db"
@@ -125,7 +125,7 @@ def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_ta
     made = specification_of(load_study(open_storage(url)))
     assert made.limits == Limits(size_bytes=3e6, latency_ms=50, quality_drop=0.25)
     assert made.rungs == Rungs(min_epochs=2, min_fraction=0.5, eta=3)
-    assert made.profile == DeviceProfile(throughput_batch=16)
+    assert made.profile == DeviceProfile(throughput_batches=(16,))
     bounded = load_study(open_storage(url)).trials[0].constraints
     assert set(bounded) == {name for name, _ in made.limits.items()}
 

@@ -35,7 +35,7 @@ def test_a_net_against_itself_is_one_within_three_percent(files, feeds):
 
         def attempt():
             found = process.measure(files / "fast.onnx")
-            ratios = [found["latency"].ratio, found["throughput"].ratio]
+            ratios = [found.latency.ratio, found.throughput[0].ratio]
             return max(abs(ratio - 1) for ratio in ratios) <= 0.03, ratios
 
         within_a_few_tries(attempt)
@@ -43,7 +43,8 @@ def test_a_net_against_itself_is_one_within_three_percent(files, feeds):
 
 def test_a_measurement_says_what_ran_the_file_and_what_else_ran(files, feeds):
     with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
-        for measured in process.measure(files / "copy.onnx").values():
+        found = process.measure(files / "copy.onnx")
+        for measured in (found.latency, *found.throughput):
             assert measured.runtime == f"onnxruntime {ort.__version__}"
             assert measured.foreign_cores >= 0
             assert measured.candidate_p95_ms >= measured.candidate_ms > 0
@@ -57,7 +58,7 @@ def test_a_fast_net_gets_the_factor_of_separate_loops(files, feeds):
 
         def attempt():
             truth = loop(calls["fast"]) / loop(calls["slow"])
-            blocks = process.measure(files / "fast.onnx")["latency"].ratio
+            blocks = process.measure(files / "fast.onnx").latency.ratio
             single = alternate(calls["fast"], calls["slow"])
             off, single_off = abs(np.log(blocks / truth)), abs(np.log(single / truth))
             return off < 0.1 and off < single_off, (truth, blocks, single)
@@ -92,23 +93,24 @@ def alternate(first, second, count=300):
 
 
 def test_each_measurement_is_at_its_own_batch_size_and_threads(files, feeds):
-    profile = DeviceProfile(latency_batch=2, throughput_batch=16)
+    profile = DeviceProfile(latency_batch=2, throughput_batches=(16, 4))
     with MeasuringProcess(profile, files / "slow.onnx", feeds, schedule=SHORT) as process:
         found = process.measure(files / "fast.onnx")
-    assert {name: item.batch for name, item in found.items()} == {"latency": 2, "throughput": 16}
-    assert {item.threads for item in found.values()} == {1}
-    assert all(0 < item.ratio < 1 and item.candidate_ms < item.yardstick_ms for item in found.values())
+    every = (found.latency, *found.throughput)
+    assert [item.batch for item in every] == [2, 16, 4]
+    assert {item.threads for item in every} == {1}
+    assert all(0 < item.ratio < 1 and item.candidate_ms < item.yardstick_ms for item in every)
 
 
 def test_baseline_is_absolute_and_agrees_with_the_runs(files, feeds):
     with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
         baseline = process.baseline()
         found = process.measure(files / "fast.onnx")
-    assert set(baseline) == {"latency_ms", "throughput_per_s"}
     # Other runs on a shared machine: within a factor, not within percents.
-    assert 0.2 < baseline["latency_ms"] / found["latency"].yardstick_ms < 5
-    expected = 64 / found["throughput"].yardstick_ms * 1e3
-    assert 0.2 < baseline["throughput_per_s"] / expected < 5
+    assert 0.2 < baseline.latency_ms / found.latency.yardstick_ms < 5
+    expected = 64 / found.throughput[0].yardstick_ms * 1e3
+    assert list(baseline.throughput_per_s) == [64]
+    assert 0.2 < baseline.throughput_per_s[64] / expected < 5
 
 
 @pytest.mark.parametrize("name", ["garbage", "missing"])
@@ -118,7 +120,7 @@ def test_a_file_that_cannot_be_loaded_is_one_line_and_the_child_lives_on(files, 
             process.measure(files / f"{name}.onnx")
         assert "\n" not in str(caught.value)
         assert f"{name}.onnx" in str(caught.value)
-        assert process.measure(files / "fast.onnx")["latency"].ratio < 1
+        assert process.measure(files / "fast.onnx").latency.ratio < 1
 
 
 def test_a_file_that_refuses_the_inputs_fails(files):
@@ -169,7 +171,7 @@ def test_a_crash_fails_with_the_signal_and_the_next_measurement_works(files, fee
         for _ in range(2):
             with pytest.raises(MeasurementFailed, match="SIGSEGV"):
                 process.measure(files / "copy.onnx")
-            assert process.measure(files / "fast.onnx")["latency"].ratio < 1
+            assert process.measure(files / "fast.onnx").latency.ratio < 1
 
 
 def test_a_hang_is_ended_and_the_next_measurement_works(files, feeds, tmp_path):
@@ -179,7 +181,7 @@ def test_a_hang_is_ended_and_the_next_measurement_works(files, feeds, tmp_path):
     ) as process:
         with pytest.raises(MeasurementFailed, match=r"no answer .* in 5 s"):
             process.measure(files / "copy.onnx")
-        assert process.measure(files / "fast.onnx")["latency"].ratio < 1
+        assert process.measure(files / "fast.onnx").latency.ratio < 1
 
 
 def test_an_exit_fails_with_its_last_words_and_chatter_does_no_harm(files, feeds, tmp_path):
@@ -189,7 +191,7 @@ def test_an_exit_fails_with_its_last_words_and_chatter_does_no_harm(files, feeds
     ) as process:
         with pytest.raises(MeasurementFailed, match="out of memory"):
             process.measure(files / "copy.onnx")
-        assert process.measure(files / "fast.onnx")["latency"].ratio < 1
+        assert process.measure(files / "fast.onnx").latency.ratio < 1
 
 
 def test_the_child_keeps_to_the_cores_of_its_profile(files, feeds, tmp_path):
@@ -217,9 +219,20 @@ def test_a_file_beyond_the_memory_limit_fails_and_the_next_measurement_works(fil
     with MeasuringProcess(profile, files / "slow.onnx", feeds, schedule=SHORT) as process:
         with pytest.raises(MeasurementFailed, match="bad_alloc"):
             process.measure(large)
-        assert process.measure(files / "fast.onnx")["latency"].ratio < 1
+        assert process.measure(files / "fast.onnx").latency.ratio < 1
     with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
-        assert process.measure(large)["latency"].ratio > 1
+        assert process.measure(large).latency.ratio > 1
+
+
+def test_peak_memory_is_that_of_the_file_alone(files, feeds, large):
+    """``large`` holds 280 MB of weights; the yardstick and the candidate before it do not count."""
+    with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
+        small = process.measure(files / "fast.onnx").peak_memory_bytes
+        assert process.measure(large).peak_memory_bytes > large.stat().st_size
+        assert 0 < small < 100e6
+        assert process.measure(files / "fast.onnx").peak_memory_bytes == pytest.approx(small, rel=0.3)
+        copy = process.measure(files / "copy.onnx").peak_memory_bytes
+        assert process.baseline().peak_memory_bytes == pytest.approx(copy, rel=0.3)
 
 
 def test_the_child_starts_without_torch_and_pinned():

@@ -10,8 +10,16 @@ from petra_optuna.measurement import DeviceProfile
 
 
 def test_dict_round_trip_through_json():
-    profile = DeviceProfile(threads=3, latency_batch=2, throughput_batch=128)
+    profile = DeviceProfile(threads=3, latency_batch=2, throughput_batches=(128, 8))
     assert DeviceProfile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
+
+
+def test_what_a_study_stored_when_there_was_one_throughput_batch_is_read():
+    stored = DeviceProfile(throughput_batches=(16,)).to_dict()
+    del stored["throughput_batches"]
+    assert DeviceProfile.from_dict({**stored, "throughput_batch": 16}) == DeviceProfile(
+        throughput_batches=(16,)
+    )
 
 
 def test_parse_reads_the_number_of_threads():
@@ -49,6 +57,9 @@ def test_a_file_says_what_a_name_cannot(tmp_path):
         ('{"threads": true}', "threads of a device must be a whole number"),
         ('{"threads": 100000}', "asks for 100000 threads"),
         ('{"memory_limit_bytes": 0}', "memory_limit_bytes of a device must be"),
+        ('{"throughput_batches": 64}', "list of positive batch sizes, got 64"),
+        ('{"throughput_batches": []}', "list of positive batch sizes"),
+        ('{"throughput_batches": [1, 0]}', "list of positive batch sizes"),
         ('{"affinity": 1}', "list of core numbers"),
         ('{"affinity": []}', "list of core numbers"),
         ('{"affinity": [4096]}', "names core 4096"),

@@ -112,7 +112,7 @@ def test_a_dominated_trial_is_pruned_with_reason_and_result(stopped: optuna.Stud
     assert 3 not in [row.trial for row in front(stopped).rows]
     total = study_savings(stopped)
     assert (total.rung_stops, total.preview_stops, total.saved_epochs) == (1, 0, 1.0)
-    assert total.train_s > evaluation_of(stopped, 1)["train_s"] > 0
+    assert total.train_s > evaluation_of(stopped, 1)["values"]["train_s"] > 0
 
 
 def test_results_of_trials_that_were_run_again_do_not_count(stopped: optuna.Study) -> None:

@@ -16,8 +16,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from petra_optuna.errors import SealedSplitRead
-from petra_optuna.evaluation import Budget, Evaluator, Yardstick, quality_of
-from petra_optuna.measurement import Measurement
+from petra_optuna.evaluation import Budget, Evaluator, quality_of
+from petra_optuna.measurement import Measured, Measurement, Yardstick
 from petra_optuna.nn.inputs import Inputs, to_feeds
 from petra_optuna.operations import Context, Train
 from petra_optuna.pipeline import Applied, Operation, Pipeline, SearchSpace
@@ -112,12 +112,13 @@ class Peek(Operation):
 
 
 class _Clock:
-    def measure(self, path: Path) -> dict[str, Measurement]:
-        return dict.fromkeys(("latency", "throughput"), Measurement(1, 1, 1, 2, 1, 1, 1, 1, 1, 0, 1, 1))
+    def measure(self, path: Path) -> Measured:
+        same = Measurement(1, 1, 1, 2, 1, 1, 1, 1, 1, 0, 1, 1)
+        return Measured(same, (same,))
 
 
 def _evaluator(task: Task, folder: Path) -> Evaluator:
-    return Evaluator(task, _Clock(), Yardstick(1.0, 1.0), folder, Budget(1))
+    return Evaluator(task, _Clock(), Yardstick(1.0, {1: 1.0}), folder, Budget(1))
 
 
 def test_an_operation_that_reads_it_fails_its_trial(tiny_task: Task, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from petra_optuna.evaluation import Yardstick
+from petra_optuna.measurement import Yardstick
 from petra_optuna.study import attributes
 from petra_optuna.study.confirmation.bootstrap import Array, interval, resampled
 from petra_optuna.study.confirmation.dominance import (

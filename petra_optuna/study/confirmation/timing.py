@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from petra_optuna.errors import MeasurementFailed
-from petra_optuna.evaluation import Measurer, Yardstick
-from petra_optuna.measurement import Measurement
+from petra_optuna.evaluation import Measurer
+from petra_optuna.measurement import Measured, Measurement, Yardstick
 from petra_optuna.study.confirmation.record import Estimate
 
 _TIE, _TIE_AT_BATCH_1 = 0.03, 0.05
@@ -20,7 +20,7 @@ _TIE, _TIE_AT_BATCH_1 = 0.03, 0.05
 class Timed:
     """Measurements by trial, one for each round, and why a file has none."""
 
-    rounds: Mapping[int, list[Mapping[str, Measurement]]]
+    rounds: Mapping[int, list[Measured]]
     failures: Mapping[int, str]
 
 
@@ -35,7 +35,7 @@ def timed(
         rounds: How often.
         progress: Called with the number of measurements done.
     """
-    found: dict[int, list[Mapping[str, Measurement]]] = {trial: [] for trial in files}
+    found: dict[int, list[Measured]] = {trial: [] for trial in files}
     failures: dict[int, str] = {}
     done = 0
     for turn in range(rounds):
@@ -52,17 +52,31 @@ def timed(
     return Timed(found, failures)
 
 
-def estimates(rounds: list[Mapping[str, Measurement]], yardstick: Yardstick) -> dict[str, Estimate]:
-    """Latency and throughput of one file on the scale of the frozen yardstick."""
-    latency = ratio([measured["latency"] for measured in rounds])
-    throughput = ratio([measured["throughput"] for measured in rounds])
-    speed, base = yardstick.throughput_per_s, yardstick.latency_ms
-    return {
+def estimates(rounds: list[Measured], yardstick: Yardstick) -> dict[str, Estimate]:
+    """What was measured of one file, on the scale of the frozen yardstick.
+
+    Throughput is that at the batch size that is best over the rounds.
+    """
+    latency, base = ratio([measured.latency for measured in rounds]), yardstick.latency_ms
+    rates = [
+        _rate(ratio(list(same)), yardstick.throughput_per_s[same[0].batch])
+        for same in zip(*(measured.throughput for measured in rounds), strict=True)
+    ]
+    found = {
         "latency_ms": Estimate(base * latency.value, base * latency.low, base * latency.high, latency.tie),
-        "throughput_per_s": Estimate(
-            speed / throughput.value, speed / throughput.high, speed / throughput.low, throughput.tie
-        ),
+        "throughput_per_s": max(rates, key=lambda rate: rate.value),
     }
+    values = [yardstick.values(measured) for measured in rounds]
+    for name in ("peak_memory_bytes", "energy_j"):
+        if all(name in one for one in values):
+            several = [one[name] for one in values]
+            found[name] = Estimate(float(np.median(several)), min(several), max(several), _TIE)
+    return found
+
+
+def _rate(found: Estimate, base: float) -> Estimate:
+    """Samples per second from a ratio of times."""
+    return Estimate(base / found.value, base / found.high, base / found.low, found.tie)
 
 
 def ratio(measured: list[Measurement]) -> Estimate:

@@ -1,0 +1,56 @@
+"""What is known of a finished pipeline beside the task's quality; any of it may be an objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from petra_optuna.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """A number of a file, or of how it came about.
+
+    Attributes:
+        name: In ``Evaluation.values``; its unit is in it.
+        direction: What is better.
+        by_ratio: Whether values count by their ratio to the original's, not by their difference.
+        heading: Name of a column, with the unit that the column is in.
+        scale: From the value's unit to the column's.
+        text: What it is.
+    """
+
+    name: str
+    direction: Literal["minimize", "maximize"]
+    by_ratio: bool
+    heading: str
+    scale: float
+    text: str
+
+
+QUANTITIES = (
+    Quantity("latency_ms", "minimize", True, "ms", 1.0, "one call at the latency batch"),
+    Quantity("throughput_per_s", "maximize", True, "per s", 1.0, "samples, at the best throughput batch"),
+    Quantity("size_bytes", "minimize", True, "kB", 1e-3, "of the file"),
+    Quantity("peak_memory_bytes", "minimize", True, "peak MB", 1e-6, "added by loading and running the file"),
+    Quantity("energy_j", "minimize", True, "mJ", 1e3, "of one sample, where the machine counts it"),
+    Quantity("train_s", "minimize", False, "train s", 1.0, "of all training nodes, cached ones included"),
+    Quantity("parameters", "minimize", True, "k params", 1e-3, "of the model before conversion"),
+    Quantity("macs", "minimize", True, "M MACs", 1e-6, "multiply-accumulates for one sample"),
+    Quantity("depth", "minimize", False, "nodes", 1.0, "of the pipeline: its structural complexity"),
+)
+DEFAULT_OBJECTIVES = ("latency_ms", "throughput_per_s", "size_bytes")
+
+
+def quantity(name: str) -> Quantity:
+    """The quantity of that name.
+
+    Raises:
+        UserError: When there is none.
+    """
+    for known in QUANTITIES:
+        if known.name == name:
+            return known
+    names = ", ".join(known.name for known in QUANTITIES)
+    raise UserError(f"unknown objective {name!r}; beside the task's metric there are {names}")
