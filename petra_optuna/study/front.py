@@ -57,7 +57,7 @@ class StudyFront:
     Attributes:
         study: Study name.
         directions: ``maximize`` or ``minimize`` by value name, in the order of ``trial.values``.
-        original: The original model's values.
+        original: The original model's values of the same.
         rows: The front.
         beyond: By name of the limit, the trials that are beyond it; a trial may be beyond several.
     """
@@ -92,7 +92,8 @@ def front(study: optuna.Study) -> StudyFront:
     """
     specification = specification_of(study)
     names = [name for name, _ in specification.objectives]
-    original = _original(study)
+    values = study.user_attrs[attributes.YARDSTICK]["values"]
+    original = {name: values[name] for name in names}
     trials = feasible_trials(study)
     best = non_dominated([trial.values for trial in trials], directions_of(study))
     rows = [_row(trials[index], names, original) for index in best]
@@ -147,10 +148,6 @@ def evaluation_of(study: optuna.Study, number: int) -> dict[str, Any]:
         reason = trial.user_attrs.get(attributes.FAILURE, "it has not finished")
         raise StudyError(f"trial {number} is {trial.state.name} and has no file: {reason}")
     return record
-
-
-def _original(study: optuna.Study) -> dict[str, float]:
-    return dict(study.user_attrs[attributes.YARDSTICK]["values"])
 
 
 def _row(trial: FrozenTrial, names: list[str], original: Mapping[str, float]) -> Row:

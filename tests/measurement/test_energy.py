@@ -64,7 +64,7 @@ def test_a_counter_that_stands_still_is_no_zero(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     counter = find_counter("cpu", tmp_path)
     assert not isinstance(counter, str)
-    with pytest.raises(RuntimeFailed, match="RAPL, .* does not move"):
+    with pytest.raises(RuntimeFailed, match=r"RAPL, .* does not move"):
         compare_energy(
             lambda: machine.spend(0.1, 0.0), lambda: machine.spend(0.1, 0.0), counter, machine.clock, 1
         )
