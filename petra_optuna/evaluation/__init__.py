@@ -1,4 +1,4 @@
-"""A pipeline becomes a file and four values: evaluator, prefix cache, checkpoints, budgets, preview."""
+"""A pipeline becomes a file and values: evaluator, prefix cache, checkpoints, budgets, preview."""
 
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.cache import Entry, PrefixCache

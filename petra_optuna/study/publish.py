@@ -1,4 +1,4 @@
-"""What optuna-dashboard shows of a study beside its own plots: the front with all four values."""
+"""What optuna-dashboard shows of a study beside its own plots: the front with all its values."""
 
 from __future__ import annotations
 
