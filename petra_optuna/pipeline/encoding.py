@@ -3,7 +3,8 @@
 ``length`` counts the body; ``n{i}.op`` names body node i and ``n{i}.{op}.{field}`` its fields;
 ``convert.op`` and ``convert.{op}.{field}`` are the conversion; ``recipe.{field}`` stands where a node
 reads it. One walker visits the names in order; suggest, encode and decode differ in where it gets
-the values. Every assignment decodes to a pipeline of the order grammar.
+the values. Every assignment decodes to a pipeline of the order grammar; where pipelines start from
+initialisation, ``n0.op`` offers only what may train from there.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def walk(space: SearchSpace, draw: Draw) -> Pipeline:
     """Visit every parameter in order, calling ``draw(name, distribution)`` for its value."""
     length = draw("length", space.length_distribution)
     nodes = [
-        _node(space, f"n{index}", draw(f"n{index}.op", space.body_distribution), draw)
+        _node(space, f"n{index}", draw(f"n{index}.op", space.body_distribution(index)), draw)
         for index in range(length)
     ]
     convert = draw("convert.op", space.conversion_distribution)

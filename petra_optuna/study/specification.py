@@ -10,7 +10,7 @@ from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import Budget, Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Mode, Task
 
 VERSION = 1
 
@@ -62,6 +62,7 @@ class Specification:
     artifacts: str | None
     cache: str
     rungs: Rungs | None = None
+    mode: Mode = "pretrained"
 
     @classmethod
     def of(
@@ -98,6 +99,7 @@ class Specification:
             artifacts=str(artifacts.resolve()) if artifacts else None,
             cache=str(cache.resolve()),
             rungs=rungs,
+            mode=task.mode,
         )
 
     @property
