@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from petra_optuna.errors import StudyError, TaskError, UserError
 from petra_optuna.evaluation import Budget
 from petra_optuna.models import ResidualNet
-from petra_optuna.operations import Half, Prune, QuantizeStatic, Train, default_space
+from petra_optuna.operations import Half, Prune, Train, default_space
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.study import (
     attributes,
@@ -36,7 +36,9 @@ from petra_optuna.tasks import Task
 
 pytestmark = pytest.mark.usefixtures("quick_measuring")
 
-SPACE = SearchSpace((Train, Prune), (Half, QuantizeStatic), max_length=2)
+SPACE = SearchSpace((Train, Prune), (Half,), max_length=1)
+TRIALS = 4
+"""Three controls and one that the sampler drew."""
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 10, 11, 25, 50, 99])
@@ -55,7 +57,7 @@ def test_the_controls_are_legal_and_spend_what_a_pipeline_may_spend(epochs: int)
 
 
 def _run(task: Task, folder: Path, trials: int, **changes: Any) -> optuna.Study:
-    settings: dict[str, Any] = {"space": SPACE, "budget": Budget(2), "mode": "untrained"} | changes
+    settings: dict[str, Any] = {"space": SPACE, "budget": Budget(1), "mode": "untrained"} | changes
     url = f"sqlite:///{folder}/study.db"
     return optimize(task, trials=trials, storage=url, name="tiny", cache=folder / "cache", **settings)
 
@@ -67,21 +69,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study(tiny_task: Task, home: Path, quick_measuring: None) -> optuna.Study:
-    """The whole training, the same in FP16; stopped there, then resumed to one that the search drew."""
-    _run(tiny_task, home, trials=2)
-    return resume(tiny_task, storage=f"sqlite:///{home}/study.db", trials=6)
+    """Stopped after a control, then resumed."""
+    _run(tiny_task, home, trials=1)
+    return resume(tiny_task, storage=f"sqlite:///{home}/study.db", trials=TRIALS)
 
 
 def test_every_trial_trains_first_and_the_yardstick_is_the_given_model(
     tiny_task: Task, study: optuna.Study
 ) -> None:
     records = [evaluation_of(study, trial.number) for trial in study.trials]
-    assert len(records) == 6
+    assert len(records) == TRIALS
     for record in records:
         assert record["pipeline"]["nodes"][0]["op"] == "train"
         assert record["nodes"][0]["epochs"] >= 1
-    pretrained = optuna.load_study(study_name="tiny", storage=study._storage).user_attrs
-    assert "reference" not in pretrained[attributes.YARDSTICK]
+    assert "reference" not in study.user_attrs[attributes.YARDSTICK]
     assert front(study).original["accuracy"] > 0.9
     assert specification_of(study).mode == "untrained"
 
@@ -89,10 +90,10 @@ def test_every_trial_trains_first_and_the_yardstick_is_the_given_model(
 def test_stopped_and_resumed_it_has_the_trials_of_one_never_stopped(
     tiny_task: Task, study: optuna.Study, tmp_path: Path
 ) -> None:
-    whole = _run(tiny_task, tmp_path, trials=6)
-    for one, other in zip(whole.trials, study.trials, strict=True):
+    """The files bit for bit; ``samplers/test_retry.py`` has the plans."""
+    whole = _run(tiny_task, tmp_path, trials=2)
+    for one, other in zip(whole.trials[:2], study.trials[:2], strict=True):
         assert one.params == other.params
-        assert one.system_attrs["petra:plan"] == other.system_attrs["petra:plan"]
         files = [evaluation_of(each, one.number)["artifact"]["sha256"] for each in (whole, study)]
         assert files[0] == files[1]
 
@@ -140,7 +141,7 @@ def test_an_untrained_model_is_trained_before_it_is_yardstick_and_teacher(
     with caplog.at_level(logging.WARNING):
         study = _run(task, tmp_path, trials=1, budget=Budget(6))
     assert "the model of task raw is not trained: training it for 6 epochs" in caplog.text
-    assert front(study).original["accuracy"] > 0.8
+    assert front(study).original["accuracy"] > 0.5  # of four classes
     specification = specification_of(study)
     reference = with_reference(task.in_mode("untrained"), specification)
     assert reference.trained
