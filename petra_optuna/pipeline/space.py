@@ -70,16 +70,18 @@ class SearchSpace:
         """Body classes, then conversions."""
         return self.body + self.conversions
 
-    def operation(self, name: str) -> type[Operation]:
-        """The class of that name.
+    def operation(self, name: str, place: int | None = None) -> type[Operation]:
+        """The class of that name, among those that may stand at a place of the body where one is given.
 
         Raises:
-            PipelineError: When the space has none.
+            PipelineError: When there is none.
         """
-        for kind in self.operations:
+        kinds = self.operations if place is None else self.kinds_at(place)
+        for kind in kinds:
             if kind.name == name:
                 return kind
-        raise PipelineError(f"unknown operation {name!r}; this space has {', '.join(self.names)}")
+        where = "this space has" if place is None else f"node {place} may be"
+        raise PipelineError(f"unknown operation {name!r}; {where} {', '.join(kind.name for kind in kinds)}")
 
     @property
     def names(self) -> tuple[str, ...]:

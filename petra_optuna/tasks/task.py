@@ -135,7 +135,7 @@ class Task:
     def _from(self, fingerprint: str) -> str:
         """The fingerprint of the task that starts from initialisation."""
         made_by = "" if self.initial is None else source_sha256(self.initial)
-        return hashlib.sha256(f"untrained {fingerprint} {made_by}".encode()).hexdigest()
+        return hashlib.sha256(f"untrained {self.trained} {fingerprint} {made_by}".encode()).hexdigest()
 
     def evaluate(self, predict: Callable[[Inputs], np.ndarray], split: Split, batch_size: int = 256) -> float:
         """The metric of ``predict`` on a split.

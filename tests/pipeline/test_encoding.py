@@ -108,6 +108,8 @@ def test_decode_refuses_a_value_outside_its_range_and_an_unknown_operation() -> 
         decode({**params, "n0.cut.ratio": 2.0}, FREE)
     with pytest.raises(PipelineError, match="unknown operation 'melt'"):
         decode({**params, "n0.op": "melt"}, FREE)
+    with pytest.raises(PipelineError, match="unknown operation 'cut'; node 0 may be fit, warm"):
+        decode(params, UNTRAINED)
 
 
 def test_encode_refuses_a_pipeline_of_another_space() -> None:

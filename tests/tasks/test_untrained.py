@@ -57,7 +57,8 @@ def test_the_mode_and_the_maker_of_the_network_are_in_the_fingerprint() -> None:
     tasks = [_task(initial=initial) for initial in (None, _network, other)]
     assert len({task.fingerprint for task in tasks}) == 1
     untrained = [task.in_mode("untrained") for task in tasks]
-    assert len({task.fingerprint for task in (tasks[0], *untrained)}) == 4
+    raw = _task(trained=False).in_mode("untrained")
+    assert len({task.fingerprint for task in (tasks[0], raw, *untrained)}) == 5
     again = dataclasses.replace(untrained[1], fingerprint="")
     assert again.fingerprint == untrained[1].fingerprint
 
