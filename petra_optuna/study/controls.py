@@ -18,7 +18,7 @@ def controls(space: SearchSpace, budget: Budget) -> tuple[Pipeline, ...]:
     pipeline may spend; FP16; static INT8 alone; and half width, distilled training and INT8.
     Where they start from initialisation they are the architecture trained for all epochs; the same in FP16
     and in static INT8; the same distilled from the original, since a search may do that too; and distilled
-    training, half width after half of the epochs, and INT8.
+    training, half width after half of the epochs, and INT8. A training longer than a node's becomes several.
     """
     candidates = (
         _from_initialisation(budget, space.max_length) if space.untrained else _from_the_model(budget)
