@@ -14,7 +14,9 @@ def source_sha256(thing: Any) -> str:
     What has no Python source (built in, or typed at a prompt) counts by its name.
     """
     if isinstance(thing, functools.partial):
-        parts = [source_sha256(thing.func), repr(thing.args), repr(sorted(thing.keywords.items()))]
+        # The text of a function holds its address, which differs between processes.
+        args = tuple(source_sha256(arg) if callable(arg) else arg for arg in thing.args)
+        parts = [source_sha256(thing.func), repr(args), repr(sorted(thing.keywords.items()))]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     named = thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing)
     try:

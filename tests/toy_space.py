@@ -48,8 +48,18 @@ class Fit(Toy):
     code = "Ft"
     kind = "training"
     recipe_fields = TRAINING_FIELDS
+    from_initialisation = True
     gives = frozenset({"fitted"})
     epochs: Annotated[int, IntDistribution(1, 10)] = 3
+
+
+@dataclass(frozen=True)
+class Warm(Toy):
+    name = "warm"
+    code = "Wm"
+    kind = "training"
+    from_initialisation = True
+    epochs: Annotated[int, IntDistribution(1, 3)] = 1
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,9 @@ class Polish(Toy):
 
 FREE = SearchSpace(body=(Cut, Fold, Fit), conversions=(Pack, Squash), max_length=4)
 ORDERED = SearchSpace(body=(Cut, Fold, Fit, Polish), conversions=(Pack, Squash), max_length=5)
+UNTRAINED = SearchSpace(
+    body=(Cut, Fold, Fit, Warm, Polish), conversions=(Pack, Squash), max_length=5, untrained=True
+)
 DIRECTIONS = ("maximize", "minimize")
 ORIGINAL = (0.95, 100.0)
 BOUNDS = {"reference": list(ORIGINAL), "log": [False, True]}

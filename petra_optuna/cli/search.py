@@ -33,6 +33,7 @@ from petra_optuna.study import (
     stop_of,
 )
 from petra_optuna.study import resume as resume_study
+from petra_optuna.tasks import Mode
 
 _NAMES = [known.name for known in QUANTITIES]
 
@@ -48,6 +49,9 @@ def run(
     study: options.StudyName = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
+    mode: Annotated[
+        Mode, typer.Option(help="Pipelines start from the original, or (untrained) from initialisation.")
+    ] = "pretrained",
     epochs: Annotated[int, typer.Option(help="Most epochs that one pipeline may train.")] = 6,
     data_fraction: Annotated[float, typer.Option(help="Share of the training data per epoch.")] = 1.0,
     max_length: Annotated[int, typer.Option(help="Longest pipeline, the conversion not counted.")] = 5,
@@ -101,7 +105,7 @@ def run(
     )
     ladder = _rungs(rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta)
     profile = DeviceProfile.parse(device)
-    space = default_space(max_length)
+    space = default_space(max_length, untrained=mode == "untrained")
     source = TaskSource.of(task, data_root, checkpoint)
     open_storage(storage)  # before minutes go into the task
     console = make_console(quiet)
@@ -123,6 +127,7 @@ def run(
             population_size=population,
             train_threads=train_threads,
             source=source,
+            mode=mode,
             cache=cache,
             workers=workers,
             callbacks=[callback],

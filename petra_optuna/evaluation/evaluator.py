@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,7 +95,7 @@ class Evaluator:
         yardstick: What the measured ratios are multiplied with.
         folder: Where the files are written; the caller owns it.
         budget: Most training that a pipeline may spend.
-        seed: Of every node, together with its place in the pipeline.
+        seed: Of every node, together with its place in the pipeline, and of the initialisation.
         cache: Shared prefixes; None computes everything cold.
         history: Measured shapes for the preview.
         limits: Hard limits; a preview that must break one raises ``LimitUnreachable``.
@@ -111,6 +112,11 @@ class Evaluator:
     history: ShapeHistory | None = None
     limits: Limits = Limits()
     rungs: Rungs | None = None
+
+    @cached_property
+    def start(self) -> nn.Module:
+        """The network that pipelines start from."""
+        return self.task.start(self.seed)
 
     def evaluate(
         self, pipeline: Pipeline, judge: Judge | None = None, savings: Savings | None = None
@@ -240,7 +246,7 @@ class Evaluator:
                     return checkpoint.from_bytes(entry.checkpoint, self.task.model), list(entry.reports)
                 except checkpoint.DamagedCheckpoint:  # computed again
                     healed()
-        return self.task.model, []
+        return self.start, []
 
 
 def counted(model: nn.Module, pipeline: Pipeline, task: Task) -> dict[str, float]:

@@ -29,7 +29,7 @@ _CODE = ("evaluation", "models", "nn", "operations", "pipeline", "tasks")
 
 
 def base_key(task: Task, seed: int) -> str:
-    """Key of the original model under this seed, code and machine."""
+    """Key of the network that pipelines start from, under this seed, code and machine."""
     return _digest(
         {
             "task": task.fingerprint,

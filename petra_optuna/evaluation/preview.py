@@ -3,6 +3,8 @@
 The size is predicted by counting, the latency where a file of the same shape has been measured
 before. A prediction never becomes a value of a trial. That of the size stops a trial where it is certain
 to break a hard limit; that of the latency is reported only, since it depends on what ran before.
+The nodes are applied to the task's model also where pipelines start from initialisation: ranks and scores
+of weights that were never trained say nothing of those that training leads to.
 """
 
 from __future__ import annotations

@@ -49,13 +49,17 @@ def random_pipeline(
 
     Args:
         space: Which operations there are and what they need.
-        length: Nodes in the body; fewer where nothing that is left fits the needs declared.
+        length: Nodes in the body; more where the space wants more, fewer where nothing that is left fits the
+            needs declared.
         rng: Source of all randomness.
         genes: What nodes and recipe are drawn from.
     """
     nodes: list[Operation] = []
     given: frozenset[str] = frozenset()
-    while len(nodes) < length and (fitting := [kind for kind in space.body if kind.needs <= given]):
+    length = max(length, space.min_length)
+    while len(nodes) < length and (
+        fitting := [kind for kind in space.kinds_at(len(nodes)) if kind.needs <= given]
+    ):
         nodes.append(genes.fresh(genes.kind(fitting, rng), rng))
         given |= nodes[-1].gives
     conversions = [kind for kind in space.conversions if kind.needs <= given]

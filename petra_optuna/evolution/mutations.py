@@ -82,7 +82,8 @@ class Insert(Mutation):
         if len(pipeline.body) >= space.max_length:
             return None
         body = list(pipeline.body)
-        body.insert(int(rng.integers(len(body) + 1)), _fresh_node(space.body, rng, self.genes))
+        place = int(rng.integers(len(body) + 1))
+        body.insert(place, _fresh_node(space.kinds_at(place), rng, self.genes))
         return _with_body(pipeline, body)
 
 
@@ -111,7 +112,7 @@ class Replace(Mutation):
         if not body:
             return None
         place = int(rng.integers(len(body)))
-        others = tuple(kind for kind in space.body if kind is not type(body[place]))
+        others = tuple(kind for kind in space.kinds_at(place) if kind is not type(body[place]))
         if not others:
             return None
         body[place] = _fresh_node(others, rng, self.genes)

@@ -24,13 +24,14 @@ BODY_OPERATIONS: tuple[type[Operation], ...] = (
 CONVERSIONS: tuple[type[Operation], ...] = (QuantizeStatic, QuantizeDynamic, Half, BFloat16)
 
 
-def default_space(max_length: int = 5) -> SearchSpace:
+def default_space(max_length: int = 5, *, untrained: bool = False) -> SearchSpace:
     """Every built-in operation.
 
     Args:
         max_length: The longest body.
+        untrained: Whether pipelines start from initialisation.
     """
-    return SearchSpace(BODY_OPERATIONS, CONVERSIONS, max_length)
+    return SearchSpace(BODY_OPERATIONS, CONVERSIONS, max_length, untrained)
 
 
 __all__ = [

@@ -17,7 +17,7 @@ class Context:
     """Handed to ``Operation.apply``.
 
     Attributes:
-        task: Data, loss and the original model, which is the teacher of distillation.
+        task: Data, loss and the original model, which is the teacher of distillation where it is trained.
         recipe: Model-level parameters.
         seed: The only source of randomness of the node.
         epochs: What this node may spend; 0 for nodes that do not train.

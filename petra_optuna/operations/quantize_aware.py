@@ -23,7 +23,8 @@ class QuantizeAware(Operation):
     """Train for some epochs with weights and activations rounded as the INT8 file will round them.
 
     The simulation is removed again, so the model stays plain and any node may follow. Ranges of the
-    file are calibrated by its conversion, not taken from here.
+    file are calibrated by its conversion, not taken from here. A pipeline cannot start from initialisation
+    with it: ranges begin where the model is before the node, and follow too slowly from there.
     """
 
     name: ClassVar[str] = "qat"

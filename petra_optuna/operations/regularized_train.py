@@ -51,6 +51,7 @@ class RegularizedTrain(Operation):
         *TRAINING_FIELDS,
         *(field for name in REGULARIZERS for field in (name, f"lambda_{name}")),
     )
+    from_initialisation: ClassVar[bool] = True
 
     epochs: Annotated[int, IntDistribution(1, 10)] = 3
 

@@ -22,6 +22,7 @@ class Train(Operation):
     code: ClassVar[str] = "Tr"
     kind: ClassVar[Kind] = "training"
     recipe_fields: ClassVar[tuple[str, ...]] = TRAINING_FIELDS
+    from_initialisation: ClassVar[bool] = True
 
     epochs: Annotated[int, IntDistribution(1, 10)] = 3
 

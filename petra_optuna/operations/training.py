@@ -20,6 +20,7 @@ from petra_optuna.pipeline import Recipe
 
 MOMENTUM = 0.9
 OWN_STEP = "the task has a training step of its own"
+NO_TEACHER = "the task's model is not trained"
 
 Predict = Callable[[nn.Module, Inputs], Tensor]
 
@@ -119,7 +120,8 @@ def _objective(
 ) -> Callable[[Inputs, Tensor], Tensor]:
     """The loss of one batch: (1 - w) task loss + w distillation + extra."""
     task, criterion = context.task, _task_loss(context)
-    weight, smoothing = context.recipe.distillation_weight, context.recipe.label_smoothing
+    weight = context.recipe.distillation_weight if task.trained else 0.0
+    smoothing = context.recipe.label_smoothing
 
     def mixed(inputs: Inputs, targets: Tensor) -> Tensor:
         if task.training_step is not None:
@@ -166,6 +168,8 @@ def _followed(context: Context) -> dict[str, Any]:
     report: dict[str, Any] = {"distillation": recipe.distillation_weight}
     if task.training_step is not None:
         report |= {"distillation": 0.0, "distillation_off": OWN_STEP}
+    elif not task.trained and recipe.distillation_weight > 0:
+        report |= {"distillation": 0.0, "distillation_off": NO_TEACHER}
     if recipe.label_smoothing > 0:
         if task.training_step is not None:
             report["label_smoothing_off"] = OWN_STEP

@@ -3,7 +3,8 @@
 ``length`` counts the body; ``n{i}.op`` names body node i and ``n{i}.{op}.{field}`` its fields;
 ``convert.op`` and ``convert.{op}.{field}`` are the conversion; ``recipe.{field}`` stands where a node
 reads it. One walker visits the names in order; suggest, encode and decode differ in where it gets
-the values. Every assignment decodes to a pipeline of the order grammar.
+the values. Every assignment decodes to a pipeline of the order grammar; where pipelines start from
+initialisation, ``n0.op`` offers only what may train from there.
 """
 
 from __future__ import annotations
@@ -82,18 +83,18 @@ def walk(space: SearchSpace, draw: Draw) -> Pipeline:
     """Visit every parameter in order, calling ``draw(name, distribution)`` for its value."""
     length = draw("length", space.length_distribution)
     nodes = [
-        _node(space, f"n{index}", draw(f"n{index}.op", space.body_distribution), draw)
-        for index in range(length)
+        _node(f"n{place}", space.operation(draw(f"n{place}.op", space.body_distribution(place)), place), draw)
+        for place in range(length)
     ]
     convert = draw("convert.op", space.conversion_distribution)
     if convert != NO_CONVERSION:
-        nodes.append(_node(space, "convert", convert, draw))
+        nodes.append(_node("convert", space.operation(convert), draw))
     used = {name for node in nodes for name in node.recipe_fields}
     return Pipeline(tuple(nodes), _fields(Recipe, "recipe", draw, only=used))
 
 
-def _node(space: SearchSpace, prefix: str, name: str, draw: Draw) -> Operation:
-    return _fields(space.operation(name), f"{prefix}.{name}", draw)
+def _node(prefix: str, kind: type[Operation], draw: Draw) -> Operation:
+    return _fields(kind, f"{prefix}.{kind.name}", draw)
 
 
 def _fields(cls: type[T], prefix: str, draw: Draw, only: set[str] | None = None) -> T:

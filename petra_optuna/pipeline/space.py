@@ -30,15 +30,18 @@ class SearchSpace:
         body: Classes that may stand in the body, by distinct names.
         conversions: Classes that may convert the file; "none" is always possible as well.
         max_length: The longest body.
+        untrained: Whether pipelines start from initialisation: then the body has a first node, and that
+            is one of the classes that may start from there (``Operation.from_initialisation``).
 
     Raises:
         PipelineError: On construction, when the lists are empty, hold a class of the wrong kind or
-            two of one name, or ``max_length`` is below 1.
+            two of one name, ``max_length`` is below 1, or no class can stand first.
     """
 
     body: tuple[type[Operation], ...]
     conversions: tuple[type[Operation], ...] = ()
     max_length: int = 5
+    untrained: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules named in the class docstring."""
@@ -56,22 +59,29 @@ class SearchSpace:
         misplaced += [kind.name for kind in self.conversions if kind.kind != "conversion"]
         if misplaced:
             raise PipelineError(f"body and conversions are mixed up: {', '.join(misplaced)}")
+        if not self.kinds_at(0):
+            raise PipelineError(
+                "pipelines start from initialisation, but no operation of the space may train a model from "
+                f"there, got {', '.join(names)}; add Train"
+            )
 
     @property
     def operations(self) -> tuple[type[Operation], ...]:
         """Body classes, then conversions."""
         return self.body + self.conversions
 
-    def operation(self, name: str) -> type[Operation]:
-        """The class of that name.
+    def operation(self, name: str, place: int | None = None) -> type[Operation]:
+        """The class of that name, among those that may stand at a place of the body where one is given.
 
         Raises:
-            PipelineError: When the space has none.
+            PipelineError: When there is none.
         """
-        for kind in self.operations:
+        kinds = self.operations if place is None else self.kinds_at(place)
+        for kind in kinds:
             if kind.name == name:
                 return kind
-        raise PipelineError(f"unknown operation {name!r}; this space has {', '.join(self.names)}")
+        where = "this space has" if place is None else f"node {place} may be"
+        raise PipelineError(f"unknown operation {name!r}; {where} {', '.join(kind.name for kind in kinds)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,12 +91,22 @@ class SearchSpace:
     @property
     def length_distribution(self) -> IntDistribution:
         """Range of the body's length."""
-        return IntDistribution(0, self.max_length)
+        return IntDistribution(self.min_length, self.max_length)
 
     @property
-    def body_distribution(self) -> CategoricalDistribution:
-        """Choices of a body node."""
-        return CategoricalDistribution(tuple(kind.name for kind in self.body))
+    def min_length(self) -> int:
+        """The shortest body."""
+        return int(self.untrained)
+
+    def kinds_at(self, place: int) -> tuple[type[Operation], ...]:
+        """Classes that may stand at a place of the body, counted from 0."""
+        if place or not self.untrained:
+            return self.body
+        return tuple(kind for kind in self.body if kind.from_initialisation and not kind.needs)
+
+    def body_distribution(self, place: int) -> CategoricalDistribution:
+        """Choices of the body node at a place."""
+        return CategoricalDistribution(tuple(kind.name for kind in self.kinds_at(place)))
 
     @property
     def conversion_distribution(self) -> CategoricalDistribution:
@@ -98,6 +118,10 @@ class SearchSpace:
         found = []
         if len(pipeline.body) > self.max_length:
             found.append(f"the body has {len(pipeline.body)} nodes, at most {self.max_length} are allowed")
+        first = self.kinds_at(0)
+        if self.untrained and not (pipeline.body and type(pipeline.body[0]) in first):
+            names = " or ".join(kind.name for kind in first)
+            found.append(f"pipelines start from initialisation, so the first node must be {names}")
         given: set[str] = set()
         for node in pipeline.nodes:
             if type(node) not in self.operations:
@@ -127,4 +151,6 @@ class SearchSpace:
             "conversions": [kind.name for kind in self.conversions],
             "max_length": self.max_length,
             "fields_sha256": digest,
+            # Studies made before there was such a mode have no such key, and are the same as they were.
+            **({"untrained": True} if self.untrained else {}),
         }

@@ -8,26 +8,59 @@ from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace, decl
 
 _DISTILLED = Recipe(distillation_weight=0.9)
 _PLAIN = Recipe(distillation_weight=0.0)
+_HALVED = Prune(criterion="magnitude_l2", scope="local", ratio=0.5)
 
 
 def controls(space: SearchSpace, budget: Budget) -> tuple[Pipeline, ...]:
-    """The controls that the space can express, the original first.
+    """The controls that the space can express.
 
-    They are the original; the original trained on for the epochs that a pipeline may spend; FP16;
-    static INT8 alone; and half width, distilled training and INT8.
+    Where pipelines start from the model they are the original; the original trained on for the epochs that a
+    pipeline may spend; FP16; static INT8 alone; and half width, distilled training and INT8.
+    Where they start from initialisation they are the architecture trained for all epochs; the same in FP16
+    and in static INT8; the same distilled from the original, since a search may do that too; and distilled
+    training, half width after half of the epochs, and INT8. A training longer than a node's becomes several.
     """
-    train = Train(epochs=_most_epochs(Train, budget))
-    halved = Prune(criterion="magnitude_l2", scope="local", ratio=0.5)
     candidates = (
-        Pipeline(),
-        Pipeline((train,), _PLAIN),
-        Pipeline((Half(),)),
-        Pipeline((QuantizeStatic(),)),
-        Pipeline((halved, train, QuantizeStatic()), _DISTILLED),
+        _from_initialisation(budget, space.max_length) if space.untrained else _from_the_model(budget)
     )
     return tuple(pipeline for pipeline in candidates if not space.violations(pipeline))
 
 
-def _most_epochs(kind: type[Operation], budget: Budget) -> int:
-    field = next(field for field in declared_fields(kind) if field.name == "epochs")
-    return int(min(budget.epochs, field.distribution.high))  # type: ignore[attr-defined]
+def whole_training(budget: Budget, max_length: int) -> Pipeline:
+    """The architecture trained for all epochs that a pipeline may spend, without a teacher."""
+    return Pipeline(_training(min(budget.epochs, max_length * _most_epochs())), _PLAIN)
+
+
+def _from_the_model(budget: Budget) -> tuple[Pipeline, ...]:
+    train = Train(epochs=min(budget.epochs, _most_epochs()))
+    return (
+        Pipeline(),
+        Pipeline((train,), _PLAIN),
+        Pipeline((Half(),)),
+        Pipeline((QuantizeStatic(),)),
+        Pipeline((_HALVED, train, QuantizeStatic()), _DISTILLED),
+    )
+
+
+def _from_initialisation(budget: Budget, max_length: int) -> tuple[Pipeline, ...]:
+    trained = whole_training(budget, max_length)
+    first = max(1, budget.epochs // 2)
+    halves = (*_training(first), _HALVED, *_training(budget.epochs - first))
+    return (
+        trained,
+        Pipeline((*trained.nodes, Half()), trained.recipe),
+        Pipeline((*trained.nodes, QuantizeStatic()), trained.recipe),
+        Pipeline(trained.nodes, _DISTILLED),
+        Pipeline((*halves, QuantizeStatic()), _DISTILLED),
+    )
+
+
+def _training(epochs: int) -> tuple[Operation, ...]:
+    """Nodes that train for so many epochs, as few and as alike as may be."""
+    count = -(-epochs // _most_epochs())
+    return tuple(Train(epochs=(epochs + place) // count) for place in range(count))
+
+
+def _most_epochs() -> int:
+    field = next(field for field in declared_fields(Train) if field.name == "epochs")
+    return int(field.distribution.high)  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ from petra_optuna.pipeline import Pipeline, SearchSpace, encode
 from petra_optuna.samplers import BOUNDS, database_url
 from petra_optuna.study import attributes
 from petra_optuna.study.controls import controls
+from petra_optuna.study.reference import with_reference
 from petra_optuna.study.specification import Specification
 from petra_optuna.study.storage import artifacts_folder
 from petra_optuna.tasks import Task
@@ -37,6 +38,8 @@ def create_study(
     storage: RDBStorage, name: str, task: Task, space: SearchSpace, specification: Specification
 ) -> optuna.Study:
     """Measure the original, freeze it as the yardstick, enqueue the controls.
+
+    An original that nothing has trained is trained first (``study.reference``).
 
     A study of that name with the same specification is continued.
 
@@ -52,8 +55,11 @@ def create_study(
         optuna.delete_study(study_name=name, storage=storage)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, YARDSTICK_FILE)
-        record = measure_yardstick(task, specification.profile, path)
-        bounds = _bounds(task, specification, record)
+        reference = _reference(task, specification)
+        record = measure_yardstick(reference, specification.profile, path)
+        if not task.trained:
+            record["reference"] = reference.fingerprint
+        bounds = _bounds(reference, specification, record)
         try:
             study = optuna.create_study(
                 storage=storage,
@@ -250,6 +256,13 @@ def _bounds(task: Task, specification: Specification, record: dict[str, Any]) ->
             raise TaskError(f"the original model of task {task.name!r} cannot be trained: {error}") from error
     reference = (values[specification.metric], *(values[name] for name in names))
     return Bounds(reference, (False, *(quantity(name).by_ratio for name in names)))
+
+
+def _reference(task: Task, specification: Specification) -> Task:
+    try:
+        return with_reference(task, specification)
+    except TrialError as error:
+        raise TaskError(f"the model of task {task.name!r} cannot be trained: {error}") from error
 
 
 def _find(storage: RDBStorage, name: str) -> optuna.Study | None:

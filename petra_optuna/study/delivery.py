@@ -17,17 +17,19 @@ from petra_optuna.study.create import fetch, specification_of
 from petra_optuna.tasks import Task
 
 
-def check_task(study: optuna.Study, task: Task) -> None:
-    """Refuse a task other than the study's.
+def check_task(study: optuna.Study, task: Task) -> Task:
+    """The task in the study's mode, if it is the study's.
 
     Raises:
         StudyError: When model or data differ.
     """
+    task = task.in_mode(specification_of(study).mode)
     if task.fingerprint != specification_of(study).fingerprint:
         raise StudyError(
             f"the task's model or data are not those of study {study.study_name!r}; "
             "give the same --data-root and --checkpoint"
         )
+    return task
 
 
 def fetch_model(study: optuna.Study, record: dict[str, Any], path: Path) -> None:

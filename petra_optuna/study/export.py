@@ -50,7 +50,7 @@ def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> Exp
         StudyError: When the trial has no file, the file disagrees, or the folder cannot be written.
     """
     record = evaluation_of(study, number)
-    check_task(study, task)
+    task = check_task(study, task)
     with written_folder(out) as folder:
         exported = _write(study, number, record, specification_of(study), task, folder)
     return dataclasses.replace(exported, folder=out)
@@ -77,6 +77,7 @@ def _write(
     recipe = {"task": task.name, "study": study.study_name, "trial": number, **record["pipeline"]}
     recipe["budget"] = dataclasses.asdict(specification.budget)
     recipe["seed"] = specification.seed
+    recipe["mode"] = specification.mode
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     (folder / "run.py").write_text((TEMPLATES / "run.py.txt").read_text())
     card = Template((TEMPLATES / "card.md").read_text())
@@ -131,6 +132,7 @@ def card_fields(
         "precision": _precision(record["lowering"]),
         "parity": _parity(record["lowering"]["parity"]),
         "nodes": _numbered(record["pipeline"]["nodes"]),
+        "start": _start(specification, given="reference" not in yardstick),
         "sha256": record["artifact"]["sha256"],
     }
 
@@ -142,6 +144,19 @@ def _best_throughput(record: dict[str, Any]) -> dict[str, Any]:
         return measured
     best = record["best_throughput_batch"]
     return next(item for item in measured if item["batch"] == best)
+
+
+def _start(specification: Specification, *, given: bool) -> str:
+    """Where the pipeline starts, and what the original then is."""
+    if specification.mode == "pretrained":
+        return "It starts from the original."
+    original = (
+        "the given model" if given else f"the network trained once, for {specification.budget.epochs} epochs"
+    )
+    return (
+        f"It starts from initialisation with seed {specification.seed}. The original is {original}; where "
+        "the recipe distils it is the teacher, and its own training is not in the pipeline's epochs."
+    )
 
 
 def _beside(latency: dict[str, Any]) -> str:

@@ -40,11 +40,12 @@ from petra_optuna.study.create import (
     yardstick_of,
 )
 from petra_optuna.study.objective import Objective
+from petra_optuna.study.reference import with_reference
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
 from petra_optuna.study.workers import helpers, is_orphan
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Mode, Task
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 DEFAULT_CACHE = Path("storage/cache")
@@ -72,6 +73,7 @@ def optimize(
     train_threads: int | None = None,
     sampler: optuna.samplers.BaseSampler | None = None,
     source: TaskSource | None = None,
+    mode: Mode = "pretrained",
     cache: Path = DEFAULT_CACHE,
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
@@ -98,6 +100,8 @@ def optimize(
         train_threads: Threads for training; the cores divided among the workers when None.
         sampler: Any Optuna sampler; ``PetraSampler`` when None.
         source: How the task can be built again by ``petra resume``; its name alone when None.
+        mode: Where pipelines start: from the task's model, or (``untrained``) from initialisation, in which
+            case their first node trains.
         cache: Folder of cached prefixes, shared between studies.
         workers: Processes that run trials; more than one needs a ``source`` that they can build.
         callbacks: Called after each trial, as in Optuna.
@@ -112,7 +116,8 @@ def optimize(
     _check_workers(workers, sampler, space)
     if train_threads is not None and train_threads < 1:
         raise UserError(f"train_threads must be at least 1, got {train_threads}")
-    space = space or default_space()
+    task = task.in_mode(mode)
+    space = _in_mode(space or default_space(untrained=mode == "untrained"), mode)
     specification = Specification.of(
         task,
         source or TaskSource(task.name),
@@ -162,7 +167,8 @@ def resume(
         stop = Stop(trials, timeout_s)
     stop = stop_of(study, stop)
     _check_workers(workers, sampler, space)
-    space = space or stored_space(specification)
+    task = task.in_mode(specification.mode)
+    space = _in_mode(space or stored_space(specification), specification.mode)
     made_with = (
         specification if sampler is None else dataclasses.replace(specification, sampler=_named(sampler))
     )
@@ -192,7 +198,14 @@ def stored_space(specification: Specification) -> SearchSpace:
             "continue it from Python with petra_optuna.resume(task, space=...)"
         )
     body, conversions = (tuple(known[name] for name in stored[part]) for part in ("body", "conversions"))
-    return SearchSpace(body, conversions, stored["max_length"])
+    return SearchSpace(body, conversions, stored["max_length"], stored.get("untrained", False))
+
+
+def _in_mode(space: SearchSpace, mode: Mode) -> SearchSpace:
+    """The space with the mode's rule of what a pipeline starts with."""
+    if space.untrained and mode == "pretrained":
+        raise UserError("the space is for pipelines that start from initialisation; give mode='untrained'")
+    return dataclasses.replace(space, untrained=mode == "untrained")
 
 
 def _named(sampler: optuna.samplers.BaseSampler | None) -> str:
@@ -275,6 +288,12 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
     specification = specification_of(study)
     yardstick = study.user_attrs[attributes.YARDSTICK]
     specification.profile.check_host(yardstick["host"])
+    task = with_reference(task, specification)
+    if yardstick.get("reference", task.fingerprint) != task.fingerprint:
+        raise StudyError(
+            f"the yardstick of study {study.study_name!r} was trained anew and came out otherwise; "
+            "give the --cache folder back that held it, or start a new study"
+        )
     cache = PrefixCache(Path(specification.cache))
     scope = f"{yardstick['sha256']} {specification.profile.to_dict()} {yardstick['host']}"
     with tempfile.TemporaryDirectory(prefix="petra-") as scratch:

@@ -11,7 +11,7 @@ from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import DEFAULT_OBJECTIVES, Budget, Limits, Rungs, quantity
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Mode, Task
 
 VERSION = 1
 
@@ -65,6 +65,7 @@ class Specification:
     cache: str
     rungs: Rungs | None = None
     quantities: tuple[str, ...] = DEFAULT_OBJECTIVES
+    mode: Mode = "pretrained"
 
     @classmethod
     def of(
@@ -111,6 +112,7 @@ class Specification:
             cache=str(cache.resolve()),
             rungs=rungs,
             quantities=tuple(names),
+            mode=task.mode,
         )
 
     @property

@@ -11,7 +11,7 @@ from petra_optuna.tasks.guard import open_once
 from petra_optuna.tasks.metrics import Metric, metric
 from petra_optuna.tasks.outputs import Outputs
 from petra_optuna.tasks.split import Split, default_unpack
-from petra_optuna.tasks.task import Task
+from petra_optuna.tasks.task import Mode, Task
 
 
 class TaskBuilder(Protocol):
@@ -58,6 +58,7 @@ def build_task(
 __all__ = [
     "TASKS",
     "Metric",
+    "Mode",
     "Outputs",
     "Split",
     "Task",

@@ -74,6 +74,7 @@ def build(
     return Task(
         name="cifar10",
         model=model,
+        initial=build_model,
         train=splits["train"],
         calibration=every_kth(splits["train"]),
         selection=splits["selection"],

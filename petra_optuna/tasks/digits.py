@@ -78,6 +78,7 @@ def build(
     return Task(
         name="digits",
         model=model,
+        initial=build_model,
         train=splits["train"],
         calibration=every_kth(splits["train"]),
         selection=splits["selection"],

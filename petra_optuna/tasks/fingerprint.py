@@ -41,8 +41,7 @@ def fingerprint_of(
     long as an epoch at each start.
     """
     digest = hashlib.sha256(metric_name.encode())
-    # The text of a module may hold a function with its address, which differs between processes.
-    digest.update(re.sub(r"0x[0-9a-f]+", "", repr(model)).encode())
+    digest.update(text_of(model).encode())
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())
         _update(digest, tensor)
@@ -54,6 +53,11 @@ def fingerprint_of(
             _update_split(digest, contents(split))
             digest.update(source_sha256(split.augment).encode())
     return digest.hexdigest()
+
+
+def text_of(model: nn.Module) -> str:
+    """The model's text, the same in all processes: it may hold a function, and that its address."""
+    return re.sub(r"0x[0-9a-f]+", "", repr(model))
 
 
 def tensor_sha256(*parts: Tensor) -> str:

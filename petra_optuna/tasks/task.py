@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,9 +19,11 @@ from petra_optuna.errors import MeasurementFailed, TaskError
 from petra_optuna.nn.distillation import output_matching_loss, soft_label_loss
 from petra_optuna.nn.inputs import Inputs, take
 from petra_optuna.nn.normalize import Normalize
+from petra_optuna.source import source_sha256
 from petra_optuna.tasks.checks import check_classes, check_forward, check_loss, check_split
 from petra_optuna.tasks.fingerprint import fingerprint_of
 from petra_optuna.tasks.guard import sealed
+from petra_optuna.tasks.initial import Initial, initial_model
 from petra_optuna.tasks.metrics import Metric
 from petra_optuna.tasks.metrics import metric as find_metric
 from petra_optuna.tasks.outputs import Outputs
@@ -29,6 +33,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 TrainingStep = Callable[[nn.Module, Inputs, Tensor], Tensor]
 Distillation = Callable[[Tensor, Tensor, float], Tensor]
 Unpack = Callable[[Any], tuple[Inputs, Tensor]]
+Mode = Literal["pretrained", "untrained"]
 
 CALIBRATION_SAMPLES = 512
 EXAMPLE_SAMPLES = 8
@@ -52,7 +57,12 @@ class Task:
         labels: Names of the classes in order of their index.
         preprocess: JSON-ready description of what the input must look like; normalisation is
             inside the model.
-        fingerprint: SHA-256 of model, data and metric.
+        initial: Makes the untrained network of ``model``'s structure. Where it is None every module draws its
+            parameters anew, which torch's own layers can.
+        trained: Whether ``model`` is trained. Only a trained one is a teacher.
+        mode: Where pipelines start: from ``model`` (``pretrained``), or from initialisation (``untrained``).
+            In both ``model`` is the yardstick and the teacher.
+        fingerprint: SHA-256 of model, data and metric, and of the mode and ``initial`` in ``untrained``.
     """
 
     name: str
@@ -67,6 +77,9 @@ class Task:
     distillation: Distillation = soft_label_loss
     labels: tuple[str, ...] = ()
     preprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    initial: Initial | None = None
+    trained: bool = True
+    mode: Mode = "pretrained"
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
@@ -81,7 +94,7 @@ class Task:
             }
             functions = (self.loss, self.training_step, self.distillation, self.metric.function)
             found = fingerprint_of(self.model, splits, self.metric.name, functions)
-            object.__setattr__(self, "fingerprint", found)
+            object.__setattr__(self, "fingerprint", found if self.mode == "pretrained" else self._from(found))
         if self.test is not None:
             object.__setattr__(self, "test", sealed(self.test))
 
@@ -90,6 +103,39 @@ class Task:
         """Inputs of up to eight selection samples, always the same ones."""
         inputs, _ = next(self.selection.batches(EXAMPLE_SAMPLES, limit=EXAMPLE_SAMPLES))
         return take(inputs, EXAMPLE_SAMPLES)
+
+    def start(self, seed: int) -> nn.Module:
+        """The network that pipelines start from, in eval mode; nobody may change it.
+
+        Args:
+            seed: Of the initialisation; without effect where pipelines start from ``model``.
+
+        Raises:
+            TaskError: When the network cannot be made.
+        """
+        return self.model if self.mode == "pretrained" else initial_model(self.model, self.initial, seed)
+
+    def in_mode(self, mode: Mode) -> Task:
+        """The same task where pipelines start as the mode says.
+
+        Raises:
+            TaskError: When the mode is unknown or the task cannot have it.
+        """
+        if mode not in get_args(Mode):
+            raise TaskError(f"the mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+        if mode == "pretrained" and not self.trained:
+            raise TaskError(f"the model of task {self.name!r} is not trained; use the mode untrained")
+        if mode == self.mode:
+            return self
+        if mode == "pretrained":
+            raise TaskError(f"task {self.name!r} was put into the mode {self.mode}; give it as it was before")
+        initial_model(self.model, self.initial, seed=0)  # a task that cannot start is refused here
+        return dataclasses.replace(self, mode=mode, fingerprint=self._from(self.fingerprint))
+
+    def _from(self, fingerprint: str) -> str:
+        """The fingerprint of the task that starts from initialisation."""
+        made_by = "" if self.initial is None else source_sha256(self.initial)
+        return hashlib.sha256(f"untrained {self.trained} {fingerprint} {made_by}".encode()).hexdigest()
 
     def evaluate(self, predict: Callable[[Inputs], np.ndarray], split: Split, batch_size: int = 256) -> float:
         """The metric of ``predict`` on a split.
@@ -140,14 +186,16 @@ class Task:
         calibration: DataLoader[Any] | None = None,
         unpack: Unpack = default_unpack,
         preprocess: Mapping[str, Any] | None = None,
+        initial: Initial | None = None,
+        trained: bool = True,
     ) -> Task:
-        """A task from a trained model and ordinary torch loaders.
+        """A task from a model and ordinary torch loaders.
 
         Of each loader its data set and collate function are used; order, batch size and workers are
         the study's own.
 
         Args:
-            model: The trained original; a copy of it is kept.
+            model: The original, trained unless ``trained`` says otherwise; a copy of it is kept.
             train: What training nodes train on.
             selection: What trials are compared on. Never use test data here.
             test: What the front is confirmed on, once.
@@ -161,6 +209,10 @@ class Task:
             calibration: Default: up to 512 evenly spaced samples of ``train``.
             unpack: Parts a batch into inputs and target.
             preprocess: JSON-ready description of the input for whoever runs the exported file.
+            initial: Makes the untrained network, for the mode ``untrained``; needed where a module with
+                parameters has no ``reset_parameters``.
+            trained: False where nothing has trained the model: the task then takes the mode ``untrained``
+                only, and the yardstick is the model trained for the whole budget first.
 
         Raises:
             TaskError: When a loader, the batches or the model cannot be used.
@@ -169,6 +221,8 @@ class Task:
         kept = copy.deepcopy(model).eval()
         if normalize is not None:
             kept = nn.Sequential(Normalize(*normalize), kept).eval()
+            if initial is not None:
+                initial = functools.partial(_normalized, initial, normalize)
         splits = {"train": _split(train, unpack), "selection": _split(selection, unpack)}
         if calibration is not None:
             splits["calibration"] = _split(calibration, unpack)
@@ -195,6 +249,8 @@ class Task:
             distillation=output_matching_loss if regression else soft_label_loss,
             labels=tuple(labels),
             preprocess=dict(preprocess or {}),
+            initial=initial,
+            trained=trained,
         )
 
 
@@ -209,6 +265,10 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error value by value: outputs (B, 1) against targets (B,) do not broadcast to (B, B)."""
     rows = len(targets)
     return functional.mse_loss(outputs.reshape(rows, -1), targets.reshape(rows, -1).to(outputs.dtype))
+
+
+def _normalized(initial: Initial, normalize: tuple[Sequence[float], Sequence[float]]) -> nn.Module:
+    return nn.Sequential(Normalize(*normalize), initial())
 
 
 def _split(loader: DataLoader[Any], unpack: Unpack) -> Split:

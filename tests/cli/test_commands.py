@@ -71,6 +71,7 @@ BAD = {
     "device": (["run", "digits", "--trials", 1, "--device", "abacus"], "abacus"),
     "workers": (["run", "digits", "--trials", 1, "--workers", 0], "--workers"),
     "a drop": (["run", "digits", "--trials", 1, "--max-quality-drop", -0.1], "limit on quality_drop"),
+    "mode": (["run", "digits", "--trials", 1, "--mode", "raw"], "'raw' is not one of"),
     "rungs": (["run", "digits", "--trials", 1, "--rungs", "--rung-eta", 1], "eta must be greater than 1"),
     "no rungs": (["run", "digits", "--trials", 1, "--rung-eta", 3], "need --rungs"),
     "device file": (["run", "digits", "--trials", 1, "--device", "no.json"], "no.json cannot be read"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from petra_optuna.errors import OperationFailed
@@ -25,12 +29,13 @@ from petra_optuna.evaluation import (
     ShapeHistory,
     checkpoint,
     predictor,
+    preview,
 )
 from petra_optuna.measurement import Measured, Measurement, Yardstick
 from petra_optuna.nn.inputs import take
 from petra_optuna.operations import LowRank, Prune, QuantizeAware, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, Recipe
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Mode, Task
 
 PIPELINE = Pipeline(
     (Train(epochs=1), Prune(ratio=0.5, scope="local"), Train(epochs=2), QuantizeStatic()),
@@ -74,9 +79,13 @@ def _fingerprint(evaluation: Evaluation) -> str:
     return hashlib.sha256(evaluation.checkpoint).hexdigest() + evaluation.artifact.sha256
 
 
-def test_a_cached_prefix_and_a_cold_run_agree_bit_for_bit(tiny_task: Task, tmp_path: Path) -> None:
-    cold = _evaluator(tiny_task, tmp_path).evaluate(PIPELINE)
-    cached = _evaluator(tiny_task, tmp_path, cache=PrefixCache(tmp_path / "cache"))
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_a_cached_prefix_and_a_cold_run_agree_bit_for_bit(
+    tiny_task: Task, tmp_path: Path, mode: Mode
+) -> None:
+    task = tiny_task.in_mode(mode)
+    cold = _evaluator(task, tmp_path).evaluate(PIPELINE)
+    cached = _evaluator(task, tmp_path, cache=PrefixCache(tmp_path / "cache"))
     first = cached.evaluate(Pipeline(PIPELINE.nodes[:2], PIPELINE.recipe))
     second = cached.evaluate(PIPELINE)
     third = cached.evaluate(PIPELINE)
@@ -100,6 +109,72 @@ def test_what_changes_the_training_changes_the_key(
     other = _evaluator(tiny_task, tmp_path, cache=cache, **changes).evaluate(PIPELINE)
     assert other.reused_nodes < 3
     assert _fingerprint(one) != _fingerprint(other)
+
+
+def test_an_untrained_pipeline_starts_from_initialisation_and_the_seed_decides(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def note(node: Train, model: nn.Module, context: Any) -> Any:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return apply(node, model, context)
+
+    apply = Train.apply
+    monkeypatch.setattr(Train, "apply", note)
+    task = tiny_task.in_mode("untrained")
+    for seed in (1, 2):
+        _evaluator(task, tmp_path, seed=seed).evaluate(Pipeline((Train(epochs=1),)))
+    for state, seed in zip(seen, (1, 2), strict=True):
+        expected = task.start(seed).state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in state.items())
+    assert not torch.equal(seen[0]["head.weight"], seen[1]["head.weight"])
+
+
+def test_nothing_of_the_trained_weights_is_in_an_untrained_pipeline(tiny_task: Task, tmp_path: Path) -> None:
+    """Another trained model behind the same keys changes no bit; unless it is the teacher."""
+    task = tiny_task.in_mode("untrained")
+    other = copy.deepcopy(task.model)
+    with torch.no_grad():
+        other.get_parameter("head.weight").neg_()
+    swapped = dataclasses.replace(task, model=other)
+    assert swapped.fingerprint == task.fingerprint
+    equal = []
+    for weight in (0.0, 0.5):
+        pipeline = Pipeline((Train(epochs=1),), Recipe(distillation_weight=weight))
+        pair = [_evaluator(each, tmp_path).evaluate(pipeline) for each in (task, swapped)]
+        equal.append(_fingerprint(pair[0]) == _fingerprint(pair[1]))
+    assert equal == [True, False]
+
+
+def test_the_modes_share_no_prefix(tiny_task: Task, tmp_path: Path) -> None:
+    cache = PrefixCache(tmp_path / "cache")
+    found = [
+        _evaluator(tiny_task.in_mode(mode), tmp_path, cache=cache).evaluate(PIPELINE)
+        for mode in get_args(Mode)
+    ]
+    assert [evaluation.reused_nodes for evaluation in found] == [0, 0]
+    assert _fingerprint(found[0]) != _fingerprint(found[1])
+
+
+def test_a_checkpoint_of_an_untrained_pipeline_rebuilds_from_the_model(
+    tiny_task: Task, tmp_path: Path
+) -> None:
+    evaluation = _evaluator(tiny_task.in_mode("untrained"), tmp_path).evaluate(PIPELINE)
+    rebuilt = checkpoint.from_bytes(evaluation.checkpoint, tiny_task.model)
+    again = checkpoint.to_bytes(rebuilt, tiny_task.start(0))
+    assert again == evaluation.checkpoint
+
+
+def test_the_preview_of_an_untrained_pipeline_is_sure_only_of_shapes_that_no_weight_decides(
+    tiny_task: Task,
+) -> None:
+    task = tiny_task.in_mode("untrained")
+    sure = {
+        node: preview(Pipeline((Train(epochs=1), node)), task, "key", Budget()).certain
+        for node in (Prune(ratio=0.5, scope="local"), Prune(ratio=0.5, scope="global"), LowRank())
+    }
+    assert list(sure.values()) == [True, False, False]
 
 
 def test_recipe_fields_that_no_node_reads_do_not_change_the_key(tiny_task: Task, tmp_path: Path) -> None:

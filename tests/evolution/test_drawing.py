@@ -10,7 +10,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from toy_space import ORDERED, Cut, Fold, Pack, Squash
+from toy_space import ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Squash, Warm
 
 from petra_optuna.evolution import change_record, change_value, draw_record, draw_value, random_pipeline
 from petra_optuna.pipeline import Recipe
@@ -133,3 +133,11 @@ def test_random_pipelines_are_legal_and_varied() -> None:
     assert kinds == {*ORDERED.operations}
     assert {type(pipeline.conversion) for pipeline in drawn} == {Pack, Squash, type(None)}
     assert len({node.ratio for pipeline in drawn for node in pipeline if isinstance(node, Cut)}) > 500
+
+
+def test_random_pipelines_of_an_untrained_space_start_with_what_may_train_from_initialisation() -> None:
+    rng = np.random.default_rng(10)
+    drawn = [random_pipeline(UNTRAINED, length, rng) for length in range(6) for _ in range(50)]
+    assert all(UNTRAINED.violations(pipeline) == () for pipeline in drawn)
+    assert {type(pipeline.body[0]) for pipeline in drawn} == {Fit, Warm}
+    assert {type(node) for pipeline in drawn for node in pipeline.body[1:]} == {*UNTRAINED.body}

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from toy_space import FREE, ORDERED, Cut, Fit, Fold, Pack, Polish, Squash
+from toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Squash
 
 from petra_optuna.evolution import MUTATIONS, Mutation, random_pipeline
 from petra_optuna.pipeline import Pipeline, SearchSpace
 
 BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
-SPACES = pytest.mark.parametrize("space", [FREE, ORDERED], ids=["free", "ordered"])
+SPACES = pytest.mark.parametrize("space", [FREE, ORDERED, UNTRAINED], ids=["free", "ordered", "untrained"])
 EVERY = pytest.mark.parametrize("mutation", MUTATIONS, ids=list(BY_NAME))
 
 
@@ -31,6 +31,8 @@ def test_names_are_distinct() -> None:
 def test_children_are_legal_and_differ_from_their_parents(mutation: Mutation, space: SearchSpace) -> None:
     pairs = _pairs(mutation, space)
     assert len(pairs) > 100
+    if space.untrained:
+        assert {child.body[0].kind for _, child in pairs} == {"training"}
     for parent, child in pairs:
         assert space.violations(child) == ()
         assert child.hash != parent.hash

@@ -217,7 +217,7 @@ def test_full_distillation_pulls_the_student_to_the_teacher_and_not_to_the_label
     assert agreement(0.0) < 0.4
 
 
-def test_without_distillation_the_teacher_is_not_asked(tiny_task: Task) -> None:
+def test_without_distillation_or_without_training_the_teacher_is_not_asked(tiny_task: Task) -> None:
     class Teacher(nn.Module):
         calls = 0
 
@@ -226,11 +226,14 @@ def test_without_distillation_the_teacher_is_not_asked(tiny_task: Task) -> None:
             return torch.zeros(len(images), 4)
 
     task = dataclasses.replace(tiny_task, model=Teacher())
-    for weight, expected in ((0.0, 0), (0.5, 4)):
+    for weight, trained, expected in ((0.0, True, 0), (0.5, True, 4), (0.5, False, 0)):
         Teacher.calls = 0
         model = copy.deepcopy(tiny_task.model)
-        fit(model, _context(task, Recipe(distillation_weight=weight)), 1)
+        student_of = dataclasses.replace(task, trained=trained)
+        report = fit(model, _context(student_of, Recipe(distillation_weight=weight)), 1)
         assert Teacher.calls == expected
+        assert ("distillation_off" in report) is not trained
+        assert report["distillation"] == (weight if trained else 0.0)
 
 
 def test_an_own_training_step_replaces_loss_and_distillation(tiny_task: Task) -> None:

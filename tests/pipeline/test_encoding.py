@@ -6,14 +6,14 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import FixedTrial
-from toy_space import FREE, ORDERED, Cut, Fit, Fold, Pack, Polish
+from toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Warm
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.evolution import random_pipeline
 from petra_optuna.pipeline import Pipeline, Recipe, SearchSpace, decode, distributions, encode, suggest
 
 
-@pytest.mark.parametrize("space", [FREE, ORDERED], ids=["free", "ordered"])
+@pytest.mark.parametrize("space", [FREE, ORDERED, UNTRAINED], ids=["free", "ordered", "untrained"])
 def test_encoding_is_a_round_trip_for_thousands_of_pipelines(space: SearchSpace) -> None:
     rng = np.random.default_rng(0)
     hashes = set()
@@ -45,20 +45,23 @@ def test_a_whole_number_in_a_continuous_field_is_encoded_as_the_float() -> None:
     assert isinstance(params["recipe.temperature"], float)
 
 
+@pytest.mark.parametrize("space", [FREE, UNTRAINED], ids=["free", "untrained"])
 @pytest.mark.parametrize("make", [optuna.samplers.RandomSampler, optuna.samplers.TPESampler])
 def test_whatever_a_sampler_draws_decodes_to_the_pipeline_that_suggest_gave(
-    make: type[optuna.samplers.RandomSampler],
+    make: type[optuna.samplers.RandomSampler], space: SearchSpace
 ) -> None:
     study = optuna.create_study(sampler=make(seed=0), direction="maximize")
     found: list[Pipeline] = []
 
     def keep(trial: optuna.Trial) -> float:
-        found.append(suggest(trial, FREE))
+        found.append(suggest(trial, space))
         return float(len(found[-1].nodes))
 
     study.optimize(keep, n_trials=40)
-    assert [decode(trial.params, FREE) for trial in study.trials] == found
+    assert [decode(trial.params, space) for trial in study.trials] == found
     assert len({pipeline.hash for pipeline in found}) > 30
+    firsts = {type(pipeline.body[0]) if pipeline.body else None for pipeline in found}
+    assert (firsts == {Fit, Warm}) is space.untrained
 
 
 def test_names_are_those_of_the_design() -> None:
@@ -105,6 +108,8 @@ def test_decode_refuses_a_value_outside_its_range_and_an_unknown_operation() -> 
         decode({**params, "n0.cut.ratio": 2.0}, FREE)
     with pytest.raises(PipelineError, match="unknown operation 'melt'"):
         decode({**params, "n0.op": "melt"}, FREE)
+    with pytest.raises(PipelineError, match="unknown operation 'cut'; node 0 may be fit, warm"):
+        decode(params, UNTRAINED)
 
 
 def test_encode_refuses_a_pipeline_of_another_space() -> None:

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from toy_space import FREE, ORDERED, Cut, Fit, Fold, Pack, Polish, Squash
+from toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Squash
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.evolution import random_pipeline
@@ -141,6 +141,11 @@ def test_violations_say_what_breaks_a_rule() -> None:
     assert ORDERED.violations(Pipeline((Polish(), Fit()))) == ("polish needs fitted from a node before it",)
     assert ORDERED.violations(Pipeline((Cut(),) * 6)) == ("the body has 6 nodes, at most 5 are allowed",)
     assert FREE.violations(Pipeline((Fit(), Polish())))[0].startswith("polish is not in this space")
+    assert UNTRAINED.violations(Pipeline((Fit(), Cut(), Polish()))) == ()
+    for untrained in (Pipeline(), Pipeline((Pack(),)), Pipeline((Cut(), Fit()))):
+        assert UNTRAINED.violations(untrained) == (
+            "pipelines start from initialisation, so the first node must be fit or warm",
+        )
 
 
 @pytest.mark.parametrize(
@@ -151,6 +156,7 @@ def test_violations_say_what_breaks_a_rule() -> None:
         ({"body": (Cut, Cut)}, "distinct names"),
         ({"body": (Cut, Pack)}, "mixed up: pack"),
         ({"body": (Cut,), "conversions": (Fit,)}, "mixed up: fit"),
+        ({"body": (Cut, Polish), "untrained": True}, "no operation of the space may train"),
     ],
 )
 def test_a_bad_space_is_refused(arguments: dict[str, object], reason: str) -> None:

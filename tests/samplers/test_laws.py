@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from optuna.samplers import PartialFixedSampler
-from toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, Cut, landscape
+from toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, UNTRAINED, Cut, landscape
 
 from petra_optuna.evolution import MUTATIONS, Mutation, change_value, draw_value, random_pipeline
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode, suggest
@@ -253,7 +253,7 @@ ANY_OPTIONS = st.fixed_dictionaries(
 )
 
 
-@given(options=ANY_OPTIONS, space=st.sampled_from([FREE, ORDERED]))
+@given(options=ANY_OPTIONS, space=st.sampled_from([FREE, ORDERED, UNTRAINED]))
 @settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.generate))
 def test_every_plan_is_a_legal_pipeline_whatever_the_options_are(
     options: dict[str, Any], space: SearchSpace

@@ -38,9 +38,9 @@ def _study() -> optuna.Study:
     return study
 
 
-def _search(url: str, kill_at: int = -1, stage: str = "end", hash_seed: str = "0") -> int:
+def _search(url: str, space: str, kill_at: int = -1, stage: str = "end", hash_seed: str = "0") -> int:
     folder = Path(toy_search.__file__)
-    command = [sys.executable, str(folder), url, str(TRIALS), str(kill_at), stage]
+    command = [sys.executable, str(folder), url, str(TRIALS), str(kill_at), stage, space]
     env = {
         **os.environ,
         "PYTHONHASHSEED": hash_seed,
@@ -63,29 +63,27 @@ def _story(study: optuna.Study) -> list[tuple[Any, ...]]:
     return sorted(story, key=lambda entry: int(entry[0]))
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('whole')}/study.db"
-    story = _story(toy_search.search(url, TRIALS, -1, ""))
-    assert [entry[0] for entry in story] == list(range(TRIALS))
-    assert {"FAIL", "COMPLETE"} == {entry[1] for entry in story}
-    assert sum(entry[4] is not None and entry[4][0] is not None for entry in story) >= 10
-    return story
-
-
-def test_a_search_killed_again_and_again_equals_one_never_killed(
-    uninterrupted: list[tuple[Any, ...]], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("space", toy_search.SPACES)
+def test_a_search_killed_again_and_again_equals_one_never_killed(space: str, tmp_path: Path) -> None:
+    uninterrupted = _uninterrupted(space, tmp_path)
     url = f"sqlite:///{tmp_path}/study.db"
     # Trial numbers: 0 is a control, 8 is killed before its plan and its re-run 9 between two parameters.
     kills = [(0, "end"), (8, "start"), (9, "middle"), (15, "end"), (19, "middle")]
     for count, (number, stage) in enumerate(kills):
-        assert _search(url, number, stage, hash_seed=str(count)) == -signal.SIGKILL
-    assert _search(url, hash_seed="77") == 0
+        assert _search(url, space, number, stage, hash_seed=str(count)) == -signal.SIGKILL
+    assert _search(url, space, hash_seed="77") == 0
     study = optuna.load_study(study_name="toy", storage=url)
     assert _story(study) == uninterrupted
     assert superseded(study.trials) == {number for number, _ in kills}
     assert len(study.trials) == TRIALS + len(kills)
+
+
+def _uninterrupted(space: str, folder: Path) -> list[tuple[Any, ...]]:
+    story = _story(toy_search.search(f"sqlite:///{folder}/whole.db", TRIALS, -1, "", space))
+    assert [entry[0] for entry in story] == list(range(TRIALS))
+    assert {"FAIL", "COMPLETE"} == {entry[1] for entry in story}
+    assert sum(entry[4] is not None and entry[4][0] is not None for entry in story) >= 10
+    return story
 
 
 def test_a_rerun_inherits_index_plan_and_what_was_enqueued_and_nothing_else() -> None:

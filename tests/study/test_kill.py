@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
 from petra_optuna.samplers import finished_trials, plan_indices, superseded
-from petra_optuna.study import attributes, open_storage
+from petra_optuna.study import attributes, open_storage, specification_of
+from petra_optuna.tasks import Mode
 
 TESTS = Path(__file__).parents[1]
 TRIALS = 3
@@ -28,10 +31,11 @@ def _states(study: optuna.Study) -> list[TrialState]:
     return [trial.state for trial in study.get_trials(deepcopy=False)]
 
 
-def test_a_killed_study_goes_on_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_a_killed_study_goes_on_and_loses_nothing(tmp_path: Path, mode: Mode) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     run = ["run", "tiny:make", "--storage", url, "--study", "tiny", "--trials", str(TRIALS), "--epochs", "1"]
-    process = _petra(tmp_path, *run, "--cache", str(tmp_path / "cache"))
+    process = _petra(tmp_path, *run, "--cache", str(tmp_path / "cache"), "--mode", mode)
     study = _wait_for_second_trial(url, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -49,6 +53,9 @@ def test_a_killed_study_goes_on_and_loses_nothing(tmp_path: Path) -> None:
     again = next(trial for trial in after if trial.system_attrs.get("petra:retry", {}).get("of") == 1)
     assert plan_indices(after)[again.number] == plan_indices(after)[1] == 1
     assert TrialState.RUNNING not in _states(study)
+    assert specification_of(study).mode == mode
+    trained = [trial.params["length"] > 0 for trial in finished_trials(study)]
+    assert all(trained) is (mode == "untrained")
 
 
 def _wait_for_second_trial(url: str, process: subprocess.Popen[bytes]) -> optuna.Study:

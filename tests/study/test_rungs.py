@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import random
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
@@ -17,7 +18,7 @@ from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.study import attributes, controls, evaluation_of, front, optimize, resume, study_savings
 from petra_optuna.study.rungs import goes_on, rung_results, standing
-from petra_optuna.tasks import Task
+from petra_optuna.tasks import Mode, Task
 
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=2)
 
@@ -71,7 +72,9 @@ def test_the_standing_does_not_depend_on_the_order_of_the_others() -> None:
         assert standing(_result(0.5, 4), others, "maximize") == expected
 
 
-def _study(task: Task, folder: Path, rungs: Rungs | None, trials: int = 5) -> optuna.Study:
+def _study(
+    task: Task, folder: Path, rungs: Rungs | None, trials: int = 5, mode: Mode = "pretrained"
+) -> optuna.Study:
     return optimize(
         task,
         trials=trials,
@@ -80,7 +83,7 @@ def _study(task: Task, folder: Path, rungs: Rungs | None, trials: int = 5) -> op
         budget=Budget(2),
         rungs=rungs,
         cache=folder / "cache",
-        source=None,
+        mode=mode,
     )
 
 
@@ -129,11 +132,12 @@ def test_results_of_trials_that_were_run_again_do_not_count(stopped: optuna.Stud
 
 
 @pytest.mark.usefixtures("quick_measuring")
-def test_a_survivor_ends_where_it_would_without_rungs(tiny_task: Task, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_a_survivor_ends_where_it_would_without_rungs(tiny_task: Task, tmp_path: Path, mode: Mode) -> None:
     found = []
     for name, rungs in (("with", Rungs(1, 0.3)), ("without", None)):
         (tmp_path / name).mkdir()
-        study = _study(tiny_task, tmp_path / name, rungs, trials=2)
+        study = _study(tiny_task, tmp_path / name, rungs, trials=2, mode=mode)
         record = evaluation_of(study, 1)
         rebuilt = next((tmp_path / name).rglob(record["rebuild"]["id"])).read_bytes()
         found.append((record["artifact"]["sha256"], hashlib.sha256(rebuilt).hexdigest()))

@@ -70,6 +70,7 @@ def confirm(
             f"a confirmation needs at least {LEAST_RESAMPLES} resamples, 1 round and 0 seeds, "
             f"got {bootstrap}, {rounds} and {seeds}"
         )
+    task = check_task(study, task)
     rows = _checked(study, task, again)
     specification = specification_of(study)
     with contextlib.ExitStack() as stack:
@@ -99,7 +100,6 @@ def confirmation_of(study: optuna.Study) -> Confirmation | None:
 
 
 def _checked(study: optuna.Study, task: Task, again: bool) -> tuple[Row, ...]:
-    check_task(study, task)
     if task.test is None:
         raise StudyError(
             f"task {task.name!r} has no test split, so its front cannot be confirmed; "

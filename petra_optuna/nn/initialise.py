@@ -1,0 +1,47 @@
+"""The same network before any training: new weights, nothing of the old ones."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from petra_optuna.nn.randomness import seeded
+
+_METHODS = ("reset_parameters", "_reset_parameters")
+"""How torch's modules name it; attention has the second."""
+
+
+def initialised(model: nn.Module, seed: int) -> nn.Module:
+    """A copy in eval mode whose every parameter is drawn anew by its module's ``reset_parameters``.
+
+    The statistics of normalisation layers are reset by the same method. Buffers of modules without it, such
+    as mean and deviation of ``Normalize``, belong to the network and stay.
+
+    Args:
+        model: Nothing but its structure and such buffers is taken.
+        seed: Of all that is drawn.
+
+    Raises:
+        ValueError: When a parameter is frozen or would keep its value, naming it and its module.
+    """
+    fresh = copy.deepcopy(model).eval()
+    for name, parameter in fresh.named_parameters():
+        if not parameter.requires_grad:
+            raise ValueError(f"parameter {name!r} is frozen, so nothing would train new values of it")
+        with torch.no_grad():
+            # What still holds a NaN at the end was not drawn anew, however it was missed.
+            parameter.fill_(math.nan)
+    with seeded(seed), torch.no_grad():
+        # Children first, as in a constructor: what a module does to the weights of its children must stand.
+        for module in reversed(list(fresh.modules())):
+            for method in _METHODS:
+                if hasattr(module, method):
+                    getattr(module, method)()
+    for owner, module in fresh.named_modules():
+        for name, parameter in module.named_parameters(owner, recurse=False):
+            if not parameter.isfinite().all():
+                raise ValueError(f"{type(module).__name__} has no reset_parameters that draws {name!r} anew")
+    return fresh
