@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from petra_optuna.deploy import Artifact, OnnxRuntimeModel, lower
-from petra_optuna.errors import LoweringFailed, MeasurementFailed, OperationFailed, TrialError
+from petra_optuna.errors import LoweringFailed, MeasurementFailed, OperationFailed, TrialError, UserError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.cache import Entry, PrefixCache
@@ -21,6 +21,7 @@ from petra_optuna.evaluation.keys import base_key, node_seed, prefix_keys
 from petra_optuna.evaluation.limits import Limits
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.reasons import reason
+from petra_optuna.evaluation.repair import Lowered, Repair, repaired
 from petra_optuna.evaluation.rungs import Judge, Rungs
 from petra_optuna.evaluation.savings import Savings
 from petra_optuna.evaluation.watching import watcher
@@ -56,10 +57,12 @@ class Yardstick:
     Attributes:
         latency_ms: Median time of one batch at the profile's latency batch.
         throughput_per_s: Samples per second at the profile's throughput batch.
+        quality: The task's metric on the selection split; what a limit on its loss is against.
     """
 
     latency_ms: float
     throughput_per_s: float
+    quality: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Evaluation:
     macs: int
     train_s: float
     reused_nodes: int
+    repair: Repair | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form without the file and the weights."""
@@ -95,6 +99,7 @@ class Evaluation:
             "macs": self.macs,
             "train_s": self.train_s,
             "reused_nodes": self.reused_nodes,
+            "repair": self.repair.to_dict() if self.repair else None,
         }
 
 
@@ -111,8 +116,12 @@ class Evaluator:
         seed: Of every node, together with its place in the pipeline.
         cache: Shared prefixes; None computes everything cold.
         history: Measured shapes for the preview.
-        limits: Hard limits; a preview that must break one raises ``LimitUnreachable``.
+        limits: Hard limits; a preview that must break one raises ``LimitUnreachable``, and a file beyond the
+            one on quality is repaired once (see ``repair``).
         rungs: When a pipeline is judged in its training; None never does.
+
+    Raises:
+        UserError: On construction, when quality is limited and the yardstick does not have it.
     """
 
     task: Task
@@ -125,6 +134,11 @@ class Evaluator:
     history: ShapeHistory | None = None
     limits: Limits = Limits()
     rungs: Rungs | None = None
+
+    def __post_init__(self) -> None:
+        """Check that a limit has what it is against."""
+        if self.limits.quality_drop is not None and self.yardstick.quality is None:
+            raise UserError("a limit on what quality may drop needs the original's: give Yardstick a quality")
 
     def evaluate(
         self, pipeline: Pipeline, judge: Judge | None = None, savings: Savings | None = None
@@ -153,11 +167,11 @@ class Evaluator:
                 prediction,
             )
         model, reports, reused = self._body(pipeline, start, judge, savings)
-        artifact = self._lower(model, pipeline, start)
-        quality = quality_of(artifact.path, self.task, self.task.selection, torch.get_num_threads())
+        shipped, repair = self._shipped(model, pipeline, start, savings)
+        artifact = shipped.artifact
         measurements = self.measurer.measure(artifact.path)
-        values = self._values(quality, measurements, artifact)
-        if self.history is not None:
+        values = self._values(shipped.quality, measurements, artifact)
+        if self.history is not None and (repair is None or not repair.shipped):
             self.history.put(model, pipeline.conversion, values["latency_ms"])
         return Evaluation(
             pipeline=pipeline,
@@ -171,10 +185,11 @@ class Evaluator:
             macs=count_macs(model, take(self.task.example, 1)),
             train_s=savings.train_s,
             reused_nodes=reused,
+            repair=repair,
         )
 
     def build(self, pipeline: Pipeline) -> Artifact:
-        """The pipeline's file alone, not measured.
+        """The pipeline's file alone, repaired as ``evaluate`` would, not measured.
 
         Raises:
             TrialError: With the reason, when a node or the lowering fails.
@@ -182,7 +197,7 @@ class Evaluator:
         pipeline = pipeline.canonical()
         start = base_key(self.task, self.seed)
         model, _, _ = self._body(pipeline, start, None, Savings())
-        return self._lower(model, pipeline, start)
+        return self._shipped(model, pipeline, start, Savings())[0].artifact
 
     def _values(
         self, quality: float, measurements: Mapping[str, Measurement], artifact: Artifact
@@ -194,11 +209,28 @@ class Evaluator:
             "size_bytes": float(artifact.size_bytes),
         }
 
-    def _lower(self, model: nn.Module, pipeline: Pipeline, start: str) -> Artifact:
-        context = self._context(pipeline, start, epochs=0)
-        path = self.folder / f"{pipeline.hash[:16]}.onnx"
+    def _shipped(
+        self, model: nn.Module, pipeline: Pipeline, start: str, savings: Savings
+    ) -> tuple[Lowered, Repair | None]:
+        first = self._lower(model, pipeline, start)
+        if self.yardstick.quality is None:
+            return first, None
+        return repaired(
+            first,
+            lambda: self._lower(model, pipeline, start, repair=True),
+            model=model,
+            conversion=pipeline.conversion,
+            task=self.task,
+            original=self.yardstick.quality,
+            limits=self.limits,
+            savings=savings,
+        )
+
+    def _lower(self, model: nn.Module, pipeline: Pipeline, start: str, *, repair: bool = False) -> Lowered:
+        context = dataclasses.replace(self._context(pipeline, start, epochs=0), repair=repair)
+        path = self.folder / f"{pipeline.hash[:16]}{'-repaired' if repair else ''}.onnx"
         with reason(LoweringFailed, "lowering"):
-            return lower(
+            artifact = lower(
                 model,
                 self.task.example,
                 path,
@@ -206,6 +238,7 @@ class Evaluator:
                 context,
                 samples=certified_inputs(self.task.selection),
             )
+        return Lowered(artifact, quality_of(path, self.task, self.task.selection, torch.get_num_threads()))
 
     def _context(self, pipeline: Pipeline, key: str, epochs: int) -> Context:
         return Context(

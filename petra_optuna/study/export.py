@@ -77,6 +77,7 @@ def _write(
     recipe = {"task": task.name, "study": study.study_name, "trial": number, **record["pipeline"]}
     recipe["budget"] = dataclasses.asdict(specification.budget)
     recipe["seed"] = specification.seed
+    recipe["repair"] = record.get("repair")
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     (folder / "run.py").write_text((TEMPLATES / "run.py.txt").read_text())
     card = Template((TEMPLATES / "card.md").read_text())
@@ -129,6 +130,7 @@ def card_fields(
         "onnxruntime": yardstick["host"]["onnxruntime"],
         "precision": _precision(record["lowering"]),
         "parity": _parity(record["lowering"]["parity"]),
+        "repair": _repair(record.get("repair")),
         "nodes": _numbered(record["pipeline"]["nodes"]),
         "sha256": record["artifact"]["sha256"],
     }
@@ -151,6 +153,19 @@ def _precision(lowering: dict[str, Any]) -> str:
     safe, unsafe = "which saturate on no CPU", "which saturate on x86 CPUs without VNNI: make it anew there"
     where = safe if bits == 7 else unsafe
     return f"{lowering['precision']}, weights of {bits} bits, {where}"
+
+
+def _repair(repair: dict[str, Any] | None) -> str:
+    if repair is None:
+        return "none was needed"
+    missed = f"the first file loses {repair['drop_before']:.4g}, the limit is {repair['limit']:.4g}"
+    if repair["drop_after"] is None:
+        return f"{missed}; {repair['reason']}"
+    gain = (
+        f"with {', '.join(repair['in_float'])} in float it loses {repair['drop_after']:.4g} "
+        f"({repair['size_before']} bytes before, {repair['size_after']} after)"
+    )
+    return f"{missed}; {gain}; {'this' if repair['shipped'] else 'the first'} file ships"
 
 
 def _parity(parity: dict[str, Any]) -> str:

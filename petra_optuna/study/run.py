@@ -273,7 +273,9 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 task=task,
                 measurer=process,
                 yardstick=Yardstick(
-                    yardstick["values"]["latency_ms"], yardstick["values"]["throughput_per_s"]
+                    yardstick["values"]["latency_ms"],
+                    yardstick["values"]["throughput_per_s"],
+                    yardstick["values"][task.metric.name],
                 ),
                 folder=folder,
                 budget=specification.budget,
