@@ -11,8 +11,10 @@ from petra_optuna.evaluation.evaluator import (
     predictor,
     quality_of,
 )
+from petra_optuna.evaluation.forms import Forms, faster_form
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
+from petra_optuna.evaluation.repair import Lowered
 from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, RungStop
 from petra_optuna.evaluation.savings import Savings
 
@@ -22,9 +24,11 @@ __all__ = [
     "Entry",
     "Evaluation",
     "Evaluator",
+    "Forms",
     "Judge",
     "LimitUnreachable",
     "Limits",
+    "Lowered",
     "Measurer",
     "PrefixCache",
     "Preview",
@@ -34,6 +38,7 @@ __all__ = [
     "Savings",
     "ShapeHistory",
     "Yardstick",
+    "faster_form",
     "predictor",
     "preview",
     "quality_drop",

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from petra_optuna.deploy import Artifact, OnnxRuntimeModel, lower
+from petra_optuna.deploy import SERIES, Artifact, OnnxRuntimeModel, lower
 from petra_optuna.errors import LoweringFailed, MeasurementFailed, OperationFailed, TrialError, UserError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.cache import Entry, PrefixCache
+from petra_optuna.evaluation.forms import Forms, faster_form
 from petra_optuna.evaluation.keys import base_key, node_seed, prefix_keys
 from petra_optuna.evaluation.limits import Limits
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
@@ -81,6 +82,7 @@ class Evaluation:
     train_s: float
     reused_nodes: int
     repair: Repair | None = None
+    convolutions: Forms | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form without the file and the weights."""
@@ -100,6 +102,7 @@ class Evaluation:
             "train_s": self.train_s,
             "reused_nodes": self.reused_nodes,
             "repair": self.repair.to_dict() if self.repair else None,
+            "convolutions": self.convolutions.to_dict() if self.convolutions else None,
         }
 
 
@@ -167,9 +170,15 @@ class Evaluator:
                 prediction,
             )
         model, reports, reused = self._body(pipeline, start, judge, savings)
-        shipped, repair = self._shipped(model, pipeline, start, savings)
+        first, repair = self._shipped(model, pipeline, start, SERIES, savings)
+        shipped, measurements, forms = faster_form(
+            first,
+            lambda form: self._lower(
+                model, pipeline, start, form, repair=repair is not None and repair.shipped
+            ),
+            self.measurer.measure,
+        )
         artifact = shipped.artifact
-        measurements = self.measurer.measure(artifact.path)
         values = self._values(shipped.quality, measurements, artifact)
         if self.history is not None and (repair is None or not repair.shipped):
             self.history.put(model, pipeline.conversion, values["latency_ms"])
@@ -186,10 +195,15 @@ class Evaluator:
             train_s=savings.train_s,
             reused_nodes=reused,
             repair=repair,
+            convolutions=forms,
         )
 
-    def build(self, pipeline: Pipeline) -> Artifact:
+    def build(self, pipeline: Pipeline, convolutions: str = SERIES) -> Artifact:
         """The pipeline's file alone, repaired as ``evaluate`` would, not measured.
+
+        Args:
+            pipeline: What to build.
+            convolutions: Form of one-dimensional ones, which ``evaluate`` chooses by measurement.
 
         Raises:
             TrialError: With the reason, when a node or the lowering fails.
@@ -197,7 +211,7 @@ class Evaluator:
         pipeline = pipeline.canonical()
         start = base_key(self.task, self.seed)
         model, _, _ = self._body(pipeline, start, None, Savings())
-        return self._shipped(model, pipeline, start, Savings())[0].artifact
+        return self._shipped(model, pipeline, start, convolutions, Savings())[0].artifact
 
     def _values(
         self, quality: float, measurements: Mapping[str, Measurement], artifact: Artifact
@@ -210,14 +224,14 @@ class Evaluator:
         }
 
     def _shipped(
-        self, model: nn.Module, pipeline: Pipeline, start: str, savings: Savings
+        self, model: nn.Module, pipeline: Pipeline, start: str, form: str, savings: Savings
     ) -> tuple[Lowered, Repair | None]:
-        first = self._lower(model, pipeline, start)
+        first = self._lower(model, pipeline, start, form)
         if self.yardstick.quality is None:
             return first, None
         return repaired(
             first,
-            lambda: self._lower(model, pipeline, start, repair=True),
+            lambda: self._lower(model, pipeline, start, form, repair=True),
             model=model,
             conversion=pipeline.conversion,
             task=self.task,
@@ -226,9 +240,11 @@ class Evaluator:
             savings=savings,
         )
 
-    def _lower(self, model: nn.Module, pipeline: Pipeline, start: str, *, repair: bool = False) -> Lowered:
+    def _lower(
+        self, model: nn.Module, pipeline: Pipeline, start: str, form: str, *, repair: bool = False
+    ) -> Lowered:
         context = dataclasses.replace(self._context(pipeline, start, epochs=0), repair=repair)
-        path = self.folder / f"{pipeline.hash[:16]}{'-repaired' if repair else ''}.onnx"
+        path = self.folder / f"{pipeline.hash[:16]}{'-repaired' if repair else ''}-{form}.onnx"
         with reason(LoweringFailed, "lowering"):
             artifact = lower(
                 model,
@@ -237,6 +253,7 @@ class Evaluator:
                 pipeline.conversion,
                 context,
                 samples=certified_inputs(self.task.selection),
+                convolutions=form,
             )
         return Lowered(artifact, quality_of(path, self.task, self.task.selection, torch.get_num_threads()))
 

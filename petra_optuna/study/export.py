@@ -78,6 +78,7 @@ def _write(
     recipe["budget"] = dataclasses.asdict(specification.budget)
     recipe["seed"] = specification.seed
     recipe["repair"] = record.get("repair")
+    recipe["convolutions"] = record["lowering"].get("convolutions")
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     (folder / "run.py").write_text((TEMPLATES / "run.py.txt").read_text())
     card = Template((TEMPLATES / "card.md").read_text())
@@ -131,6 +132,7 @@ def card_fields(
         "precision": _precision(record["lowering"]),
         "parity": _parity(record["lowering"]["parity"]),
         "repair": _repair(record.get("repair")),
+        "convolutions": _convolutions(record.get("convolutions"), yardstick.get("convolutions")),
         "nodes": _numbered(record["pipeline"]["nodes"]),
         "sha256": record["artifact"]["sha256"],
     }
@@ -166,6 +168,19 @@ def _repair(repair: dict[str, Any] | None) -> str:
         f"({repair['size_before']} bytes before, {repair['size_after']} after)"
     )
     return f"{missed}; {gain}; {'this' if repair['shipped'] else 'the first'} file ships"
+
+
+def _convolutions(found: dict[str, Any] | None, yardstick: dict[str, Any] | None) -> str:
+    if found is None:
+        return "none"
+    ratios = (
+        f"{form} at latency ratio {item['latency']['ratio']:.3f}, throughput ratio "
+        f"{item['throughput']['ratio']:.3f}"
+        for form, item in found["measurements"].items()
+    )
+    failure = "" if found["failure"] is None else f" (2d: {found['failure']})"
+    theirs = "1d" if yardstick is None else yardstick["shipped"]
+    return f"run as {found['shipped']}, of {' and '.join(ratios)}{failure}; the yardstick's run as {theirs}"
 
 
 def _parity(parity: dict[str, Any]) -> str:
