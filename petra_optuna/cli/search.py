@@ -60,7 +60,11 @@ def run(
     max_size_mb: Annotated[float | None, typer.Option(help="Hard limit on the file, 10^6 bytes.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Hard limit on latency.")] = None,
     max_quality_drop: Annotated[
-        float | None, typer.Option(help="Most that the metric may be worse than the original's on selection.")
+        float | None,
+        typer.Option(
+            help="Most that the metric may be worse than the original's on selection. A static INT8 file "
+            "beyond it is repaired once: the layers that lose most go back to float."
+        ),
     ] = None,
     rungs: Annotated[bool, typer.Option(help="Compare pipelines in training, stop the weak ones.")] = False,
     rung_epochs: Annotated[int | None, typer.Option(help="Epochs of the first rung; 1 by default.")] = None,

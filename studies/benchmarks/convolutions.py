@@ -2,8 +2,8 @@
 
     python -m studies.benchmarks.convolutions
 
-InceptionTime, FP32 and static INT8, each in both forms, all against FP32 as exported in alternating blocks, at
-batch 1 and 64. A smaller ratio is faster. The weights are random: speed does not depend on them.
+InceptionTime, FP32 and static INT8, each in both forms, all against FP32 as exported in alternating blocks,
+at batch 1 and 64. A smaller ratio is faster. The weights are random: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ def main() -> None:
     task = _task(arguments.channels, arguments.length)
     context = Context(task=task, recipe=Recipe(), seed=0, epochs=0)
     print(f"InceptionTime, {arguments.channels} x {arguments.length}, one thread; time over FP32 1d")
-    print(
-        "| file | form | batch 1 | interval | ms | batch 64 | interval | ms |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| file | form | batch 1 | interval | ms | batch 64 | interval | ms |")
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         yardstick = Path(folder, "yardstick.onnx")
         lower(task.model, task.example, yardstick)

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from petra_optuna import evaluation
 from petra_optuna.deploy import Artifact
 from petra_optuna.errors import MeasurementFailed
-from petra_optuna.evaluation import Evaluator, Lowered, Yardstick, faster_form, quality_of
+from petra_optuna.evaluation import Evaluator, Limits, Lowered, Yardstick, faster_form, quality_of
 from petra_optuna.measurement import Measurement
 from petra_optuna.operations import QuantizeStatic
 from petra_optuna.pipeline import Pipeline
@@ -72,18 +73,18 @@ def test_the_faster_form_ships_with_its_own_values(
     for number, (images, rank) in enumerate((((0.6, 0.7), 4), ((1.2, 1.3), 3))):
         folder = tmp_path / str(number)
         folder.mkdir()
-        evaluation = _evaluator(series_task, folder, ByForm(images)).evaluate(Pipeline(nodes))
-        path = evaluation.artifact.path
+        evaluated = _evaluator(series_task, folder, ByForm(images)).evaluate(Pipeline(nodes))
+        path = evaluated.artifact.path
         assert _ranks(path) == {rank}
         assert list(folder.iterdir()) == [path]
         shipped = "2d" if rank == 4 else "1d"
-        assert evaluation.artifact.lowering["convolutions"] == shipped
+        assert evaluated.artifact.lowering["convolutions"] == shipped
         ratio = images if rank == 4 else (1.0, 1.0)
-        assert evaluation.values["latency_ms"] == pytest.approx(10 * ratio[0])
-        assert evaluation.values["throughput_per_s"] == pytest.approx(100 / ratio[1])
-        assert evaluation.values["size_bytes"] == path.stat().st_size
-        assert evaluation.values["accuracy"] == quality_of(path, series_task, series_task.selection)
-        record = evaluation.to_dict()["convolutions"]
+        assert evaluated.values["latency_ms"] == pytest.approx(10 * ratio[0])
+        assert evaluated.values["throughput_per_s"] == pytest.approx(100 / ratio[1])
+        assert evaluated.values["size_bytes"] == path.stat().st_size
+        assert evaluated.values["accuracy"] == quality_of(path, series_task, series_task.selection)
+        record = evaluated.to_dict()["convolutions"]
         assert record["shipped"] == shipped
         assert record["measurements"]["2d"]["latency"]["ratio"] == images[0]
         assert record["measurements"]["1d"]["throughput"]["ratio"] == 1.0
@@ -94,6 +95,26 @@ def test_build_gives_the_file_of_the_form_that_it_is_told(series_task: Task, tmp
     shipped = evaluator.evaluate(Pipeline((QuantizeStatic(),))).artifact.sha256
     assert evaluator.build(Pipeline((QuantizeStatic(),)), "2d").sha256 == shipped
     assert evaluator.build(Pipeline((QuantizeStatic(),))).sha256 != shipped
+
+
+def test_a_repaired_file_is_repaired_in_both_forms(
+    series_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation.evaluator, "quality_of", lambda path, *_: float("repaired" in path.name))
+    monkeypatch.setattr(evaluation.repair, "quality_in_torch", lambda *_: 1.0)
+    unit = dataclasses.replace(
+        _evaluator(series_task, tmp_path, ByForm((0.5, 0.5))),
+        yardstick=Yardstick(1.0, 1.0, 1.0),
+        limits=Limits(quality_drop=0.5),
+    )
+    repaired = unit.evaluate(Pipeline((QuantizeStatic(),)))
+    assert repaired.repair is not None
+    assert repaired.repair.shipped
+    assert repaired.values["accuracy"] == 1.0
+    assert _ranks(repaired.artifact.path) == {4}
+    left = [item["name"] for item in repaired.artifact.lowering["conversion"]["left_float"]]
+    assert sorted(left) == sorted(repaired.repair.in_float) != []
+    assert unit.build(Pipeline((QuantizeStatic(),)), "2d").sha256 == repaired.artifact.sha256
 
 
 RULE = {
@@ -119,11 +140,11 @@ def test_the_form_of_the_smaller_mean_time_ships_beyond_a_tie(tmp_path: Path, ca
 
 
 def test_a_form_that_fails_does_not_ship_and_the_record_says_why(series_task: Task, tmp_path: Path) -> None:
-    evaluation = _evaluator(series_task, tmp_path, ByForm(None)).evaluate(Pipeline())
-    assert _ranks(evaluation.artifact.path) == {3}
-    assert evaluation.convolutions is not None
-    assert evaluation.convolutions.failure == "MeasurementFailed: the runtime died"
-    assert list(tmp_path.iterdir()) == [evaluation.artifact.path]
+    evaluated = _evaluator(series_task, tmp_path, ByForm(None)).evaluate(Pipeline())
+    assert _ranks(evaluated.artifact.path) == {3}
+    assert evaluated.convolutions is not None
+    assert evaluated.convolutions.failure == "MeasurementFailed: the runtime died"
+    assert list(tmp_path.iterdir()) == [evaluated.artifact.path]
 
 
 def test_a_file_without_series_is_measured_once(tmp_path: Path) -> None:
