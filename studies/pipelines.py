@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from petra_optuna.deploy import lower
 from petra_optuna.evaluation import Budget, Evaluation, Evaluator, PrefixCache, quality_of
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import Pipeline
+from petra_optuna.study.create import lower_original
 from petra_optuna.tasks import Task, open_once
 
 HEADER = (
@@ -67,7 +67,7 @@ def measure_pipelines(
     assert task.test is not None
     with tempfile.TemporaryDirectory() as name:
         folder, original = Path(name), Path(name, "yardstick.onnx")
-        size_bytes = lower(task.model, task.example, original).size_bytes
+        size_bytes = lower_original(task, DeviceProfile(), original)[0].artifact.size_bytes
         test = quality_of(original, task, open_once(task.test), torch.get_num_threads())
         with MeasuringProcess(DeviceProfile(), original, to_feeds(task.example)) as process:
             evaluator = Evaluator(

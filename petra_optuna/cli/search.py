@@ -68,7 +68,11 @@ def run(
     max_size_mb: Annotated[float | None, typer.Option(help="Hard limit on the file, 10^6 bytes.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Hard limit on latency.")] = None,
     max_quality_drop: Annotated[
-        float | None, typer.Option(help="Most that the metric may be worse than the original's on selection.")
+        float | None,
+        typer.Option(
+            help="Most that the metric may be worse than the original's on selection. A static INT8 file "
+            "beyond it is repaired once: the layers that lose most go back to float."
+        ),
     ] = None,
     max_memory_mb: Annotated[
         float | None, typer.Option(help="Hard limit on the memory that the file adds to a process.")

@@ -17,6 +17,7 @@ class Artifact:
         size_bytes: Its length.
         sha256: Digest of its bytes.
         lowering: JSON-ready: ``precision``, ``kernels`` counted in the session's optimised graph,
+            ``convolutions``: form of one-dimensional ones, None where it has none,
             ``parity``, the file's ``certificate``, ``conversion`` report (None without a conversion).
     """
 

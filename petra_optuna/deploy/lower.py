@@ -19,6 +19,7 @@ from petra_optuna.deploy.checks import (
     check_weights,
     stored_bytes,
 )
+from petra_optuna.deploy.convolutions import IMAGES, SERIES, as_images, has_series
 from petra_optuna.deploy.export import export_onnx
 from petra_optuna.deploy.metadata import strip_metadata
 from petra_optuna.deploy.onnxruntime import OnnxRuntimeModel
@@ -40,6 +41,7 @@ def lower(
     context: Any = None,
     *,
     samples: Inputs | None = None,
+    convolutions: str = SERIES,
 ) -> Artifact:
     """Write ``model`` as one ONNX file that runs as it promises.
 
@@ -53,6 +55,7 @@ def lower(
         conversion: A node of kind ``conversion``; None for FP32.
         context: Handed to the conversion.
         samples: Real inputs for the certificate; ``inputs`` when None.
+        convolutions: Form of the one-dimensional ones, where there are any (see ``convolutions``).
 
     Raises:
         LoweringFailed: When the export fails or differs, or the file breaks a promise.
@@ -63,6 +66,9 @@ def lower(
         raise ValueError(f"the path of an ONNX file must end in .onnx, got {path.name!r}")
     model = copy.deepcopy(model).eval()
     proto = export_onnx(model, inputs)
+    form = convolutions if has_series(proto) else None
+    if form == IMAGES:
+        proto = as_images(proto)
     check_batch_norms(proto)
     check_parity(model, proto, inputs)
     report: dict[str, Any] = {}
@@ -81,6 +87,7 @@ def lower(
     write_atomically(path, data)
     lowering = {
         "precision": report.get("precision", FLOAT32),
+        "convolutions": form,
         "kernels": kernels,
         "parity": parity,
         "conversion": report or None,

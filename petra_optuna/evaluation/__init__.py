@@ -11,10 +11,12 @@ from petra_optuna.evaluation.evaluator import (
     predictor,
     quality_of,
 )
+from petra_optuna.evaluation.forms import Forms, faster_form
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.price import training_price
 from petra_optuna.evaluation.quantities import DEFAULT_OBJECTIVES, QUANTITIES, Quantity, quantity
+from petra_optuna.evaluation.repair import Lowered
 from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, RungStop
 from petra_optuna.evaluation.savings import Savings
 
@@ -26,9 +28,11 @@ __all__ = [
     "Entry",
     "Evaluation",
     "Evaluator",
+    "Forms",
     "Judge",
     "LimitUnreachable",
     "Limits",
+    "Lowered",
     "Measurer",
     "PrefixCache",
     "Preview",
@@ -39,6 +43,7 @@ __all__ = [
     "Savings",
     "ShapeHistory",
     "counted",
+    "faster_form",
     "predictor",
     "preview",
     "quality_drop",

@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from petra_optuna.deploy import Artifact, OnnxRuntimeModel, lower
-from petra_optuna.errors import LoweringFailed, MeasurementFailed, OperationFailed, TrialError
+from petra_optuna.deploy import SERIES, Artifact, OnnxRuntimeModel, lower
+from petra_optuna.errors import LoweringFailed, MeasurementFailed, OperationFailed, TrialError, UserError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.cache import Entry, PrefixCache
+from petra_optuna.evaluation.forms import Forms, faster_form
 from petra_optuna.evaluation.keys import base_key, node_seed, prefix_keys
 from petra_optuna.evaluation.limits import Limits
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.reasons import reason
+from petra_optuna.evaluation.repair import Lowered, Repair, repaired
 from petra_optuna.evaluation.rungs import Judge, Rungs
 from petra_optuna.evaluation.savings import Savings
 from petra_optuna.evaluation.watching import watcher
@@ -66,6 +68,8 @@ class Evaluation:
     best_throughput_batch: int
     preview: Preview
     reused_nodes: int
+    repair: Repair | None = None
+    convolutions: Forms | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form without the file and the weights."""
@@ -82,6 +86,8 @@ class Evaluation:
             "best_throughput_batch": self.best_throughput_batch,
             "preview": dataclasses.asdict(self.preview),
             "reused_nodes": self.reused_nodes,
+            "repair": self.repair.to_dict() if self.repair else None,
+            "convolutions": self.convolutions.to_dict() if self.convolutions else None,
         }
 
 
@@ -98,8 +104,13 @@ class Evaluator:
         seed: Of every node, together with its place in the pipeline, and of the initialisation.
         cache: Shared prefixes; None computes everything cold.
         history: Measured shapes for the preview.
-        limits: Hard limits; a preview that must break one raises ``LimitUnreachable``.
+        limits: Hard limits; a preview that must break one raises ``LimitUnreachable``, and a file beyond the
+            one on quality is repaired once (see ``repair``).
         rungs: When a pipeline is judged in its training; None never does.
+        original: The task's metric of the original on selection, which a limit on its loss is against.
+
+    Raises:
+        UserError: On construction, when quality is limited and the original's is not given.
     """
 
     task: Task
@@ -112,6 +123,12 @@ class Evaluator:
     history: ShapeHistory | None = None
     limits: Limits = Limits()
     rungs: Rungs | None = None
+    original: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that a limit has what it is against."""
+        if self.limits.quality_drop is not None and self.original is None:
+            raise UserError("a limit on what quality may drop needs the original's: give the evaluator one")
 
     @cached_property
     def start(self) -> nn.Module:
@@ -145,17 +162,23 @@ class Evaluator:
                 prediction,
             )
         model, reports, reused = self._body(pipeline, start, judge, savings)
-        artifact = self._lower(model, pipeline, start)
-        quality = quality_of(artifact.path, self.task, self.task.selection, torch.get_num_threads())
-        measured = self.measurer.measure(artifact.path)
+        first, repair = self._shipped(model, pipeline, start, SERIES, savings)
+        shipped, measured, forms = faster_form(
+            first,
+            lambda form: self._lower(
+                model, pipeline, start, form, repair=repair is not None and repair.shipped
+            ),
+            self.measurer.measure,
+        )
+        artifact = shipped.artifact
         values = {
-            self.task.metric.name: quality,
+            self.task.metric.name: shipped.quality,
             **self.yardstick.values(measured),
             "size_bytes": float(artifact.size_bytes),
             "train_s": sum(_training_seconds(pipeline, reports)),
             **counted(model, pipeline, self.task),
         }
-        if self.history is not None:
+        if self.history is not None and (repair is None or not repair.shipped):
             self.history.put(model, pipeline.conversion, values["latency_ms"])
         return Evaluation(
             pipeline=pipeline,
@@ -167,10 +190,16 @@ class Evaluator:
             best_throughput_batch=self.yardstick.best(measured).batch,
             preview=prediction,
             reused_nodes=reused,
+            repair=repair,
+            convolutions=forms,
         )
 
-    def build(self, pipeline: Pipeline) -> Artifact:
-        """The pipeline's file alone, not measured.
+    def build(self, pipeline: Pipeline, convolutions: str = SERIES) -> Artifact:
+        """The pipeline's file alone, repaired as ``evaluate`` would, not measured.
+
+        Args:
+            pipeline: What to build.
+            convolutions: Form of one-dimensional ones, which ``evaluate`` chooses by measurement.
 
         Raises:
             TrialError: With the reason, when a node or the lowering fails.
@@ -178,20 +207,41 @@ class Evaluator:
         pipeline = pipeline.canonical()
         start = base_key(self.task, self.seed)
         model, _, _ = self._body(pipeline, start, None, Savings())
-        return self._lower(model, pipeline, start)
+        return self._shipped(model, pipeline, start, convolutions, Savings())[0].artifact
 
-    def _lower(self, model: nn.Module, pipeline: Pipeline, start: str) -> Artifact:
-        context = self._context(pipeline, start, epochs=0)
-        path = self.folder / f"{pipeline.hash[:16]}.onnx"
+    def _shipped(
+        self, model: nn.Module, pipeline: Pipeline, start: str, form: str, savings: Savings
+    ) -> tuple[Lowered, Repair | None]:
+        first = self._lower(model, pipeline, start, form)
+        if self.original is None:
+            return first, None
+        return repaired(
+            first,
+            lambda: self._lower(model, pipeline, start, form, repair=True),
+            model=model,
+            conversion=pipeline.conversion,
+            task=self.task,
+            original=self.original,
+            limits=self.limits,
+            savings=savings,
+        )
+
+    def _lower(
+        self, model: nn.Module, pipeline: Pipeline, start: str, form: str, *, repair: bool = False
+    ) -> Lowered:
+        context = dataclasses.replace(self._context(pipeline, start, epochs=0), repair=repair)
+        path = self.folder / f"{pipeline.hash[:16]}{'-repaired' if repair else ''}-{form}.onnx"
         with reason(LoweringFailed, "lowering"):
-            return lower(
+            artifact = lower(
                 model,
                 self.task.example,
                 path,
                 pipeline.conversion,
                 context,
                 samples=certified_inputs(self.task.selection),
+                convolutions=form,
             )
+        return Lowered(artifact, quality_of(path, self.task, self.task.selection, torch.get_num_threads()))
 
     def _context(self, pipeline: Pipeline, key: str, epochs: int) -> Context:
         return Context(

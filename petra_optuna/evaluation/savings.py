@@ -1,4 +1,4 @@
-"""What one evaluation spent on training, and what it was spared."""
+"""What one evaluation spent on training, what it was spared, and whether it needed a repair."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Savings:
         preview_stops: 1 where the preview stopped the pipeline.
         rung_stops: 1 where a rung stopped it.
         saved_epochs: Epochs of the allotment that were not trained because of a stop.
+        repairs: 1 where a file beyond the limit on quality was repaired, with whatever result.
+        repairs_within: 1 where that brought it within the limit.
         train_s: Seconds that training nodes took here, a stopped one's included.
     """
 
@@ -27,4 +29,6 @@ class Savings:
     preview_stops: int = 0
     rung_stops: int = 0
     saved_epochs: float = 0.0
+    repairs: int = 0
+    repairs_within: int = 0
     train_s: float = 0.0

@@ -52,7 +52,10 @@ def watcher(
     def watch(model: nn.Module, trained: float) -> None:
         while ahead and earlier + trained >= ahead[0][0]:
             _, number = ahead.pop(0)
-            stop = judge(RungResult(number, _quality(model, task), parameters, macs, conversion))
+            model.eval()
+            quality = quality_in_torch(model, task)
+            model.train()
+            stop = judge(RungResult(number, quality, parameters, macs, conversion))
             if stop is not None:
                 savings.rung_stops = 1
                 savings.saved_epochs = total - earlier - trained
@@ -61,10 +64,7 @@ def watcher(
     return watch
 
 
-def _quality(model: nn.Module, task: Task) -> float:
-    """The task's metric of a model in training, which goes back to training; in PyTorch, not lowered."""
-    model.eval()
+def quality_in_torch(model: nn.Module, task: Task) -> float:
+    """The task's metric of a model in evaluation mode on the selection split; not lowered."""
     with torch.no_grad(), reason(MeasurementFailed, task.metric.name):
-        quality = task.evaluate(lambda inputs: forward(model, inputs).numpy(), task.selection)
-    model.train()
-    return quality
+        return task.evaluate(lambda inputs: forward(model, inputs).numpy(), task.selection)

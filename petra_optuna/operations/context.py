@@ -22,6 +22,7 @@ class Context:
         seed: The only source of randomness of the node.
         epochs: What this node may spend; 0 for nodes that do not train.
         data_fraction: Share of the training split that an epoch reads.
+        repair: Asks a conversion that can to leave one more group of layers in float: those that lose most.
         watch: Told after each training step of the model and of the epochs that the node has trained, a
             fraction. It must leave the model and the state of randomness as they are; what it raises ends
             the training.
@@ -32,6 +33,7 @@ class Context:
     seed: int
     epochs: int
     data_fraction: float = 1.0
+    repair: bool = False
     watch: Callable[[nn.Module, float], None] | None = None
 
     def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Inputs, Tensor]]:

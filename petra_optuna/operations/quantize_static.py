@@ -60,6 +60,7 @@ class QuantizeStatic(Operation):
     aliases: ClassVar[tuple[str, ...]] = ("QS",)
     kind: ClassVar[Kind] = "conversion"
     weight_bytes: ClassVar[float] = 1.0
+    can_repair: ClassVar[bool] = True
 
     calibration: Annotated[str, CategoricalDistribution(("minmax", "percentile", "entropy"))] = "minmax"
     percentile: Annotated[
@@ -76,13 +77,14 @@ class QuantizeStatic(Operation):
             ``left_float``: weights that stay in float, each with its reason.
 
         Raises:
-            OperationFailed: When the graph has no weight to quantise or ONNX Runtime's tool fails.
+            OperationFailed: When the graph has no weight to quantise, ONNX Runtime's tool fails, or a repair
+                is asked for and no layer helps.
         """
         prepared = named(model)
         layers = weighted_layers(prepared.graph)
         batches = context.calibration_batches(limit=_SAMPLES, batch_size=_BATCH) if layers else ()
         feeds = [to_feeds(inputs) for inputs, _ in batches]
-        quantized, kept = self._quantize(prepared, feeds) if layers else (prepared, ())
+        quantized, kept = self._quantize(prepared, feeds, context.repair) if layers else (prepared, ())
         weight_only = store_int8(quantized, STORED)
         weights = _count_weights(quantized)
         if weights == 0 and not weight_only:
@@ -99,27 +101,39 @@ class QuantizeStatic(Operation):
         return Applied(quantized, report)
 
     def _quantize(
-        self, model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+        self, model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], repair: bool
     ) -> tuple[onnx.ModelProto, tuple[Left, ...]]:
         try:
             ranges = calibrate(model, feeds, OPERATORS, self.calibration, self.percentile)
-            kept = self._kept(model, feeds[0], ranges)
+            kept = self._kept(model, feeds[0], ranges, repair)
             names = [name for left in kept for name in left.names]
             return _shield_floats(_with_pairs(model, ranges, names)), kept
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             raise OperationFailed(f"static: {type(error).__name__}: {one_line(error)}") from error
 
     def _kept(
-        self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], ranges: ort.TensorsData
+        self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], ranges: ort.TensorsData, repair: bool
     ) -> tuple[Left, ...]:
         layers = feeding_layers(model.graph)
-        count = min(self.keep_float, len(layers) - 1)
-        if count == 0:
+        most = len(layers) - 1
+        count = min(self.keep_float, most)
+        if count == 0 and not repair:
             return ()
         quantized = _with_pairs(model, ranges, (), keep_activations=True)
         few = {name: array[:_SENSITIVITY_SAMPLES] for name, array in feeds.items()}
         switched = SwitchedGraph(model, quantized, few)
-        return worst_layers(switched, layers, lambda left: rounded_tensors(model.graph, left), count)
+
+        def rounded(left: frozenset[str]) -> set[str]:
+            return rounded_tensors(model.graph, left)
+
+        kept = worst_layers(switched, layers, rounded, count) if count else ()
+        if not repair:
+            return kept
+        names = [name for left in kept for name in left.names]
+        more = worst_layers(switched, layers, rounded, most - len(names), names)[:1]
+        if not more:
+            raise OperationFailed("static: no layer's return to float brings the output nearer")
+        return kept + more
 
 
 def _with_pairs(

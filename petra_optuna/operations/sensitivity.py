@@ -77,6 +77,7 @@ def worst_layers(
     layers: Mapping[str, Sequence[str]],
     rounded: Callable[[frozenset[str]], Collection[str]],
     count: int,
+    left: Collection[str] = (),
 ) -> tuple[Left, ...]:
     """At most ``count`` layers, those whose return to float repairs most of the output a layer.
 
@@ -85,15 +86,17 @@ def worst_layers(
         layers: Name of each quantised layer -> names of the layers that feed it.
         rounded: Which tensors are rounded with these layers in float.
         count: Layers that may be left; layers that repair nothing are not.
+        left: Layers that are in float already and do not count.
     """
-    before = graph.error(rounded(frozenset()))
+    already = frozenset(left)
+    before = graph.error(rounded(already))
     groups = dict.fromkeys(
-        group
+        group - already
         for name, feeding in layers.items()
         for group in (frozenset({name}), frozenset({name, *feeding}))
-        if len(group) <= count
+        if 0 < len(group - already) <= count
     )
-    after = {group: graph.error(rounded(group)) for group in groups}
+    after = {group: graph.error(rounded(group | already)) for group in groups}
     chosen: list[Left] = []
     taken: set[str] = set()
     for group in sorted(after, key=lambda group: (after[group] - before) / len(group)):

@@ -41,6 +41,8 @@ class Operation(Fielded, abc.ABC):
         recipe_fields: The fields of the recipe that the operation reads.
         weight_bytes: For a conversion, the fewest bytes that a weight takes in its file.
         from_initialisation: Whether a model may start with it that nothing has trained yet.
+        can_repair: For a conversion, whether it puts layers back to float where ``Context.repair`` asks;
+            its report lists them under ``left_float``.
         implies: The conversion that a pipeline with this node gets when it names none.
         needs, gives: Free-form capabilities for order rules, checked by ``SearchSpace.violations``.
     """
@@ -52,6 +54,7 @@ class Operation(Fielded, abc.ABC):
     recipe_fields: ClassVar[tuple[str, ...]] = ()
     weight_bytes: ClassVar[float] = 4.0
     from_initialisation: ClassVar[bool] = False
+    can_repair: ClassVar[bool] = False
     implies: ClassVar[type[Operation] | None] = None
     needs: ClassVar[frozenset[str]] = frozenset()
     gives: ClassVar[frozenset[str]] = frozenset()

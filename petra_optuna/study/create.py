@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -16,9 +18,18 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from torch.utils.benchmark import Timer
 
-from petra_optuna.deploy import lower
+from petra_optuna.deploy import SERIES, lower
 from petra_optuna.errors import StudyError, TaskError, TrialError
-from petra_optuna.evaluation import QUALITY_DROP, counted, quality_of, quantity, training_price
+from petra_optuna.evaluation import (
+    QUALITY_DROP,
+    Forms,
+    Lowered,
+    counted,
+    faster_form,
+    quality_of,
+    quantity,
+    training_price,
+)
 from petra_optuna.evolution import Bounds
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, Yardstick
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
@@ -140,30 +151,30 @@ def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[st
 
     Returns:
         ``values`` of the original by name, ``yardstick``, ``eager`` latency and throughput, ``host``,
-        ``sha256``.
+        ``sha256``, ``convolutions``: both forms of one-dimensional ones, None where it has none.
 
     Raises:
         TaskError: When the original cannot be exported, run or measured.
     """
     try:
-        artifact = lower(task.model, task.example, path)
+        original, forms = lower_original(task, profile, path)
         with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
             yardstick = process.baseline()
-        quality = quality_of(path, task, task.selection, torch.get_num_threads())
     except TrialError as error:
         raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
     return {
         "values": {
-            task.metric.name: quality,
+            task.metric.name: original.quality,
             **yardstick.own_values(),
-            "size_bytes": float(artifact.size_bytes),
+            "size_bytes": float(original.artifact.size_bytes),
             "train_s": 0.0,
             **counted(task.model, Pipeline(), task),
         },
         "yardstick": yardstick.to_dict(),
         "eager": _eager(task, profile),
         "host": profile.host(),
-        "sha256": artifact.sha256,
+        "sha256": original.artifact.sha256,
+        "convolutions": forms.to_dict() if forms else None,
     }
 
 
@@ -175,6 +186,33 @@ def yardstick_of(study: optuna.Study) -> Yardstick:
     # A study of the time when there was one throughput batch and nothing else was measured.
     values, batches = record["values"], specification_of(study).profile.throughput_batches
     return Yardstick(values["latency_ms"], {batches[0]: values["throughput_per_s"]})
+
+
+def lower_original(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowered, Forms | None]:
+    """Lower the original to ``path`` in FP32, in the form that a candidate would ship in.
+
+    Else every candidate would win by its form.
+
+    Raises:
+        TrialError: When it cannot be exported, run or measured.
+    """
+
+    def lowered(form: str) -> Lowered:
+        where = path if form == SERIES else path.with_stem(f"{path.stem}-{form}")
+        artifact = lower(task.model, task.example, where, convolutions=form)
+        return Lowered(artifact, quality_of(where, task, task.selection, torch.get_num_threads()))
+
+    first = lowered(SERIES)
+    if first.artifact.lowering["convolutions"] is None:
+        return first, None
+    yardstick = path.with_stem(f"{path.stem}-exported")
+    shutil.copyfile(path, yardstick)
+    with MeasuringProcess(profile, yardstick, to_feeds(task.example)) as process:
+        taken, _, forms = faster_form(first, lowered, process.measure)
+    yardstick.unlink()
+    if taken is not first:
+        taken.artifact.path.replace(path)
+    return dataclasses.replace(taken, artifact=dataclasses.replace(taken.artifact, path=path)), forms
 
 
 def fetch_yardstick(study: optuna.Study, folder: Path) -> Path:

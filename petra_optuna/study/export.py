@@ -78,6 +78,8 @@ def _write(
     recipe["budget"] = dataclasses.asdict(specification.budget)
     recipe["seed"] = specification.seed
     recipe["mode"] = specification.mode
+    recipe["repair"] = record.get("repair")
+    recipe["convolutions"] = record["lowering"].get("convolutions")
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     (folder / "run.py").write_text((TEMPLATES / "run.py.txt").read_text())
     card = Template((TEMPLATES / "card.md").read_text())
@@ -131,6 +133,8 @@ def card_fields(
         "onnxruntime": yardstick["host"]["onnxruntime"],
         "precision": _precision(record["lowering"]),
         "parity": _parity(record["lowering"]["parity"]),
+        "repair": _repair(record.get("repair")),
+        "convolutions": _convolutions(record.get("convolutions"), yardstick.get("convolutions")),
         "nodes": _numbered(record["pipeline"]["nodes"]),
         "start": _start(specification, given="reference" not in yardstick),
         "sha256": record["artifact"]["sha256"],
@@ -176,6 +180,32 @@ def _precision(lowering: dict[str, Any]) -> str:
     safe, unsafe = "which saturate on no CPU", "which saturate on x86 CPUs without VNNI: make it anew there"
     where = safe if bits == 7 else unsafe
     return f"{lowering['precision']}, weights of {bits} bits, {where}"
+
+
+def _repair(repair: dict[str, Any] | None) -> str:
+    if repair is None:
+        return "none was needed"
+    missed = f"the first file loses {repair['drop_before']:.4g}, the limit is {repair['limit']:.4g}"
+    if repair["drop_after"] is None:
+        return f"{missed}; {repair['reason']}"
+    gain = (
+        f"with {', '.join(repair['in_float'])} in float it loses {repair['drop_after']:.4g} "
+        f"({repair['size_before']} bytes before, {repair['size_after']} after)"
+    )
+    return f"{missed}; {gain}; {'this' if repair['shipped'] else 'the first'} file ships"
+
+
+def _convolutions(found: dict[str, Any] | None, yardstick: dict[str, Any] | None) -> str:
+    if found is None:
+        return "none"
+    ratios = (
+        f"{form} at latency ratio {item['latency']['ratio']:.3f}, throughput ratio "
+        f"{' and '.join(format(one['ratio'], '.3f') for one in item['throughput'])}"
+        for form, item in found["measurements"].items()
+    )
+    failure = "" if found["failure"] is None else f" (2d: {found['failure']})"
+    theirs = "1d" if yardstick is None else yardstick["shipped"]
+    return f"run as {found['shipped']}, of {' and '.join(ratios)}{failure}; the yardstick's run as {theirs}"
 
 
 def _parity(parity: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from petra_optuna.evolution import Bounds, hypervolume, non_dominated
 from petra_optuna.samplers import BOUNDS, directions_of
 from petra_optuna.study import attributes
 from petra_optuna.study.create import specification_of
+from petra_optuna.study.savings import study_savings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,8 @@ class StudyFront:
         original: The original model's values of the same.
         rows: The front.
         beyond: By name of the limit, the trials that are beyond it; a trial may be beyond several.
+        repairs: Files beyond the limit on quality that were repaired.
+        repairs_within: How many of these came back within it.
     """
 
     study: str
@@ -67,6 +70,8 @@ class StudyFront:
     original: Mapping[str, float]
     rows: tuple[Row, ...]
     beyond: Mapping[str, Beyond] = dataclasses.field(default_factory=dict)
+    repairs: int = 0
+    repairs_within: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, as ``petra front --format json`` prints it."""
@@ -76,6 +81,7 @@ class StudyFront:
             "original": dict(self.original),
             "front": [dataclasses.asdict(row) for row in self.rows],
             "beyond_limits": {name: dataclasses.asdict(found) for name, found in self.beyond.items()},
+            "repairs": {"tried": self.repairs, "within": self.repairs_within},
         }
 
 
@@ -100,7 +106,16 @@ def front(study: optuna.Study) -> StudyFront:
     sign = -1.0 if specification.direction == "maximize" else 1.0
     rows.sort(key=lambda row: (sign * row.values[names[0]], row.values[names[-1]]))  # size by default
     directions = dict(specification.objectives)
-    return StudyFront(study.study_name, directions, original, tuple(rows), beyond_limits(study))
+    counted = study_savings(study)
+    return StudyFront(
+        study.study_name,
+        directions,
+        original,
+        tuple(rows),
+        beyond_limits(study),
+        counted.repairs,
+        counted.repairs_within,
+    )
 
 
 def feasible_trials(study: optuna.Study) -> list[FrozenTrial]:

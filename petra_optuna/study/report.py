@@ -58,16 +58,17 @@ def as_table(front: StudyFront) -> Table:
 
 
 def limits_line(front: StudyFront) -> str | None:
-    """How many trials are beyond which limit, and the nearest of them; None where all keep all."""
+    """How many trials are beyond which limit, the nearest of them, and repairs; None where all keep all."""
+    repairs = f"files repaired: {front.repairs}, {front.repairs_within} of them back within quality_drop"
     if not front.beyond:
-        return None
+        return repairs if front.repairs else None
     parts = []
     for name, found in front.beyond.items():
         stopped = f" and {found.stopped} stopped by the preview" if found.stopped else ""
         nearest = f"the nearest is trial {found.nearest}, beyond by {found.excess:.4g}"
         parts.append(f"{name} {found.trials} trials{stopped}, {nearest}")
     start = "beyond the limits" if front.rows else "no trial is within the limits"
-    return f"{start}: {'; '.join(parts)}"
+    return f"{start}: {'; '.join([*parts, repairs] if front.repairs else parts)}"
 
 
 def as_figure(front: StudyFront, intervals: Intervals | None = None, marked: Sequence[int] = ()) -> go.Figure:

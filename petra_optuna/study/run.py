@@ -304,6 +304,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 task=task,
                 measurer=process,
                 yardstick=yardstick_of(study),
+                original=yardstick["values"][task.metric.name],
                 folder=folder,
                 budget=specification.budget,
                 seed=specification.seed,

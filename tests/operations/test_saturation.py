@@ -15,6 +15,8 @@ from petra_optuna.operations.saturation import LIMITS, weight_bits
 
 
 class Samples:
+    repair = False
+
     def __init__(self, inputs: torch.Tensor) -> None:
         self.inputs = inputs
 

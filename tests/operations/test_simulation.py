@@ -23,6 +23,8 @@ from petra_optuna.tasks import Task, open_once
 class Samples:
     """A context of one calibration batch."""
 
+    repair = False
+
     def __init__(self, inputs: Tensor) -> None:
         self.inputs = inputs
 

@@ -36,6 +36,8 @@ class Encoder(nn.Module):
 
 
 class Samples:
+    repair = False
+
     def __init__(self, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = inputs
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 import torch
 
+from petra_optuna.deploy import SERIES
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import Evaluator
 from petra_optuna.pipeline import Pipeline, SearchSpace
@@ -139,6 +140,7 @@ def _retrained(
     return retrained(
         {trial: Pipeline.from_dict(record["pipeline"], operations) for trial, record in records.items()},
         {trial: record["artifact"]["sha256"] for trial, record in records.items()},
+        {trial: record["lowering"].get("convolutions") or SERIES for trial, record in records.items()},
         evaluator,
         seeds,
         lambda done: progress("retraining", done, seeds * len(rows)),

@@ -23,6 +23,7 @@ class Retrained:
 def retrained(
     pipelines: Mapping[int, Pipeline],
     digests: Mapping[int, str],
+    forms: Mapping[int, str],
     evaluator: Evaluator,
     count: int,
     progress: Callable[[int], None],
@@ -35,6 +36,7 @@ def retrained(
     Args:
         pipelines: By trial.
         digests: SHA-256 of each trial's stored file.
+        forms: Of the one-dimensional convolutions of each trial's file.
         evaluator: Of the study; its seed is the one to stay away from.
         count: Seeds.
         progress: Called with the number of builds done.
@@ -47,7 +49,7 @@ def retrained(
         for seed in range(evaluator.seed + 1, evaluator.seed + 1 + count):
             cold = dataclasses.replace(evaluator, seed=seed, cache=None)
             try:
-                artifact = cold.build(pipeline)
+                artifact = cold.build(pipeline, forms[trial])
             except TrialError as error:
                 runs.append(Retrained(seed, failure=f"{type(error).__name__}: {error}"))
                 continue

@@ -1,0 +1,139 @@
+"""Repairs as a study shows, ships, resumes and confirms them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import optuna
+import planted
+import pytest
+
+from petra_optuna import cli
+from petra_optuna.deploy import lower
+from petra_optuna.evaluation import Limits, evaluator
+from petra_optuna.operations import Prune, QuantizeStatic
+from petra_optuna.pipeline import SearchSpace, suggest
+from petra_optuna.study import (
+    as_json,
+    attributes,
+    confirm,
+    evaluation_of,
+    export_trial,
+    front,
+    limits_line,
+    optimize,
+    resume,
+    study_savings,
+)
+
+pytestmark = pytest.mark.usefixtures("quick_measuring")
+SPACE = SearchSpace((Prune,), (QuantizeStatic,), max_length=1)
+LIMITS = Limits(quality_drop=0.02)
+QUANTISED = 1
+"""Number of the control that is static INT8 alone."""
+
+
+def _searched(folder: Path, limits: Limits = LIMITS) -> optuna.Study:
+    folder.mkdir(exist_ok=True)
+    url = f"sqlite:///{folder}/study.db"
+    return optimize(
+        planted.make(), trials=2, storage=url, space=SPACE, limits=limits, cache=folder / "cache", source=None
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, quick_measuring: None) -> optuna.Study:
+    return _searched(tmp_path_factory.mktemp("repair"))
+
+
+def test_a_repaired_trial_is_on_the_front_with_the_values_of_its_file(study: optuna.Study) -> None:
+    record = evaluation_of(study, QUANTISED)
+    assert record["repair"]["shipped"]
+    assert record["repair"]["drop_before"] > 0.5 > LIMITS.quality_drop >= record["repair"]["drop_after"]
+    assert (
+        record["artifact"]["size_bytes"] == record["repair"]["size_after"] > record["repair"]["size_before"]
+    )
+    assert study.trials[QUANTISED].constraints["quality_drop"] <= 0
+    assert QUANTISED in [row.trial for row in front(study).rows]
+    assert study.trials[QUANTISED].values == list(record["values"].values())
+
+
+def test_parameters_and_hash_stay_those_of_the_pipeline(study: optuna.Study) -> None:
+    """What the sampler knows of a trial is what it asked for, so plans and duplicates do not change."""
+    record = evaluation_of(study, QUANTISED)
+    asked = suggest(optuna.trial.FixedTrial(study.trials[QUANTISED].params), SPACE)
+    assert record["hash"] == asked.hash
+    assert (
+        record["pipeline"]["nodes"][0]["keep_float"]
+        == 0
+        == study.trials[QUANTISED].params["convert.static.keep_float"]
+    )
+
+
+def test_front_and_savings_count_repairs(study: optuna.Study) -> None:
+    found = front(study)
+    assert (study_savings(study).repairs, study_savings(study).repairs_within) == (1, 1)
+    assert limits_line(found) == "files repaired: 1, 1 of them back within quality_drop"
+    assert json.loads(as_json(found))["repairs"] == {"tried": 1, "within": 1}
+
+
+def test_card_and_recipe_of_the_export_tell_of_it(study: optuna.Study, tmp_path: Path) -> None:
+    export_trial(study, QUANTISED, tmp_path / "out", planted.make())
+    record = evaluation_of(study, QUANTISED)
+    recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert recipe["repair"] == record["repair"]
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert "Repair: the first file loses 0.7" in card
+    assert f"with {', '.join(record['repair']['in_float'])} in float" in card
+    export_trial(study, 0, tmp_path / "original", planted.make())
+    assert "Repair: none was needed." in (tmp_path / "original" / "card.md").read_text()
+
+
+def test_a_confirmation_builds_the_repaired_file_again(study: optuna.Study) -> None:
+    confirmed = confirm(study, planted.make(), seeds=2, bootstrap=100, rounds=1)
+    member = next(member for member in confirmed.members if member.trial == QUANTISED)
+    assert member.seedless
+    assert member.seeds[0].quality == member.values["accuracy"].value > 0.9
+
+
+def test_a_study_killed_in_a_repair_and_resumed_is_the_one_never_killed(
+    study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments, **given):  # type: ignore[no-untyped-def]
+        if len(arguments) > 4 and arguments[4].repair:
+            raise KeyboardInterrupt
+        return lower(*arguments, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluator, "lower", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            _searched(tmp_path / "killed")
+    url = f"sqlite:///{tmp_path}/killed/study.db"
+    resumed = resume(planted.make(), storage=url, space=SPACE)
+    again = next(trial for trial in resumed.trials if "petra:retry" in trial.system_attrs)
+    record, expected = evaluation_of(resumed, again.number), evaluation_of(study, QUANTISED)
+    assert again.params == study.trials[QUANTISED].params
+    for key in ("repair", "hash", "lowering", "nodes"):
+        assert record[key] == expected[key]
+    assert record["artifact"]["sha256"] == expected["artifact"]["sha256"]
+    assert (study_savings(resumed).repairs, study_savings(resumed).repairs_within) == (1, 1)
+
+
+def test_without_a_limit_on_quality_nothing_is_repaired(tmp_path: Path) -> None:
+    study = _searched(tmp_path / "free", Limits())
+    assert evaluation_of(study, QUANTISED)["repair"] is None
+    assert front(study).repairs == 0
+    assert limits_line(front(study)) is None
+    assert study.trials[QUANTISED].user_attrs[attributes.SAVINGS]["repairs"] == 0
+
+
+def test_the_command_prints_the_count(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = str(study._storage._backend.engine.url)  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "argv", ["petra", "front", "--storage", url])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "files repaired: 1, 1 of them back within quality_drop" in capsys.readouterr().out
