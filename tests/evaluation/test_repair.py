@@ -86,7 +86,7 @@ def test_every_value_is_that_of_the_file_that_ships_and_the_other_is_gone(tmp_pa
     unit = _evaluator(tmp_path)
     evaluation = unit.evaluate(PTQ)
     path = evaluation.artifact.path
-    assert isinstance(unit.measurer, Measured)
+    assert isinstance(unit.measurer, Remembering)
     assert unit.measurer.paths == [path] == list(tmp_path.iterdir())
     assert evaluation.values["accuracy"] == quality_of(path, unit.task, unit.task.selection)
     assert evaluation.values["size_bytes"] == path.stat().st_size
