@@ -55,7 +55,8 @@ def run(
         int, typer.Option(min=2, help="Pipelines that may become parents.")
     ] = DEFAULT_POPULATION,
     device: Annotated[
-        str, typer.Option(help="What to measure for: cpu, cpu:N for N threads, or a .json file.")
+        str,
+        typer.Option(help="What to measure for: cpu, cpu:N for N threads, cpu@openvino, or a .json file."),
     ] = "cpu",
     max_size_mb: Annotated[float | None, typer.Option(help="Hard limit on the file, 10^6 bytes.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Hard limit on latency.")] = None,
@@ -84,7 +85,7 @@ def run(
     limits = Limits(size_bytes, max_latency_ms, max_quality_drop)
     ladder = _rungs(rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta)
     profile = DeviceProfile.parse(device)
-    space = default_space(max_length)
+    space = default_space(max_length, profile.runtime, profile.name)
     source = TaskSource.of(task, data_root, checkpoint)
     open_storage(storage)  # before minutes go into the task
     console = make_console(quiet)

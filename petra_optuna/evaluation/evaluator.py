@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from petra_optuna.deploy import Artifact, OnnxRuntimeModel, lower
+from petra_optuna.deploy import Artifact, lower
 from petra_optuna.errors import LoweringFailed, MeasurementFailed, OperationFailed, TrialError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget
@@ -29,6 +29,8 @@ from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import Inputs, take, to_feeds
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Pipeline
+from petra_optuna.runtimes import DEFAULT
+from petra_optuna.runtimes import runtime as find_runtime
 from petra_optuna.tasks import Split, Task
 
 _CERTIFIED = 256
@@ -113,6 +115,7 @@ class Evaluator:
         history: Measured shapes for the preview.
         limits: Hard limits; a preview that must break one raises ``LimitUnreachable``.
         rungs: When a pipeline is judged in its training; None never does.
+        runtime: Name of what the files are made for; quality is computed in it.
     """
 
     task: Task
@@ -125,6 +128,7 @@ class Evaluator:
     history: ShapeHistory | None = None
     limits: Limits = Limits()
     rungs: Rungs | None = None
+    runtime: str = DEFAULT
 
     def evaluate(
         self, pipeline: Pipeline, judge: Judge | None = None, savings: Savings | None = None
@@ -154,7 +158,8 @@ class Evaluator:
             )
         model, reports, reused = self._body(pipeline, start, judge, savings)
         artifact = self._lower(model, pipeline, start)
-        quality = quality_of(artifact.path, self.task, self.task.selection, torch.get_num_threads())
+        threads = torch.get_num_threads()
+        quality = quality_of(artifact.path, self.task, self.task.selection, threads, self.runtime)
         measurements = self.measurer.measure(artifact.path)
         values = self._values(quality, measurements, artifact)
         if self.history is not None:
@@ -205,6 +210,7 @@ class Evaluator:
                 pipeline.conversion,
                 context,
                 samples=certified_inputs(self.task.selection),
+                runtime=self.runtime,
             )
 
     def _context(self, pipeline: Pipeline, key: str, epochs: int) -> Context:
@@ -270,17 +276,17 @@ def certified_inputs(split: Split) -> Inputs:
     return batch
 
 
-def predictor(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:
-    """A function that runs the file in ONNX Runtime: inputs of the task to the file's output."""
-    session = OnnxRuntimeModel(path, threads=threads)
-    return lambda inputs: session.run(to_feeds(inputs))
+def predictor(path: Path, threads: int, runtime: str = DEFAULT) -> Callable[[Inputs], np.ndarray]:
+    """A function that runs the file in the runtime: inputs of the task to the file's output."""
+    session = find_runtime(runtime).open(path, threads)
+    return lambda inputs: session.run(to_feeds(inputs))[0]
 
 
-def quality_of(path: Path, task: Task, split: Split, threads: int = 1) -> float:
-    """The task's metric on a split, computed by running the file.
+def quality_of(path: Path, task: Task, split: Split, threads: int = 1, runtime: str = DEFAULT) -> float:
+    """The task's metric on a split, computed by running the file in the runtime.
 
     Raises:
         MeasurementFailed: When the file or the metric cannot serve the split.
     """
     with reason(MeasurementFailed, task.metric.name):
-        return task.evaluate(predictor(path, threads), split)
+        return task.evaluate(predictor(path, threads, runtime), split)

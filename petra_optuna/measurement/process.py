@@ -28,8 +28,8 @@ class MeasuringProcess:
     """Measures files against one yardstick. The child starts on demand and again after a crash.
 
     Args:
-        profile: Threads and batch sizes.
-        yardstick: The original in FP32; must stay where it is.
+        profile: Threads, batch sizes and the candidates' runtime.
+        yardstick: The original in FP32, run in the default runtime; must stay where it is.
         feeds: Sample inputs by name, batch first; repeated up to the batch sizes.
         timeout_s: Longest time of one request; then the child is killed.
         schedule: Of the protocol.

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from petra_optuna.errors import StudyError, one_line
+from petra_optuna.errors import StudyError, UserError, one_line
+from petra_optuna.runtimes import DEFAULT, check_name, runtime
 
 _INSTRUCTION_SETS = (
     "avx",
@@ -48,6 +49,8 @@ class DeviceProfile:
             when None.
         memory_limit_bytes: Most private memory of the measuring process, which holds the yardstick's sessions
             and the candidate's; None means unlimited. A file that needs more is a failed trial.
+        runtime: What runs the files, by its name in ``petra_optuna.runtimes``; the yardstick's is always the
+            default one.
 
     Raises:
         StudyError: On construction, when a value is of another kind or out of range or the device unknown.
@@ -59,6 +62,7 @@ class DeviceProfile:
     throughput_batch: int = 64
     affinity: tuple[int, ...] | None = None
     memory_limit_bytes: int | None = None
+    runtime: str = DEFAULT
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -76,17 +80,20 @@ class DeviceProfile:
                 raise StudyError(
                     f"affinity of a device names {len(self.affinity)} cores for {self.threads} threads"
                 )
+        _check_runtime(self.runtime)
 
     @classmethod
     def parse(cls, text: str) -> DeviceProfile:
         """Read ``cpu`` (one thread), ``cpu:N`` (N threads), or the name of a JSON file.
 
+        ``@RUNTIME`` behind the first two names another runtime than the default, as in ``cpu:2@openvino``.
         The file holds an object with attributes of this class, for example
-        ``{"threads": 2, "affinity": [0, 1], "throughput_batch": 16, "memory_limit_bytes": 2000000000}``.
+        ``{"threads": 2, "affinity": [0, 1], "throughput_batch": 16, "runtime": "openvino"}``.
 
         Raises:
             StudyError: When the text is none of these, the file cannot be read, or this machine has fewer
                 cores or other ones.
+            UserError: When the runtime's package is not installed.
         """
         profile = cls._read(Path(text)) if text.endswith(".json") else cls._named(text)
         if profile.threads > available_cores():
@@ -95,6 +102,7 @@ class DeviceProfile:
             )
         if missing := sorted(set(profile.affinity or ()) - _cores_here()):
             raise StudyError(f"device {text!r} names core {missing[0]}, which this process may not use")
+        runtime(profile.runtime)
         return profile
 
     @classmethod
@@ -115,12 +123,14 @@ class DeviceProfile:
 
     @classmethod
     def _named(cls, text: str) -> DeviceProfile:
-        name, colon, number = text.partition(":")
+        device, at, chosen = text.partition("@")
+        name, colon, number = device.partition(":")
         if colon and not number.isdecimal():
             raise StudyError(
-                f"a device is 'cpu', 'cpu:THREADS' or a .json file, for example cpu:2; got {text!r}"
+                "a device is 'cpu', 'cpu:THREADS', either with '@RUNTIME', or a .json file, "
+                f"for example cpu:2@openvino; got {text!r}"
             )
-        return cls(name=name, threads=int(number) if colon else 1)
+        return cls(name=name, threads=int(number) if colon else 1, runtime=chosen if at else DEFAULT)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""
@@ -131,19 +141,22 @@ class DeviceProfile:
         """Inverse of ``to_dict``."""
         return cls(**data)
 
-    @staticmethod
-    def host() -> dict[str, Any]:
-        """What a measurement depends on: CPU, instruction sets, cores, library versions."""
+    def host(self) -> dict[str, Any]:
+        """What a measurement depends on: CPU, instruction sets, cores, versions of libraries and runtime.
+
+        Raises:
+            UserError: When the runtime is not installed.
+        """
         model, flags = _cpu()
+        libraries = dict.fromkeys((*_LIBRARIES, runtime(self.runtime).package))
         return {
             "cpu": model,
             "instruction_sets": [flag for flag in _INSTRUCTION_SETS if flag in flags],
             "cores": available_cores(),
-            **{name: metadata.version(name) for name in _LIBRARIES},
+            **{name: metadata.version(name) for name in libraries},
         }
 
-    @classmethod
-    def check_host(cls, recorded: Mapping[str, Any]) -> None:
+    def check_host(self, recorded: Mapping[str, Any]) -> None:
         """Refuse to add measurements of another machine to a study.
 
         Args:
@@ -151,8 +164,9 @@ class DeviceProfile:
 
         Raises:
             StudyError: Naming each difference.
+            UserError: When the runtime is not installed.
         """
-        here = cls.host()
+        here = self.host()
         differences = [
             f"{key} was {recorded.get(key)!r}, here {here[key]!r}"
             for key in here
@@ -163,6 +177,13 @@ class DeviceProfile:
                 f"the study was measured on another machine ({'; '.join(differences)}); "
                 "start a new study here, or continue it where it was made"
             )
+
+
+def _check_runtime(name: Any) -> None:
+    try:
+        check_name(name)
+    except UserError as error:
+        raise StudyError(f"runtime of a device: {error}") from error
 
 
 def available_cores() -> int:

@@ -31,7 +31,7 @@ from petra_optuna.measurement.load import ForeignLoad
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import Schedule, compare, time_alone
 from petra_optuna.measurement.record import Measurement
-from petra_optuna.runtimes import Session, runtime
+from petra_optuna.runtimes import DEFAULT, Session, runtime
 
 _COPIES = 7
 _COPIES_BYTES = 80_000_000
@@ -64,7 +64,8 @@ class Bench:
             for name, size in sizes.items()
         }
         yardsticks = {
-            name: _sessions(request["yardstick"], feeds, profile.threads) for name, feeds in batches.items()
+            name: _sessions(request["yardstick"], feeds, profile.threads, DEFAULT)
+            for name, feeds in batches.items()
         }
         return cls(profile, Schedule(**request["schedule"]), yardsticks, batches)
 
@@ -85,7 +86,7 @@ class Bench:
 
     def _compare(self, name: str, path: str) -> Measurement:
         feeds, threads = self.batches[name], self.profile.threads
-        candidates = _runners(_sessions(path, feeds, threads), feeds)
+        candidates = _runners(_sessions(path, feeds, threads, self.profile.runtime), feeds)
         load = ForeignLoad()
         found = compare(
             candidates,
@@ -95,7 +96,7 @@ class Bench:
             threads=threads,
             schedule=self.schedule,
         )
-        package = runtime().package
+        package = runtime(self.profile.runtime).package
         version = f"{package} {metadata.version(package)}"
         return dataclasses.replace(found, foreign_cores=load.cores(), runtime=version)
 
@@ -132,24 +133,21 @@ def _repeat(array: np.ndarray, size: int) -> np.ndarray:
     return array[np.arange(size) % len(array)]
 
 
-def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int) -> list[Session]:
+def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int, name: str) -> list[Session]:
     """Copies of the file, an odd number: several where calls are short, one where they are long.
 
     The place of a session in memory tells in calls of microseconds; where calls are long or the file is large
     it does not, and copies would fill the memory.
     """
-    first = _session(path, threads)
+    chosen = runtime(name)
+    first = chosen.open(Path(path), threads)
     first.run(feeds)
     began = time.perf_counter()
     first.run(feeds)
     if time.perf_counter() - began > _SHORT_CALL_S:
         return [first]
     count = min(_COPIES, max(1, _COPIES_BYTES // Path(path).stat().st_size))
-    return [first, *(_session(path, threads) for _ in range((count - 1) // 2 * 2))]
-
-
-def _session(path: str, threads: int) -> Session:
-    return runtime().open(Path(path), threads)
+    return [first, *(chosen.open(Path(path), threads) for _ in range((count - 1) // 2 * 2))]
 
 
 def _runners(sessions: list[Session], feeds: dict[str, np.ndarray]) -> list[Callable[[], object]]:

@@ -60,6 +60,7 @@ class QuantizeStatic(Operation):
     aliases: ClassVar[tuple[str, ...]] = ("QS",)
     kind: ClassVar[Kind] = "conversion"
     weight_bytes: ClassVar[float] = 1.0
+    format: ClassVar[str | None] = "int8_static"
 
     calibration: Annotated[str, CategoricalDistribution(("minmax", "percentile", "entropy"))] = "minmax"
     percentile: Annotated[

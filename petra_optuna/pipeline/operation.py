@@ -40,6 +40,8 @@ class Operation(Fielded, abc.ABC):
             ``conversion`` turns the exported file into another file and stands last.
         recipe_fields: The fields of the recipe that the operation reads.
         weight_bytes: For a conversion, the fewest bytes that a weight takes in its file.
+        format: For a conversion, what its file is, for example ``int8_static``; a runtime lists those that it
+            runs as they promise. None where any runtime does.
         implies: The conversion that a pipeline with this node gets when it names none.
         needs, gives: Free-form capabilities for order rules, checked by ``SearchSpace.violations``.
     """
@@ -50,6 +52,7 @@ class Operation(Fielded, abc.ABC):
     kind: ClassVar[Kind]
     recipe_fields: ClassVar[tuple[str, ...]] = ()
     weight_bytes: ClassVar[float] = 4.0
+    format: ClassVar[str | None] = None
     implies: ClassVar[type[Operation] | None] = None
     needs: ClassVar[frozenset[str]] = frozenset()
     gives: ClassVar[frozenset[str]] = frozenset()

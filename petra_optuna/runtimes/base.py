@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
+
+ARITHMETIC = "petra:arithmetic"
+"""Key of a file's own metadata: the type that its float arithmetic takes; FP32 where it is not there."""
 
 
 class Session(Protocol):
@@ -27,6 +31,9 @@ class Session(Protocol):
 class Runtime(abc.ABC):
     """Opens files of one kind.
 
+    In which precision a file computes follows from the file: from its operators, and for float arithmetic
+    other than FP32 from its metadata (``ARITHMETIC``). A runtime's own defaults decide nothing.
+
     Class attributes:
         name: By which ``runtime`` finds it.
         package: The distribution that brings it.
@@ -44,15 +51,29 @@ class Runtime(abc.ABC):
         """In which types files really compute on this machine's device; none where it has no such device."""
 
     @abc.abstractmethod
-    def open(self, path: Path, threads: int, device: str = "cpu") -> Session:
+    def formats(self, device: str = "cpu") -> tuple[str, ...]:
+        """Which conversions' files it runs as they promise; see ``Operation.format``."""
+
+    @abc.abstractmethod
+    def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> Session:
         """Load a file.
 
         Args:
-            path: The file.
+            path: The file, or its bytes.
             threads: With which one call computes, at most.
             device: ``cpu``.
 
         Raises:
             RuntimeFailed: When the file cannot be loaded; one line with the reason.
             UserError: When the runtime does not serve the device.
+        """
+
+    @abc.abstractmethod
+    def inspect(self, path: Path) -> tuple[Session, Counter[str]]:
+        """Load a file for one thread, and count the kernels of the graph that then runs, by name.
+
+        ``deploy.checks`` knows the names of those that multiply with weights.
+
+        Raises:
+            RuntimeFailed: As ``open``.
         """

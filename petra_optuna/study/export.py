@@ -66,7 +66,7 @@ def _write(
 ) -> Exported:
     model = folder / MODEL_FILE
     fetch_model(study, record, model)
-    quality = _check(model, record, task)
+    quality = _check(model, record, task, specification.profile.runtime)
     rebuild = folder / "rebuild.safetensors"
     fetch(study, record["rebuild"]["id"], rebuild)
     rebuilt = checkpoint.from_bytes(rebuild.read_bytes(), task.model)
@@ -78,22 +78,23 @@ def _write(
     recipe["budget"] = dataclasses.asdict(specification.budget)
     recipe["seed"] = specification.seed
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    (folder / "run.py").write_text((TEMPLATES / "run.py.txt").read_text())
+    script = f"run_{specification.profile.runtime}.py.txt"
+    (folder / "run.py").write_text((TEMPLATES / script).read_text())
     card = Template((TEMPLATES / "card.md").read_text())
     (folder / "card.md").write_text(card.substitute(card_fields(study, number, record, specification, task)))
     return Exported(folder, quality, record["values"][task.metric.name])
 
 
-def _check(model: Path, record: dict[str, Any], task: Task) -> float:
+def _check(model: Path, record: dict[str, Any], task: Task, runtime: str) -> float:
     """The file's quality on the selection split, after comparing it with the record."""
-    quality = quality_of(model, task, task.selection, torch.get_num_threads())
+    quality = quality_of(model, task, task.selection, torch.get_num_threads(), runtime)
     stored = record["values"][task.metric.name]
     # One sample of an accuracy; other metrics move with every output.
     tolerance = (1 / len(task.selection) if task.metric.name == "accuracy" else 1e-3 * abs(stored)) + 1e-9
     if abs(quality - stored) > tolerance:
         raise StudyError(
             f"the file scores {task.metric.name} {quality:.4f} on the selection split here, the trial stored "
-            f"{stored:.4f}; another CPU or ONNX Runtime? nothing was exported"
+            f"{stored:.4f}; another CPU or version of {runtime}? nothing was exported"
         )
     return quality
 
@@ -127,6 +128,8 @@ def card_fields(
         "eager_throughput": f"{yardstick['eager']['throughput_per_s']:.0f}",
         "cpu": yardstick["host"]["cpu"],
         "onnxruntime": yardstick["host"]["onnxruntime"],
+        "runtime": specification.profile.runtime,
+        "ran": latency.get("runtime") or f"onnxruntime {yardstick['host']['onnxruntime']}",
         "precision": _precision(record["lowering"]),
         "parity": _parity(record["lowering"]["parity"]),
         "nodes": _numbered(record["pipeline"]["nodes"]),

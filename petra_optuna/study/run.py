@@ -18,7 +18,7 @@ from petra_optuna.errors import StudyError, TrialError, UserError, one_line
 from petra_optuna.evaluation import Budget, Evaluator, Limits, PrefixCache, Rungs, ShapeHistory, Yardstick
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, available_cores
 from petra_optuna.nn.inputs import to_feeds
-from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS, default_space
+from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers import PetraSampler, fail_orphans
 from petra_optuna.study import attributes
@@ -77,11 +77,11 @@ def optimize(
         stop: All that may end the run, instead of ``trials`` and ``timeout_s``.
         storage: SQLAlchemy URL; artifacts go beside a SQLite file, else into ``storage/artifacts``.
         name: Study name; the task's name when None.
-        space: Operations and lengths; every operation and up to five nodes when None.
+        space: Operations and lengths; all that the profile's runtime runs and up to five nodes when None.
         budget: Most training that one pipeline may spend.
         limits: Hard bounds on size, latency and what the metric may lose.
         rungs: When training pipelines are compared, and the weak ones stopped; never when None.
-        profile: What the files are measured for; one CPU thread when None.
+        profile: What the files are made and measured for; ONNX Runtime on one CPU thread when None.
         seed: Of the sampler and of every node.
         population_size: Of the sampler.
         train_threads: Threads for training; the cores divided among the workers when None.
@@ -101,14 +101,16 @@ def optimize(
     _check_workers(workers, sampler, space)
     if train_threads is not None and train_threads < 1:
         raise UserError(f"train_threads must be at least 1, got {train_threads}")
-    space = space or default_space()
+    profile = profile or DeviceProfile()
+    space = space or default_space(runtime=profile.runtime, device=profile.name)
+    check_runs(space, profile.runtime, profile.name)
     specification = Specification.of(
         task,
         source or TaskSource(task.name),
         space=space,
         budget=budget or Budget(),
         limits=limits or Limits(),
-        profile=profile or DeviceProfile(),
+        profile=profile,
         seed=seed,
         population_size=population_size,
         sampler=_named(sampler),
@@ -282,6 +284,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 history=ShapeHistory(cache.folder, scope),
                 limits=specification.limits,
                 rungs=specification.rungs,
+                runtime=specification.profile.runtime,
             )
 
 

@@ -13,6 +13,7 @@ import torch
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import Evaluator
 from petra_optuna.pipeline import Pipeline, SearchSpace
+from petra_optuna.runtimes import DEFAULT
 from petra_optuna.study import attributes
 from petra_optuna.study.confirmation.judge import Judged, judged
 from petra_optuna.study.confirmation.record import Confirmation
@@ -167,6 +168,7 @@ def _judged(
         split,
         torch.get_num_threads(),
         lambda done: progress("test split", done, len(split)),
+        {**dict.fromkeys(named, evaluator.runtime), ORIGINAL: DEFAULT},
     )
     if ORIGINAL in found.failures:
         raise StudyError(f"the original fails on the test split: {found.failures[ORIGINAL]}")
