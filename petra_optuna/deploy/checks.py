@@ -184,7 +184,7 @@ def _restored(
         values, steps = numpy_helper.to_array(integers), numpy_helper.to_array(scale)
         if steps.ndim == 1:
             axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
-            steps = steps.reshape([-1 if index == axis else 1 for index in range(values.ndim)])
+            steps = steps.reshape([-1 if index == axis % values.ndim else 1 for index in range(values.ndim)])
         yield node.output[0], (values * steps, steps)
 
 

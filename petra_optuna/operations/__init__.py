@@ -9,6 +9,7 @@ from petra_optuna.operations.low_rank import LowRank
 from petra_optuna.operations.prune import Prune
 from petra_optuna.operations.quantize_aware import QuantizeAware
 from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
+from petra_optuna.operations.quantize_nncf import QuantizeNncf
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.regularized_train import RegularizedTrain
 from petra_optuna.operations.train import Train
@@ -25,6 +26,8 @@ BODY_OPERATIONS: tuple[type[Operation], ...] = (
     QuantizeAware,
 )
 CONVERSIONS: tuple[type[Operation], ...] = (QuantizeStatic, QuantizeDynamic, Half, BFloat16)
+"""Those that the default runtime runs."""
+EVERY_OPERATION: tuple[type[Operation], ...] = (*BODY_OPERATIONS, *CONVERSIONS, QuantizeNncf)
 
 
 def default_space(max_length: int = 5, runtime: str = DEFAULT, device: str = "cpu") -> SearchSpace:
@@ -39,7 +42,7 @@ def default_space(max_length: int = 5, runtime: str = DEFAULT, device: str = "cp
         UserError: When the runtime is unknown or not installed.
     """
     formats = find_runtime(runtime).formats(device)
-    conversions = tuple(kind for kind in CONVERSIONS if kind.format in formats)
+    conversions = tuple(kind for kind in EVERY_OPERATION if kind.format in formats)
     return SearchSpace(BODY_OPERATIONS, conversions, max_length)
 
 
@@ -61,6 +64,7 @@ def check_runs(space: SearchSpace, runtime: str, device: str = "cpu") -> None:
 __all__ = [
     "BODY_OPERATIONS",
     "CONVERSIONS",
+    "EVERY_OPERATION",
     "BFloat16",
     "Context",
     "DropBlocks",
@@ -69,6 +73,7 @@ __all__ = [
     "Prune",
     "QuantizeAware",
     "QuantizeDynamic",
+    "QuantizeNncf",
     "QuantizeStatic",
     "RegularizedTrain",
     "Train",

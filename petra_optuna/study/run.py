@@ -18,7 +18,7 @@ from petra_optuna.errors import StudyError, TrialError, UserError, one_line
 from petra_optuna.evaluation import Budget, Evaluator, Limits, PrefixCache, Rungs, ShapeHistory, Yardstick
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, available_cores
 from petra_optuna.nn.inputs import to_feeds
-from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS, check_runs, default_space
+from petra_optuna.operations import EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers import PetraSampler, fail_orphans
 from petra_optuna.study import attributes
@@ -173,7 +173,7 @@ def stored_space(specification: Specification) -> SearchSpace:
     Raises:
         StudyError: When it has operations of the user's own; they must be given again.
     """
-    known = {kind.name: kind for kind in (*BODY_OPERATIONS, *CONVERSIONS)}
+    known = {kind.name: kind for kind in EVERY_OPERATION}
     stored = specification.space
     names = (*stored["body"], *stored["conversions"])
     if missing := [name for name in names if name not in known]:
@@ -194,7 +194,7 @@ def _check_workers(
 ) -> None:
     if workers < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
-    own = space is not None and not set(space.operations) <= {*BODY_OPERATIONS, *CONVERSIONS}
+    own = space is not None and not set(space.operations) <= set(EVERY_OPERATION)
     if workers > 1 and (sampler is not None or own):
         raise UserError(
             "other processes cannot build a sampler or operations of your own; run one worker here and call "

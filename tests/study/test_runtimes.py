@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-import torch
 
-from petra_optuna.deploy import lower
-from petra_optuna.errors import StudyError, UserError
+from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, predictor, quality_of
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import BODY_OPERATIONS, BFloat16, QuantizeDynamic, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, encode
-from petra_optuna.study import attributes, confirm, export_trial, open_storage, optimize
+from petra_optuna.study import attributes, confirm, export_trial, optimize
 from petra_optuna.study.create import fetch
 from petra_optuna.study.front import evaluation_of
 from petra_optuna.tasks import Task
@@ -33,7 +29,7 @@ SPACE = SearchSpace((Train,), (BFloat16, QuantizeStatic), max_length=1)
 
 
 @pytest.fixture(scope="module")
-def study(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Iterator[optuna.Study]:
+def study(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
     """The original, trained on, static INT8 and one in BF16, for OpenVINO."""
     folder = tmp_path_factory.mktemp("openvino")
     url = f"sqlite:///{folder / 'study.db'}"
@@ -41,7 +37,7 @@ def study(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     given = {"storage": url, "space": SPACE, "budget": Budget(1), "profile": profile}
     found = optimize(tiny_task, trials=3, cache=folder / "cache", **given)
     found.enqueue_trial(encode(Pipeline((BFloat16(),)), SPACE))
-    yield optimize(tiny_task, trials=4, cache=folder / "cache", **given)
+    return optimize(tiny_task, trials=4, cache=folder / "cache", **given)
 
 
 @openvino
@@ -88,7 +84,10 @@ def test_the_exported_folder_runs_in_the_runtime_and_gives_what_was_measured(
     export_trial(study, bf16, out, tiny_task)
     (inputs, _) = next(tiny_task.selection.batches(16, limit=16))
     np.save(tmp_path / "inputs.npy", inputs[0].numpy())
-    guard = "import runpy, sys; sys.modules['onnxruntime'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    guard = (
+        "import runpy, sys; sys.modules['onnxruntime'] = None; "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    )
     command = [sys.executable, "-c", guard, str(out / "run.py"), str(tmp_path / "inputs.npy")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     scores = predictor(out / "model.onnx", 1, "openvino")(inputs)
