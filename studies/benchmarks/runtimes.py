@@ -1,9 +1,9 @@
 """What each runtime makes of each precision: ``python -m studies.benchmarks.runtimes``.
 
-torchvision's ResNet-18 (10 classes, 32x32 images) and InceptionTime (24 channels, 144 steps, six modules of 256
-features), both with random weights, lowered by each conversion that a runtime runs. Shown is the time of a call
-over that of the original in ONNX Runtime FP32, which is measured beside each in alternating blocks of one
-process; in brackets its 95 % interval. Runtimes whose package is not installed are left out, and said so.
+torchvision's ResNet-18 (10 classes, 32x32 images) and InceptionTime (24 channels, 144 steps, six modules
+of 256 features), both with random weights, lowered by each conversion that a runtime runs. Shown is the
+time of a call over that of the original in ONNX Runtime FP32, which is measured beside each in alternating
+blocks of one process; in brackets its 95 % interval. Runtimes that are not installed are named as such.
 """
 
 from __future__ import annotations
