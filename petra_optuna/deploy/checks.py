@@ -13,18 +13,18 @@ from onnx import TensorProto, numpy_helper
 from petra_optuna.errors import LoweringFailed
 
 
-def _openvino(kinds: Iterable[str], precisions: Iterable[str]) -> frozenset[str]:
-    """Names of OpenVINO's kernels: those whose weights are constant, ``Convolution.u8``."""
+def _typed(kinds: Iterable[str], precisions: Iterable[str]) -> frozenset[str]:
+    """Names of kernels with weights in OpenVINO and PyTorch: ``Convolution.u8``, ``Conv.f32``."""
     return frozenset(f"{kind}.{precision}" for kind in kinds for precision in precisions)
 
 
 _FLOATS = ("f32", "f16", "bf16")
-_CONVOLUTIONS = ("Convolution", "Deconvolution")
-_LINEAR_KERNELS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul"}) | _openvino(
-    ["FullyConnected"], _FLOATS
+_CONVOLUTIONS = ("Convolution", "Deconvolution", "Conv")
+_LINEAR_KERNELS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul"}) | _typed(
+    ["FullyConnected", "Gemm", "MatMul"], _FLOATS
 )
-FLOAT_KERNELS = _LINEAR_KERNELS | {"Conv", "FusedConv", "NhwcFusedConv"} | _openvino(_CONVOLUTIONS, _FLOATS)
-RECURRENT_KERNELS = frozenset({"GRU", "LSTM", "RNN"}) | _openvino(["RNNSeq", "RNNCell"], _FLOATS)
+FLOAT_KERNELS = _LINEAR_KERNELS | {"Conv", "FusedConv", "NhwcFusedConv"} | _typed(_CONVOLUTIONS, _FLOATS)
+RECURRENT_KERNELS = frozenset({"GRU", "LSTM", "RNN"}) | _typed(["RNNSeq", "RNNCell", "GRU", "LSTM"], _FLOATS)
 INT8_KERNELS = frozenset(
     {
         "QLinearConv",
@@ -35,7 +35,7 @@ INT8_KERNELS = frozenset(
         "MatMulIntegerToFloat",
         "DynamicQuantizeMatMul",
     }
-) | _openvino((*_CONVOLUTIONS, "FullyConnected"), ("i8", "u8"))
+) | _typed((*_CONVOLUTIONS, "FullyConnected"), ("i8", "u8"))
 """Kernels that multiply with weights; what runs between them does not count."""
 
 BFLOAT16 = "bfloat16"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def lower(
     *,
     samples: Inputs | None = None,
     runtime: str = DEFAULT,
+    device: str = "cpu",
 ) -> Artifact:
     """Write ``model`` as one ONNX file that runs as it promises.
 
@@ -61,6 +62,7 @@ def lower(
         context: Handed to the conversion.
         samples: Real inputs for the certificate; ``inputs`` when None.
         runtime: Name of the runtime that the file is for: it counts the kernels and makes the certificate.
+        device: On which it runs.
 
     Raises:
         LoweringFailed: When the export fails or differs, or the file breaks a promise.
@@ -81,14 +83,14 @@ def lower(
         applied = conversion.apply(proto, context)
         proto, report = applied.model, {"op": conversion.name, **applied.report}
         strip_metadata(proto)
-    precision = _precision(proto, report, target)
-    data, kernels = _checked(proto, inputs, report, precision, target)
+    precision = _precision(proto, report, target.precisions(device))
+    data, kernels = _checked(proto, inputs, report, precision, (target.name, device))
     check_size(proto, float_bytes, report)
     real = inputs if samples is None else samples
     with torch.inference_mode():
         expected = forward(model, real).numpy()
     # After the probe: a file on which the runtime dies has died in a child.
-    actual = target.open(data, threads=1).run(to_feeds(real))[0]
+    actual = target.open(data, 1, device).run(to_feeds(real))[0]
     parity = certificate(proto, kernels, expected, actual)
     if precision == FLOAT32:
         _check_float(parity, expected, target)
@@ -103,21 +105,21 @@ def lower(
     return Artifact.describe(path, data, lowering)
 
 
-def _precision(proto: onnx.ModelProto, report: Mapping[str, Any], target: Runtime) -> str:
+def _precision(proto: onnx.ModelProto, report: Mapping[str, Any], able: Sequence[str]) -> str:
     """What the file computes in. Weights stored in BF16 are computed in BF16 where the runtime can."""
     precision = str(report.get("precision", FLOAT32))
-    if precision == _STORED_BFLOAT16 and BFLOAT16 in target.precisions():
+    if precision == _STORED_BFLOAT16 and BFLOAT16 in able:
         proto.metadata_props.add(key=ARITHMETIC, value=BFLOAT16)
         return BFLOAT16
     return precision
 
 
 def _checked(
-    proto: onnx.ModelProto, inputs: Inputs, report: dict[str, Any], precision: str, target: Runtime
+    proto: onnx.ModelProto, inputs: Inputs, report: dict[str, Any], precision: str, place: tuple[str, str]
 ) -> tuple[bytes, dict[str, int]]:
     check_weights(proto, report)
     data = proto.SerializeToString(deterministic=True)
-    seen = probe(data, to_feeds(inputs), runtime=target.name)
+    seen = probe(data, to_feeds(inputs), runtime=place[0], device=place[1])
     if not seen.finite:
         raise LoweringFailed("the file gives outputs that are not finite")
     check_kernels(seen.kernels, precision, report)

@@ -43,6 +43,7 @@ def probe(
     look: Sequence[str] = _LOOK,
     timeout_s: float = _TIMEOUT_S,
     runtime: str = DEFAULT,
+    device: str = "cpu",
 ) -> Probe:
     """Load the file with all optimisations in a child process, and run it where feeds are given.
 
@@ -52,6 +53,7 @@ def probe(
         look: Command of the child; another one only in tests.
         timeout_s: When the child counts as hung.
         runtime: Name of the runtime that loads it.
+        device: On which.
 
     Raises:
         LoweringFailed: When the child crashes, hangs or reports an error; the text names the reason.
@@ -65,7 +67,7 @@ def probe(
             (folder / f"{index}.name").write_text(key)
         try:
             done = subprocess.run(
-                [*look, runtime, name],
+                [*look, runtime, device, name],
                 capture_output=True,
                 text=True,
                 errors="replace",

@@ -116,6 +116,7 @@ class Evaluator:
         limits: Hard limits; a preview that must break one raises ``LimitUnreachable``.
         rungs: When a pipeline is judged in its training; None never does.
         runtime: Name of what the files are made for; quality is computed in it.
+        device: On which it runs.
     """
 
     task: Task
@@ -129,6 +130,7 @@ class Evaluator:
     limits: Limits = Limits()
     rungs: Rungs | None = None
     runtime: str = DEFAULT
+    device: str = "cpu"
 
     def evaluate(
         self, pipeline: Pipeline, judge: Judge | None = None, savings: Savings | None = None
@@ -159,7 +161,8 @@ class Evaluator:
         model, reports, reused = self._body(pipeline, start, judge, savings)
         artifact = self._lower(model, pipeline, start)
         threads = torch.get_num_threads()
-        quality = quality_of(artifact.path, self.task, self.task.selection, threads, self.runtime)
+        place = self.runtime, self.device
+        quality = quality_of(artifact.path, self.task, self.task.selection, threads, *place)
         measurements = self.measurer.measure(artifact.path)
         values = self._values(quality, measurements, artifact)
         if self.history is not None:
@@ -211,6 +214,7 @@ class Evaluator:
                 context,
                 samples=certified_inputs(self.task.selection),
                 runtime=self.runtime,
+                device=self.device,
             )
 
     def _context(self, pipeline: Pipeline, key: str, epochs: int) -> Context:
@@ -276,17 +280,21 @@ def certified_inputs(split: Split) -> Inputs:
     return batch
 
 
-def predictor(path: Path, threads: int, runtime: str = DEFAULT) -> Callable[[Inputs], np.ndarray]:
+def predictor(
+    path: Path, threads: int, runtime: str = DEFAULT, device: str = "cpu"
+) -> Callable[[Inputs], np.ndarray]:
     """A function that runs the file in the runtime: inputs of the task to the file's output."""
-    session = find_runtime(runtime).open(path, threads)
+    session = find_runtime(runtime).open(path, threads, device)
     return lambda inputs: session.run(to_feeds(inputs))[0]
 
 
-def quality_of(path: Path, task: Task, split: Split, threads: int = 1, runtime: str = DEFAULT) -> float:
+def quality_of(
+    path: Path, task: Task, split: Split, threads: int = 1, runtime: str = DEFAULT, device: str = "cpu"
+) -> float:
     """The task's metric on a split, computed by running the file in the runtime.
 
     Raises:
         MeasurementFailed: When the file or the metric cannot serve the split.
     """
     with reason(MeasurementFailed, task.metric.name):
-        return task.evaluate(predictor(path, threads, runtime), split)
+        return task.evaluate(predictor(path, threads, runtime, device), split)

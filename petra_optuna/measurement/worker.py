@@ -29,9 +29,9 @@ import numpy as np
 from petra_optuna.errors import RuntimeFailed, one_line
 from petra_optuna.measurement.load import ForeignLoad
 from petra_optuna.measurement.profile import DeviceProfile
-from petra_optuna.measurement.protocol import Schedule, compare, time_alone
+from petra_optuna.measurement.protocol import Clock, Schedule, compare, time_alone
 from petra_optuna.measurement.record import Measurement
-from petra_optuna.runtimes import DEFAULT, Session, runtime
+from petra_optuna.runtimes import Session, runtime
 
 _COPIES = 7
 _COPIES_BYTES = 80_000_000
@@ -64,7 +64,7 @@ class Bench:
             for name, size in sizes.items()
         }
         yardsticks = {
-            name: _sessions(request["yardstick"], feeds, profile.threads, DEFAULT)
+            name: _sessions(request["yardstick"], feeds, profile.threads, profile.yardstick_place)
             for name, feeds in batches.items()
         }
         return cls(profile, Schedule(**request["schedule"]), yardsticks, batches)
@@ -72,7 +72,7 @@ class Bench:
     def baseline(self) -> dict[str, float]:
         """Absolute figures of the yardstick alone."""
         seconds = {
-            name: time_alone(_runners(self.yardsticks[name], feeds), time.perf_counter, self.schedule)
+            name: time_alone(_runners(self.yardsticks[name], feeds), self._clock(), self.schedule)
             for name, feeds in self.batches.items()
         }
         return {
@@ -80,18 +80,22 @@ class Bench:
             "throughput_per_s": self.profile.throughput_batch / seconds["throughput"],
         }
 
+    def _clock(self) -> Clock:
+        name, device = self.profile.yardstick_place
+        return runtime(name).clock(device)
+
     def measure(self, path: str) -> dict[str, dict[str, Any]]:
         """The candidate against the yardstick at both batch sizes."""
         return {name: self._compare(name, path).to_dict() for name in self.batches}
 
     def _compare(self, name: str, path: str) -> Measurement:
         feeds, threads = self.batches[name], self.profile.threads
-        candidates = _runners(_sessions(path, feeds, threads, self.profile.runtime), feeds)
+        candidates = _runners(_sessions(path, feeds, threads, self.profile.place), feeds)
         load = ForeignLoad()
         found = compare(
             candidates,
             _runners(self.yardsticks[name], feeds),
-            time.perf_counter,
+            self._clock(),
             batch=len(next(iter(feeds.values()))),
             threads=threads,
             schedule=self.schedule,
@@ -133,21 +137,22 @@ def _repeat(array: np.ndarray, size: int) -> np.ndarray:
     return array[np.arange(size) % len(array)]
 
 
-def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int, name: str) -> list[Session]:
+def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int, place: tuple[str, str]) -> list[Session]:
     """Copies of the file, an odd number: several where calls are short, one where they are long.
 
     The place of a session in memory tells in calls of microseconds; where calls are long or the file is large
     it does not, and copies would fill the memory.
     """
+    name, device = place
     chosen = runtime(name)
-    first = chosen.open(Path(path), threads)
+    first = chosen.open(Path(path), threads, device)
     first.run(feeds)
     began = time.perf_counter()
     first.run(feeds)
     if time.perf_counter() - began > _SHORT_CALL_S:
         return [first]
     count = min(_COPIES, max(1, _COPIES_BYTES // Path(path).stat().st_size))
-    return [first, *(chosen.open(Path(path), threads) for _ in range((count - 1) // 2 * 2))]
+    return [first, *(chosen.open(Path(path), threads, device) for _ in range((count - 1) // 2 * 2))]
 
 
 def _runners(sessions: list[Session], feeds: dict[str, np.ndarray]) -> list[Callable[[], object]]:

@@ -3,6 +3,7 @@
 from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
 from petra_optuna.runtimes.onnxruntime import OnnxRuntime
 from petra_optuna.runtimes.openvino import OpenVino
+from petra_optuna.runtimes.pytorch import PyTorch
 from petra_optuna.runtimes.registry import DEFAULT, RUNTIMES, check_name, runtime
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "RUNTIMES",
     "OnnxRuntime",
     "OpenVino",
+    "PyTorch",
     "Runtime",
     "Session",
     "check_name",

@@ -1,8 +1,8 @@
-"""The child that takes the first look at a file: ``python -m petra_optuna.runtimes.look RUNTIME FOLDER``.
+"""The first look at a file: ``python -m petra_optuna.runtimes.look RUNTIME DEVICE FOLDER``.
 
 Opens the folder's ``model.onnx`` in the runtime, runs it on ``0.npy, 1.npy, ...`` (names of the inputs in
 ``0.name, ...``) where there are any, and writes ``seen.json`` beside it: ``kernels`` of the graph that runs,
-and whether all outputs are ``finite``. Starts without torch.
+and whether all outputs are ``finite``. Starts without torch where the runtime is another.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from petra_optuna.errors import RuntimeFailed
 from petra_optuna.runtimes.registry import runtime
 
 
-def main(name: str, folder: Path) -> None:
+def main(name: str, device: str, folder: Path) -> None:
     """Look at the file in ``folder``; what the runtime says against it is the last line on stderr."""
     feeds = {path.with_suffix(".name").read_text(): np.load(path) for path in folder.glob("*.npy")}
     try:
-        session, kernels = runtime(name).inspect(folder / "model.onnx")
+        session, kernels = runtime(name).inspect(folder / "model.onnx", device)
         outputs = session.run(feeds) if feeds else []
     except RuntimeFailed as error:
         sys.exit(str(error))
@@ -30,4 +30,4 @@ def main(name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

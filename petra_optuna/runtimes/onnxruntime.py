@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from petra_optuna.errors import RuntimeFailed, UserError, one_line
+from petra_optuna.errors import RuntimeFailed, one_line
 from petra_optuna.runtimes.base import Runtime, Session
 
 _ERRORS: tuple[type[Exception], ...] = (
@@ -44,12 +44,12 @@ class OnnxRuntime(Runtime):
 
     def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> Session:
         """Load a file, or the bytes of one."""
-        if device != "cpu":
-            raise UserError(f"runtime {self.name!r} runs on the cpu, not on {device!r}")
+        self.check_device(device)
         return _load(path, _options(threads))
 
-    def inspect(self, path: Path) -> tuple[Session, Counter[str]]:
+    def inspect(self, path: Path, device: str = "cpu") -> tuple[Session, Counter[str]]:
         """Load a file with all optimisations and count the operators that are left."""
+        self.check_device(device)
         import onnx  # takes a moment that the measuring process does not need
 
         options = _options(threads=1)

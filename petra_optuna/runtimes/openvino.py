@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from petra_optuna.errors import RuntimeFailed, UserError, one_line
+from petra_optuna.errors import RuntimeFailed, one_line
 from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -49,8 +49,7 @@ class OpenVino(Runtime):
 
     def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> OpenVinoSession:
         """Load a file, or the bytes of one, for the arithmetic that it asks for."""
-        if device != "cpu":
-            raise UserError(f"runtime {self.name!r} runs on the cpu, not on {device!r}")
+        self.check_device(device)
         core = _library().Core()
         try:
             model = core.read_model(path)
@@ -59,9 +58,9 @@ class OpenVino(Runtime):
             raise RuntimeFailed(f"OpenVINO cannot load the file: {_reason(error)}") from error
         return OpenVinoSession(compiled)
 
-    def inspect(self, path: Path) -> tuple[Session, Counter[str]]:
+    def inspect(self, path: Path, device: str = "cpu") -> tuple[Session, Counter[str]]:
         """Load a file and count its kernels."""
-        session = self.open(path, threads=1)
+        session = self.open(path, 1, device)
         return session, session.kernels()
 
 

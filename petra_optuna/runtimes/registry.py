@@ -8,8 +8,9 @@ from petra_optuna.errors import UserError
 from petra_optuna.runtimes.base import Runtime
 from petra_optuna.runtimes.onnxruntime import OnnxRuntime
 from petra_optuna.runtimes.openvino import OpenVino
+from petra_optuna.runtimes.pytorch import PyTorch
 
-RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), OpenVino())
+RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), OpenVino(), PyTorch())
 DEFAULT = OnnxRuntime.name
 
 

@@ -138,10 +138,11 @@ def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[st
         TaskError: When the original cannot be exported, run or measured.
     """
     try:
-        artifact = lower(task.model, task.example, path)
+        runtime, device = profile.yardstick_place
+        artifact = lower(task.model, task.example, path, runtime=runtime, device=device)
         with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
             baseline = process.baseline()
-        quality = quality_of(path, task, task.selection, torch.get_num_threads())
+        quality = quality_of(path, task, task.selection, torch.get_num_threads(), runtime, device)
     except TrialError as error:
         raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
     return {

@@ -285,6 +285,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 limits=specification.limits,
                 rungs=specification.rungs,
                 runtime=specification.profile.runtime,
+                device=specification.profile.name,
             )
 
 

@@ -188,7 +188,7 @@ def test_a_device_that_it_does_not_serve_is_refused(kind: Runtime, path: Path) -
 
 
 def test_an_unknown_runtime_and_a_missing_extra_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="unknown runtime 'abacus'; there are onnxruntime, openvino"):
+    with pytest.raises(UserError, match="unknown runtime 'abacus'; there are onnxruntime, openvino, torch"):
         runtime("abacus")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install petra-optuna\[openvino\]"):
@@ -217,11 +217,11 @@ def test_a_file_that_asks_for_bfloat16_gets_it_where_the_runtime_has_it(
     assert (1e-4 < error < 0.05) == able
 
 
-@every_runtime
+@pytest.mark.parametrize("kind", [row for row in ROWS if row.values[0].name != "torch"])
 def test_a_quantised_file_runs_in_int8_and_is_counted(
     kind: Runtime, path: Path, weights: list[np.ndarray], inputs: np.ndarray, tmp_path: Path
 ) -> None:
-    assert {"int8_static"} <= set(kind.formats())
+    assert "int8_static" in kind.formats()
     session, kernels = kind.inspect(quantised(path, tmp_path, inputs))
     assert (count(kernels, INT8_KERNELS), count(kernels, FLOAT_KERNELS)) == (3, 0)
     expected = outputs_of_the_model(inputs, weights)

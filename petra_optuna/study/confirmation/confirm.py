@@ -13,7 +13,6 @@ import torch
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import Evaluator
 from petra_optuna.pipeline import Pipeline, SearchSpace
-from petra_optuna.runtimes import DEFAULT
 from petra_optuna.study import attributes
 from petra_optuna.study.confirmation.judge import Judged, judged
 from petra_optuna.study.confirmation.record import Confirmation
@@ -161,6 +160,7 @@ def _judged(
     named |= {str(trial): path for trial, path in files.items()}
     for trial, retrainings in runs.items():
         named |= {name_of(trial, run): run.path for run in retrainings if run.path is not None}
+    profile = specification_of(study).profile
     study.set_user_attr(attributes.TEST_READINGS, readings_of(study) + 1)
     found = judged(
         named,
@@ -168,7 +168,7 @@ def _judged(
         split,
         torch.get_num_threads(),
         lambda done: progress("test split", done, len(split)),
-        {**dict.fromkeys(named, evaluator.runtime), ORIGINAL: DEFAULT},
+        {**dict.fromkeys(named, profile.place), ORIGINAL: profile.yardstick_place},
     )
     if ORIGINAL in found.failures:
         raise StudyError(f"the original fails on the test split: {found.failures[ORIGINAL]}")

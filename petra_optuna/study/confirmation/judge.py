@@ -33,7 +33,7 @@ def judged(
     split: Split,
     threads: int,
     progress: Callable[[int], None],
-    runtimes: Mapping[str, str],
+    places: Mapping[str, tuple[str, str]],
 ) -> Judged:
     """Run every file on the split.
 
@@ -43,13 +43,13 @@ def judged(
         split: Read once.
         threads: Of each session.
         progress: Called with the number of samples done.
-        runtimes: What runs each file.
+        places: Runtime and device of each file.
     """
     failures: dict[str, str] = {}
     running: dict[str, Outputs] = {}
     for name, path in files.items():
         try:
-            running[name] = Outputs(predictor(path, threads, runtimes[name]))
+            running[name] = Outputs(predictor(path, threads, *places[name]))
         except TrialError as error:
             failures[name] = str(error)
     targets = []

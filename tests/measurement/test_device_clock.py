@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from petra_optuna.measurement.clock import DeviceClock
 from petra_optuna.measurement.protocol import Schedule, compare, time_alone
+from petra_optuna.runtimes.device_clock import DeviceClock
 
 LAUNCH_S = 1e-5
 
