@@ -82,7 +82,7 @@ def export(
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
 ) -> None:
-    """Write a trial's model as a folder that runs with onnxruntime and numpy alone.
+    """Write a trial's model as a folder that runs with its runtime and numpy alone.
 
     The file is run on the selection split first and must agree with what the trial stored.
 

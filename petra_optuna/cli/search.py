@@ -63,7 +63,8 @@ def run(
         typer.Option(help=f"What counts beside the metric; once for each of {', '.join(_NAMES)}."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="What to measure for: cpu, cpu:N for N threads, or a .json file.")
+        str,
+        typer.Option(help="What to measure for: cpu, cpu:N for N threads, cpu@openvino, or a .json file."),
     ] = "cpu",
     max_size_mb: Annotated[float | None, typer.Option(help="Hard limit on the file, 10^6 bytes.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Hard limit on latency.")] = None,
@@ -109,7 +110,7 @@ def run(
     )
     ladder = _rungs(rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta)
     profile = DeviceProfile.parse(device)
-    space = default_space(max_length, untrained=mode == "untrained")
+    space = default_space(max_length, profile.runtime, profile.name, untrained=mode == "untrained")
     source = TaskSource.of(task, data_root, checkpoint)
     open_storage(storage)  # before minutes go into the task
     console = make_console(quiet)

@@ -16,7 +16,7 @@ class Artifact:
         path: Where the file lies.
         size_bytes: Its length.
         sha256: Digest of its bytes.
-        lowering: JSON-ready: ``precision``, ``kernels`` counted in the session's optimised graph,
+        lowering: JSON-ready: ``runtime`` and ``precision``, ``kernels`` counted in the graph that it runs,
             ``convolutions``: form of one-dimensional ones, None where it has none,
             ``parity``, the file's ``certificate``, ``conversion`` report (None without a conversion).
     """

@@ -12,8 +12,19 @@ from onnx import TensorProto, numpy_helper
 
 from petra_optuna.errors import LoweringFailed
 
-_LINEAR_KERNELS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul"})
-FLOAT_KERNELS = _LINEAR_KERNELS | {"Conv", "FusedConv", "NhwcFusedConv"}
+
+def _typed(kinds: Iterable[str], precisions: Iterable[str]) -> frozenset[str]:
+    """Names of kernels with weights in OpenVINO and PyTorch: ``Convolution.u8``, ``Conv.f32``."""
+    return frozenset(f"{kind}.{precision}" for kind in kinds for precision in precisions)
+
+
+_FLOATS = ("f32", "f16", "bf16")
+_CONVOLUTIONS = ("Convolution", "Deconvolution", "Conv")
+_LINEAR_KERNELS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul"}) | _typed(
+    ["FullyConnected", "Gemm", "MatMul"], _FLOATS
+)
+FLOAT_KERNELS = _LINEAR_KERNELS | {"Conv", "FusedConv", "NhwcFusedConv"} | _typed(_CONVOLUTIONS, _FLOATS)
+RECURRENT_KERNELS = frozenset({"GRU", "LSTM", "RNN"}) | _typed(["RNNSeq", "RNNCell", "GRU", "LSTM"], _FLOATS)
 INT8_KERNELS = frozenset(
     {
         "QLinearConv",
@@ -24,9 +35,10 @@ INT8_KERNELS = frozenset(
         "MatMulIntegerToFloat",
         "DynamicQuantizeMatMul",
     }
-)
+) | _typed((*_CONVOLUTIONS, "FullyConnected"), ("i8", "u8"))
 """Kernels that multiply with weights; what runs between them does not count."""
 
+BFLOAT16 = "bfloat16"
 STATIC = "int8_static"
 DYNAMIC = "int8_dynamic"
 WEIGHTS = "int8_weights"
@@ -44,15 +56,21 @@ def check_kernels(kernels: Counter[str], precision: str, report: Mapping[str, An
     """The session must run in INT8 what the conversion says it quantised.
 
     Args:
-        kernels: Operator types in the session's optimised graph.
+        kernels: Those of the graph that the runtime runs, by name.
         precision: As the conversion reports it; those with INT8 arithmetic promise kernels.
         report: Of the conversion; ``left_float`` lists what it left, with ``op`` and ``reason``, and
             ``error_after`` where that was chosen by measured error.
 
     Raises:
         LoweringFailed: When no INT8 kernel runs, or a float one does that the report does not allow (with
-            QInt8 activations most convolutions silently do), or a layer chosen to be in float is not.
+            QInt8 activations most convolutions silently do), or a layer chosen to be in float is not; when a
+            file of another precision computes in BF16, or one of BF16 does not.
     """
+    bfloat16 = sum(number for kind, number in kernels.items() if kind.endswith(".bf16"))
+    if (bfloat16 > 0) != (precision == BFLOAT16):
+        raise LoweringFailed(
+            f"{bfloat16} kernels of the {precision} file run in BF16; it runs {_listed(kernels)}"
+        )
     if precision not in _PROMISED_IN_INT8:
         return
     promised = _PROMISED_IN_INT8[precision]
@@ -166,7 +184,7 @@ def _restored(
         values, steps = numpy_helper.to_array(integers), numpy_helper.to_array(scale)
         if steps.ndim == 1:
             axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
-            steps = steps.reshape([-1 if index == axis else 1 for index in range(values.ndim)])
+            steps = steps.reshape([-1 if index == axis % values.ndim else 1 for index in range(values.ndim)])
         yield node.output[0], (values * steps, steps)
 
 

@@ -7,19 +7,20 @@ in a child it is the failure of one trial; seen in the worker it would be the en
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from petra_optuna.errors import LoweringFailed
+from petra_optuna.runtimes import DEFAULT
 
-_CHILD = Path(__file__).with_name("probe_child.py")
+_LOOK = (sys.executable, "-m", "petra_optuna.runtimes.look")
 _TIMEOUT_S = 120.0
 
 
@@ -28,7 +29,7 @@ class Probe:
     """What the child saw.
 
     Attributes:
-        kernels: Operator types in the session's optimised graph.
+        kernels: Kernels of the graph that the runtime runs, by name.
         finite: Whether all outputs were finite; True where nothing was run.
     """
 
@@ -39,16 +40,20 @@ class Probe:
 def probe(
     data: bytes,
     feeds: Mapping[str, np.ndarray] | None = None,
-    child: Path = _CHILD,
+    look: Sequence[str] = _LOOK,
     timeout_s: float = _TIMEOUT_S,
+    runtime: str = DEFAULT,
+    device: str = "cpu",
 ) -> Probe:
     """Load the file with all optimisations in a child process, and run it where feeds are given.
 
     Args:
         data: The file.
         feeds: One array per input name.
-        child: The script that looks; another one only in tests.
+        look: Command of the child; another one only in tests.
         timeout_s: When the child counts as hung.
+        runtime: Name of the runtime that loads it.
+        device: On which.
 
     Raises:
         LoweringFailed: When the child crashes, hangs or reports an error; the text names the reason.
@@ -60,19 +65,21 @@ def probe(
         for index, (key, array) in enumerate((feeds or {}).items()):
             np.save(folder / f"{index}.npy", array, allow_pickle=False)
             (folder / f"{index}.name").write_text(key)
-        # -P: the folder of the child holds a module named like the runtime.
-        command = [sys.executable, "-P", str(child), name]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False
+                [*look, runtime, device, name],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise LoweringFailed(f"ONNX Runtime hangs on the file: no answer in {timeout_s:g} s") from error
+            raise LoweringFailed(f"{runtime} hangs on the file: no answer in {timeout_s:g} s") from error
         if done.returncode != 0:
-            raise LoweringFailed(f"ONNX Runtime fails on the file: {_reason(done)}")
-        optimised = onnx.load(folder / "optimised.onnx")
-        kernels = Counter(node.op_type for node in optimised.graph.node)
-        return Probe(kernels, finite=done.stdout.strip() == "finite")
+            raise LoweringFailed(f"{runtime} fails on the file: {_reason(done)}")
+        seen = json.loads((folder / "seen.json").read_text())
+        return Probe(Counter(seen["kernels"]), finite=seen["finite"])
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from petra_optuna.deploy import SERIES, Artifact, OnnxRuntimeModel, lower
+from petra_optuna.deploy import SERIES, Artifact, lower
 from petra_optuna.errors import LoweringFailed, MeasurementFailed, OperationFailed, TrialError, UserError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget
@@ -32,6 +32,8 @@ from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import Inputs, take, to_feeds
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Pipeline
+from petra_optuna.runtimes import DEFAULT
+from petra_optuna.runtimes import runtime as find_runtime
 from petra_optuna.tasks import Split, Task
 
 _CERTIFIED = 256
@@ -108,6 +110,8 @@ class Evaluator:
             one on quality is repaired once (see ``repair``).
         rungs: When a pipeline is judged in its training; None never does.
         original: The task's metric of the original on selection, which a limit on its loss is against.
+        runtime: Name of what the files are made for; quality is computed in it.
+        device: On which it runs.
 
     Raises:
         UserError: On construction, when quality is limited and the original's is not given.
@@ -124,6 +128,8 @@ class Evaluator:
     limits: Limits = Limits()
     rungs: Rungs | None = None
     original: float | None = None
+    runtime: str = DEFAULT
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Check that a limit has what it is against."""
@@ -240,8 +246,13 @@ class Evaluator:
                 context,
                 samples=certified_inputs(self.task.selection),
                 convolutions=form,
+                runtime=self.runtime,
+                device=self.device,
             )
-        return Lowered(artifact, quality_of(path, self.task, self.task.selection, torch.get_num_threads()))
+        place = self.runtime, self.device
+        return Lowered(
+            artifact, quality_of(path, self.task, self.task.selection, torch.get_num_threads(), *place)
+        )
 
     def _context(self, pipeline: Pipeline, key: str, epochs: int) -> Context:
         return Context(
@@ -314,20 +325,24 @@ def certified_inputs(split: Split) -> Inputs:
     return batch
 
 
-def predictor(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:
-    """A function that runs the file in ONNX Runtime: inputs of the task to the file's output."""
-    session = OnnxRuntimeModel(path, threads=threads)
-    return lambda inputs: session.run(to_feeds(inputs))
+def predictor(
+    path: Path, threads: int, runtime: str = DEFAULT, device: str = "cpu"
+) -> Callable[[Inputs], np.ndarray]:
+    """A function that runs the file in the runtime: inputs of the task to the file's output."""
+    session = find_runtime(runtime).open(path, threads, device)
+    return lambda inputs: session.run(to_feeds(inputs))[0]
 
 
-def quality_of(path: Path, task: Task, split: Split, threads: int = 1) -> float:
-    """The task's metric on a split, computed by running the file.
+def quality_of(
+    path: Path, task: Task, split: Split, threads: int = 1, runtime: str = DEFAULT, device: str = "cpu"
+) -> float:
+    """The task's metric on a split, computed by running the file in the runtime.
 
     Raises:
         MeasurementFailed: When the file or the metric cannot serve the split.
     """
     with reason(MeasurementFailed, task.metric.name):
-        return task.evaluate(predictor(path, threads), split)
+        return task.evaluate(predictor(path, threads, runtime, device), split)
 
 
 def _training_seconds(pipeline: Pipeline, reports: list[dict[str, Any]]) -> list[float]:

@@ -28,8 +28,8 @@ class MeasuringProcess:
     """Measures files against one yardstick. The child starts on demand and again after a crash.
 
     Args:
-        profile: Threads and batch sizes.
-        yardstick: The original in FP32; must stay where it is.
+        profile: Threads, batch sizes and the candidates' runtime.
+        yardstick: The original in FP32, run in the default runtime; must stay where it is.
         feeds: Sample inputs by name, batch first; repeated up to the batch sizes.
         timeout_s: Longest time of one request; then the child is killed.
         schedule: Of the protocol.
@@ -69,7 +69,9 @@ class MeasuringProcess:
         """
         with self._lock:
             found = Measured.from_dict(self._ask({"command": "measure", "path": str(path.resolve())}))
-            return dataclasses.replace(found, peak_memory_bytes=self._peak_memory(path))
+            return dataclasses.replace(
+                found, peak_memory_bytes=self._peak_memory(path, self._profile.place[0])
+            )
 
     def baseline(self) -> Yardstick:
         """The yardstick alone, medians over blocks.
@@ -79,7 +81,9 @@ class MeasuringProcess:
         """
         with self._lock:
             found = Yardstick.from_dict(self._ask({"command": "baseline"}))
-            return dataclasses.replace(found, peak_memory_bytes=self._peak_memory(self._yardstick))
+            return dataclasses.replace(
+                found, peak_memory_bytes=self._peak_memory(self._yardstick, self._profile.yardstick_place[0])
+            )
 
     def close(self) -> None:
         """End the child and remove the samples."""
@@ -112,11 +116,12 @@ class MeasuringProcess:
                 child.kill()
         return result
 
-    def _peak_memory(self, path: Path) -> int | None:
+    def _peak_memory(self, path: Path, runtime: str) -> int | None:
         child = Child(self._worker)
         request = {
             "command": "peak_memory",
             "path": str(path.resolve()),
+            "runtime": runtime,
             "feeds": self._folder.name,
             "profile": self._profile.to_dict(),
         }

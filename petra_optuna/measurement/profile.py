@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from petra_optuna.errors import StudyError, one_line
+from petra_optuna.errors import StudyError, UserError, one_line
+from petra_optuna.runtimes import DEFAULT, check_name, runtime
 
 _INSTRUCTION_SETS = (
     "avx",
@@ -35,19 +36,25 @@ _LIBRARIES = ("numpy", "onnxruntime", "torch", "torch-pruning")
 """Whose versions decide what a trial makes; their numbers are read without loading them."""
 
 
+_RUNTIME_ON = {"cpu": DEFAULT, "cuda": "torch"}
+"""By device the runtime of the yardstick, which is the default for the candidates too."""
+
+
 @dataclasses.dataclass(frozen=True)
 class DeviceProfile:
     """A device and how it is used.
 
     Attributes:
-        name: ``cpu``.
-        threads: Of the session.
+        name: ``cpu`` or ``cuda``.
+        threads: Of the session; on cuda those that feed the device.
         latency_batch: Samples per call when latency is measured.
         throughput_batches: Samples per call when throughput is measured; that of the best one counts.
         affinity: Numbers of the cores that the measuring process keeps to; the last ``threads`` of those here
             when None.
         memory_limit_bytes: Most private memory of the measuring process, which holds the yardstick's sessions
             and the candidate's; None means unlimited. A file that needs more is a failed trial.
+        runtime: What runs the files, by its name in ``petra_optuna.runtimes``; the device's default one when
+            empty. The yardstick always runs in the device's default one.
 
     Raises:
         StudyError: On construction, when a value is of another kind or out of range or the device unknown.
@@ -59,11 +66,12 @@ class DeviceProfile:
     throughput_batches: tuple[int, ...] = (64,)
     affinity: tuple[int, ...] | None = None
     memory_limit_bytes: int | None = None
+    runtime: str = ""
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.name != "cpu":
-            raise StudyError(f"unknown device {self.name!r}; this version measures on 'cpu'")
+        if self.name not in _RUNTIME_ON:
+            raise StudyError(f"unknown device {self.name!r}; there are {', '.join(_RUNTIME_ON)}")
         for field in ("threads", "latency_batch", "memory_limit_bytes"):
             value = getattr(self, field)
             if value is None and field == "memory_limit_bytes":
@@ -79,17 +87,31 @@ class DeviceProfile:
                 raise StudyError(
                     f"affinity of a device names {len(self.affinity)} cores for {self.threads} threads"
                 )
+        object.__setattr__(self, "runtime", self.runtime or _RUNTIME_ON[self.name])
+        _check_runtime(self.runtime)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Runtime and device of the candidates."""
+        return self.runtime, self.name
+
+    @property
+    def yardstick_place(self) -> tuple[str, str]:
+        """Runtime and device of the yardstick."""
+        return _RUNTIME_ON[self.name], self.name
 
     @classmethod
     def parse(cls, text: str) -> DeviceProfile:
-        """Read ``cpu`` (one thread), ``cpu:N`` (N threads), or the name of a JSON file.
+        """Read ``cpu`` (one thread), ``cpu:N`` (N threads), ``cuda``, or the name of a JSON file.
 
+        ``@RUNTIME`` behind the first three names another runtime than the default, as in ``cpu:2@openvino``.
         The file holds an object with attributes of this class, for example
-        ``{"threads": 2, "affinity": [0, 1], "throughput_batches": [4, 16], "latency_batch": 1}``.
+        ``{"threads": 2, "affinity": [0, 1], "throughput_batches": [4, 16], "runtime": "openvino"}``.
 
         Raises:
             StudyError: When the text is none of these, the file cannot be read, or this machine has fewer
                 cores or other ones.
+            UserError: When the runtime is not installed, or does not see the device.
         """
         profile = cls._read(Path(text)) if text.endswith(".json") else cls._named(text)
         if profile.threads > available_cores():
@@ -98,6 +120,7 @@ class DeviceProfile:
             )
         if missing := sorted(set(profile.affinity or ()) - _cores_here()):
             raise StudyError(f"device {text!r} names core {missing[0]}, which this process may not use")
+        runtime(profile.runtime).check_device(profile.name)
         return profile
 
     @classmethod
@@ -118,12 +141,14 @@ class DeviceProfile:
 
     @classmethod
     def _named(cls, text: str) -> DeviceProfile:
-        name, colon, number = text.partition(":")
+        device, _, chosen = text.partition("@")
+        name, colon, number = device.partition(":")
         if colon and not number.isdecimal():
             raise StudyError(
-                f"a device is 'cpu', 'cpu:THREADS' or a .json file, for example cpu:2; got {text!r}"
+                "a device is 'cpu', 'cpu:THREADS' or 'cuda', any with '@RUNTIME' behind it, or a .json file, "
+                f"for example cpu:2@openvino; got {text!r}"
             )
-        return cls(name=name, threads=int(number) if colon else 1)
+        return cls(name=name, threads=int(number) if colon else 1, runtime=chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""
@@ -137,19 +162,24 @@ class DeviceProfile:
             fields["throughput_batches"] = (fields.pop("throughput_batch"),)
         return cls(**fields)
 
-    @staticmethod
-    def host() -> dict[str, Any]:
-        """What a measurement depends on: CPU, instruction sets, cores, library versions."""
+    def host(self) -> dict[str, Any]:
+        """What a measurement depends on: CPU, instruction sets, cores, versions of libraries and runtime.
+
+        Raises:
+            UserError: When the runtime is not installed.
+        """
         model, flags = _cpu()
+        chosen = runtime(self.runtime)
+        libraries = dict.fromkeys((*_LIBRARIES, chosen.package))
         return {
             "cpu": model,
             "instruction_sets": [flag for flag in _INSTRUCTION_SETS if flag in flags],
             "cores": available_cores(),
-            **{name: metadata.version(name) for name in _LIBRARIES},
+            **{name: metadata.version(name) for name in libraries},
+            **chosen.machine(self.name),
         }
 
-    @classmethod
-    def check_host(cls, recorded: Mapping[str, Any]) -> None:
+    def check_host(self, recorded: Mapping[str, Any]) -> None:
         """Refuse to add measurements of another machine to a study.
 
         Args:
@@ -157,8 +187,9 @@ class DeviceProfile:
 
         Raises:
             StudyError: Naming each difference.
+            UserError: When the runtime is not installed.
         """
-        here = cls.host()
+        here = self.host()
         differences = [
             f"{key} was {recorded.get(key)!r}, here {here[key]!r}"
             for key in here
@@ -169,6 +200,13 @@ class DeviceProfile:
                 f"the study was measured on another machine ({'; '.join(differences)}); "
                 "start a new study here, or continue it where it was made"
             )
+
+
+def _check_runtime(name: Any) -> None:
+    try:
+        check_name(name)
+    except UserError as error:
+        raise StudyError(f"runtime of a device: {error}") from error
 
 
 def available_cores() -> int:

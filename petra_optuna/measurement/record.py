@@ -24,7 +24,7 @@ class Measurement:
         candidate_p95_ms, yardstick_p95_ms: 95th percentile of all timed calls in this very run. Unlike the
             ratio it holds what the rest of the machine did to single calls.
         foreign_cores: Cores that were busy with other things meanwhile, in the mean; None where not counted.
-        runtime: Name and version of what ran the files; None where they were no files.
+        runtime: Name and version of what ran the candidate; None where it was no file.
     """
 
     ratio: float

@@ -5,7 +5,7 @@ Reads one JSON request a line from stdin and answers each with one JSON line on 
     {"command": "open", "yardstick": PATH, "feeds": FOLDER, "profile": {...}, "schedule": {...}}
     {"command": "baseline"}
     {"command": "measure", "path": PATH}
-    {"command": "peak_memory", "path": PATH, "feeds": FOLDER, "profile": {...}}
+    {"command": "peak_memory", "path": PATH, "runtime": NAME, "feeds": FOLDER, "profile": {...}}
 
 The last one is for a child that does nothing else. An answer is ``{"result": ...}`` or ``{"error": TEXT}``.
 The child ends with its stdin. It holds the yardstick's sessions open, so that a measurement opens the
@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import importlib
 import json
 import os
 import sys
@@ -33,7 +34,7 @@ from petra_optuna.measurement.energy import Counter, compare_energy, energy_alon
 from petra_optuna.measurement.load import ForeignLoad
 from petra_optuna.measurement.memory import PeakMemory
 from petra_optuna.measurement.profile import DeviceProfile
-from petra_optuna.measurement.protocol import Schedule, compare, time_alone
+from petra_optuna.measurement.protocol import Clock, Schedule, compare, time_alone
 from petra_optuna.measurement.record import Measured, Measurement, Yardstick
 from petra_optuna.runtimes import Session, runtime
 
@@ -63,7 +64,8 @@ class Bench:
         sizes = dict.fromkeys((profile.latency_batch, *profile.throughput_batches))
         batches = {size: _batch(request, size) for size in sizes}
         yardsticks = {
-            size: _sessions(request["yardstick"], feeds, profile.threads) for size, feeds in batches.items()
+            size: _sessions(request["yardstick"], feeds, profile.threads, profile.yardstick_place)
+            for size, feeds in batches.items()
         }
         schedule = Schedule(**request["schedule"])
         return cls(profile, schedule, find_counter(profile.name), yardsticks, batches)
@@ -71,14 +73,14 @@ class Bench:
     def baseline(self) -> dict[str, Any]:
         """Absolute figures of the yardstick alone."""
         seconds = {
-            size: time_alone(_runners(self.yardsticks[size], feeds), time.perf_counter, self.schedule)
+            size: time_alone(_runners(self.yardsticks[size], feeds), self._clock(), self.schedule)
             for size, feeds in self.batches.items()
         }
         energy = None
         if not isinstance(self.counter, str):
             size = self.profile.throughput_batches[0]
             call = _runners(self.yardsticks[size], self.batches[size])[0]
-            energy = energy_alone(call, self.counter, time.perf_counter, size)
+            energy = energy_alone(call, self.counter, self._clock(), size)
         return Yardstick(
             latency_ms=seconds[self.profile.latency_batch] * 1e3,
             throughput_per_s={size: size / seconds[size] for size in self.profile.throughput_batches},
@@ -86,16 +88,20 @@ class Bench:
             energy_source=self.counter if isinstance(self.counter, str) else self.counter.source,
         ).to_dict()
 
+    def _clock(self) -> Clock:
+        name, device = self.profile.yardstick_place
+        return runtime(name).clock(device)
+
     def measure(self, path: str) -> dict[str, Any]:
         """The candidate against the yardstick at every batch size."""
         found: dict[int, Measurement] = {}
         energy = None
         for size, feeds in self.batches.items():
-            candidates = _runners(_sessions(path, feeds, self.profile.threads), feeds)
+            candidates = _runners(_sessions(path, feeds, self.profile.threads, self.profile.place), feeds)
             found[size] = self._compare(candidates, size)
             if not isinstance(self.counter, str) and size == self.profile.throughput_batches[0]:
                 yardstick = _runners(self.yardsticks[size], feeds)[0]
-                energy = compare_energy(candidates[0], yardstick, self.counter, time.perf_counter, size)
+                energy = compare_energy(candidates[0], yardstick, self.counter, self._clock(), size)
         throughput = tuple(found[size] for size in self.profile.throughput_batches)
         return Measured(found[self.profile.latency_batch], throughput, energy=energy).to_dict()
 
@@ -104,22 +110,29 @@ class Bench:
         found = compare(
             candidates,
             _runners(self.yardsticks[size], self.batches[size]),
-            time.perf_counter,
+            self._clock(),
             batch=size,
             threads=self.profile.threads,
             schedule=self.schedule,
         )
-        package = runtime().package
+        package = runtime(self.profile.runtime).package
         version = f"{package} {metadata.version(package)}"
         return dataclasses.replace(found, foreign_cores=load.cores(), runtime=version)
 
 
 def peak_memory(request: dict[str, Any]) -> int | None:
-    """What loading and running a file at the latency batch adds to this process, at its highest, in bytes."""
+    """What loading and running a file at the latency batch adds to this process, at its highest, in bytes.
+
+    None for a device with a memory of its own. The runtime itself does not count.
+    """
     profile = _settled(request)
+    if profile.name != "cpu":
+        return None
     feeds = _batch(request, profile.latency_batch)
+    chosen = runtime(request["runtime"])
+    importlib.import_module(chosen.package)
     memory = PeakMemory()
-    session = _session(request["path"], profile.threads)
+    session = chosen.open(Path(request["path"]), profile.threads)
     for _ in range(_RUNS_FOR_MEMORY):
         session.run(feeds)
     return memory.bytes()
@@ -170,24 +183,22 @@ def _batch(request: dict[str, Any], size: int) -> dict[str, np.ndarray]:
     return {key: np.ascontiguousarray(array[np.arange(size) % len(array)]) for key, array in samples.items()}
 
 
-def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int) -> list[Session]:
+def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int, place: tuple[str, str]) -> list[Session]:
     """Copies of the file, an odd number: several where calls are short, one where they are long.
 
     The place of a session in memory tells in calls of microseconds; where calls are long or the file is large
     it does not, and copies would fill the memory.
     """
-    first = _session(path, threads)
+    name, device = place
+    chosen = runtime(name)
+    first = chosen.open(Path(path), threads, device)
     first.run(feeds)
     began = time.perf_counter()
     first.run(feeds)
     if time.perf_counter() - began > _SHORT_CALL_S:
         return [first]
     count = min(_COPIES, max(1, _COPIES_BYTES // Path(path).stat().st_size))
-    return [first, *(_session(path, threads) for _ in range((count - 1) // 2 * 2))]
-
-
-def _session(path: str, threads: int) -> Session:
-    return runtime().open(Path(path), threads)
+    return [first, *(chosen.open(Path(path), threads, device) for _ in range((count - 1) // 2 * 2))]
 
 
 def _runners(sessions: list[Session], feeds: dict[str, np.ndarray]) -> list[Callable[[], object]]:

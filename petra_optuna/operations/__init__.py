@@ -1,5 +1,6 @@
 """The nodes of a pipeline, one file each, and the space that holds them all."""
 
+from petra_optuna.errors import UserError
 from petra_optuna.operations.bfloat16 import BFloat16
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.drop_blocks import DropBlocks
@@ -8,10 +9,13 @@ from petra_optuna.operations.low_rank import LowRank
 from petra_optuna.operations.prune import Prune
 from petra_optuna.operations.quantize_aware import QuantizeAware
 from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
+from petra_optuna.operations.quantize_nncf import QuantizeNncf
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.regularized_train import RegularizedTrain
 from petra_optuna.operations.train import Train
 from petra_optuna.pipeline import Operation, SearchSpace
+from petra_optuna.runtimes import DEFAULT
+from petra_optuna.runtimes import runtime as find_runtime
 
 BODY_OPERATIONS: tuple[type[Operation], ...] = (
     LowRank,
@@ -22,21 +26,48 @@ BODY_OPERATIONS: tuple[type[Operation], ...] = (
     QuantizeAware,
 )
 CONVERSIONS: tuple[type[Operation], ...] = (QuantizeStatic, QuantizeDynamic, Half, BFloat16)
+"""Those that the default runtime runs."""
+EVERY_OPERATION: tuple[type[Operation], ...] = (*BODY_OPERATIONS, *CONVERSIONS, QuantizeNncf)
 
 
-def default_space(max_length: int = 5, *, untrained: bool = False) -> SearchSpace:
-    """Every built-in operation.
+def default_space(
+    max_length: int = 5, runtime: str = DEFAULT, device: str = "cpu", *, untrained: bool = False
+) -> SearchSpace:
+    """Every built-in operation whose file the runtime runs as it promises.
 
     Args:
         max_length: The longest body.
+        runtime: Name of the runtime.
+        device: On which it runs.
         untrained: Whether pipelines start from initialisation.
+
+    Raises:
+        UserError: When the runtime is unknown or not installed.
     """
-    return SearchSpace(BODY_OPERATIONS, CONVERSIONS, max_length, untrained)
+    formats = find_runtime(runtime).formats(device)
+    conversions = tuple(kind for kind in EVERY_OPERATION if kind.format in formats)
+    return SearchSpace(BODY_OPERATIONS, conversions, max_length, untrained)
+
+
+def check_runs(space: SearchSpace, runtime: str, device: str = "cpu") -> None:
+    """Refuse a space with a conversion whose file the runtime does not run as it promises.
+
+    Raises:
+        UserError: Naming it, or when the runtime is unknown or not installed.
+    """
+    formats = find_runtime(runtime).formats(device)
+    refused = [kind.name for kind in space.conversions if kind.format not in (None, *formats)]
+    if refused:
+        raise UserError(
+            f"runtime {runtime!r} on {device} does not run {', '.join(refused)} as promised; "
+            f"leave them out of the space, or take default_space(runtime={runtime!r})"
+        )
 
 
 __all__ = [
     "BODY_OPERATIONS",
     "CONVERSIONS",
+    "EVERY_OPERATION",
     "BFloat16",
     "Context",
     "DropBlocks",
@@ -45,8 +76,10 @@ __all__ = [
     "Prune",
     "QuantizeAware",
     "QuantizeDynamic",
+    "QuantizeNncf",
     "QuantizeStatic",
     "RegularizedTrain",
     "Train",
+    "check_runs",
     "default_space",
 ]

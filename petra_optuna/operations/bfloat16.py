@@ -1,4 +1,4 @@
-"""BF16 storage: weights in bfloat16 in the file, arithmetic in float32."""
+"""BF16 storage: weights in bfloat16 in the file, arithmetic in what the runtime can."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ _BYTES_OF_NODE = 120
 
 @dataclasses.dataclass(frozen=True)
 class BFloat16(Operation):
-    """Matrices and kernels are stored in bfloat16: half the file at the speed of float32.
+    """Matrices and kernels are stored in bfloat16: half the file, in ONNX Runtime at the speed of float32.
 
-    A storage format only. BF16 arithmetic does not load in ONNX Runtime on CPUs, so each weight is cast to
-    float32 when the file is loaded. Weights keep the range of float32 and 8 bits of precision.
+    BF16 arithmetic does not load in ONNX Runtime on CPUs, so each weight is cast to float32 when the file is
+    loaded. A runtime that computes in BF16 does so with such a file. Weights keep the range of float32 and 8
+    bits of precision.
     """
 
     name: ClassVar[str] = "bf16"
     code: ClassVar[str] = "BF16"
     kind: ClassVar[Kind] = "conversion"
     weight_bytes: ClassVar[float] = 2.0
+    format: ClassVar[str | None] = "bfloat16"
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Return the graph with its weights rounded to the nearest bfloat16, ties to even.

@@ -27,6 +27,7 @@ class Half(Operation):
     code: ClassVar[str] = "FP16"
     kind: ClassVar[Kind] = "conversion"
     weight_bytes: ClassVar[float] = 2.0
+    format: ClassVar[str | None] = "float16"
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Return the graph in float16; the report counts the weights converted and those left.

@@ -91,3 +91,15 @@ def feeding_layers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
         through = (node.name,) if node.name in layers else tuple(found)
         sources.update(dict.fromkeys(node.output, through))
     return feeding
+
+
+def count_int8_weights(model: onnx.ModelProto) -> int:
+    """How many layers read a weight that is stored in INT8 for INT8 arithmetic."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    restored = [
+        makers[node.input[1]]
+        for node in model.graph.node
+        if node.op_type in WEIGHTED and node.input[1] in makers
+    ]
+    return sum(maker.op_type == "DequantizeLinear" and maker.input[0] in stored for maker in restored)

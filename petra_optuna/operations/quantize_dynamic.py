@@ -34,6 +34,7 @@ class QuantizeDynamic(Operation):
     aliases: ClassVar[tuple[str, ...]] = ("QD",)
     kind: ClassVar[Kind] = "conversion"
     weight_bytes: ClassVar[float] = 1.0
+    format: ClassVar[str | None] = "int8_dynamic"
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Return the quantised graph.

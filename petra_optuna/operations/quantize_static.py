@@ -18,7 +18,7 @@ from petra_optuna.operations.calibration import calibrate
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.int8_graph import (
     OPERATORS,
-    WEIGHTED,
+    count_int8_weights,
     feeding_layers,
     int8_nodes,
     rounded_tensors,
@@ -61,6 +61,7 @@ class QuantizeStatic(Operation):
     kind: ClassVar[Kind] = "conversion"
     weight_bytes: ClassVar[float] = 1.0
     can_repair: ClassVar[bool] = True
+    format: ClassVar[str | None] = "int8_static"
 
     calibration: Annotated[str, CategoricalDistribution(("minmax", "percentile", "entropy"))] = "minmax"
     percentile: Annotated[
@@ -86,7 +87,7 @@ class QuantizeStatic(Operation):
         feeds = [to_feeds(inputs) for inputs, _ in batches]
         quantized, kept = self._quantize(prepared, feeds, context.repair) if layers else (prepared, ())
         weight_only = store_int8(quantized, STORED)
-        weights = _count_weights(quantized)
+        weights = count_int8_weights(quantized)
         if weights == 0 and not weight_only:
             raise OperationFailed("static: none of the model's weights can be quantised, or it has none")
         report = {
@@ -201,18 +202,6 @@ def _output_axis(node: onnx.NodeProto) -> int:
         return 0
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     return 0 if transposed else 1
-
-
-def _count_weights(model: onnx.ModelProto) -> int:
-    """How many layers read a weight that is stored in INT8 for INT8 arithmetic."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    makers = {name: node for node in model.graph.node for name in node.output}
-    restored = [
-        makers[node.input[1]]
-        for node in model.graph.node
-        if node.op_type in WEIGHTED and node.input[1] in makers
-    ]
-    return sum(maker.op_type == "DequantizeLinear" and maker.input[0] in stored for maker in restored)
 
 
 def _reasons(kept: tuple[Left, ...]) -> dict[str, dict[str, Any]]:

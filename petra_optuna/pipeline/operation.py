@@ -43,6 +43,8 @@ class Operation(Fielded, abc.ABC):
         from_initialisation: Whether a model may start with it that nothing has trained yet.
         can_repair: For a conversion, whether it puts layers back to float where ``Context.repair`` asks;
             its report lists them under ``left_float``.
+        format: For a conversion, what its file is, for example ``int8_static``; a runtime lists those that it
+            runs as they promise. None where any runtime does.
         implies: The conversion that a pipeline with this node gets when it names none.
         needs, gives: Free-form capabilities for order rules, checked by ``SearchSpace.violations``.
     """
@@ -55,6 +57,7 @@ class Operation(Fielded, abc.ABC):
     weight_bytes: ClassVar[float] = 4.0
     from_initialisation: ClassVar[bool] = False
     can_repair: ClassVar[bool] = False
+    format: ClassVar[str | None] = None
     implies: ClassVar[type[Operation] | None] = None
     needs: ClassVar[frozenset[str]] = frozenset()
     gives: ClassVar[frozenset[str]] = frozenset()

@@ -1,7 +1,20 @@
 """What runs a file: one runtime a module. Imports neither torch nor openvino until a file is opened."""
 
-from petra_optuna.runtimes.base import Runtime, Session
+from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
 from petra_optuna.runtimes.onnxruntime import OnnxRuntime
-from petra_optuna.runtimes.registry import DEFAULT, RUNTIMES, runtime
+from petra_optuna.runtimes.openvino import OpenVino
+from petra_optuna.runtimes.pytorch import PyTorch
+from petra_optuna.runtimes.registry import DEFAULT, RUNTIMES, check_name, runtime
 
-__all__ = ["DEFAULT", "RUNTIMES", "OnnxRuntime", "Runtime", "Session", "runtime"]
+__all__ = [
+    "ARITHMETIC",
+    "DEFAULT",
+    "RUNTIMES",
+    "OnnxRuntime",
+    "OpenVino",
+    "PyTorch",
+    "Runtime",
+    "Session",
+    "check_name",
+    "runtime",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from petra_optuna.errors import RuntimeFailed, UserError, one_line
+from petra_optuna.errors import RuntimeFailed, one_line
 from petra_optuna.runtimes.base import Runtime, Session
 
 _ERRORS: tuple[type[Exception], ...] = (
@@ -36,18 +38,27 @@ class OnnxRuntime(Runtime):
         """FP32 and INT8 on the CPU."""
         return ("float32", "int8") if device == "cpu" else ()
 
+    def formats(self, device: str = "cpu") -> tuple[str, ...]:
+        """Those of its own quantisation, and FP16 and BF16 as storage."""
+        return ("float32", "float16", "bfloat16", "int8_static", "int8_dynamic") if device == "cpu" else ()
+
     def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> Session:
         """Load a file, or the bytes of one."""
-        if device != "cpu":
-            raise UserError(f"runtime {self.name!r} runs on the cpu, not on {device!r}")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        source = str(path) if isinstance(path, Path) else path
-        try:
-            return _Session(ort.InferenceSession(source, options, providers=["CPUExecutionProvider"]))
-        except _ERRORS as error:
-            raise RuntimeFailed(f"ONNX Runtime cannot load the file: {one_line(error)}") from error
+        self.check_device(device)
+        return _load(path, _options(threads))
+
+    def inspect(self, path: Path, device: str = "cpu") -> tuple[Session, Counter[str]]:
+        """Load a file with all optimisations and count the operators that are left."""
+        self.check_device(device)
+        import onnx  # takes a moment that the measuring process does not need
+
+        options = _options(threads=1)
+        options.log_severity_level = 3  # a warning says that the optimised file fits this machine only
+        with tempfile.TemporaryDirectory() as folder:
+            optimised = Path(folder, "optimised.onnx")
+            options.optimized_model_filepath = str(optimised)
+            session = _load(path, options)
+            return session, Counter(node.op_type for node in onnx.load(optimised).graph.node)
 
 
 class _Session:
@@ -60,3 +71,18 @@ class _Session:
         except _ERRORS as error:
             raise RuntimeFailed(f"ONNX Runtime cannot run the file: {one_line(error)}") from error
         return outputs
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return options
+
+
+def _load(path: Path | bytes, options: ort.SessionOptions) -> _Session:
+    source = str(path) if isinstance(path, Path) else path
+    try:
+        return _Session(ort.InferenceSession(source, options, providers=["CPUExecutionProvider"]))
+    except _ERRORS as error:
+        raise RuntimeFailed(f"ONNX Runtime cannot load the file: {one_line(error)}") from error

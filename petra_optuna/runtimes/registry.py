@@ -8,8 +8,9 @@ from petra_optuna.errors import UserError
 from petra_optuna.runtimes.base import Runtime
 from petra_optuna.runtimes.onnxruntime import OnnxRuntime
 from petra_optuna.runtimes.openvino import OpenVino
+from petra_optuna.runtimes.pytorch import PyTorch
 
-RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), OpenVino())
+RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), OpenVino(), PyTorch())
 DEFAULT = OnnxRuntime.name
 
 
@@ -19,11 +20,19 @@ def runtime(name: str = DEFAULT) -> Runtime:
     Raises:
         UserError: When there is none, or its package is not installed.
     """
-    for known in RUNTIMES:
-        if known.name != name:
-            continue
-        if importlib.util.find_spec(known.package) is None:
-            raise UserError(f"runtime {name!r} is not installed; pip install petra-optuna[{known.extra}]")
-        return known
-    names = ", ".join(known.name for known in RUNTIMES)
-    raise UserError(f"unknown runtime {name!r}; there are {names}")
+    check_name(name)
+    found = next(known for known in RUNTIMES if known.name == name)
+    if importlib.util.find_spec(found.package) is None:
+        raise UserError(f"runtime {name!r} is not installed; pip install petra-optuna[{found.extra}]")
+    return found
+
+
+def check_name(name: str) -> None:
+    """Whether there is a runtime of that name, installed or not.
+
+    Raises:
+        UserError: When there is none.
+    """
+    if all(known.name != name for known in RUNTIMES):
+        names = ", ".join(known.name for known in RUNTIMES)
+        raise UserError(f"unknown runtime {name!r}; there are {names}")

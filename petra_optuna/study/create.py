@@ -189,25 +189,28 @@ def yardstick_of(study: optuna.Study) -> Yardstick:
 
 
 def lower_original(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowered, Forms | None]:
-    """Lower the original to ``path`` in FP32, in the form that a candidate would ship in.
+    """Lower the original to ``path`` in FP32 for the yardstick's runtime, in the form that is faster there.
 
     Else every candidate would win by its form.
 
     Raises:
         TrialError: When it cannot be exported, run or measured.
     """
+    runtime, device = profile.yardstick_place
 
     def lowered(form: str) -> Lowered:
         where = path if form == SERIES else path.with_stem(f"{path.stem}-{form}")
-        artifact = lower(task.model, task.example, where, convolutions=form)
-        return Lowered(artifact, quality_of(where, task, task.selection, torch.get_num_threads()))
+        artifact = lower(task.model, task.example, where, convolutions=form, runtime=runtime, device=device)
+        threads = torch.get_num_threads()
+        return Lowered(artifact, quality_of(where, task, task.selection, threads, runtime, device))
 
     first = lowered(SERIES)
     if first.artifact.lowering["convolutions"] is None:
         return first, None
     yardstick = path.with_stem(f"{path.stem}-exported")
     shutil.copyfile(path, yardstick)
-    with MeasuringProcess(profile, yardstick, to_feeds(task.example)) as process:
+    alone = dataclasses.replace(profile, runtime=runtime)
+    with MeasuringProcess(alone, yardstick, to_feeds(task.example)) as process:
         taken, _, forms = faster_form(first, lowered, process.measure)
     yardstick.unlink()
     if taken is not first:

@@ -14,6 +14,7 @@ import torch
 
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import checkpoint, quality_of
+from petra_optuna.measurement import DeviceProfile
 from petra_optuna.study import attributes
 from petra_optuna.study.create import fetch, specification_of
 from petra_optuna.study.delivery import check_task, fetch_model, written_folder
@@ -66,7 +67,7 @@ def _write(
 ) -> Exported:
     model = folder / MODEL_FILE
     fetch_model(study, record, model)
-    quality = _check(model, record, task)
+    quality = _check(model, record, task, specification.profile)
     rebuild = folder / "rebuild.safetensors"
     fetch(study, record["rebuild"]["id"], rebuild)
     rebuilt = checkpoint.from_bytes(rebuild.read_bytes(), task.model)
@@ -81,22 +82,24 @@ def _write(
     recipe["repair"] = record.get("repair")
     recipe["convolutions"] = record["lowering"].get("convolutions")
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    (folder / "run.py").write_text((TEMPLATES / "run.py.txt").read_text())
+    script = f"run_{specification.profile.runtime}.py.txt"
+    text = Template((TEMPLATES / script).read_text()).substitute(device=specification.profile.name)
+    (folder / "run.py").write_text(text)
     card = Template((TEMPLATES / "card.md").read_text())
     (folder / "card.md").write_text(card.substitute(card_fields(study, number, record, specification, task)))
     return Exported(folder, quality, record["values"][task.metric.name])
 
 
-def _check(model: Path, record: dict[str, Any], task: Task) -> float:
+def _check(model: Path, record: dict[str, Any], task: Task, profile: DeviceProfile) -> float:
     """The file's quality on the selection split, after comparing it with the record."""
-    quality = quality_of(model, task, task.selection, torch.get_num_threads())
+    quality = quality_of(model, task, task.selection, torch.get_num_threads(), *profile.place)
     stored = record["values"][task.metric.name]
     # One sample of an accuracy; other metrics move with every output.
     tolerance = (1 / len(task.selection) if task.metric.name == "accuracy" else 1e-3 * abs(stored)) + 1e-9
     if abs(quality - stored) > tolerance:
         raise StudyError(
             f"the file scores {task.metric.name} {quality:.4f} on the selection split here, the trial stored "
-            f"{stored:.4f}; another CPU or ONNX Runtime? nothing was exported"
+            f"{stored:.4f}; another CPU or version of {profile.runtime}? nothing was exported"
         )
     return quality
 
@@ -131,6 +134,8 @@ def card_fields(
         "eager_throughput": f"{yardstick['eager']['throughput_per_s']:.0f}",
         "cpu": yardstick["host"]["cpu"],
         "onnxruntime": yardstick["host"]["onnxruntime"],
+        "runtime": specification.profile.runtime,
+        "ran": latency.get("runtime") or f"onnxruntime {yardstick['host']['onnxruntime']}",
         "precision": _precision(record["lowering"]),
         "parity": _parity(record["lowering"]["parity"]),
         "repair": _repair(record.get("repair")),

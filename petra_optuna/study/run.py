@@ -26,7 +26,7 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, available_cores
 from petra_optuna.nn.inputs import to_feeds
-from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS, default_space
+from petra_optuna.operations import EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers import PetraSampler, fail_orphans
 from petra_optuna.study import attributes
@@ -89,12 +89,12 @@ def optimize(
         stop: All that may end the run, instead of ``trials`` and ``timeout_s``.
         storage: SQLAlchemy URL; artifacts go beside a SQLite file, else into ``storage/artifacts``.
         name: Study name; the task's name when None.
-        space: Operations and lengths; every operation and up to five nodes when None.
+        space: Operations and lengths; all that the profile's runtime runs and up to five nodes when None.
         budget: Most training that one pipeline may spend.
         limits: Hard bounds on size, latency and what the metric may lose.
         rungs: When training pipelines are compared, and the weak ones stopped; never when None.
         objectives: Names of ``QUANTITIES`` that count beside the task's metric; all are recorded.
-        profile: What the files are measured for; one CPU thread when None.
+        profile: What the files are made and measured for; ONNX Runtime on one CPU thread when None.
         seed: Of the sampler and of every node.
         population_size: Of the sampler.
         train_threads: Threads for training; the cores divided among the workers when None.
@@ -117,14 +117,19 @@ def optimize(
     if train_threads is not None and train_threads < 1:
         raise UserError(f"train_threads must be at least 1, got {train_threads}")
     task = task.in_mode(mode)
-    space = _in_mode(space or default_space(untrained=mode == "untrained"), mode)
+    profile = profile or DeviceProfile()
+    space = space or default_space(
+        runtime=profile.runtime, device=profile.name, untrained=mode == "untrained"
+    )
+    space = _in_mode(space, mode)
+    check_runs(space, profile.runtime, profile.name)
     specification = Specification.of(
         task,
         source or TaskSource(task.name),
         space=space,
         budget=budget or Budget(),
         limits=limits or Limits(),
-        profile=profile or DeviceProfile(),
+        profile=profile,
         seed=seed,
         population_size=population_size,
         sampler=_named(sampler),
@@ -189,7 +194,7 @@ def stored_space(specification: Specification) -> SearchSpace:
     Raises:
         StudyError: When it has operations of the user's own; they must be given again.
     """
-    known = {kind.name: kind for kind in (*BODY_OPERATIONS, *CONVERSIONS)}
+    known = {kind.name: kind for kind in EVERY_OPERATION}
     stored = specification.space
     names = (*stored["body"], *stored["conversions"])
     if missing := [name for name in names if name not in known]:
@@ -217,7 +222,7 @@ def _check_workers(
 ) -> None:
     if workers < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
-    own = space is not None and not set(space.operations) <= {*BODY_OPERATIONS, *CONVERSIONS}
+    own = space is not None and not set(space.operations) <= set(EVERY_OPERATION)
     if workers > 1 and (sampler is not None or own):
         raise UserError(
             "other processes cannot build a sampler or operations of your own; run one worker here and call "
@@ -312,6 +317,8 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 history=ShapeHistory(cache.folder, scope),
                 limits=specification.limits,
                 rungs=specification.rungs,
+                runtime=specification.profile.runtime,
+                device=specification.profile.name,
             )
 
 

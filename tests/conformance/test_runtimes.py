@@ -5,15 +5,22 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import quantization as ort
 
-from petra_optuna.errors import RuntimeFailed, UserError
-from petra_optuna.runtimes import RUNTIMES, OnnxRuntime, Runtime, runtime
+from petra_optuna.deploy.checks import FLOAT_KERNELS, INT8_KERNELS, count
+from petra_optuna.deploy.probe import probe
+from petra_optuna.errors import LoweringFailed, MeasurementFailed, RuntimeFailed, UserError
+from petra_optuna.measurement import DeviceProfile, MeasuringProcess, Schedule, worker
+from petra_optuna.operations import CONVERSIONS, EVERY_OPERATION, check_runs, default_space
+from petra_optuna.pipeline import SearchSpace
+from petra_optuna.runtimes import ARITHMETIC, DEFAULT, RUNTIMES, OnnxRuntime, Runtime, runtime
 
 WIDTH = 384
 ROWS = [
@@ -77,6 +84,40 @@ def path(tmp_path_factory: pytest.TempPathFactory, weights: list[np.ndarray]) ->
     return made
 
 
+def outputs_of_the_model(values: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    for weight in weights:
+        values = np.maximum(values @ weight, 0)
+    return values
+
+
+@pytest.fixture
+def inputs() -> np.ndarray:
+    return np.random.default_rng(7).standard_normal((16, WIDTH)).astype(np.float32)
+
+
+class Once(ort.CalibrationDataReader):
+    """One batch to calibrate on."""
+
+    def __init__(self, feeds: dict[str, np.ndarray]) -> None:
+        self.left = [feeds]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return self.left.pop() if self.left else None
+
+
+def quantised(path: Path, folder: Path, inputs: np.ndarray) -> Path:
+    """Unsigned activations, signed weights, as the project makes them."""
+    made = folder / "int8.onnx"
+    ort.quantize_static(
+        path,
+        made,
+        Once({"input": inputs}),
+        activation_type=ort.QuantType.QUInt8,
+        weight_type=ort.QuantType.QInt8,
+    )
+    return made
+
+
 @every_runtime
 def test_it_computes_what_the_model_computes_at_any_batch_size(
     kind: Runtime, path: Path, weights: list[np.ndarray]
@@ -84,9 +125,7 @@ def test_it_computes_what_the_model_computes_at_any_batch_size(
     session = kind.open(path, threads=1)
     for batch in (4, 1, 5, 64):
         values = np.random.default_rng(batch).standard_normal((batch, WIDTH)).astype(np.float32)
-        expected = values
-        for weight in weights:
-            expected = np.maximum(expected @ weight, 0)
+        expected = outputs_of_the_model(values, weights)
         outputs = session.run({"input": values})
         assert len(outputs) == 1
         np.testing.assert_allclose(outputs[0], expected, atol=1e-4)
@@ -149,8 +188,140 @@ def test_a_device_that_it_does_not_serve_is_refused(kind: Runtime, path: Path) -
 
 
 def test_an_unknown_runtime_and_a_missing_extra_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="unknown runtime 'abacus'; there are onnxruntime, openvino"):
+    with pytest.raises(UserError, match="unknown runtime 'abacus'; there are onnxruntime, openvino, torch"):
         runtime("abacus")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install petra-optuna\[openvino\]"):
         runtime("openvino")
+
+
+@every_runtime
+def test_a_float_file_computes_in_float_whatever_the_cpu_could(kind: Runtime, path: Path) -> None:
+    _, kernels = kind.inspect(path)
+    assert count(kernels, FLOAT_KERNELS) == 3
+    assert not [name for name in kernels if name.endswith((".bf16", ".f16"))]
+
+
+@every_runtime
+def test_a_file_that_asks_for_bfloat16_gets_it_where_the_runtime_has_it(
+    kind: Runtime, path: Path, weights: list[np.ndarray], inputs: np.ndarray, tmp_path: Path
+) -> None:
+    asking = onnx.load(path)
+    asking.metadata_props.add(key=ARITHMETIC, value="bfloat16")
+    onnx.save(asking, tmp_path / "asking.onnx")
+    session, kernels = kind.inspect(tmp_path / "asking.onnx")
+    expected = outputs_of_the_model(inputs, weights)
+    error = np.abs(session.run({"input": inputs})[0] - expected).max() / np.abs(expected).max()
+    able = "bfloat16" in kind.precisions()
+    assert any(name.endswith(".bf16") for name in kernels) == able
+    assert (1e-4 < error < 0.05) == able
+
+
+@pytest.mark.parametrize("kind", [row for row in ROWS if row.values[0].name != "torch"])
+def test_a_quantised_file_runs_in_int8_and_is_counted(
+    kind: Runtime, path: Path, weights: list[np.ndarray], inputs: np.ndarray, tmp_path: Path
+) -> None:
+    assert "int8_static" in kind.formats()
+    session, kernels = kind.inspect(quantised(path, tmp_path, inputs))
+    assert (count(kernels, INT8_KERNELS), count(kernels, FLOAT_KERNELS)) == (3, 0)
+    expected = outputs_of_the_model(inputs, weights)
+    found = session.run({"input": inputs})[0]
+    assert 1e-4 < np.abs(found - expected).max() / np.abs(expected).max() < 0.1
+
+
+@every_runtime
+def test_what_goes_wrong_in_the_first_look_is_the_reason_of_one_trial(kind: Runtime, path: Path) -> None:
+    with pytest.raises(LoweringFailed, match=f"{kind.name} fails on the file: .*cannot load") as caught:
+        probe(b"this is no model", runtime=kind.name)
+    assert "\n" not in str(caught.value)
+    seen = probe(path.read_bytes(), {"input": np.ones((2, WIDTH), np.float32)}, runtime=kind.name)
+    assert seen.finite
+    assert count(seen.kernels, FLOAT_KERNELS) == 3
+
+
+@every_runtime
+def test_a_crash_while_measuring_is_the_reason_of_one_trial(
+    kind: Runtime, path: Path, tmp_path: Path
+) -> None:
+    """The runtime's own ``open`` dies on one file; the next one is measured, against the same yardstick."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from petra_optuna.measurement import worker\n"
+        "from petra_optuna.runtimes import runtime\n"
+        f"kind = type(runtime({kind.name!r}))\n"
+        "opened = kind.open\n"
+        "def open(self, path, threads, device='cpu'):\n"
+        "    if 'bad' in str(path):\n"
+        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    return opened(self, path, threads, device)\n"
+        "kind.open = open\n"
+        "worker.main()\n"
+    )
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(path.read_bytes())
+    short = Schedule(block_s=0.002, settle_s=0.001, min_pairs=2, max_pairs=2)
+    profile = DeviceProfile(latency_batch=2, throughput_batches=(4,), runtime=kind.name)
+    feeds = {"input": np.ones((2, WIDTH), np.float32)}
+    command = (sys.executable, str(script))
+    with MeasuringProcess(profile, path, feeds, schedule=short, worker=command) as process:
+        with pytest.raises(MeasurementFailed, match="SIGSEGV"):
+            process.measure(bad)
+        found = process.measure(path)
+    every = (found.latency, *found.throughput)
+    assert {item.runtime for item in every} == {f"{kind.package} {version(kind.package)}"}
+
+
+@every_runtime
+def test_the_yardstick_is_in_the_default_runtime_whatever_the_candidate_runs_in(
+    kind: Runtime, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, str]] = []
+
+    class Idle:
+        def run(self, feeds: object) -> list[np.ndarray]:
+            return []
+
+    class Recorder(type(kind)):  # type: ignore[misc]
+        def open(self, path: Path, threads: int, device: str = "cpu") -> Idle:
+            opened.append((path.name, self.recorded))
+            return Idle()
+
+    def recorder(name: str) -> Runtime:
+        found = Recorder()
+        found.recorded = name
+        return found
+
+    monkeypatch.setattr(worker, "runtime", recorder)
+    monkeypatch.setattr(worker, "_pin", lambda profile: None)
+    (tmp_path / "names.json").write_text('["input"]')
+    np.save(tmp_path / "0.npy", np.ones((2, WIDTH), np.float32))
+    for name in ("yardstick.onnx", "candidate.onnx"):
+        (tmp_path / name).write_bytes(path.read_bytes())
+    bench = worker.Bench.open(
+        {
+            "profile": DeviceProfile(runtime=kind.name).to_dict(),
+            "feeds": str(tmp_path),
+            "yardstick": str(tmp_path / "yardstick.onnx"),
+            "schedule": {"block_s": 0.001, "settle_s": 0.0, "min_pairs": 2, "max_pairs": 2},
+        }
+    )
+    bench.measure(str(tmp_path / "candidate.onnx"))
+    assert set(opened) == {("yardstick.onnx", DEFAULT), ("candidate.onnx", kind.name)}
+
+
+@every_runtime
+def test_its_space_holds_what_it_runs_and_another_space_is_refused(kind: Runtime) -> None:
+    space = default_space(3, kind.name)
+    check_runs(space, kind.name)
+    runs = {operation.format for operation in space.conversions}
+    assert runs == set(kind.formats()) - {"float32"}
+    assert (space == default_space(3)) == (kind.name == DEFAULT)
+    for operation in EVERY_OPERATION:
+        if operation.kind == "conversion" and operation.format not in kind.formats():
+            with pytest.raises(UserError, match=f"{kind.name!r} on cpu does not run {operation.name}"):
+                check_runs(SearchSpace(space.body, (operation,)), kind.name)
+
+
+def test_the_default_space_is_that_of_the_default_runtime() -> None:
+    assert default_space().conversions == CONVERSIONS

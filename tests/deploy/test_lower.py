@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -259,7 +260,7 @@ def test_a_runtime_that_dies_on_the_file_fails_the_trial_only(tmp_path, body, re
     child = tmp_path / "child.py"
     child.write_text(f"import os, signal, sys, time\n{body}\n")
     with pytest.raises(LoweringFailed, match=reason):
-        probe(b"", child=child, timeout_s=2)
+        probe(b"", look=(sys.executable, str(child)), timeout_s=2)
 
 
 def test_a_file_that_is_none_is_one_line():

@@ -78,14 +78,14 @@ def test_a_file_that_says_nothing_usable_is_refused_in_one_line(tmp_path, text, 
 
 
 def test_this_machine_is_accepted_after_json():
-    DeviceProfile.check_host(json.loads(json.dumps(DeviceProfile.host())))
+    DeviceProfile().check_host(json.loads(json.dumps(DeviceProfile().host())))
 
 
-@pytest.mark.parametrize("key", sorted(DeviceProfile.host()))
+@pytest.mark.parametrize("key", sorted(DeviceProfile().host()))
 def test_another_machine_is_refused_by_name(key):
-    recorded = {**DeviceProfile.host(), key: "something else"}
+    recorded = {**DeviceProfile().host(), key: "something else"}
     with pytest.raises(StudyError, match=key):
-        DeviceProfile.check_host(recorded)
+        DeviceProfile().check_host(recorded)
     del recorded[key]
     with pytest.raises(StudyError, match=key):
-        DeviceProfile.check_host(recorded)
+        DeviceProfile().check_host(recorded)

@@ -209,7 +209,7 @@ def test_the_exported_script_reads_a_single_logit_by_its_sign(
     save(model, tmp_path / "model.onnx")
     (tmp_path / "preprocess.json").write_text(json.dumps({"labels": ["no", "yes"]}))
     np.save(tmp_path / "inputs.npy", np.array([[-3.0], [5.0]], dtype=np.float32))
-    script = resources.files("petra_optuna.study") / "templates" / "run.py.txt"
+    script = resources.files("petra_optuna.study") / "templates" / "run_onnxruntime.py.txt"
     (tmp_path / "run.py").write_text(script.read_text())
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "inputs.npy")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == printed

@@ -162,6 +162,7 @@ def _judged(
     named |= {str(trial): path for trial, path in files.items()}
     for trial, retrainings in runs.items():
         named |= {name_of(trial, run): run.path for run in retrainings if run.path is not None}
+    profile = specification_of(study).profile
     study.set_user_attr(attributes.TEST_READINGS, readings_of(study) + 1)
     found = judged(
         named,
@@ -169,6 +170,7 @@ def _judged(
         split,
         torch.get_num_threads(),
         lambda done: progress("test split", done, len(split)),
+        {**dict.fromkeys(named, profile.place), ORIGINAL: profile.yardstick_place},
     )
     if ORIGINAL in found.failures:
         raise StudyError(f"the original fails on the test split: {found.failures[ORIGINAL]}")

@@ -28,7 +28,12 @@ class Judged:
 
 
 def judged(
-    files: Mapping[str, Path], task: Task, split: Split, threads: int, progress: Callable[[int], None]
+    files: Mapping[str, Path],
+    task: Task,
+    split: Split,
+    threads: int,
+    progress: Callable[[int], None],
+    places: Mapping[str, tuple[str, str]],
 ) -> Judged:
     """Run every file on the split.
 
@@ -38,12 +43,13 @@ def judged(
         split: Read once.
         threads: Of each session.
         progress: Called with the number of samples done.
+        places: Runtime and device of each file.
     """
     failures: dict[str, str] = {}
     running: dict[str, Outputs] = {}
     for name, path in files.items():
         try:
-            running[name] = Outputs(predictor(path, threads))
+            running[name] = Outputs(predictor(path, threads, *places[name]))
         except TrialError as error:
             failures[name] = str(error)
     targets = []

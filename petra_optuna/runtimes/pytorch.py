@@ -1,0 +1,248 @@
+"""PyTorch as a runtime, on the CPU and on CUDA: reads the same ONNX files and runs them operator by operator.
+
+Its own formats are no choice for files from a shared store: ``torch.export.load`` unpickles sample inputs and
+some weights, and evaluates the expressions of dynamic shapes as Python. An ONNX file holds data only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from petra_optuna.errors import RuntimeFailed, one_line
+from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
+from petra_optuna.runtimes.device_clock import DeviceClock
+from petra_optuna.runtimes.torch_operators import Operators
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul", "GRU", "LSTM")
+_SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+_FOREIGN = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
+"""What PyTorch's functions raise on shapes and types that they cannot serve."""
+
+
+class PyTorch(Runtime):
+    """A file's operators as PyTorch's functions; FP32 is FP32 (no TF32), FP16 and BF16 compute as such."""
+
+    name: ClassVar[str] = "torch"
+    package: ClassVar[str] = "torch"
+    suffix: ClassVar[str] = ".onnx"
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+
+    def precisions(self, device: str = "cpu") -> tuple[str, ...]:
+        """FP32 and BF16 on the CPU, FP16 as well on CUDA; none where PyTorch sees no such device."""
+        if device == "cuda":
+            return ("float32", "float16", "bfloat16") if _torch().cuda.is_available() else ()
+        return ("float32", "bfloat16") if device == "cpu" else ()
+
+    def formats(self, device: str = "cpu") -> tuple[str, ...]:
+        """Those that compute in what they store."""
+        return self.precisions(device)
+
+    def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> PyTorchSession:
+        """Load a file, or the bytes of one."""
+        self.check_device(device)
+        return PyTorchSession(_read(path), threads, device)
+
+    def inspect(self, path: Path, device: str = "cpu") -> tuple[Session, Counter[str]]:
+        """Load a file and count its operators, those with weights with the type that they compute in."""
+        session = self.open(path, threads=1, device=device)
+        return session, session.kernels()
+
+    def clock(self, device: str = "cpu") -> Callable[[], float]:
+        """The host's on the CPU, else one of events on the device."""
+        if device == "cpu":
+            return time.perf_counter
+        event = _torch().cuda.Event
+        return DeviceClock(lambda: event(enable_timing=True))
+
+    def machine(self, device: str = "cpu") -> dict[str, Any]:
+        """On CUDA the name of the GPU and the version of CUDA that PyTorch was made with."""
+        if device == "cpu":
+            return {}
+        torch = _torch()
+        return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+
+
+class PyTorchSession:
+    """A file's nodes, with all that follows from its stored values alone computed once.
+
+    Attributes:
+        inputs: Their names.
+
+    Args:
+        proto: The file, parsed.
+        threads: On the CPU.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    def __init__(self, proto: Any, threads: int, device: str) -> None:
+        self._torch = torch = _torch()
+        self._threads, self._device = threads, device
+        asked = {item.key: item.value for item in proto.metadata_props}.get(ARITHMETIC, "float32")
+        if asked not in _SHORT:
+            raise RuntimeFailed(f"PyTorch cannot load the file: it asks for arithmetic in {asked!r}")
+        self._float = getattr(torch, asked)
+        self.inputs = [item.name for item in proto.graph.input]
+        self._outputs = [item.name for item in proto.graph.output]
+        onnx = importlib.import_module("onnx")
+        types = {
+            number: getattr(torch, str(dtype))
+            for number, dtype in _types(onnx).items()
+            if hasattr(torch, str(dtype))
+        }
+        types[onnx.TensorProto.FLOAT] = self._float
+        self._operators = Operators(torch, types, self._placed)
+        self._constants = {
+            item.name: self._placed(_stored(torch, onnx, item)) for item in proto.graph.initializer
+        }
+        try:
+            with self._settings():
+                self._nodes = self._folded(proto.graph.node, onnx)
+        except _FOREIGN as error:
+            raise RuntimeFailed(f"PyTorch cannot load the file: {one_line(error)}") from error
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs as arrays, in FP32 where they are of a shorter float."""
+        try:
+            with self._settings():
+                values = {name: self._placed(self._torch.from_numpy(feeds[name])) for name in self.inputs}
+                for node in self._nodes:
+                    node.run(self._constants, values)
+                found = [values[name] for name in self._outputs]
+                return [
+                    (value.float() if value.is_floating_point() else value).cpu().numpy() for value in found
+                ]
+        except _FOREIGN as error:
+            raise RuntimeFailed(f"PyTorch cannot run the file: {one_line(error)}") from error
+
+    def kernels(self) -> Counter[str]:
+        """How often each operator runs: ``Conv.f32``, or ``Relu`` where no weight tells the type."""
+        return Counter(node.kernel(self._constants) for node in self._nodes)
+
+    def _folded(self, nodes: Any, onnx: Any) -> list[_Node]:
+        left = []
+        for item in _ordered(nodes, {*self.inputs, *self._constants}):
+            node = _Node(item, self._operators, self._torch, onnx)
+            if all(name in self._constants for name in node.inputs if name):
+                node.run({}, self._constants, keep=True)
+            else:
+                left.append(node)
+        last = {name: index for index, node in enumerate(left) for name in node.inputs}
+        for index, node in enumerate(left):
+            kept = {*self._constants, *self._outputs}
+            node.done = [
+                name for name in dict.fromkeys(node.inputs) if last[name] == index and name not in kept
+            ]
+        return left
+
+    def _placed(self, tensor: Any) -> Any:
+        """Floats on the device in the session's arithmetic, integers on the CPU (see ``torch_operators``)."""
+        if not tensor.is_floating_point():
+            return tensor
+        dtype = self._float if tensor.dtype == self._torch.float32 else tensor.dtype
+        return tensor.to(self._device, dtype)
+
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        """No gradients, the session's threads, and no TF32 in place of FP32."""
+        torch, before = self._torch, self._torch.get_num_threads()
+        if before != self._threads:
+            torch.set_num_threads(self._threads)
+        try:
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                yield
+        finally:
+            if before != self._threads:
+                torch.set_num_threads(before)
+
+
+class _Node:
+    """One operator, ready to run.
+
+    Attributes:
+        done: Values that no later node reads.
+    """
+
+    def __init__(self, proto: Any, operators: Operators, torch: Any, onnx: Any) -> None:
+        if proto.domain not in ("", "ai.onnx"):
+            raise RuntimeFailed(f"PyTorch cannot load the file: operator {proto.domain}.{proto.op_type}")
+        self.kind = proto.op_type
+        self.inputs, self.outputs = list(proto.input), list(proto.output)
+        self.done: list[str] = []
+        self._attributes = {item.name: _attribute(torch, onnx, item) for item in proto.attribute}
+        self._function = operators.find(proto.op_type)
+
+    def run(self, constants: Mapping[str, Any], values: dict[str, Any], keep: bool = False) -> None:
+        """Compute the outputs into ``values``, and drop what nothing reads any more."""
+        given = [
+            None if not name else values[name] if name in values else constants[name] for name in self.inputs
+        ]
+        found = self._function(self._attributes, *given)
+        for name, value in zip(self.outputs, found if isinstance(found, tuple) else (found,), strict=False):
+            values[name] = value
+        for name in () if keep else self.done:
+            values.pop(name, None)
+
+    def kernel(self, constants: Mapping[str, Any]) -> str:
+        """The operator's name, with the type of its weight where it has one."""
+        weight = constants.get(self.inputs[1]) if self.kind in _WEIGHTED else None
+        return self.kind if weight is None else f"{self.kind}.{_SHORT[str(weight.dtype).split('.')[1]]}"
+
+
+def _ordered(nodes: Any, known: set[str]) -> list[Any]:
+    """Each node behind those that make its inputs; a converter may append its casts at the end."""
+    ordered, waiting, known = [], list(nodes), known | {""}
+    while waiting:
+        later = []
+        for node in waiting:
+            if known.issuperset(node.input):
+                ordered.append(node)
+                known.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            raise RuntimeFailed(f"PyTorch cannot load the file: nothing makes an input of {later[0].name!r}")
+        waiting = later
+    return ordered
+
+
+def _torch() -> Any:
+    return importlib.import_module("torch")
+
+
+def _read(path: Path | bytes) -> Any:
+    onnx = importlib.import_module("onnx")
+    decode_error = importlib.import_module("google.protobuf.message").DecodeError
+    try:
+        return onnx.load_model_from_string(path if isinstance(path, bytes) else path.read_bytes())
+    except (OSError, decode_error) as error:
+        raise RuntimeFailed(f"PyTorch cannot load the file: {one_line(error)}") from error
+
+
+def _types(onnx: Any) -> dict[int, Any]:
+    return {
+        number: onnx.helper.tensor_dtype_to_np_dtype(number)
+        for number in onnx.TensorProto.DataType.values()
+        if number not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
+    }
+
+
+def _stored(torch: Any, onnx: Any, item: Any) -> Any:
+    array = onnx.numpy_helper.to_array(item)
+    if item.data_type == onnx.TensorProto.BFLOAT16:
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
+
+
+def _attribute(torch: Any, onnx: Any, item: Any) -> Any:
+    value = onnx.helper.get_attribute_value(item)
+    if isinstance(value, onnx.TensorProto):
+        return _stored(torch, onnx, value)
+    return value.decode() if isinstance(value, bytes) else value
