@@ -21,7 +21,7 @@ from petra_optuna.samplers.forecast import Forecaster
 from petra_optuna.samplers.identity import trial_hash
 from petra_optuna.samplers.learning import NEWEST, Learner
 from petra_optuna.samplers.population import Population
-from petra_optuna.samplers.records import ORPHAN, RETRY, Key, Plan, is_external, plan_of
+from petra_optuna.samplers.records import ORPHAN, RETRY, Key, Plan, Use, is_external, plan_of
 
 FIRST_VALUES = 10
 """Complete trials from which bounds are derived in a study that has none."""
@@ -38,6 +38,7 @@ class History:
         bounds: Frozen in the study; derived from its first complete trials when None.
         space: Which pipelines there are; None for an objective with parameters of its own.
         size: How many of the best trials can be asked for.
+        inherited: Another study's success history, from old to new, that this one's goes on from.
 
     Attributes:
         finished: Keys of the complete, failed and pruned trials, ascending.
@@ -51,10 +52,12 @@ class History:
         bounds: Bounds | None,
         space: SearchSpace | None = None,
         size: int = 16,
+        inherited: Sequence[Use] = (),
     ) -> None:
         self._directions = tuple(directions)
         self._frozen, self._bounds = bounds is not None, bounds
         self._space = space
+        self._inherited = tuple(inherited)
         self.population = Population(size, len(self._directions))
         self.branches = Branches()
         self.finished: list[Key] = []
@@ -81,9 +84,10 @@ class History:
         bounds: Bounds | None,
         space: SearchSpace | None = None,
         size: int = 16,
+        inherited: Sequence[Use] = (),
     ) -> History:
         """Read a study's trials, by number; see the class."""
-        history = cls(directions, bounds, space, size)
+        history = cls(directions, bounds, space, size, inherited)
         history.update(trials)
         return history
 
@@ -156,6 +160,18 @@ class History:
         """
         newest = (number for _, number in self._mutated[-count:])
         return [(self._plans[number], self._credit(number, self._plans[number])) for number in newest]
+
+    def uses(self, count: int) -> list[Use]:
+        """The newest entries of the success history, from old to new: the study's own, then inherited ones.
+
+        Inherited ones fill what the study's own mutations leave, so they go as it makes its own.
+        """
+        own = [
+            Use(str(plan.operator), plan.second, plan.strength, credit)
+            for plan, credit in self.mutated(count)
+        ]
+        kept = min(count - len(own), len(self._inherited))
+        return [*self._inherited[len(self._inherited) - kept :], *own]
 
     def depth(self, limit: int, patience: int) -> int:
         """Longest body to plan: one more after every ``patience`` trials of which none entered the front."""

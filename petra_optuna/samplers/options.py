@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 from petra_optuna.errors import UserError
 from petra_optuna.evolution import MUTATIONS, Mutation, OperatorRates, RatesMode, Survival
 
+WINDOW = 50
+"""How many of the newest mutations count for the rates, unless the sampler is told otherwise."""
+
 GeneSource = Literal["random", "tpe"]
 Strength = Literal["fixed", "adaptive"]
 ParentChoice = Literal["uniform", "tournament"]

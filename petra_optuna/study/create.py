@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from petra_optuna.evaluation import quality_of
 from petra_optuna.evolution import Bounds
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
-from petra_optuna.pipeline import SearchSpace, encode
+from petra_optuna.pipeline import Pipeline, SearchSpace, encode
 from petra_optuna.samplers import BOUNDS, database_url
 from petra_optuna.study import attributes
 from petra_optuna.study.controls import controls
@@ -33,12 +35,38 @@ from petra_optuna.tasks import Task
 YARDSTICK_FILE = "yardstick.onnx"
 
 
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """What a study starts with besides its yardstick and controls.
+
+    Attributes:
+        pipelines: Enqueued after the controls.
+        attributes: User attributes of the study, frozen before its first plan.
+    """
+
+    pipelines: tuple[Pipeline, ...] = ()
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 def create_study(
-    storage: RDBStorage, name: str, task: Task, space: SearchSpace, specification: Specification
+    storage: RDBStorage,
+    name: str,
+    task: Task,
+    space: SearchSpace,
+    specification: Specification,
+    begin: Callable[[], Beginning] = Beginning,
 ) -> optuna.Study:
-    """Measure the original, freeze it as the yardstick, enqueue the controls.
+    """Measure the original, freeze it as the yardstick, enqueue the controls and what else is given.
 
     A study of that name with the same specification is continued.
+
+    Args:
+        storage: Where the study is, or shall be.
+        name: Of the study.
+        task: The original model, its data and its metric.
+        space: The search space.
+        specification: Of the study.
+        begin: What a new study starts with besides; not called for one that is continued.
 
     Raises:
         StudyError: When the name exists with another specification.
@@ -50,6 +78,7 @@ def create_study(
         return existing
     if existing is not None:
         optuna.delete_study(study_name=name, storage=storage)
+    beginning = begin()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, YARDSTICK_FILE)
         record = measure_yardstick(task, specification.profile, path)
@@ -62,7 +91,7 @@ def create_study(
         except DuplicatedStudyError as error:
             raise StudyError(f"study {name!r} is being made by another process; run this again") from error
         try:
-            _fill(study, space, specification, record, path)
+            _fill(study, space, specification, beginning, record, path)
         except BaseException:  # even Ctrl-C must not leave a name that can be neither run nor resumed
             optuna.delete_study(study_name=name, storage=storage)
             raise
@@ -188,7 +217,12 @@ def fetch(study: optuna.Study, artifact_id: str, path: Path) -> None:
 
 
 def _fill(
-    study: optuna.Study, space: SearchSpace, specification: Specification, record: dict[str, Any], path: Path
+    study: optuna.Study,
+    space: SearchSpace,
+    specification: Specification,
+    beginning: Beginning,
+    record: dict[str, Any],
+    path: Path,
 ) -> None:
     """Everything that makes a row in the database a study of ours; the specification comes last."""
     with warnings.catch_warnings():
@@ -204,7 +238,9 @@ def _fill(
     reference = tuple(record["values"][name] for name, _ in specification.objectives)
     log = tuple(name != specification.metric for name, _ in specification.objectives)
     study.set_user_attr(BOUNDS, Bounds(reference, log).to_dict())
-    for pipeline in controls(space, specification.budget):
+    for key, value in beginning.attributes.items():
+        study.set_user_attr(key, value)
+    for pipeline in (*controls(space, specification.budget), *beginning.pipelines):
         study.enqueue_trial(encode(pipeline, space))
     study.set_user_attr(attributes.COMPLETE, True)
 

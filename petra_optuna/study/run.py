@@ -23,6 +23,7 @@ from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers import PetraSampler, fail_orphans
 from petra_optuna.study import attributes
 from petra_optuna.study.create import (
+    Beginning,
     artifact_folder,
     check_same,
     create_study,
@@ -34,6 +35,7 @@ from petra_optuna.study.objective import Objective
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
+from petra_optuna.study.warm_start import carry_over, origin_of
 from petra_optuna.study.workers import helpers, is_orphan
 from petra_optuna.tasks import Task
 
@@ -63,6 +65,8 @@ def optimize(
     sampler: optuna.samplers.BaseSampler | None = None,
     source: TaskSource | None = None,
     cache: Path = DEFAULT_CACHE,
+    from_study: str | None = None,
+    from_storage: str | None = None,
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> optuna.Study:
@@ -88,6 +92,9 @@ def optimize(
         sampler: Any Optuna sampler; ``PetraSampler`` when None.
         source: How the task can be built again by ``petra resume``; its name alone when None.
         cache: Folder of cached prefixes, shared between studies.
+        from_study: Name of a study, of any task and device, whose front is run after the controls and
+            whose operator credit begins the search's; None to start from nothing.
+        from_storage: SQLAlchemy URL that it is stored at; ``storage`` when None.
         workers: Processes that run trials; more than one needs a ``source`` that they can build.
         callbacks: Called after each trial, as in Optuna.
 
@@ -102,6 +109,7 @@ def optimize(
     if train_threads is not None and train_threads < 1:
         raise UserError(f"train_threads must be at least 1, got {train_threads}")
     space = space or default_space()
+    origin = origin_of(name or task.name, storage, from_study, from_storage)
     specification = Specification.of(
         task,
         source or TaskSource(task.name),
@@ -116,9 +124,14 @@ def optimize(
         artifacts=None if storage.startswith("sqlite") else artifacts_folder(storage),
         cache=cache,
         rungs=rungs,
+        from_study=origin,
     )
+
+    def begin() -> Beginning:
+        return carry_over(origin, from_storage or storage, space, specification) if origin else Beginning()
+
     with training_threads(specification.train_threads):
-        study = create_study(open_storage(storage), name or task.name, task, space, specification)
+        study = create_study(open_storage(storage), name or task.name, task, space, specification, begin)
         _continue(study, storage, task, space, stop, workers, sampler, callbacks)
     return study
 

@@ -41,6 +41,19 @@ class TaskSource:
 
 
 @dataclasses.dataclass(frozen=True)
+class Origin:
+    """The study that another one was started from.
+
+    Attributes:
+        study: Its name.
+        storage: Where it is stored, without a password; None for the same database, which may be moved.
+    """
+
+    study: str
+    storage: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Specification:
     """Stored in the study; a run with another specification under the same name is refused.
 
@@ -62,6 +75,7 @@ class Specification:
     artifacts: str | None
     cache: str
     rungs: Rungs | None = None
+    from_study: Origin | None = None
 
     @classmethod
     def of(
@@ -80,6 +94,7 @@ class Specification:
         artifacts: Path | None,
         cache: Path,
         rungs: Rungs | None = None,
+        from_study: Origin | None = None,
     ) -> Specification:
         """Specification of a study over a task."""
         return cls(
@@ -98,6 +113,7 @@ class Specification:
             artifacts=str(artifacts.resolve()) if artifacts else None,
             cache=str(cache.resolve()),
             rungs=rungs,
+            from_study=from_study,
         )
 
     @property
@@ -134,6 +150,7 @@ class Specification:
                 "budget": Budget(**fields["budget"]),
                 "limits": Limits(**fields["limits"]),
                 "rungs": Rungs(**fields["rungs"]) if fields.get("rungs") else None,
+                "from_study": Origin(**fields["from_study"]) if fields.get("from_study") else None,
                 "profile": DeviceProfile.from_dict(fields["profile"]),
             }
         )
