@@ -73,6 +73,16 @@ BAD = {
     "a drop": (["run", "digits", "--trials", 1, "--max-quality-drop", -0.1], "limit on quality_drop"),
     "rungs": (["run", "digits", "--trials", 1, "--rungs", "--rung-eta", 1], "eta must be greater than 1"),
     "no rungs": (["run", "digits", "--trials", 1, "--rung-eta", 3], "need --rungs"),
+    "no such study": (["run", "digits", "--trials", 1, "--from-study", "old"], "no study 'old'"),
+    "no such database": (
+        ["run", "digits", "--trials", 1, "--from-study", "old", "--from-storage", "sqlite:///typo.db"],
+        "there is no database typo.db",
+    ),
+    "itself": (["run", "digits", "--trials", 1, "--from-study", "digits"], "cannot start from itself"),
+    "storage alone": (
+        ["run", "digits", "--trials", 1, "--from-storage", "sqlite:///a.db"],
+        "needs --from-study",
+    ),
     "device file": (["run", "digits", "--trials", 1, "--device", "no.json"], "no.json cannot be read"),
     "storage": (["run", "digits", "--trials", 1, "--storage", "here.db"], "not a storage URL"),
     "no database": (["front", "--storage", "sqlite:///typo.db"], "there is no database typo.db"),
