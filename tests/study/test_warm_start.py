@@ -23,7 +23,6 @@ from petra_optuna.study import (
     Specification,
     TaskSource,
     attributes,
-    controls,
     open_storage,
     optimize,
     origin_of,
