@@ -81,6 +81,9 @@ def run(
     from_storage: Annotated[
         str | None, typer.Option(help="SQLAlchemy URL of its database; --storage where left out.")
     ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option(help="Measure what each layer bears; new nodes begin there.")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Search for the Pareto front of a task's model; continues a study that exists.
@@ -121,6 +124,7 @@ def run(
             cache=cache,
             from_study=from_study,
             from_storage=from_storage,
+            sensitivity=sensitivity,
             workers=workers,
             callbacks=[callback],
         )

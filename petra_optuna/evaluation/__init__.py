@@ -15,10 +15,13 @@ from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, RungStop
 from petra_optuna.evaluation.savings import Savings
+from petra_optuna.evaluation.sensitivity import Curve, Point, Sensitivity, sensitivity_of
+from petra_optuna.evaluation.starts import starts_of
 
 __all__ = [
     "QUALITY_DROP",
     "Budget",
+    "Curve",
     "Entry",
     "Evaluation",
     "Evaluator",
@@ -26,16 +29,20 @@ __all__ = [
     "LimitUnreachable",
     "Limits",
     "Measurer",
+    "Point",
     "PrefixCache",
     "Preview",
     "RungResult",
     "RungStop",
     "Rungs",
     "Savings",
+    "Sensitivity",
     "ShapeHistory",
     "Yardstick",
     "predictor",
     "preview",
     "quality_drop",
     "quality_of",
+    "sensitivity_of",
+    "starts_of",
 ]

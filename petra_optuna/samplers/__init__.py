@@ -1,7 +1,7 @@
 """The evolutionary sampler, a view of its state, re-running of killed trials, stop rules. Without torch."""
 
 from petra_optuna.samplers._storage import database_url
-from petra_optuna.samplers.cache import BOUNDS, CREDIT, success_history
+from petra_optuna.samplers.cache import BOUNDS, CREDIT, STARTS, success_history
 from petra_optuna.samplers.options import WINDOW
 from petra_optuna.samplers.petra import PetraSampler
 from petra_optuna.samplers.plots import plot_state
@@ -23,6 +23,7 @@ __all__ = [
     "BOUNDS",
     "CREDIT",
     "MAX_RETRIES",
+    "STARTS",
     "WINDOW",
     "Generations",
     "PetraSampler",

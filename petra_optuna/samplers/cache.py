@@ -15,6 +15,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from petra_optuna.evolution import Bounds
+from petra_optuna.pipeline import Start
 from petra_optuna.samplers import _storage
 from petra_optuna.samplers.history import History
 from petra_optuna.samplers.records import Use, directions_of
@@ -27,6 +28,10 @@ CREDIT = "petra:credit"
 """User attribute of a study: another study's success history, a list of ``Use`` as dictionaries."""
 
 
+STARTS = "petra:starts"
+"""User attribute of a study: where fields of new nodes begin, a list of ``Start`` as dictionaries."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen:
     """What a study's attributes give its sampler; written when it is made, before any plan.
@@ -34,17 +39,20 @@ class Frozen:
     Attributes:
         bounds: From the original model's values; None where none are stored.
         inherited: Success history of the study that it was started from, from old to new.
+        starts: Where fields of new nodes begin.
     """
 
     bounds: Bounds | None = None
     inherited: tuple[Use, ...] = ()
+    starts: tuple[Start, ...] = ()
 
 
 def frozen_of(study: optuna.Study) -> Frozen:
     """Read a study's attributes."""
     stored = _storage.study_attributes(study)
     bounds = Bounds.from_dict(stored[BOUNDS]) if BOUNDS in stored else None
-    return Frozen(bounds, tuple(Use(**use) for use in stored.get(CREDIT, ())))
+    inherited = tuple(Use(**use) for use in stored.get(CREDIT, ()))
+    return Frozen(bounds, inherited, tuple(Start(**start) for start in stored.get(STARTS, ())))
 
 
 def success_history(study: optuna.Study, count: int) -> list[Use]:

@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from petra_optuna.evolution import RANDOM, Bounds, Direction, FrontTrace, Genes, dominates, minimised
+from petra_optuna.evolution import (
+    RANDOM,
+    Bounds,
+    Direction,
+    FrontTrace,
+    Genes,
+    StartedGenes,
+    dominates,
+    minimised,
+)
 from petra_optuna.evolution.front import Array
-from petra_optuna.pipeline import Pipeline, SearchSpace
+from petra_optuna.pipeline import Pipeline, SearchSpace, Start
 from petra_optuna.samplers.branches import Branches
 from petra_optuna.samplers.forecast import Forecaster
 from petra_optuna.samplers.identity import trial_hash
@@ -39,6 +48,7 @@ class History:
         space: Which pipelines there are; None for an objective with parameters of its own.
         size: How many of the best trials can be asked for.
         inherited: Another study's success history, from old to new, that this one's goes on from.
+        starts: Where fields of new nodes begin.
 
     Attributes:
         finished: Keys of the complete, failed and pruned trials, ascending.
@@ -53,11 +63,13 @@ class History:
         space: SearchSpace | None = None,
         size: int = 16,
         inherited: Sequence[Use] = (),
+        starts: Sequence[Start] = (),
     ) -> None:
         self._directions = tuple(directions)
         self._frozen, self._bounds = bounds is not None, bounds
         self._space = space
         self._inherited = tuple(inherited)
+        self._starts = tuple(starts)
         self.population = Population(size, len(self._directions))
         self.branches = Branches()
         self.finished: list[Key] = []
@@ -129,6 +141,10 @@ class History:
     def index_of(self, number: int) -> int:
         """Plan index of a trial."""
         return self._indices[number]
+
+    def started_genes(self) -> Genes:
+        """Genes that draw near the study's starts; random ones where it has none."""
+        return StartedGenes(starts=self._starts) if self._starts else RANDOM
 
     def learnt_genes(self) -> Genes:
         """Genes from what the newest finished trials have in common; random ones without a search space."""

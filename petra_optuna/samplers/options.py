@@ -34,6 +34,7 @@ class Options:
     survival: Survival
     parents: ParentChoice
     genes: GeneSource
+    starts: bool
     strength: Strength
     second_mutation: float
     immigrants: float

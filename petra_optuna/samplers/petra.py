@@ -38,7 +38,7 @@ class PetraSampler(BaseSampler):
     is a pure function of the seed, the trial's plan index, the finished trials and the pending ones;
     the object holds nothing but what it has read of them, so any number of processes may share a study.
     Of the study itself it reads what was frozen when it was made: bounds, and the success history of the
-    study that it was started from, if any (``BOUNDS`` and ``CREDIT``).
+    study that it was started from and where new nodes begin, if any (``BOUNDS``, ``CREDIT``, ``STARTS``).
 
     Args:
         space: What the objective passes to ``pipeline.suggest``. None for an objective with parameters
@@ -58,6 +58,8 @@ class PetraSampler(BaseSampler):
         parents: ``uniform``, or the better one of two (``tournament``).
         genes: New nodes and changed fields are drawn uniformly (``random``), or from the densities of
             good and bad past trials (``tpe``).
+        starts: Whether the strengths of new nodes are mostly drawn near those that the study's attribute
+            ``STARTS`` gives, if it has one; not where genes come from TPE.
         strength: Size of small changes: ``fixed``, or drawn by its recent success (``adaptive``).
         second_mutation: Share of the children that are mutated twice.
         immigrants: Share of the trials after the start that are random.
@@ -84,6 +86,7 @@ class PetraSampler(BaseSampler):
         survival: Survival = "hypervolume",
         parents: ParentChoice = "tournament",
         genes: GeneSource = "random",
+        starts: bool = True,
         strength: Strength = "fixed",
         second_mutation: float = 0.5,
         immigrants: float = 0.0,
@@ -103,6 +106,7 @@ class PetraSampler(BaseSampler):
             survival=survival,
             parents=parents,
             genes=genes,
+            starts=starts,
             strength=strength,
             second_mutation=second_mutation,
             immigrants=immigrants,
@@ -132,6 +136,7 @@ class PetraSampler(BaseSampler):
             survival="rank",
             parents="uniform",
             genes="random",
+            starts=False,
             strength="fixed",
             second_mutation=0.0,
             immigrants=0.0,
@@ -205,4 +210,6 @@ class PetraSampler(BaseSampler):
 
     def _new_history(self, study: optuna.Study, frozen: Frozen) -> History:
         size = self._options.population_size
-        return History(directions_of(study), frozen.bounds, self._space, size, frozen.inherited)
+        return History(
+            directions_of(study), frozen.bounds, self._space, size, frozen.inherited, frozen.starts
+        )

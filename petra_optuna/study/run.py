@@ -35,7 +35,7 @@ from petra_optuna.study.objective import Objective
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
-from petra_optuna.study.warm_start import carry_over, origin_of
+from petra_optuna.study.warm_start import carry_over, origin_of, with_starts
 from petra_optuna.study.workers import helpers, is_orphan
 from petra_optuna.tasks import Task
 
@@ -67,6 +67,7 @@ def optimize(
     cache: Path = DEFAULT_CACHE,
     from_study: str | None = None,
     from_storage: str | None = None,
+    sensitivity: bool = False,
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> optuna.Study:
@@ -95,6 +96,8 @@ def optimize(
         from_study: Name of a study, of any task and device, whose front is run after the controls and
             whose operator credit begins the search's; None to start from nothing.
         from_storage: SQLAlchemy URL that it is stored at; ``storage`` when None.
+        sensitivity: Whether the strengths of new nodes are mostly drawn near what the model was measured to
+            bear, layer by layer, before the search.
         workers: Processes that run trials; more than one needs a ``source`` that they can build.
         callbacks: Called after each trial, as in Optuna.
 
@@ -125,10 +128,12 @@ def optimize(
         cache=cache,
         rungs=rungs,
         from_study=origin,
+        sensitivity=sensitivity,
     )
 
     def begin() -> Beginning:
-        return carry_over(origin, from_storage or storage, space, specification) if origin else Beginning()
+        warm = carry_over(origin, from_storage or storage, space, specification) if origin else Beginning()
+        return with_starts(warm, task, space, PrefixCache(cache)) if sensitivity else warm
 
     with training_threads(specification.train_threads):
         study = create_study(open_storage(storage), name or task.name, task, space, specification, begin)

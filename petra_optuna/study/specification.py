@@ -76,6 +76,7 @@ class Specification:
     cache: str
     rungs: Rungs | None = None
     from_study: Origin | None = None
+    sensitivity: bool = False
 
     @classmethod
     def of(
@@ -95,6 +96,7 @@ class Specification:
         cache: Path,
         rungs: Rungs | None = None,
         from_study: Origin | None = None,
+        sensitivity: bool = False,
     ) -> Specification:
         """Specification of a study over a task."""
         return cls(
@@ -114,6 +116,7 @@ class Specification:
             cache=str(cache.resolve()),
             rungs=rungs,
             from_study=from_study,
+            sensitivity=sensitivity,
         )
 
     @property

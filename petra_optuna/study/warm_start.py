@@ -16,15 +16,17 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import PipelineError, StudyError, UserError
+from petra_optuna.evaluation import PrefixCache, sensitivity_of, starts_of
 from petra_optuna.evolution import Bounds, contributions, most_volume, non_dominated
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode
-from petra_optuna.samplers import BOUNDS, CREDIT, WINDOW, directions_of, success_history
+from petra_optuna.samplers import BOUNDS, CREDIT, STARTS, WINDOW, directions_of, success_history
 from petra_optuna.study import attributes
 from petra_optuna.study.controls import controls
 from petra_optuna.study.create import Beginning, load_study, specification_of
 from petra_optuna.study.front import feasible_trials
 from petra_optuna.study.specification import Origin, Specification
 from petra_optuna.study.storage import location_of, open_storage
+from petra_optuna.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,16 @@ def carry_over(origin: Origin, url: str, space: SearchSpace, specification: Spec
             CREDIT: [dataclasses.asdict(use) for use in history],
         },
     )
+
+
+def with_starts(beginning: Beginning, task: Task, space: SearchSpace, cache: PrefixCache) -> Beginning:
+    """The beginning, and where new nodes begin by the sensitivity curves of the task's model.
+
+    Raises:
+        StudyError: When the cache cannot be written.
+    """
+    starts = [start.to_dict() for start in starts_of(sensitivity_of(task, cache), space)]
+    return dataclasses.replace(beginning, attributes={**beginning.attributes, STARTS: starts})
 
 
 def _front(study: optuna.Study) -> list[FrozenTrial]:
