@@ -18,12 +18,11 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import FloatDistribution
 
 from petra_optuna.evaluation.sensitivity import Curve, Sensitivity
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.operations.low_rank import RULES
-from petra_optuna.pipeline import Operation, SearchSpace, Start, declared_fields
+from petra_optuna.pipeline import SearchSpace, Start
 
 BEARABLE = 0.05
 """Share of the original's quality that a start may cost before anything is trained."""
@@ -38,16 +37,16 @@ def starts_of(sensitivity: Sensitivity, space: SearchSpace) -> tuple[Start, ...]
     """Starts of the operations of a space that have curves, each within its field's range."""
     found: list[Start] = []
     for kind, fields in ((Prune, ("ratio",)), (LowRank, RULES)):
-        layers = _Layers.of(sensitivity, kind)
+        layers = _Layers.of(sensitivity, kind.name)
         if kind not in space.body or not layers.curves:
             continue
         for field in fields:
             rule = {"rule": field} if kind is LowRank else {}
             for scope, value in (("local", layers.together(field)), ("global", layers.competing(field))):
-                found.append(Start(kind.name, field, value, {"scope": scope, **rule}))
-    blocks = _Layers.of(sensitivity, DropBlocks)
+                found.append(Start.within(kind, field, value, {"scope": scope, **rule}))
+    blocks = _Layers.of(sensitivity, DropBlocks.name)
     if DropBlocks in space.body and blocks.curves:
-        found.append(Start(DropBlocks.name, "share", blocks.leaving("share")))
+        found.append(Start.within(DropBlocks, "share", blocks.leaving()))
     return tuple(found)
 
 
@@ -56,29 +55,27 @@ class _Layers:
     """The curves of one operation.
 
     Attributes:
-        kind: The operation.
         curves: Of its layers.
         losses: Of each, the share of the original's quality that is lost at each point; a stronger cut never
             counts as a smaller loss.
         room: What they may lose together.
     """
 
-    kind: type[Operation]
     curves: tuple[Curve, ...]
     losses: tuple[Array, ...]
     room: float
 
     @classmethod
-    def of(cls, sensitivity: Sensitivity, kind: type[Operation]) -> _Layers:
-        curves = sensitivity.of(kind.name)
+    def of(cls, sensitivity: Sensitivity, operation: str) -> _Layers:
+        curves = sensitivity.of(operation)
         sign = 1.0 if sensitivity.direction == "maximize" else -1.0
         losses = []
         for curve in curves:
             qualities = np.array([point.quality for point in curve.points])
             lost = sign * (qualities[0] - qualities) / (abs(qualities[0]) or 1.0)
             losses.append(np.maximum.accumulate(np.clip(lost, 0, None)))
-        room = BEARABLE * len(curves) / max(sensitivity.layers[kind.name], 1)
-        return cls(kind, curves, tuple(losses), room)
+        room = BEARABLE * len(curves) / max(sensitivity.layers[operation], 1)
+        return cls(curves, tuple(losses), room)
 
     def together(self, field: str) -> float:
         """The strongest value, of those tried, that all layers bear at once."""
@@ -91,7 +88,7 @@ class _Layers:
         for value, loss in zip(values, self.losses, strict=True):
             rising = np.argsort(value, kind="stable")
             total += np.interp(grid, value[rising], loss[rising])
-        return _within(self.kind, field, float(grid[np.flatnonzero(total <= self.room)[-1]]))
+        return float(grid[np.flatnonzero(total <= self.room)[-1]])
 
     def competing(self, field: str) -> float:
         """What the field is on average where each layer is cut as far as it bears beside the others."""
@@ -102,12 +99,12 @@ class _Layers:
             for curve, strength in zip(self.curves, strengths, strict=True)
         ]
         by_size = field in ("ratio", "share")
-        return _within(self.kind, field, float(np.average(values, weights=sizes if by_size else None)))
+        return float(np.average(values, weights=sizes if by_size else None))
 
-    def leaving(self, field: str) -> float:
+    def leaving(self) -> float:
         """Share of the blocks that go, the harmless first."""
         losses = np.sort([loss[-1] for loss in self.losses])
-        return _within(self.kind, field, float(np.mean(np.cumsum(losses) <= self.room)))
+        return float(np.mean(np.cumsum(losses) <= self.room))
 
     def _shared_out(self) -> list[float]:
         """Strengths to which the layers are cut: step by step the one that loses least for its size."""
@@ -135,9 +132,3 @@ def _strengths(curve: Curve) -> Array:
 def _values(curve: Curve, field: str) -> Array:
     """The field at each point; at the original what keeps everything."""
     return np.array([0.0 if field == "ratio" else 1.0, *(point.fields[field] for point in curve.points[1:])])
-
-
-def _within(kind: type[Operation], field: str, value: float) -> float:
-    distribution = next(each.distribution for each in declared_fields(kind) if each.name == field)
-    assert isinstance(distribution, FloatDistribution)
-    return min(max(value, distribution.low), distribution.high)

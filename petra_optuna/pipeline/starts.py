@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from petra_optuna.pipeline.fields import Value
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from petra_optuna.pipeline.fields import Value, declared_fields
+from petra_optuna.pipeline.operation import Operation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,15 @@ class Start:
     field: str
     value: float
     when: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def within(
+        cls, kind: type[Operation], field: str, value: float, when: Mapping[str, Value] | None = None
+    ) -> Start:
+        """A start at the value of the field's range that is nearest to ``value``."""
+        found = next(each.distribution for each in declared_fields(kind) if each.name == field)
+        assert isinstance(found, FloatDistribution | IntDistribution)
+        return cls(kind.name, field, min(max(value, found.low), found.high), when or {})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form: the arguments by name."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import optuna
 import torch
+from optuna.study import StudyDirection
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
@@ -28,7 +29,7 @@ from petra_optuna.tasks import Task, build_task
 
 SPACE = SearchSpace((LowRank, Prune, DropBlocks, Train), max_length=3)
 BUDGET = Budget(epochs=1)
-DIRECTIONS = ["maximize", "minimize", "minimize"]
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 
 
 def main() -> None:
@@ -49,10 +50,8 @@ def main() -> None:
             study = search(task, seed, arguments.trials, given)
             thirds = [volume(study, arguments.trials * part // 3) for part in (1, 2, 3)]
             failed = sum(trial.values is None for trial in study.trials)
-            print(
-                f"seed {seed} {name}: {', '.join(f'{found:.4g}' for found in thirds)}; failed {failed}",
-                flush=True,
-            )
+            text = ", ".join(f"{found:.4g}" for found in thirds)
+            print(f"seed {seed} {name}: {text}; failed {failed}", flush=True)
 
 
 def search(task: Task, seed: int, trials: int, starts: list[dict[str, object]]) -> optuna.Study:
