@@ -2,9 +2,9 @@
 
     python -m studies.benchmarks.starts --trials 30 --seeds 1000 1001 1002
 
-On ``digits``, with structural nodes and training (one epoch a pipeline). Pipelines are applied and scored in
-PyTorch; nothing is exported or timed, so that many searches fit. Objectives: accuracy on selection,
-parameters, multiply-accumulates. Prints the hypervolume (1 is the original) after a third, two thirds and
+On ``digits``, with structural nodes and training (one epoch a pipeline, a quarter of the data). Pipelines
+are applied and scored in PyTorch; nothing is exported or timed, so that many searches fit. Objectives:
+accuracy on selection, parameters, multiply-accumulates. Prints the hypervolume (1 is the original) after a third, two thirds and
 all of the trials.
 """
 
@@ -28,7 +28,7 @@ from petra_optuna.samplers import BOUNDS, STARTS, PetraSampler, directions_of
 from petra_optuna.tasks import Task, build_task
 
 SPACE = SearchSpace((LowRank, Prune, DropBlocks, Train), max_length=3)
-BUDGET = Budget(epochs=1)
+BUDGET = Budget(epochs=1, data_fraction=0.25)
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 
 
@@ -72,7 +72,7 @@ def applied(task: Task, pipeline: Pipeline, seed: int) -> nn.Module:
     """The model that a pipeline leads to."""
     model: nn.Module = task.model
     for node, epochs in zip(pipeline.body, BUDGET.allot(pipeline.body), strict=True):
-        model = node.apply(model, Context(task, pipeline.recipe, seed, epochs)).model
+        model = node.apply(model, Context(task, pipeline.recipe, seed, epochs, BUDGET.data_fraction)).model
     return model
 
 

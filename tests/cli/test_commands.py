@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from petra_optuna import cli
 from petra_optuna.evaluation import Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
-from petra_optuna.samplers import finished_trials
+from petra_optuna.samplers import STARTS, finished_trials
 from petra_optuna.study import attributes, load_study, open_storage, specification_of
 from petra_optuna.study.objective import Objective
 from petra_optuna.tasks import Task
@@ -130,9 +130,11 @@ def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_ta
     limits = ["--max-quality-drop", 0.25, "--max-size-mb", 3, "--max-latency-ms", 50]
     rungs = ["--rungs", "--rung-epochs", 2, "--rung-fraction", 0.5, "--rung-eta", 3]
     url = "sqlite:///storage/tiny.db"
-    given = [*limits, *rungs, "--device", "board.json", "--storage", url, "--cache", "cache"]
+    given = [*limits, *rungs, "--device", "board.json", "--storage", url, "--cache", "cache", "--sensitivity"]
     assert call("run", user_task, "--trials", 1, *given) == 0
     made = specification_of(load_study(open_storage(url)))
+    assert made.sensitivity
+    assert load_study(open_storage(url)).user_attrs[STARTS]
     assert made.limits == Limits(size_bytes=3e6, latency_ms=50, quality_drop=0.25)
     assert made.rungs == Rungs(min_epochs=2, min_fraction=0.5, eta=3)
     assert made.profile == DeviceProfile(throughput_batch=16)
