@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from petra_optuna.samplers import finished_trials
-from petra_optuna.study import attributes, study_hypervolume
+from petra_optuna.study import attributes, study_hypervolume, warm_start_line
 from petra_optuna.study.confirmation import Progress
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
@@ -47,6 +47,8 @@ def trial_progress(console: Console, total: int | None) -> Iterator[Callback]:
             done = len(finished_trials(study))
             if bar.tasks[0].completed == 0:  # a resumed study: what was done before took no time now
                 bar.reset(task, total=total, completed=done - 1)
+                if line := warm_start_line(study):
+                    bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             bar.update(task, completed=done, hypervolume=reached)
             bar.console.print(
                 f"[{done}/{total or '?'}] {_line(study, trial)}; hypervolume {reached:.4g}",

@@ -32,6 +32,7 @@ from petra_optuna.study import (
     open_storage,
     specification_of,
     study_savings,
+    warm_start_line,
 )
 from petra_optuna.study import front as front_of
 
@@ -59,8 +60,9 @@ def front(
     if format == Format.TABLE:
         make_console().print(as_table(found))
         typer.echo(as_line(study_savings(stored)))
-        if line := limits_line(found):
-            typer.echo(line)
+        for line in (limits_line(found), warm_start_line(stored)):
+            if line:
+                typer.echo(line)
         if confirmation is not None:
             make_console().print(confirmed_table(confirmation))
     else:

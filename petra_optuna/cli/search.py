@@ -24,10 +24,12 @@ from petra_optuna.study import (
     Stop,
     TaskSource,
     as_table,
+    check_origin,
     limits_line,
     load_study,
     open_storage,
     optimize,
+    origin_of,
     publish,
     specification_of,
     stop_of,
@@ -91,6 +93,16 @@ def run(
     workers: options.Workers = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the search and of every training.")] = 0,
     cache: options.Cache = DEFAULT_CACHE,
+    from_study: Annotated[
+        str | None,
+        typer.Option(help="Start from the front and operator credit of this study, of whatever task."),
+    ] = None,
+    from_storage: Annotated[
+        str | None, typer.Option(help="SQLAlchemy URL of its database; --storage where left out.")
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option(help="Measure what each layer bears; new nodes begin there.")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Search for the Pareto front of a task's model; continues a study that exists.
@@ -112,7 +124,11 @@ def run(
     profile = DeviceProfile.parse(device)
     space = default_space(max_length, profile.runtime, profile.name, untrained=mode == "untrained")
     source = TaskSource.of(task, data_root, checkpoint)
-    open_storage(storage)  # before minutes go into the task
+    database = open_storage(storage)  # before minutes go into the task
+    name = study or task
+    origin = origin_of(name, storage, from_study, from_storage)
+    if origin is not None and ":" not in name:
+        check_origin(database, name, origin, from_storage or storage)
     console = make_console(quiet)
     with console.status(f"preparing task {task}"):
         built = task_of(source, cache)
@@ -134,6 +150,9 @@ def run(
             source=source,
             mode=mode,
             cache=cache,
+            from_study=from_study,
+            from_storage=from_storage,
+            sensitivity=sensitivity,
             workers=workers,
             callbacks=[callback],
         )

@@ -19,12 +19,15 @@ from petra_optuna.evaluation.quantities import DEFAULT_OBJECTIVES, QUANTITIES, Q
 from petra_optuna.evaluation.repair import Lowered
 from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, RungStop
 from petra_optuna.evaluation.savings import Savings
+from petra_optuna.evaluation.sensitivity import Curve, Point, Sensitivity, sensitivity_of
+from petra_optuna.evaluation.starts import starts_of
 
 __all__ = [
     "DEFAULT_OBJECTIVES",
     "QUALITY_DROP",
     "QUANTITIES",
     "Budget",
+    "Curve",
     "Entry",
     "Evaluation",
     "Evaluator",
@@ -34,6 +37,7 @@ __all__ = [
     "Limits",
     "Lowered",
     "Measurer",
+    "Point",
     "PrefixCache",
     "Preview",
     "Quantity",
@@ -41,6 +45,7 @@ __all__ = [
     "RungStop",
     "Rungs",
     "Savings",
+    "Sensitivity",
     "ShapeHistory",
     "counted",
     "faster_form",
@@ -49,5 +54,7 @@ __all__ = [
     "quality_drop",
     "quality_of",
     "quantity",
+    "sensitivity_of",
+    "starts_of",
     "training_price",
 ]

@@ -14,7 +14,7 @@ from petra_optuna.evolution.front import (
     ranks,
     unit_hypervolume,
 )
-from petra_optuna.evolution.genes import RANDOM, Genes, random_pipeline
+from petra_optuna.evolution.genes import RANDOM, Genes, StartedGenes, random_pipeline
 from petra_optuna.evolution.mutations import MUTATIONS, Mutation
 from petra_optuna.evolution.rates import OperatorRates, RatesMode
 from petra_optuna.evolution.selection import (
@@ -42,6 +42,7 @@ __all__ = [
     "Ranked",
     "RatesMode",
     "Skyband",
+    "StartedGenes",
     "Surrogate",
     "Survival",
     "TpeGenes",

@@ -1,18 +1,35 @@
-"""Where the new parts of a pipeline come from: by chance, or (``tpe``) from what good pipelines have."""
+"""Where the new parts of a pipeline come from.
+
+By chance; near what is known to be a beginning for this model (``StartedGenes``); or from what good
+pipelines have (``tpe``).
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+from optuna.distributions import FloatDistribution, IntDistribution
 
-from petra_optuna.evolution.drawing import STEP_SHARE, change_record, draw_record
-from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace
-from petra_optuna.pipeline.fields import Fielded
+from petra_optuna.evolution.drawing import (
+    STEP_SHARE,
+    change_record,
+    draw_record,
+    from_unit,
+    reflect,
+    to_unit,
+)
+from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace, Start, declared_fields
+from petra_optuna.pipeline.fields import Fielded, Value
 
 T = TypeVar("T", bound=Fielded)
+
+STARTED_SHARE = 0.7
+"""Share of fresh values that are drawn near their start; the others are uniform, so none is out of reach."""
+SPREAD = 0.15
+"""Standard deviation of these around the start, as a share of the field's range."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +57,42 @@ class Genes:
 
 RANDOM = Genes()
 """The paper's: everything new is drawn uniformly."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StartedGenes(Genes):
+    """Uniform draws, of which most that have a start are moved near it; small steps.
+
+    Attributes:
+        starts: Of fields of operations; see ``Start``.
+    """
+
+    starts: tuple[Start, ...] = ()
+
+    def fresh(self, cls: type[T], rng: np.random.Generator) -> T:
+        """A record drawn uniformly, then each field with a start drawn again near it, or not."""
+        record = super().fresh(cls, rng)
+        values = record.active_values()
+        moved = {
+            start.field: near(cls, start, rng)
+            for start in self.starts
+            if _holds(start, cls, values) and rng.random() < STARTED_SHARE
+        }
+        return cls(**{**values, **moved}) if moved else record
+
+
+def near(cls: type[Fielded], start: Start, rng: np.random.Generator) -> float:
+    """A value of the start's field at about ``SPREAD`` from it, folded back into the range."""
+    kind = next(field.distribution for field in declared_fields(cls) if field.name == start.field)
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    moved = to_unit(kind, start.value) + SPREAD * float(rng.standard_normal())
+    return from_unit(kind, float(reflect(moved)))
+
+
+def _holds(start: Start, cls: type[Fielded], values: Mapping[str, Value]) -> bool:
+    if not issubclass(cls, Operation) or cls.name != start.operation or start.field not in values:
+        return False
+    return all(values.get(name) == value for name, value in start.when.items())
 
 
 def random_pipeline(

@@ -76,6 +76,47 @@ def prune_channels(
     return result
 
 
+def group_widths(model: nn.Module, inputs: Inputs, scores: WeightScores) -> dict[str, int]:
+    """Channels of each group that can lose some, by the name of its first layer.
+
+    Args:
+        model: In evaluation mode, its weights requiring gradients; it stays as it is.
+        inputs: A batch of at least one sample.
+        scores: Of every weight.
+
+    Raises:
+        OperationFailed: As ``prune_channels``.
+    """
+    _, attempt = _Attempts(model, scores, inputs).on_copy(lambda candidates: [0] * len(candidates))
+    return {name: before for name, (before, _) in attempt.pruned.widths.items()}
+
+
+def prune_group(
+    model: nn.Module, inputs: Inputs, scores: WeightScores, name: str, ratio: float
+) -> tuple[nn.Module, int]:
+    """A copy in which one group alone has lost its least important channels, and the width that is left.
+
+    Args:
+        model: As ``group_widths``.
+        inputs: A batch of at least one sample.
+        scores: Of every weight.
+        name: One of ``group_widths``.
+        ratio: Share of its channels to remove.
+
+    Raises:
+        OperationFailed: When the model computes something else then.
+    """
+
+    def select(candidates: Sequence[Candidate]) -> list[int]:
+        counts = _select(candidates, ratio, "local")
+        return [count * (each.name == name) for each, count in zip(candidates, counts, strict=True)]
+
+    copied, attempt = _Attempts(model, scores, inputs).on_copy(select)
+    if attempt.problem is not None:
+        raise OperationFailed(attempt.problem)
+    return copied, attempt.pruned.widths[name][1]
+
+
 Select = Callable[[Sequence[Candidate]], list[int]]
 """How many units each candidate loses."""
 

@@ -79,6 +79,20 @@ def reduce_together(layers: Mapping[str, nn.Module], rule: RankRule, threshold: 
     return {name: _reduced(layer, spectra[name], asked[name]) for name, layer in layers.items()}
 
 
+def kept_shares(layer: Decomposable, share: float) -> dict[str, float]:
+    """What each rule asks of a layer for the rank that ``share`` asks for.
+
+    Args:
+        layer: A whole layer.
+        share: Of the largest rank that saves weights.
+    """
+    values = Spectrum.of(matrix(layer)).values
+    rank = choose_rank(values, "share", share, break_even_rank(*matrix(layer).shape))
+    total = float(values.sum())
+    singular = float(values[:rank].sum()) / total if total else 1.0
+    return {"energy": kept_energy(values, rank), "singular_values": singular, "share": share}
+
+
 def _spectra(layer: nn.Module) -> dict[str, Spectrum]:
     """Of its matrices, by the names that ``Reduced`` has; of a convolution by channels."""
     if isinstance(layer, nn.GRU | nn.LSTM | FactoredRecurrent):

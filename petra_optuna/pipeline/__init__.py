@@ -7,6 +7,7 @@ from petra_optuna.pipeline.operation import Applied, Kind, Operation
 from petra_optuna.pipeline.pipeline import Pipeline
 from petra_optuna.pipeline.recipe import TRAINING_FIELDS, Recipe
 from petra_optuna.pipeline.space import NO_CONVERSION, SearchSpace
+from petra_optuna.pipeline.starts import Start
 
 __all__ = [
     "NO_CONVERSION",
@@ -19,6 +20,7 @@ __all__ = [
     "Pipeline",
     "Recipe",
     "SearchSpace",
+    "Start",
     "When",
     "declared_fields",
     "decode",

@@ -1,11 +1,13 @@
 """The evolutionary sampler, a view of its state, re-running of killed trials, stop rules. Without torch."""
 
 from petra_optuna.samplers._storage import database_url
-from petra_optuna.samplers.cache import BOUNDS
+from petra_optuna.samplers.cache import BOUNDS, CREDIT, STARTS, success_history
+from petra_optuna.samplers.options import WINDOW
 from petra_optuna.samplers.petra import PetraSampler
 from petra_optuna.samplers.plots import plot_state
 from petra_optuna.samplers.records import (
     Plan,
+    Use,
     directions_of,
     finished_trials,
     is_external,
@@ -19,7 +21,10 @@ from petra_optuna.samplers.stopping import Generations, Stagnation, StopRule, Ta
 
 __all__ = [
     "BOUNDS",
+    "CREDIT",
     "MAX_RETRIES",
+    "STARTS",
+    "WINDOW",
     "Generations",
     "PetraSampler",
     "Plan",
@@ -28,6 +33,7 @@ __all__ = [
     "StopRule",
     "Targets",
     "TimeLimit",
+    "Use",
     "database_url",
     "directions_of",
     "fail_orphans",
@@ -38,5 +44,6 @@ __all__ = [
     "plan_of",
     "plot_state",
     "retry_stale_trial",
+    "success_history",
     "superseded",
 ]

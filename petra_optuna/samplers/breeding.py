@@ -40,9 +40,9 @@ def pick(parents: Sequence[T], options: Options, rng: np.random.Generator) -> T:
 def rates_of(options: Options, history: History, names: Sequence[str]) -> OperatorRates:
     """The operators' rates by the credit of the newest mutations."""
     used = tuple(
-        (name, credit)
-        for plan, credit in history.mutated(options.window)
-        for name in (plan.operator, plan.second)
+        (name, use.credit)
+        for use in history.uses(options.window)
+        for name in (use.operator, use.second)
         if name is not None
     )
     return OperatorRates(tuple(names), used, options.rates, options.window, options.floor)
@@ -51,9 +51,7 @@ def rates_of(options: Options, history: History, names: Sequence[str]) -> Operat
 def strengths_of(options: Options, history: History) -> OperatorRates:
     """The rates of ``STRENGTHS``, by the credit of the newest mutations that took small steps."""
     used = tuple(
-        (str(plan.strength), credit)
-        for plan, credit in history.mutated(options.window)
-        if plan.strength is not None
+        (str(use.strength), use.credit) for use in history.uses(options.window) if use.strength is not None
     )
     return OperatorRates(tuple(map(str, STRENGTHS)), used, "matching", options.window, options.floor)
 

@@ -1,7 +1,11 @@
-"""Histories that are kept between plans. Dropping one at any moment changes no plan."""
+"""What a study holds from its making on, and histories kept between plans.
+
+Dropping a history at any moment changes no plan.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,17 +15,54 @@ import optuna
 from optuna.storages import BaseStorage
 
 from petra_optuna.evolution import Bounds
+from petra_optuna.pipeline import Start
 from petra_optuna.samplers import _storage
 from petra_optuna.samplers.history import History
+from petra_optuna.samplers.records import Use, directions_of
 
 BOUNDS = "petra:bounds"
 """User attribute of a study: ``Bounds.to_dict()`` from the original model's values."""
 
 
-def frozen_bounds(study: optuna.Study) -> Bounds | None:
-    """The study's bounds; None where none are stored."""
-    stored = _storage.study_attributes(study).get(BOUNDS)
-    return None if stored is None else Bounds.from_dict(stored)
+CREDIT = "petra:credit"
+"""User attribute of a study: another study's success history, a list of ``Use`` as dictionaries."""
+
+
+STARTS = "petra:starts"
+"""User attribute of a study: where fields of new nodes begin, a list of ``Start`` as dictionaries."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """What a study's attributes give its sampler; written when it is made, before any plan.
+
+    Attributes:
+        bounds: From the original model's values; None where none are stored.
+        inherited: Success history of the study that it was started from, from old to new.
+        starts: Where fields of new nodes begin.
+    """
+
+    bounds: Bounds | None = None
+    inherited: tuple[Use, ...] = ()
+    starts: tuple[Start, ...] = ()
+
+
+def frozen_of(study: optuna.Study) -> Frozen:
+    """Read a study's attributes."""
+    stored = _storage.study_attributes(study)
+    bounds = Bounds.from_dict(stored[BOUNDS]) if BOUNDS in stored else None
+    inherited = tuple(Use(**use) for use in stored.get(CREDIT, ()))
+    return Frozen(bounds, inherited, tuple(Start(**start) for start in stored.get(STARTS, ())))
+
+
+def success_history(study: optuna.Study, count: int) -> list[Use]:
+    """The newest mutations of a study and what they earned, from old to new, inherited ones included.
+
+    A study of another sampler has none.
+    """
+    frozen = frozen_of(study)
+    trials = study.get_trials(deepcopy=False)
+    return History.read(trials, directions_of(study), frozen.bounds, inherited=frozen.inherited).uses(count)
 
 
 class HistoryCache:
@@ -33,20 +74,20 @@ class HistoryCache:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._kept: weakref.WeakKeyDictionary[BaseStorage, dict[int, tuple[Bounds | None, History]]]
+        self._kept: weakref.WeakKeyDictionary[BaseStorage, dict[int, tuple[Frozen, History]]]
         self._kept = weakref.WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HistoryCache, ()
 
-    def read(self, study: optuna.Study, new: Callable[[optuna.Study, Bounds | None], History]) -> History:
+    def read(self, study: optuna.Study, new: Callable[[optuna.Study, Frozen], History]) -> History:
         """The history of all trials as they are now.
 
         Args:
             study: The study.
-            new: Makes an empty history for the study and its frozen bounds.
+            new: Makes an empty history for the study and what is frozen in it.
         """
-        bounds = frozen_bounds(study)
+        frozen = frozen_of(study)
         # Not from Optuna's cache: that is as old as the last ``ask``, and a batch is asked for at once.
         trials = study.get_trials(deepcopy=False)
         # A pruner may show a sampler a part of the trials only, another one each time.
@@ -54,11 +95,11 @@ class HistoryCache:
         kept = self._kept.setdefault(_storage.storage_of(study), {})
         key = _storage.study_id_of(study)
         if whole and key in kept:
-            bounds_then, history = kept[key]
-            if bounds_then == bounds and history.is_same_study(trials) and history.update(trials):
+            frozen_then, history = kept[key]
+            if frozen_then == frozen and history.is_same_study(trials) and history.update(trials):
                 return history
-        history = new(study, bounds)
+        history = new(study, frozen)
         history.update(trials)
         if whole:
-            kept[key] = bounds, history
+            kept[key] = frozen, history
         return history

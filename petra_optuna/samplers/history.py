@@ -13,15 +13,24 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from petra_optuna.evolution import RANDOM, Bounds, Direction, FrontTrace, Genes, dominates, minimised
+from petra_optuna.evolution import (
+    RANDOM,
+    Bounds,
+    Direction,
+    FrontTrace,
+    Genes,
+    StartedGenes,
+    dominates,
+    minimised,
+)
 from petra_optuna.evolution.front import Array
-from petra_optuna.pipeline import Pipeline, SearchSpace
+from petra_optuna.pipeline import Pipeline, SearchSpace, Start
 from petra_optuna.samplers.branches import Branches
 from petra_optuna.samplers.forecast import Forecaster
 from petra_optuna.samplers.identity import trial_hash
 from petra_optuna.samplers.learning import NEWEST, Learner
 from petra_optuna.samplers.population import Population
-from petra_optuna.samplers.records import ORPHAN, RETRY, Key, Plan, is_external, plan_of
+from petra_optuna.samplers.records import ORPHAN, RETRY, Key, Plan, Use, is_external, plan_of
 
 FIRST_VALUES = 10
 """Complete trials from which bounds are derived in a study that has none."""
@@ -38,6 +47,8 @@ class History:
         bounds: Frozen in the study; derived from its first complete trials when None.
         space: Which pipelines there are; None for an objective with parameters of its own.
         size: How many of the best trials can be asked for.
+        inherited: Another study's success history, from old to new, that this one's goes on from.
+        starts: Where fields of new nodes begin.
 
     Attributes:
         finished: Keys of the complete, failed and pruned trials, ascending.
@@ -51,10 +62,14 @@ class History:
         bounds: Bounds | None,
         space: SearchSpace | None = None,
         size: int = 16,
+        inherited: Sequence[Use] = (),
+        starts: Sequence[Start] = (),
     ) -> None:
         self._directions = tuple(directions)
         self._frozen, self._bounds = bounds is not None, bounds
         self._space = space
+        self._inherited = tuple(inherited)
+        self._starts = tuple(starts)
         self.population = Population(size, len(self._directions))
         self.branches = Branches()
         self.finished: list[Key] = []
@@ -81,9 +96,10 @@ class History:
         bounds: Bounds | None,
         space: SearchSpace | None = None,
         size: int = 16,
+        inherited: Sequence[Use] = (),
     ) -> History:
         """Read a study's trials, by number; see the class."""
-        history = cls(directions, bounds, space, size)
+        history = cls(directions, bounds, space, size, inherited)
         history.update(trials)
         return history
 
@@ -126,6 +142,10 @@ class History:
         """Plan index of a trial."""
         return self._indices[number]
 
+    def started_genes(self) -> Genes:
+        """Genes that draw near the study's starts; random ones where it has none."""
+        return StartedGenes(starts=self._starts) if self._starts else RANDOM
+
     def learnt_genes(self) -> Genes:
         """Genes from what the newest finished trials have in common; random ones without a search space."""
         newest = [self._trials[number] for _, number in self.finished[-NEWEST:]]
@@ -156,6 +176,18 @@ class History:
         """
         newest = (number for _, number in self._mutated[-count:])
         return [(self._plans[number], self._credit(number, self._plans[number])) for number in newest]
+
+    def uses(self, count: int) -> list[Use]:
+        """The newest entries of the success history, from old to new: the study's own, then inherited ones.
+
+        Inherited ones fill what the study's own mutations leave, so they go as it makes its own.
+        """
+        own = [
+            Use(str(plan.operator), plan.second, plan.strength, credit)
+            for plan, credit in self.mutated(count)
+        ]
+        kept = min(count - len(own), len(self._inherited))
+        return [*self._inherited[len(self._inherited) - kept :], *own]
 
     def depth(self, limit: int, patience: int) -> int:
         """Longest body to plan: one more after every ``patience`` trials of which none entered the front."""

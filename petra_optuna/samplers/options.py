@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 from petra_optuna.errors import UserError
 from petra_optuna.evolution import MUTATIONS, Mutation, OperatorRates, RatesMode, Survival
 
+WINDOW = 50
+"""How many of the newest mutations count for the rates, unless the sampler is told otherwise."""
+
 GeneSource = Literal["random", "tpe"]
 Strength = Literal["fixed", "adaptive"]
 ParentChoice = Literal["uniform", "tournament"]
@@ -31,6 +34,7 @@ class Options:
     survival: Survival
     parents: ParentChoice
     genes: GeneSource
+    starts: bool
     strength: Strength
     second_mutation: float
     immigrants: float

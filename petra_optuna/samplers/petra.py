@@ -13,12 +13,12 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from petra_optuna.evolution import MUTATIONS, Bounds, Mutation, RatesMode, Survival, draw_value
+from petra_optuna.evolution import MUTATIONS, Mutation, RatesMode, Survival, draw_value
 from petra_optuna.pipeline import SearchSpace, distributions
 from petra_optuna.samplers import _storage
-from petra_optuna.samplers.cache import HistoryCache, frozen_bounds
+from petra_optuna.samplers.cache import Frozen, HistoryCache, frozen_of
 from petra_optuna.samplers.history import History
-from petra_optuna.samplers.options import GeneSource, Options, ParentChoice, Strength
+from petra_optuna.samplers.options import WINDOW, GeneSource, Options, ParentChoice, Strength
 from petra_optuna.samplers.params import plan_params
 from petra_optuna.samplers.planner import plan_pipeline
 from petra_optuna.samplers.records import FIXED, PLAN, Plan, directions_of
@@ -37,6 +37,8 @@ class PetraSampler(BaseSampler):
     The whole pipeline is planned when the first parameter is asked for and stored in the trial. A plan
     is a pure function of the seed, the trial's plan index, the finished trials and the pending ones;
     the object holds nothing but what it has read of them, so any number of processes may share a study.
+    Of the study itself it reads what was frozen when it was made: bounds, and the success history of the
+    study that it was started from and where new nodes begin, if any (``BOUNDS``, ``CREDIT``, ``STARTS``).
 
     Args:
         space: What the objective passes to ``pipeline.suggest``. None for an objective with parameters
@@ -49,12 +51,15 @@ class PetraSampler(BaseSampler):
         mutations: The operators.
         rates: How their success decides; see ``OperatorRates``.
         floor: Share of the rates that is spread evenly.
-        window: How many of the newest mutations count for the rates.
+        window: How many of the newest mutations count for the rates; inherited ones where the study has
+            fewer of its own.
         survival: Which of a front that does not fit become parents: those that dominate much
             ``hypervolume``, or any of them (``rank``).
         parents: ``uniform``, or the better one of two (``tournament``).
         genes: New nodes and changed fields are drawn uniformly (``random``), or from the densities of
             good and bad past trials (``tpe``).
+        starts: Whether the strengths of new nodes are mostly drawn near those that the study's attribute
+            ``STARTS`` gives, if it has one; not where genes come from TPE.
         strength: Size of small changes: ``fixed``, or drawn by its recent success (``adaptive``).
         second_mutation: Share of the children that are mutated twice.
         immigrants: Share of the trials after the start that are random.
@@ -77,10 +82,11 @@ class PetraSampler(BaseSampler):
         mutations: Sequence[Mutation] = MUTATIONS,
         rates: RatesMode = "matching",
         floor: float = 0.2,
-        window: int = 50,
+        window: int = WINDOW,
         survival: Survival = "hypervolume",
         parents: ParentChoice = "tournament",
         genes: GeneSource = "random",
+        starts: bool = True,
         strength: Strength = "fixed",
         second_mutation: float = 0.5,
         immigrants: float = 0.0,
@@ -100,6 +106,7 @@ class PetraSampler(BaseSampler):
             survival=survival,
             parents=parents,
             genes=genes,
+            starts=starts,
             strength=strength,
             second_mutation=second_mutation,
             immigrants=immigrants,
@@ -129,6 +136,7 @@ class PetraSampler(BaseSampler):
             survival="rank",
             parents="uniform",
             genes="random",
+            starts=False,
             strength="fixed",
             second_mutation=0.0,
             immigrants=0.0,
@@ -178,8 +186,8 @@ class PetraSampler(BaseSampler):
     def trace(self, study: optuna.Study) -> list[SamplerState]:
         """The state after each finished trial that counts, by plan index; the last one is that of now."""
         trials = study.get_trials(deepcopy=False)
-        bounds = frozen_bounds(study)
-        return trace_of(self._options, self._space, trials, lambda: self._new_history(study, bounds))
+        frozen = frozen_of(study)
+        return trace_of(self._options, self._space, trials, lambda: self._new_history(study, frozen))
 
     def _plan(self, study: optuna.Study, trial: FrozenTrial) -> Plan:
         attributes = _storage.system_attributes(study, trial)
@@ -200,5 +208,8 @@ class PetraSampler(BaseSampler):
     def _history(self, study: optuna.Study) -> History:
         return self._cache.read(study, self._new_history)
 
-    def _new_history(self, study: optuna.Study, bounds: Bounds | None) -> History:
-        return History(directions_of(study), bounds, self._space, self._options.population_size)
+    def _new_history(self, study: optuna.Study, frozen: Frozen) -> History:
+        size = self._options.population_size
+        return History(
+            directions_of(study), frozen.bounds, self._space, size, frozen.inherited, frozen.starts
+        )

@@ -44,7 +44,8 @@ def plan_pipeline(
     index = history.index_of(planned)
     rng = np.random.default_rng([options.seed, index])
     depth = space.max_length
-    learnt = history.learnt_genes() if options.genes == "tpe" else RANDOM
+    started = history.started_genes() if options.starts and options.genes == "random" else RANDOM
+    learnt = history.learnt_genes() if options.genes == "tpe" else started
     if options.adapt_depth:
         depth = history.depth(space.max_length, options.population_size)
     if enqueued:
@@ -56,7 +57,7 @@ def plan_pipeline(
         if plan is not None:
             return plan
     for _ in range(TRIES):
-        pipeline = random_pipeline(space, _length(index, depth, options, rng), rng)
+        pipeline = random_pipeline(space, _length(index, depth, options, rng), rng, started)
         if held:
             pipeline = _fitted(space, encode(pipeline, space), held, rng)
         if not taken(pipeline.hash):

@@ -55,6 +55,23 @@ class Plan:
     note: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """One mutation that was tried, and what it earned: an entry of the success history.
+
+    Attributes:
+        operator: Name of the mutation.
+        second: Name of the mutation that followed it; None where one was all.
+        strength: Size of its small step; None where it takes none, or where the size is fixed.
+        credit: In [0, 1]; see ``History.mutated``.
+    """
+
+    operator: str
+    second: str | None
+    strength: float | None
+    credit: float
+
+
 def plan_of(trial: FrozenTrial) -> Plan | None:
     """The plan of a trial; None where the sampler had nothing to plan."""
     data = trial.system_attrs.get(PLAN)

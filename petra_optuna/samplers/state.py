@@ -21,7 +21,7 @@ from petra_optuna.samplers.population import Population
 
 @dataclasses.dataclass(frozen=True)
 class SamplerState:
-    """State of a search after its finished trials; it follows from them alone.
+    """State of a search after its finished trials; it follows from them and what its study was made with.
 
     Attributes:
         finished: How many trials have finished, those that were killed and are run again excluded.
@@ -33,7 +33,8 @@ class SamplerState:
             study without frozen bounds they are those of its first complete trials, and move with these.
         rates: Probability of each operator. With ``rates="thompson"``, where every choice draws anew, the
             probability over these draws.
-        uses: How often each operator was used within the window, as a second mutation too.
+        uses: How often each operator was used within the window, as a second mutation too; uses inherited
+            from another study count until the study's own push them out.
         credit: Mean credit of these uses; None where there are none.
         strengths: Probability of each size of a small step, a share of a value's range.
         depth: Longest body that is planned; None where there is no search space.

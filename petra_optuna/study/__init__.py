@@ -19,6 +19,13 @@ from petra_optuna.study.savings import as_line, study_savings
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
+from petra_optuna.study.warm_start import (
+    WarmStart,
+    check_origin,
+    origin_of,
+    warm_start_line,
+    warm_start_of,
+)
 
 __all__ = [
     "DEFAULT_CACHE",
@@ -33,6 +40,7 @@ __all__ = [
     "Stop",
     "StudyFront",
     "TaskSource",
+    "WarmStart",
     "artifacts_folder",
     "as_csv",
     "as_figure",
@@ -40,6 +48,7 @@ __all__ = [
     "as_json",
     "as_line",
     "as_table",
+    "check_origin",
     "confirm",
     "confirmation_of",
     "confirmed_table",
@@ -52,6 +61,7 @@ __all__ = [
     "load_study",
     "open_storage",
     "optimize",
+    "origin_of",
     "publish",
     "readings_of",
     "resume",
@@ -59,4 +69,6 @@ __all__ = [
     "stop_of",
     "study_hypervolume",
     "study_savings",
+    "warm_start_line",
+    "warm_start_of",
 ]

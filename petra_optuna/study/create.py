@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,40 @@ from petra_optuna.tasks import Task
 YARDSTICK_FILE = "yardstick.onnx"
 
 
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """What a study starts with besides its yardstick and controls.
+
+    Attributes:
+        pipelines: Enqueued after the controls.
+        attributes: User attributes of the study, frozen before its first plan.
+    """
+
+    pipelines: tuple[Pipeline, ...] = ()
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 def create_study(
-    storage: RDBStorage, name: str, task: Task, space: SearchSpace, specification: Specification
+    storage: RDBStorage,
+    name: str,
+    task: Task,
+    space: SearchSpace,
+    specification: Specification,
+    begin: Callable[[], Beginning] = Beginning,
 ) -> optuna.Study:
-    """Measure the original, freeze it as the yardstick, enqueue the controls.
+    """Measure the original, freeze it as the yardstick, enqueue the controls and what else is given.
 
     An original that nothing has trained is trained first (``study.reference``).
 
     A study of that name with the same specification is continued.
+
+    Args:
+        storage: Where the study is, or shall be.
+        name: Of the study.
+        task: The original model, its data and its metric.
+        space: The search space.
+        specification: Of the study.
+        begin: What a new study starts with besides; not called for one that is continued.
 
     Raises:
         StudyError: When the name exists with another specification.
@@ -64,6 +91,7 @@ def create_study(
         return existing
     if existing is not None:
         optuna.delete_study(study_name=name, storage=storage)
+    beginning = begin()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, YARDSTICK_FILE)
         reference = _reference(task, specification)
@@ -80,7 +108,7 @@ def create_study(
         except DuplicatedStudyError as error:
             raise StudyError(f"study {name!r} is being made by another process; run this again") from error
         try:
-            _fill(study, space, specification, record, bounds, path)
+            _fill(study, space, specification, beginning, record, bounds, path)
         except BaseException:  # even Ctrl-C must not leave a name that can be neither run nor resumed
             optuna.delete_study(study_name=name, storage=storage)
             raise
@@ -252,6 +280,7 @@ def _fill(
     study: optuna.Study,
     space: SearchSpace,
     specification: Specification,
+    beginning: Beginning,
     record: dict[str, Any],
     bounds: Bounds,
     path: Path,
@@ -268,7 +297,9 @@ def _fill(
     )
     study.set_user_attr(attributes.YARDSTICK, record)
     study.set_user_attr(BOUNDS, bounds.to_dict())
-    for pipeline in controls(space, specification.budget):
+    for key, value in beginning.attributes.items():
+        study.set_user_attr(key, value)
+    for pipeline in (*controls(space, specification.budget), *beginning.pipelines):
         study.enqueue_trial(encode(pipeline, space))
     study.set_user_attr(attributes.COMPLETE, True)
 

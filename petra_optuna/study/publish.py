@@ -9,6 +9,7 @@ from petra_optuna.study.confirmation import confirmation_of, confirmed_markdown
 from petra_optuna.study.front import StudyFront, evaluation_of, front
 from petra_optuna.study.report import as_figure, as_markdown, limits_line
 from petra_optuna.study.savings import as_line, study_savings
+from petra_optuna.study.warm_start import warm_start_line
 
 _FIGURE_ID = "petra-front"
 
@@ -34,6 +35,7 @@ def _note(study: optuna.Study, found: StudyFront) -> str:
         as_line(study_savings(study)),
         "",
         *([line, ""] if (line := limits_line(found)) else []),
+        *([line, ""] if (line := warm_start_line(study)) else []),
     ]
     if confirmation is None:
         return "\n".join([*lines, "The test split was not used; `petra confirm` measures the front on it."])

@@ -31,6 +31,7 @@ from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers import PetraSampler, fail_orphans
 from petra_optuna.study import attributes
 from petra_optuna.study.create import (
+    Beginning,
     artifact_folder,
     check_same,
     create_study,
@@ -44,6 +45,7 @@ from petra_optuna.study.reference import with_reference
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
+from petra_optuna.study.warm_start import carry_over, origin_of, with_starts
 from petra_optuna.study.workers import helpers, is_orphan
 from petra_optuna.tasks import Mode, Task
 
@@ -75,6 +77,9 @@ def optimize(
     source: TaskSource | None = None,
     mode: Mode = "pretrained",
     cache: Path = DEFAULT_CACHE,
+    from_study: str | None = None,
+    from_storage: str | None = None,
+    sensitivity: bool = False,
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> optuna.Study:
@@ -103,6 +108,11 @@ def optimize(
         mode: Where pipelines start: from the task's model, or (``untrained``) from initialisation, in which
             case their first node trains.
         cache: Folder of cached prefixes, shared between studies.
+        from_study: Name of a study, of any task and device, whose front is run after the controls and
+            whose operator credit begins the search's; None to start from nothing.
+        from_storage: SQLAlchemy URL that it is stored at; ``storage`` when None.
+        sensitivity: Whether the strengths of new nodes are mostly drawn near what the model was measured to
+            bear, layer by layer, before the search.
         workers: Processes that run trials; more than one needs a ``source`` that they can build.
         callbacks: Called after each trial, as in Optuna.
 
@@ -117,12 +127,15 @@ def optimize(
     if train_threads is not None and train_threads < 1:
         raise UserError(f"train_threads must be at least 1, got {train_threads}")
     task = task.in_mode(mode)
+    if sensitivity and not task.trained:
+        raise UserError("what layers bear cannot be measured on a model that nothing has trained")
     profile = profile or DeviceProfile()
     space = space or default_space(
         runtime=profile.runtime, device=profile.name, untrained=mode == "untrained"
     )
     space = _in_mode(space, mode)
     check_runs(space, profile.runtime, profile.name)
+    origin = origin_of(name or task.name, storage, from_study, from_storage)
     specification = Specification.of(
         task,
         source or TaskSource(task.name),
@@ -138,9 +151,16 @@ def optimize(
         cache=cache,
         rungs=rungs,
         objectives=objectives,
+        from_study=origin,
+        sensitivity=sensitivity,
     )
+
+    def begin() -> Beginning:
+        warm = carry_over(origin, from_storage or storage, space, specification) if origin else Beginning()
+        return with_starts(warm, task, space, PrefixCache(cache)) if sensitivity else warm
+
     with training_threads(specification.train_threads):
-        study = create_study(open_storage(storage), name or task.name, task, space, specification)
+        study = create_study(open_storage(storage), name or task.name, task, space, specification, begin)
         _continue(study, storage, task, space, stop, workers, sampler, callbacks)
     return study
 

@@ -42,6 +42,19 @@ class TaskSource:
 
 
 @dataclasses.dataclass(frozen=True)
+class Origin:
+    """The study that another one was started from.
+
+    Attributes:
+        study: Its name.
+        storage: Where it is stored, without a password; None for the same database, which may be moved.
+    """
+
+    study: str
+    storage: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Specification:
     """Stored in the study; a run with another specification under the same name is refused.
 
@@ -66,6 +79,8 @@ class Specification:
     rungs: Rungs | None = None
     quantities: tuple[str, ...] = DEFAULT_OBJECTIVES
     mode: Mode = "pretrained"
+    from_study: Origin | None = None
+    sensitivity: bool = False
 
     @classmethod
     def of(
@@ -85,6 +100,8 @@ class Specification:
         cache: Path,
         rungs: Rungs | None = None,
         objectives: Sequence[str] = DEFAULT_OBJECTIVES,
+        from_study: Origin | None = None,
+        sensitivity: bool = False,
     ) -> Specification:
         """Specification of a study over a task.
 
@@ -113,6 +130,8 @@ class Specification:
             rungs=rungs,
             quantities=tuple(names),
             mode=task.mode,
+            from_study=from_study,
+            sensitivity=sensitivity,
         )
 
     @property
@@ -145,6 +164,7 @@ class Specification:
                 "budget": Budget(**fields["budget"]),
                 "limits": Limits(**fields["limits"]),
                 "rungs": Rungs(**fields["rungs"]) if fields.get("rungs") else None,
+                "from_study": Origin(**fields["from_study"]) if fields.get("from_study") else None,
                 "profile": DeviceProfile.from_dict(fields["profile"]),
                 "quantities": tuple(fields.get("quantities", DEFAULT_OBJECTIVES)),
             }

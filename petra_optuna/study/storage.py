@@ -39,12 +39,7 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStor
     Raises:
         StudyError: When the URL cannot be read, the file is no database, or no server answers.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StudyError(
-            f"{url!r} is not a storage URL; give one like {DEFAULT_URL} or postgresql+psycopg://user@host/db"
-        ) from error
+    parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         _prepare_sqlite(url, parsed.database, must_exist)
     storage = _connect(url, parsed, _CREATION_ATTEMPTS)
@@ -55,11 +50,37 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStor
     return storage
 
 
+def location_of(url: str) -> str:
+    """What tells one database from another: its URL without passwords, a SQLite file by its absolute path.
+
+    Raises:
+        StudyError: When the URL cannot be read.
+    """
+    parsed = _parsed(url)
+    database = parsed.database
+    if parsed.get_backend_name() == "sqlite" and database:
+        database = str(Path(database).resolve())
+    query = {key: value for key, value in parsed.query.items() if "password" not in key}
+    bare = sqlalchemy.URL.create(
+        parsed.drivername, parsed.username, None, parsed.host, parsed.port, database, query
+    )
+    return bare.render_as_string(hide_password=False)
+
+
 def artifacts_folder(url: str) -> Path:
     """Where the artifacts of studies in this database live: beside a SQLite file, else ``storage/``."""
     parsed = make_url(url)
     beside = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
     return (Path(str(parsed.database)).parent if beside else Path("storage")) / "artifacts"
+
+
+def _parsed(url: str) -> sqlalchemy.URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise StudyError(
+            f"{url!r} is not a storage URL; give one like {DEFAULT_URL} or postgresql+psycopg://user@host/db"
+        ) from error
 
 
 def _prepare_sqlite(url: str, database: str | None, must_exist: bool) -> None:

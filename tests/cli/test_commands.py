@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from petra_optuna import cli
 from petra_optuna.evaluation import Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
-from petra_optuna.samplers import finished_trials
+from petra_optuna.samplers import STARTS, finished_trials
 from petra_optuna.study import attributes, load_study, open_storage, specification_of
 from petra_optuna.study.objective import Objective
 from petra_optuna.tasks import Task
@@ -74,6 +74,16 @@ BAD = {
     "mode": (["run", "digits", "--trials", 1, "--mode", "raw"], "'raw' is not one of"),
     "rungs": (["run", "digits", "--trials", 1, "--rungs", "--rung-eta", 1], "eta must be greater than 1"),
     "no rungs": (["run", "digits", "--trials", 1, "--rung-eta", 3], "need --rungs"),
+    "no such study": (["run", "digits", "--trials", 1, "--from-study", "old"], "no study 'old'"),
+    "no such database": (
+        ["run", "digits", "--trials", 1, "--from-study", "old", "--from-storage", "sqlite:///typo.db"],
+        "there is no database typo.db",
+    ),
+    "itself": (["run", "digits", "--trials", 1, "--from-study", "digits"], "cannot start from itself"),
+    "storage alone": (
+        ["run", "digits", "--trials", 1, "--from-storage", "sqlite:///a.db"],
+        "needs --from-study",
+    ),
     "device file": (["run", "digits", "--trials", 1, "--device", "no.json"], "no.json cannot be read"),
     "storage": (["run", "digits", "--trials", 1, "--storage", "here.db"], "not a storage URL"),
     "no database": (["front", "--storage", "sqlite:///typo.db"], "there is no database typo.db"),
@@ -121,9 +131,11 @@ def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_ta
     limits = ["--max-quality-drop", 0.25, "--max-size-mb", 3, "--max-latency-ms", 50]
     rungs = ["--rungs", "--rung-epochs", 2, "--rung-fraction", 0.5, "--rung-eta", 3]
     url = "sqlite:///storage/tiny.db"
-    given = [*limits, *rungs, "--device", "board.json", "--storage", url, "--cache", "cache"]
+    given = [*limits, *rungs, "--device", "board.json", "--storage", url, "--cache", "cache", "--sensitivity"]
     assert call("run", user_task, "--trials", 1, *given) == 0
     made = specification_of(load_study(open_storage(url)))
+    assert made.sensitivity
+    assert load_study(open_storage(url)).user_attrs[STARTS]
     assert made.limits == Limits(size_bytes=3e6, latency_ms=50, quality_drop=0.25)
     assert made.rungs == Rungs(min_epochs=2, min_fraction=0.5, eta=3)
     assert made.profile == DeviceProfile(throughput_batches=(16,))
