@@ -2,20 +2,14 @@
 
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.cache import Entry, PrefixCache
-from petra_optuna.evaluation.evaluator import (
-    Evaluation,
-    Evaluator,
-    LimitUnreachable,
-    Measurer,
-    counted,
-    predictor,
-    quality_of,
-)
+from petra_optuna.evaluation.evaluator import Evaluator, LimitUnreachable, Measurer
 from petra_optuna.evaluation.forms import Forms, faster_form
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.price import training_price
-from petra_optuna.evaluation.quantities import DEFAULT_OBJECTIVES, QUANTITIES, Quantity, quantity
+from petra_optuna.evaluation.quality import predictor, quality_of
+from petra_optuna.evaluation.quantities import DEFAULT_OBJECTIVES, QUANTITIES, Quantity, counted, quantity
+from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.repair import Lowered
 from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, RungStop
 from petra_optuna.evaluation.savings import Savings

@@ -4,39 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
 from petra_optuna.deploy import SERIES, Artifact, lower
-from petra_optuna.errors import LoweringFailed, MeasurementFailed, OperationFailed, TrialError, UserError
+from petra_optuna.errors import LoweringFailed, OperationFailed, TrialError, UserError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.cache import Entry, PrefixCache
-from petra_optuna.evaluation.forms import Forms, faster_form
+from petra_optuna.evaluation.forms import faster_form
 from petra_optuna.evaluation.keys import base_key, node_seed, prefix_keys
 from petra_optuna.evaluation.limits import Limits
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
+from petra_optuna.evaluation.quality import certified_inputs, quality_of
+from petra_optuna.evaluation.quantities import counted
 from petra_optuna.evaluation.reasons import reason
+from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.repair import Lowered, Repair, repaired
 from petra_optuna.evaluation.rungs import Judge, Rungs
 from petra_optuna.evaluation.savings import Savings
 from petra_optuna.evaluation.watching import watcher
 from petra_optuna.measurement import Measured, Yardstick
-from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.inputs import Inputs, take, to_feeds
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.runtimes import DEFAULT
-from petra_optuna.runtimes import runtime as find_runtime
-from petra_optuna.tasks import Split, Task
-
-_CERTIFIED = 256
+from petra_optuna.tasks import Task
 
 
 class LimitUnreachable(TrialError):
@@ -52,45 +48,6 @@ class Measurer(Protocol):
 
     def measure(self, path: Path) -> Measured:
         """Measure the file against the yardstick."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What is known of one pipeline: its values, its file, and how they came about.
-
-    ``values`` holds the task's metric and every one of ``QUANTITIES`` that this machine can measure.
-    """
-
-    pipeline: Pipeline
-    values: Mapping[str, float]
-    nodes: tuple[Mapping[str, Any], ...]
-    artifact: Artifact
-    checkpoint: bytes
-    measured: Measured
-    best_throughput_batch: int
-    preview: Preview
-    reused_nodes: int
-    repair: Repair | None = None
-    convolutions: Forms | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form without the file and the weights."""
-        return {
-            "pipeline": self.pipeline.to_dict(),
-            "notation": self.pipeline.notation,
-            "description": self.pipeline.describe(),
-            "hash": self.pipeline.hash,
-            "values": dict(self.values),
-            "nodes": [dict(report) for report in self.nodes],
-            "artifact": {"sha256": self.artifact.sha256, "size_bytes": self.artifact.size_bytes},
-            "lowering": self.artifact.lowering,
-            "measurements": self.measured.to_dict(),
-            "best_throughput_batch": self.best_throughput_batch,
-            "preview": dataclasses.asdict(self.preview),
-            "reused_nodes": self.reused_nodes,
-            "repair": self.repair.to_dict() if self.repair else None,
-            "convolutions": self.convolutions.to_dict() if self.convolutions else None,
-        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,41 +265,6 @@ class Evaluator:
                 except checkpoint.DamagedCheckpoint:  # computed again
                     healed()
         return self.start, []
-
-
-def counted(model: nn.Module, pipeline: Pipeline, task: Task) -> dict[str, float]:
-    """The values that need no measuring: ``parameters``, ``macs``, ``depth``."""
-    return {
-        "parameters": float(count_parameters(model)),
-        "macs": float(count_macs(model, take(task.example, 1))),
-        "depth": float(len(pipeline.nodes)),
-    }
-
-
-def certified_inputs(split: Split) -> Inputs:
-    """At most 256 samples, spread over the split: what the parity certificate is made on."""
-    batch, _ = next(split.batches(_CERTIFIED, fraction=_CERTIFIED / len(split), limit=_CERTIFIED))
-    return batch
-
-
-def predictor(
-    path: Path, threads: int, runtime: str = DEFAULT, device: str = "cpu"
-) -> Callable[[Inputs], np.ndarray]:
-    """A function that runs the file in the runtime: inputs of the task to the file's output."""
-    session = find_runtime(runtime).open(path, threads, device)
-    return lambda inputs: session.run(to_feeds(inputs))[0]
-
-
-def quality_of(
-    path: Path, task: Task, split: Split, threads: int = 1, runtime: str = DEFAULT, device: str = "cpu"
-) -> float:
-    """The task's metric on a split, computed by running the file in the runtime.
-
-    Raises:
-        MeasurementFailed: When the file or the metric cannot serve the split.
-    """
-    with reason(MeasurementFailed, task.metric.name):
-        return task.evaluate(predictor(path, threads, runtime, device), split)
 
 
 def _training_seconds(pipeline: Pipeline, reports: list[dict[str, Any]]) -> list[float]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from torch import nn
+
 from petra_optuna.errors import UserError
+from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.inputs import take
+from petra_optuna.pipeline import Pipeline
+from petra_optuna.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,3 +60,12 @@ def quantity(name: str) -> Quantity:
             return known
     names = ", ".join(known.name for known in QUANTITIES)
     raise UserError(f"unknown objective {name!r}; beside the task's metric there are {names}")
+
+
+def counted(model: nn.Module, pipeline: Pipeline, task: Task) -> dict[str, float]:
+    """The values that need no measuring: ``parameters``, ``macs``, ``depth``."""
+    return {
+        "parameters": float(count_parameters(model)),
+        "macs": float(count_macs(model, take(task.example, 1))),
+        "depth": float(len(pipeline.nodes)),
+    }
