@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from petra_optuna.cli.confirm import confirm
 from petra_optuna.cli.results import dashboard, export, front
 from petra_optuna.cli.search import resume, run
+from petra_optuna.cli.sensitivity import sensitivity
 from petra_optuna.cli.tasks import tasks
 from petra_optuna.errors import UserError, one_line
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (run, resume, front, confirm, export, tasks, dashboard):
+for _command in (run, resume, front, confirm, export, sensitivity, tasks, dashboard):
     app.command()(_command)
 
 _USAGE = 2

@@ -14,7 +14,7 @@ from petra_optuna.study.front import Beyond, Row, StudyFront, evaluation_of, fro
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.publish import publish
 from petra_optuna.study.report import as_csv, as_figure, as_html, as_json, as_table, limits_line
-from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, optimize, resume
+from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, optimize, resume, training_threads
 from petra_optuna.study.savings import as_line, study_savings
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
@@ -69,6 +69,7 @@ __all__ = [
     "stop_of",
     "study_hypervolume",
     "study_savings",
+    "training_threads",
     "warm_start_line",
     "warm_start_of",
 ]

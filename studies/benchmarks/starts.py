@@ -4,8 +4,8 @@
 
 On ``digits``, with structural nodes and training (one epoch a pipeline, a quarter of the data). Pipelines
 are applied and scored in PyTorch; nothing is exported or timed, so that many searches fit. Objectives:
-accuracy on selection, parameters, multiply-accumulates. Prints the hypervolume (1 is the original) after a third, two thirds and
-all of the trials.
+accuracy on selection, parameters, multiply-accumulates. Prints the hypervolume (1 is the original) after a
+third, two thirds and all of the trials.
 """
 
 from __future__ import annotations

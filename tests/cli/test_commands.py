@@ -36,6 +36,8 @@ def petra(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return 0
 
 
+COMMANDS = ("run", "resume", "front", "confirm", "export", "sensitivity", "tasks", "dashboard")
+
 pytestmark = pytest.mark.usefixtures("quick_measuring")
 
 
@@ -52,7 +54,7 @@ def user_task(monkeypatch: pytest.MonkeyPatch, tiny_task: Task) -> str:
     return "tiny:make"
 
 
-@pytest.mark.parametrize("command", ["run", "resume", "front", "confirm", "export", "tasks", "dashboard"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_with_an_example(call, capsys, command: str) -> None:
     assert call(command, "--help") == 0
     assert f"petra {command}" in capsys.readouterr().out.split("Example:")[1]
@@ -141,6 +143,18 @@ def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_ta
     assert made.profile == DeviceProfile(throughput_batches=(16,))
     bounded = load_study(open_storage(url)).trials[0].constraints
     assert set(bounded) == {name for name, _ in made.limits.items()}
+
+
+def test_the_layers_of_a_model_are_shown(
+    call, capsys, user_task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petra_optuna.evaluation.sensitivity.STRENGTHS", (0.5,))
+    assert call("sensitivity", user_task, "--cache", "cache") == 0
+    first = capsys.readouterr().out
+    assert "stages.0.conv1" in first
+    assert "begins at prune ratio" in first
+    assert call("sensitivity", user_task, "--cache", "cache") == 0  # from the cache
+    assert capsys.readouterr().out == first
 
 
 def test_a_study_from_run_to_export(call, capsys, tmp_path: Path, user_task: str) -> None:
