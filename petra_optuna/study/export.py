@@ -23,6 +23,8 @@ from petra_optuna.study.objective import MODEL_FILE
 from petra_optuna.study.specification import Specification
 from petra_optuna.tasks import Task
 
+_YARDSTICKS = {"cpu": "ONNX Runtime", "cuda": "PyTorch on cuda"}
+"""By device, what runs the original as the yardstick, as a reader knows it."""
 TEMPLATES = resources.files("petra_optuna.study") / "templates"
 
 
@@ -135,6 +137,7 @@ def card_fields(
         "cpu": yardstick["host"]["cpu"],
         "onnxruntime": yardstick["host"]["onnxruntime"],
         "runtime": specification.profile.runtime,
+        "yardstick": _YARDSTICKS[specification.profile.name],
         "ran": latency.get("runtime") or f"onnxruntime {yardstick['host']['onnxruntime']}",
         "precision": _precision(record["lowering"]),
         "parity": _parity(record["lowering"]["parity"]),

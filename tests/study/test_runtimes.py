@@ -104,6 +104,22 @@ def test_a_confirmation_runs_the_members_in_their_runtime(study: optuna.Study, t
     assert not found.failures
 
 
+def test_pytorch_is_measured_and_shipped_like_any_other(tiny_task: Task, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    profile = DeviceProfile.parse("cpu@torch")
+    found = optimize(tiny_task, trials=1, storage=url, profile=profile, cache=tmp_path / "cache")
+    record = evaluation_of(found, 0)
+    assert record["lowering"]["parity"]["kernels"]["float"].keys() == {"Conv.f32", "Gemm.f32"}
+    assert record["measurements"]["latency"]["runtime"] == f"torch {torch.__version__}"
+    export_trial(found, 0, tmp_path / "out", tiny_task)
+    (inputs, _) = next(tiny_task.selection.batches(8, limit=8))
+    np.savez(tmp_path / "inputs.npz", input=inputs[0].numpy())
+    command = [sys.executable, str(tmp_path / "out" / "run.py"), str(tmp_path / "inputs.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    scores = predictor(tmp_path / "out" / "model.onnx", 1, "torch")(inputs)
+    assert done.stdout.split("\n")[:-1] == [tiny_task.labels[index] for index in scores.argmax(axis=1)]
+
+
 def test_a_space_that_the_runtime_does_not_run_is_refused_before_anything_is_written(
     tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
