@@ -58,12 +58,17 @@ class Yardstick:
     Attributes:
         latency_ms: Median time of one batch at the profile's latency batch.
         throughput_per_s: Samples per second at the profile's throughput batch.
-        quality: The task's metric on the selection split; what a limit on its loss is against.
     """
 
     latency_ms: float
     throughput_per_s: float
-    quality: float | None = None
+
+    def values(self, measured: Mapping[str, Measurement]) -> dict[str, float]:
+        """Latency and throughput of a file on the yardstick's scale."""
+        return {
+            "latency_ms": measured["latency"].ratio * self.latency_ms,
+            "throughput_per_s": self.throughput_per_s / measured["throughput"].ratio,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +127,10 @@ class Evaluator:
         limits: Hard limits; a preview that must break one raises ``LimitUnreachable``, and a file beyond the
             one on quality is repaired once (see ``repair``).
         rungs: When a pipeline is judged in its training; None never does.
+        original: The task's metric of the original on selection; what the limit on quality is against.
 
     Raises:
-        UserError: On construction, when quality is limited and the yardstick does not have it.
+        UserError: On construction, when quality is limited and ``original`` is None.
     """
 
     task: Task
@@ -137,11 +143,12 @@ class Evaluator:
     history: ShapeHistory | None = None
     limits: Limits = Limits()
     rungs: Rungs | None = None
+    original: float | None = None
 
     def __post_init__(self) -> None:
         """Check that a limit has what it is against."""
-        if self.limits.quality_drop is not None and self.yardstick.quality is None:
-            raise UserError("a limit on what quality may drop needs the original's: give Yardstick a quality")
+        if self.limits.quality_drop is not None and self.original is None:
+            raise UserError("a limit on what quality may drop needs the original's: give original=")
 
     def evaluate(
         self, pipeline: Pipeline, judge: Judge | None = None, savings: Savings | None = None
@@ -177,9 +184,14 @@ class Evaluator:
                 model, pipeline, start, form, repair=repair is not None and repair.shipped
             ),
             self.measurer.measure,
+            self.yardstick.values,
         )
         artifact = shipped.artifact
-        values = self._values(shipped.quality, measurements, artifact)
+        values = {
+            self.task.metric.name: shipped.quality,
+            **self.yardstick.values(measurements),
+            "size_bytes": float(artifact.size_bytes),
+        }
         if self.history is not None and (repair is None or not repair.shipped):
             self.history.put(model, pipeline.conversion, values["latency_ms"])
         return Evaluation(
@@ -213,21 +225,11 @@ class Evaluator:
         model, _, _ = self._body(pipeline, start, None, Savings())
         return self._shipped(model, pipeline, start, convolutions, Savings())[0].artifact
 
-    def _values(
-        self, quality: float, measurements: Mapping[str, Measurement], artifact: Artifact
-    ) -> dict[str, float]:
-        return {
-            self.task.metric.name: quality,
-            "latency_ms": measurements["latency"].ratio * self.yardstick.latency_ms,
-            "throughput_per_s": self.yardstick.throughput_per_s / measurements["throughput"].ratio,
-            "size_bytes": float(artifact.size_bytes),
-        }
-
     def _shipped(
         self, model: nn.Module, pipeline: Pipeline, start: str, form: str, savings: Savings
     ) -> tuple[Lowered, Repair | None]:
         first = self._lower(model, pipeline, start, form)
-        if self.yardstick.quality is None:
+        if self.original is None:
             return first, None
         return repaired(
             first,
@@ -235,7 +237,7 @@ class Evaluator:
             model=model,
             conversion=pipeline.conversion,
             task=self.task,
-            original=self.yardstick.quality,
+            original=self.original,
             limits=self.limits,
             savings=savings,
         )

@@ -20,7 +20,7 @@ from torch.utils.benchmark import Timer
 
 from petra_optuna.deploy import SERIES, lower
 from petra_optuna.errors import StudyError, TaskError, TrialError
-from petra_optuna.evaluation import Forms, Lowered, faster_form, quality_of
+from petra_optuna.evaluation import Forms, Lowered, Yardstick, faster_form, quality_of
 from petra_optuna.evolution import Bounds
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
@@ -177,10 +177,11 @@ def lower_original(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowe
     first = lowered(SERIES)
     if first.artifact.lowering["convolutions"] is None:
         return first, None
-    yardstick = path.with_stem(f"{path.stem}-exported")
+    yardstick = path.with_stem(f"{path.stem}-exported")  # the form that does not ship is removed
     shutil.copyfile(path, yardstick)
     with MeasuringProcess(profile, yardstick, to_feeds(task.example)) as process:
-        taken, _, forms = faster_form(first, lowered, process.measure)
+        scale = Yardstick(**process.baseline())
+        taken, _, forms = faster_form(first, lowered, process.measure, scale.values)
     yardstick.unlink()
     if taken is not first:
         taken.artifact.path.replace(path)

@@ -273,9 +273,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 task=task,
                 measurer=process,
                 yardstick=Yardstick(
-                    yardstick["values"]["latency_ms"],
-                    yardstick["values"]["throughput_per_s"],
-                    yardstick["values"][task.metric.name],
+                    yardstick["values"]["latency_ms"], yardstick["values"]["throughput_per_s"]
                 ),
                 folder=folder,
                 budget=specification.budget,
@@ -284,6 +282,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 history=ShapeHistory(cache.folder, scope),
                 limits=specification.limits,
                 rungs=specification.rungs,
+                original=yardstick["values"][task.metric.name],
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 
@@ -56,8 +55,8 @@ def _original() -> float:
 
 def _evaluator(folder: Path, drop: float | None = 0.02, **changes: object) -> Evaluator:
     limits = Limits(quality_drop=drop)
-    made = Evaluator(planted.make(), Measured(), Yardstick(1.0, 1.0, _original()), folder, limits=limits)
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+    given = {"limits": limits, "original": _original(), **changes}
+    return Evaluator(planted.make(), Measured(), Yardstick(1.0, 1.0), folder, **given)  # type: ignore[arg-type]
 
 
 def test_what_misses_the_limit_by_one_pair_of_layers_keeps_it_with_them_in_float(tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ def test_the_same_pipeline_gets_the_same_repair_and_build_gives_its_file(tmp_pat
 
 def test_training_under_quantisation_implies_a_conversion_that_is_repaired_too(tmp_path: Path) -> None:
     trained = Pipeline((QuantizeAware(epochs=1),), Recipe(lr=1e-5))
-    evaluation = _evaluator(tmp_path, yardstick=Yardstick(1.0, 1.0, 0.9)).evaluate(trained)
+    evaluation = _evaluator(tmp_path, original=0.9).evaluate(trained)
     assert evaluation.pipeline.notation == "QAT-PTQ"
     assert evaluation.repair is not None
     assert evaluation.repair.shipped
@@ -147,7 +146,7 @@ HELPLESS: dict[str, tuple[tuple[Operation, ...], str]] = {
 def test_where_float_cannot_help_none_is_tried_and_the_record_says_why(tmp_path: Path, case: str) -> None:
     nodes, reason = HELPLESS[case]
     savings = Savings()
-    unit = _evaluator(tmp_path, yardstick=Yardstick(1.0, 1.0, 1.0), limits=Limits(quality_drop=0.0))
+    unit = _evaluator(tmp_path, original=1.0, limits=Limits(quality_drop=0.0))
     evaluation = unit.evaluate(Pipeline(nodes), savings=savings)
     assert evaluation.values["accuracy"] < 1.0
     assert evaluation.repair is not None
@@ -205,5 +204,5 @@ def test_a_repaired_files_latency_says_nothing_of_its_shape(tmp_path: Path) -> N
 
 
 def test_a_limit_needs_the_originals_quality(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give Yardstick a quality"):
-        _evaluator(tmp_path, yardstick=Yardstick(1.0, 1.0))
+    with pytest.raises(UserError, match="give original="):
+        _evaluator(tmp_path, original=None)
