@@ -66,12 +66,12 @@ class Evaluator:
         limits: Hard limits; a preview that must break one raises ``LimitUnreachable``, and a file beyond the
             one on quality is repaired once (see ``repair``).
         rungs: When a pipeline is judged in its training; None never does.
-        original: The task's metric of the original on selection, which a limit on its loss is against.
+        original: The task's metric of the original on selection; what the limit on quality is against.
         runtime: Name of what the files are made for; quality is computed in it.
         device: On which it runs.
 
     Raises:
-        UserError: On construction, when quality is limited and the original's is not given.
+        UserError: On construction, when quality is limited and ``original`` is None.
     """
 
     task: Task
@@ -91,7 +91,7 @@ class Evaluator:
     def __post_init__(self) -> None:
         """Check that a limit has what it is against."""
         if self.limits.quality_drop is not None and self.original is None:
-            raise UserError("a limit on what quality may drop needs the original's: give the evaluator one")
+            raise UserError("a limit on what quality may drop needs the original's: give original=")
 
     @cached_property
     def start(self) -> nn.Module:
@@ -132,6 +132,7 @@ class Evaluator:
                 model, pipeline, start, form, repair=repair is not None and repair.shipped
             ),
             self.measurer.measure,
+            self.yardstick.values,
         )
         artifact = shipped.artifact
         values = {

@@ -1,16 +1,14 @@
 """Which form of its one-dimensional convolutions a file ships with: both are made, both are measured.
 
-The forms compute the same, so speed alone decides. Latency and throughput count alike, as ratios to the
-yardstick: the form with the smaller geometric mean of the two times ships. Within 3 %, where a reader calls
-it a tie, the form as exported stays. One that cannot be made or measured does not ship, and the record says
-why.
+The forms compute the same, so speed alone decides. Latency and throughput count alike, by ratio: the form
+with the smaller geometric mean of both times ships. Within 3 %, where a reader calls it a tie, the form as
+exported stays. One that cannot be made or measured does not ship, and the record says why.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from petra_optuna.errors import TrialError
 from petra_optuna.evaluation.repair import Lowered
 from petra_optuna.measurement import Measured
 
+_SPEED = ("latency_ms", "throughput_per_s")
 _TIE = 0.03
 
 
@@ -29,29 +28,34 @@ class Forms:
 
     Attributes:
         shipped: The one that ships.
-        measurements: Of each form that was measured, by name of the form.
+        values: ``latency_ms`` and ``throughput_per_s`` by form.
         failure: Why the form that was not exported is missing; None where it is not.
     """
 
     shipped: str
-    measurements: Mapping[str, Measured]
+    values: Mapping[str, Mapping[str, float]]
     failure: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        measured = {form: found.to_dict() for form, found in self.measurements.items()}
-        return {"shipped": self.shipped, "measurements": measured, "failure": self.failure}
+        return dataclasses.asdict(self)
 
 
 def faster_form(
-    first: Lowered, again: Callable[[str], Lowered], measure: Callable[[Path], Measured]
+    first: Lowered,
+    again: Callable[[str], Lowered],
+    measure: Callable[[Path], Measured],
+    values_of: Callable[[Measured], Mapping[str, float]],
 ) -> tuple[Lowered, Measured, Forms | None]:
-    """The file that ships and its measurements; no ``Forms`` where it has no one-dimensional convolution.
+    """The file that ships and how it measured; no ``Forms`` where it has no one-dimensional convolution.
+
+    The other file is removed.
 
     Args:
         first: The file as exported.
         again: Makes it in another form, at another path.
         measure: Measures a file against the yardstick.
+        values_of: A measurement's values by name, those of ``Forms`` among them.
 
     Raises:
         TrialError: When the file as exported cannot be measured.
@@ -59,6 +63,7 @@ def faster_form(
     series = measure(first.artifact.path)
     if first.artifact.lowering["convolutions"] is None:
         return first, series, None
+    values = {SERIES: _speed(values_of(series))}
     second = None
     try:
         second = again(IMAGES)
@@ -66,16 +71,19 @@ def faster_form(
     except TrialError as error:
         if second is not None:
             second.artifact.path.unlink()
-        return first, series, Forms(SERIES, {SERIES: series}, f"{type(error).__name__}: {error}")
-    both = {SERIES: series, IMAGES: images}
-    if _time(images) < (1 - _TIE) * _time(series):
+        return first, series, Forms(SERIES, values, f"{type(error).__name__}: {error}")
+    values[IMAGES] = _speed(values_of(images))
+    if _time(values[IMAGES]) < (1 - _TIE) * _time(values[SERIES]):
         first.artifact.path.unlink()
-        return second, images, Forms(IMAGES, both)
+        return second, images, Forms(IMAGES, values)
     second.artifact.path.unlink()
-    return first, series, Forms(SERIES, both)
+    return first, series, Forms(SERIES, values)
 
 
-def _time(measured: Measured) -> float:
-    """Geometric mean of the time ratios of latency and throughput, the batch sizes of the latter alike."""
-    throughput = statistics.geometric_mean(item.ratio for item in measured.throughput)
-    return math.sqrt(measured.latency.ratio * throughput)
+def _speed(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: values[name] for name in _SPEED}
+
+
+def _time(values: Mapping[str, float]) -> float:
+    """Geometric mean of latency and time a sample, up to a factor that is the same for both forms."""
+    return math.sqrt(values["latency_ms"] / values["throughput_per_s"])

@@ -17,7 +17,7 @@ class Savings:
         preview_stops: 1 where the preview stopped the pipeline.
         rung_stops: 1 where a rung stopped it.
         saved_epochs: Epochs of the allotment that were not trained because of a stop.
-        repairs: 1 where a file beyond the limit on quality was repaired, with whatever result.
+        repairs: 1 where a repair was tried for a file beyond the limit on quality, with whatever result.
         repairs_within: 1 where that brought it within the limit.
         train_s: Seconds that training nodes took here, a stopped one's included.
     """

@@ -235,11 +235,11 @@ def lower_original(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowe
     first = lowered(SERIES)
     if first.artifact.lowering["convolutions"] is None:
         return first, None
-    yardstick = path.with_stem(f"{path.stem}-exported")
+    yardstick = path.with_stem(f"{path.stem}-exported")  # the form that does not ship is removed
     shutil.copyfile(path, yardstick)
     alone = dataclasses.replace(profile, runtime=runtime)
     with MeasuringProcess(alone, yardstick, to_feeds(task.example)) as process:
-        taken, _, forms = faster_form(first, lowered, process.measure)
+        taken, _, forms = faster_form(first, lowered, process.measure, process.baseline().values)
     yardstick.unlink()
     if taken is not first:
         taken.artifact.path.replace(path)

@@ -206,14 +206,13 @@ def _repair(repair: dict[str, Any] | None) -> str:
 def _convolutions(found: dict[str, Any] | None, yardstick: dict[str, Any] | None) -> str:
     if found is None:
         return "none"
-    ratios = (
-        f"{form} at latency ratio {item['latency']['ratio']:.3f}, throughput ratio "
-        f"{' and '.join(format(one['ratio'], '.3f') for one in item['throughput'])}"
-        for form, item in found["measurements"].items()
+    speeds = (
+        f"{form} at {values['latency_ms']:.3f} ms, {values['throughput_per_s']:.0f} per s"
+        for form, values in found["values"].items()
     )
     failure = "" if found["failure"] is None else f" (2d: {found['failure']})"
     theirs = "1d" if yardstick is None else yardstick["shipped"]
-    return f"run as {found['shipped']}, of {' and '.join(ratios)}{failure}; the yardstick's run as {theirs}"
+    return f"run as {found['shipped']}, of {' and '.join(speeds)}{failure}; the yardstick's run as {theirs}"
 
 
 def _parity(parity: dict[str, Any]) -> str:

@@ -61,8 +61,8 @@ class StudyFront:
         original: The original model's values of the same.
         rows: The front.
         beyond: By name of the limit, the trials that are beyond it; a trial may be beyond several.
-        repairs: Files beyond the limit on quality that were repaired.
-        repairs_within: How many of these came back within it.
+        repairs: How many files beyond the limit on quality a repair was tried for.
+        repairs_within: How many of these it brought within the limit.
     """
 
     study: str

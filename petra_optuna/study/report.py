@@ -59,7 +59,7 @@ def as_table(front: StudyFront) -> Table:
 
 def limits_line(front: StudyFront) -> str | None:
     """How many trials are beyond which limit, the nearest of them, and repairs; None where all keep all."""
-    repairs = f"files repaired: {front.repairs}, {front.repairs_within} of them back within quality_drop"
+    repairs = f"repairs: {front.repairs} tried, {front.repairs_within} brought within quality_drop"
     if not front.beyond:
         return repairs if front.repairs else None
     parts = []

@@ -329,7 +329,6 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 task=task,
                 measurer=process,
                 yardstick=yardstick_of(study),
-                original=yardstick["values"][task.metric.name],
                 folder=folder,
                 budget=specification.budget,
                 seed=specification.seed,
@@ -337,6 +336,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 history=ShapeHistory(cache.folder, scope),
                 limits=specification.limits,
                 rungs=specification.rungs,
+                original=yardstick["values"][task.metric.name],
                 runtime=specification.profile.runtime,
                 device=specification.profile.name,
             )

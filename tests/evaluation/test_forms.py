@@ -23,6 +23,9 @@ from petra_optuna.tasks import Task
 BLANK = Measurement(1.0, 1.0, 1.0, 2, 1, 1, 1, 1.0, 1.0, 0.0, 1.0, 1.0)
 
 
+SCALE = Yardstick(10.0, {1: 100.0})
+
+
 def _measured(latency: float, throughput: float) -> Measured:
     return Measured(
         dataclasses.replace(BLANK, ratio=latency), (dataclasses.replace(BLANK, ratio=throughput),)
@@ -61,7 +64,7 @@ def series_task() -> Task:
 
 
 def _evaluator(task: Task, folder: Path, measurer: ByForm) -> Evaluator:
-    return Evaluator(task, measurer, Yardstick(10.0, {1: 100.0}), folder)
+    return Evaluator(task, measurer, SCALE, folder)
 
 
 @pytest.mark.parametrize("nodes", [(), (QuantizeStatic(),)], ids=["float", "int8"])
@@ -84,8 +87,8 @@ def test_the_faster_form_ships_with_its_own_values(
         assert evaluated.values["accuracy"] == quality_of(path, series_task, series_task.selection)
         record = evaluated.to_dict()["convolutions"]
         assert record["shipped"] == shipped
-        assert record["measurements"]["2d"]["latency"]["ratio"] == images[0]
-        assert record["measurements"]["1d"]["throughput"][0]["ratio"] == 1.0
+        assert record["values"]["2d"]["latency_ms"] == pytest.approx(10 * images[0])
+        assert record["values"]["1d"]["throughput_per_s"] == 100.0
 
 
 def test_build_gives_the_file_of_the_form_that_it_is_told(series_task: Task, tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_the_form_of_the_smaller_mean_time_ships_beyond_a_tie(tmp_path: Path, ca
     ratios, shipped = RULE[case]
     first, second = (_file(tmp_path / name, "1d") for name in ("one.onnx", "two.onnx"))
     measured = {first.artifact.path: _measured(1.0, 1.0), second.artifact.path: _measured(*ratios)}
-    taken, values, forms = faster_form(first, lambda form: second, measured.__getitem__)
+    taken, values, forms = faster_form(first, lambda form: second, measured.__getitem__, SCALE.values)
     assert forms is not None
     assert forms.shipped == shipped
     assert taken is (second if shipped == "2d" else first)
@@ -148,7 +151,9 @@ def test_a_form_that_fails_does_not_ship_and_the_record_says_why(series_task: Ta
 def test_a_file_without_series_is_measured_once(tmp_path: Path) -> None:
     first = _file(tmp_path / "one.onnx", None)
     measured = {first.artifact.path: _measured(1.0, 1.0)}
-    taken, _, forms = faster_form(first, lambda form: pytest.fail("made another"), measured.__getitem__)
+    taken, _, forms = faster_form(
+        first, lambda form: pytest.fail("made another"), measured.__getitem__, SCALE.values
+    )
     assert taken is first
     assert forms is None
 

@@ -203,5 +203,5 @@ def test_a_repaired_files_latency_says_nothing_of_its_shape(tmp_path: Path) -> N
 
 
 def test_a_limit_needs_the_originals_quality(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give the evaluator one"):
+    with pytest.raises(UserError, match="give original="):
         _evaluator(tmp_path, original=None)

@@ -126,7 +126,7 @@ def test_a_study_freezes_ships_tells_and_rebuilds_the_form(
     assert _rank(tmp_path / "out" / "model.onnx") == 4
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["convolutions"] == "2d"
     card = (tmp_path / "out" / "card.md").read_text()
-    assert "run as 2d, of 1d at latency ratio 1.000" in card
+    assert "run as 2d, of 1d at 1.000 ms" in card
     assert "the yardstick's run as 2d" in card
     confirmed = confirm(study, series, seeds=1, bootstrap=100, rounds=1)
     original = next(member for member in confirmed.members if member.trial == 0)

@@ -75,7 +75,7 @@ def test_parameters_and_hash_stay_those_of_the_pipeline(study: optuna.Study) -> 
 def test_front_and_savings_count_repairs(study: optuna.Study) -> None:
     found = front(study)
     assert (study_savings(study).repairs, study_savings(study).repairs_within) == (1, 1)
-    assert limits_line(found) == "files repaired: 1, 1 of them back within quality_drop"
+    assert limits_line(found) == "repairs: 1 tried, 1 brought within quality_drop"
     assert json.loads(as_json(found))["repairs"] == {"tried": 1, "within": 1}
 
 
@@ -136,4 +136,4 @@ def test_the_command_prints_the_count(
     monkeypatch.setattr(sys, "argv", ["petra", "front", "--storage", url])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "files repaired: 1, 1 of them back within quality_drop" in capsys.readouterr().out
+    assert "repairs: 1 tried, 1 brought within quality_drop" in capsys.readouterr().out
