@@ -18,7 +18,7 @@ import numpy as np
 from petra_optuna import build_task, front, optimize
 from petra_optuna.evaluation import Budget, quality_of
 from petra_optuna.study import Row, StudyFront, TaskSource, evaluation_of
-from petra_optuna.study.create import fetch
+from petra_optuna.study.stored import fetch
 from petra_optuna.tasks import Task, open_once
 
 MOST_SIZE, MOST_LOSS, LEAST_SPEEDUP = 0.25, 0.01, 1.5

@@ -13,7 +13,7 @@ from petra_optuna.evaluation import Budget, Evaluation, Evaluator, PrefixCache, 
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import Pipeline
-from petra_optuna.study.create import lower_original
+from petra_optuna.study.yardstick import lower_original
 from petra_optuna.tasks import Task, open_once
 
 HEADER = (

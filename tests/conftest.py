@@ -28,8 +28,8 @@ def quick_measuring() -> Iterator[None]:
     schedule = Schedule(block_s=0.005, settle_s=0.001, min_pairs=2, max_pairs=2)
     quick = functools.partial(MeasuringProcess, schedule=schedule)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("petra_optuna.study.run.MeasuringProcess", quick)
-        patch.setattr("petra_optuna.study.create.MeasuringProcess", quick)
+        patch.setattr("petra_optuna.study.workbench.MeasuringProcess", quick)
+        patch.setattr("petra_optuna.study.yardstick.MeasuringProcess", quick)
         yield
 
 

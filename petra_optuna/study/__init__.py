@@ -8,17 +8,18 @@ from petra_optuna.study.confirmation import (
     readings_of,
 )
 from petra_optuna.study.controls import controls
-from petra_optuna.study.create import create_study, load_study, specification_of
+from petra_optuna.study.create import create_study
 from petra_optuna.study.export import Exported, export_trial
 from petra_optuna.study.front import Beyond, Row, StudyFront, evaluation_of, front, study_hypervolume
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.publish import publish
 from petra_optuna.study.report import as_csv, as_figure, as_html, as_json, as_table, limits_line
-from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, optimize, resume, training_threads
+from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, optimize, resume
 from petra_optuna.study.savings import as_line, study_savings
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
+from petra_optuna.study.stored import load_study, specification_of
 from petra_optuna.study.warm_start import (
     WarmStart,
     check_origin,
@@ -26,6 +27,7 @@ from petra_optuna.study.warm_start import (
     warm_start_line,
     warm_start_of,
 )
+from petra_optuna.study.workbench import training_threads
 
 __all__ = [
     "DEFAULT_CACHE",

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 
 from petra_optuna.errors import StudyError
-from petra_optuna.study.create import fetch, specification_of
+from petra_optuna.study.stored import fetch, specification_of
 from petra_optuna.tasks import Task
 
 

@@ -16,11 +16,11 @@ from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import checkpoint, quality_of
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.study import attributes
-from petra_optuna.study.create import fetch, specification_of
 from petra_optuna.study.delivery import check_task, fetch_model, written_folder
 from petra_optuna.study.front import change_percent, evaluation_of
 from petra_optuna.study.objective import MODEL_FILE
 from petra_optuna.study.specification import Specification
+from petra_optuna.study.stored import fetch, specification_of
 from petra_optuna.tasks import Task
 
 _YARDSTICKS = {"cpu": "ONNX Runtime", "cuda": "PyTorch on cuda"}

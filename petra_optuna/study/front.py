@@ -13,8 +13,8 @@ from petra_optuna.errors import StudyError
 from petra_optuna.evolution import Bounds, hypervolume, non_dominated
 from petra_optuna.samplers import BOUNDS, directions_of
 from petra_optuna.study import attributes
-from petra_optuna.study.create import specification_of
 from petra_optuna.study.savings import study_savings
+from petra_optuna.study.stored import specification_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import optuna
-import torch
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
@@ -18,34 +15,22 @@ from petra_optuna.errors import StudyError, TrialError, UserError, one_line
 from petra_optuna.evaluation import (
     DEFAULT_OBJECTIVES,
     Budget,
-    Evaluator,
     Limits,
     PrefixCache,
     Rungs,
-    ShapeHistory,
 )
-from petra_optuna.measurement import DeviceProfile, MeasuringProcess, available_cores
-from petra_optuna.nn.inputs import to_feeds
+from petra_optuna.measurement import DeviceProfile, available_cores
 from petra_optuna.operations import EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers import PetraSampler, fail_orphans
 from petra_optuna.study import attributes
-from petra_optuna.study.create import (
-    Beginning,
-    artifact_folder,
-    check_same,
-    create_study,
-    fetch_yardstick,
-    load_study,
-    specification_of,
-    yardstick_of,
-)
-from petra_optuna.study.objective import Objective
-from petra_optuna.study.reference import with_reference
+from petra_optuna.study.create import Beginning, check_same, create_study
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
+from petra_optuna.study.stored import load_study, specification_of
 from petra_optuna.study.warm_start import carry_over, origin_of, with_starts
+from petra_optuna.study.workbench import training_threads, workbench
 from petra_optuna.study.workers import helpers, is_orphan
 from petra_optuna.tasks import Mode, Task
 
@@ -292,62 +277,3 @@ def _storage_errors() -> Iterator[None]:
             f"the database cannot be written ({one_line(hidden.__cause__ or hidden)}); "
             "make room or start its server, then `petra resume`"
         ) from hidden
-
-
-@contextlib.contextmanager
-def workbench(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[Objective]:
-    """Everything a worker needs: its own scratch folder, measuring process, cache and objective."""
-    store = FileSystemArtifactStore(str(artifact_folder(study)))
-    original = study.user_attrs[attributes.YARDSTICK]["values"][task.metric.name]
-    with evaluator_of(study, task) as evaluator:
-        yield Objective(evaluator, space, specification_of(study), store, original)
-
-
-@contextlib.contextmanager
-def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
-    """What evaluates the study's pipelines, with a scratch folder and a measuring process of its own.
-
-    Raises:
-        StudyError: When this machine is not the one that the study was made on.
-    """
-    specification = specification_of(study)
-    yardstick = study.user_attrs[attributes.YARDSTICK]
-    specification.profile.check_host(yardstick["host"])
-    task = with_reference(task, specification)
-    if yardstick.get("reference", task.fingerprint) != task.fingerprint:
-        raise StudyError(
-            f"the yardstick of study {study.study_name!r} was trained anew and came out otherwise; "
-            "give the --cache folder back that held it, or start a new study"
-        )
-    cache = PrefixCache(Path(specification.cache))
-    scope = f"{yardstick['sha256']} {specification.profile.to_dict()} {yardstick['host']}"
-    with tempfile.TemporaryDirectory(prefix="petra-") as scratch:
-        folder = Path(scratch)
-        path = fetch_yardstick(study, folder)
-        with MeasuringProcess(specification.profile, path, to_feeds(task.example)) as process:
-            yield Evaluator(
-                task=task,
-                measurer=process,
-                yardstick=yardstick_of(study),
-                folder=folder,
-                budget=specification.budget,
-                seed=specification.seed,
-                cache=cache,
-                history=ShapeHistory(cache.folder, scope),
-                limits=specification.limits,
-                rungs=specification.rungs,
-                original=yardstick["values"][task.metric.name],
-                runtime=specification.profile.runtime,
-                device=specification.profile.name,
-            )
-
-
-@contextlib.contextmanager
-def training_threads(threads: int) -> Iterator[None]:
-    """PyTorch at so many threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

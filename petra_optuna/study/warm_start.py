@@ -22,10 +22,11 @@ from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode
 from petra_optuna.samplers import BOUNDS, CREDIT, STARTS, WINDOW, directions_of, success_history
 from petra_optuna.study import attributes
 from petra_optuna.study.controls import controls
-from petra_optuna.study.create import Beginning, load_study, specification_of
+from petra_optuna.study.create import Beginning
 from petra_optuna.study.front import feasible_trials
 from petra_optuna.study.specification import Origin, Specification
 from petra_optuna.study.storage import location_of, open_storage
+from petra_optuna.study.stored import load_study, specification_of
 from petra_optuna.tasks import Task
 
 

@@ -40,7 +40,8 @@ from petra_optuna.study import (
     specification_of,
 )
 from petra_optuna.study.front import feasible_trials
-from petra_optuna.study.run import PETRA, evaluator_of
+from petra_optuna.study.run import PETRA
+from petra_optuna.study.workbench import evaluator_of
 from petra_optuna.study.workers import is_orphan
 from petra_optuna.tasks import Task, build_task
 

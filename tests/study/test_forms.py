@@ -20,8 +20,16 @@ from petra_optuna.evaluation import Budget, quality_of
 from petra_optuna.measurement import DeviceProfile, Measured, Measurement, Yardstick
 from petra_optuna.operations import QuantizeStatic, Train
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.study import attributes, confirm, create, evaluation_of, export_trial, optimize, run
-from petra_optuna.study.create import fetch_yardstick, lower_original
+from petra_optuna.study import (
+    attributes,
+    confirm,
+    evaluation_of,
+    export_trial,
+    optimize,
+    workbench,
+    yardstick,
+)
+from petra_optuna.study.yardstick import fetch_yardstick, lower_original
 from petra_optuna.tasks import Task
 
 BLANK = Measurement(1.0, 1.0, 1.0, 2, 1, 1, 1, 1.0, 1.0, 0.0, 1.0, 1.0)
@@ -59,7 +67,7 @@ class Fake:
 @pytest.fixture
 def measuring(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def patch(factor: float) -> None:
-        for module in (create, run):
+        for module in (yardstick, workbench):
             monkeypatch.setattr(module, "MeasuringProcess", functools.partial(Fake, factor))
 
     return patch

@@ -18,8 +18,8 @@ from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import BODY_OPERATIONS, BFloat16, QuantizeDynamic, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, encode
 from petra_optuna.study import attributes, confirm, export_trial, optimize
-from petra_optuna.study.create import fetch
 from petra_optuna.study.front import evaluation_of
+from petra_optuna.study.stored import fetch
 from petra_optuna.tasks import Task
 
 openvino = pytest.mark.skipif(

@@ -21,11 +21,13 @@ from petra_optuna.study.confirmation.retrain import Retrained, retrained
 from petra_optuna.study.confirmation.summary import ORIGINAL, Findings, name_of, readings_of, summary
 from petra_optuna.study.confirmation.timing import timed
 from petra_optuna.study.confirmation.write import write
-from petra_optuna.study.create import YARDSTICK_FILE, specification_of
 from petra_optuna.study.delivery import check_task, fetch_model, written_folder
 from petra_optuna.study.front import Row, evaluation_of, front
 from petra_optuna.study.report import limits_line
-from petra_optuna.study.run import evaluator_of, stored_space, training_threads
+from petra_optuna.study.run import stored_space
+from petra_optuna.study.stored import specification_of
+from petra_optuna.study.workbench import evaluator_of, training_threads
+from petra_optuna.study.yardstick import YARDSTICK_FILE
 from petra_optuna.tasks import Task, open_once
 
 Progress = Callable[[str, int, int], None]

@@ -23,9 +23,9 @@ from petra_optuna.study.confirmation.judge import Judged
 from petra_optuna.study.confirmation.record import Confirmation, Estimate, Member, SeedRun
 from petra_optuna.study.confirmation.retrain import Retrained
 from petra_optuna.study.confirmation.timing import Timed, estimates
-from petra_optuna.study.create import specification_of
 from petra_optuna.study.front import Row, evaluation_of, front
 from petra_optuna.study.specification import Specification
+from petra_optuna.study.stored import specification_of
 from petra_optuna.tasks import Task
 
 ORIGINAL = "original"

@@ -10,10 +10,10 @@ import optuna
 
 from petra_optuna.study.confirmation.record import Confirmation, Member
 from petra_optuna.study.confirmation.tables import confirmed_markdown, mark_of, spread_of, with_interval
-from petra_optuna.study.create import specification_of
 from petra_optuna.study.export import TEMPLATES, card_fields
 from petra_optuna.study.front import evaluation_of
 from petra_optuna.study.report import as_html, as_markdown
+from petra_optuna.study.stored import specification_of
 from petra_optuna.tasks import Task
 
 

@@ -1,0 +1,146 @@
+"""The original as a file, measured once: what everything in a study is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from torch.utils.benchmark import Timer
+
+from petra_optuna.deploy import SERIES, lower
+from petra_optuna.errors import TaskError, TrialError
+from petra_optuna.evaluation import (
+    Forms,
+    Lowered,
+    counted,
+    faster_form,
+    quality_of,
+)
+from petra_optuna.measurement import DeviceProfile, MeasuringProcess, Yardstick
+from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
+from petra_optuna.pipeline import Pipeline
+from petra_optuna.study import attributes
+from petra_optuna.study.stored import fetch, specification_of
+from petra_optuna.tasks import Task
+
+YARDSTICK_FILE = "yardstick.onnx"
+
+
+def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[str, Any]:
+    """Lower the original to ``path`` in FP32 and measure it; PyTorch eager is reported beside it.
+
+    Returns:
+        ``values`` of the original by name, ``yardstick``, ``eager`` latency and throughput, ``host``,
+        ``sha256``, ``convolutions``: both forms of one-dimensional ones, None where it has none.
+
+    Raises:
+        TaskError: When the original cannot be exported, run or measured.
+    """
+    try:
+        original, forms = lower_original(task, profile, path)
+        with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
+            yardstick = process.baseline()
+    except TrialError as error:
+        raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
+    return {
+        "values": {
+            task.metric.name: original.quality,
+            **yardstick.own_values(),
+            "size_bytes": float(original.artifact.size_bytes),
+            "train_s": 0.0,
+            **counted(task.model, Pipeline(), task),
+        },
+        "yardstick": yardstick.to_dict(),
+        "eager": _eager(task, profile),
+        "host": profile.host(),
+        "sha256": original.artifact.sha256,
+        "convolutions": forms.to_dict() if forms else None,
+    }
+
+
+def lower_original(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowered, Forms | None]:
+    """Lower the original to ``path`` in FP32 for the yardstick's runtime, in the form that is faster there.
+
+    Else every candidate would win by its form.
+
+    Raises:
+        TrialError: When it cannot be exported, run or measured.
+    """
+    runtime, device = profile.yardstick_place
+
+    def lowered(form: str) -> Lowered:
+        where = path if form == SERIES else path.with_stem(f"{path.stem}-{form}")
+        artifact = lower(task.model, task.example, where, convolutions=form, runtime=runtime, device=device)
+        threads = torch.get_num_threads()
+        return Lowered(artifact, quality_of(where, task, task.selection, threads, runtime, device))
+
+    first = lowered(SERIES)
+    if first.artifact.lowering["convolutions"] is None:
+        return first, None
+    yardstick = path.with_stem(f"{path.stem}-exported")  # the form that does not ship is removed
+    shutil.copyfile(path, yardstick)
+    alone = dataclasses.replace(profile, runtime=runtime)
+    with MeasuringProcess(alone, yardstick, to_feeds(task.example)) as process:
+        taken, _, forms = faster_form(first, lowered, process.measure, process.baseline().values)
+    yardstick.unlink()
+    if taken is not first:
+        taken.artifact.path.replace(path)
+    return dataclasses.replace(taken, artifact=dataclasses.replace(taken.artifact, path=path)), forms
+
+
+def yardstick_of(study: optuna.Study) -> Yardstick:
+    """The study's frozen yardstick."""
+    record = study.user_attrs[attributes.YARDSTICK]
+    if "yardstick" in record:
+        return Yardstick.from_dict(record["yardstick"])
+    # A study of the time when there was one throughput batch and nothing else was measured.
+    values, batches = record["values"], specification_of(study).profile.throughput_batches
+    return Yardstick(values["latency_ms"], {batches[0]: values["throughput_per_s"]})
+
+
+def fetch_yardstick(study: optuna.Study, folder: Path) -> Path:
+    """The yardstick's file, copied out of the artifact store.
+
+    Raises:
+        StudyError: As ``fetch``.
+    """
+    path = folder / YARDSTICK_FILE
+    fetch(study, study.user_attrs[attributes.YARDSTICK]["artifact_id"], path)
+    return path
+
+
+def _eager(task: Task, profile: DeviceProfile) -> dict[str, float]:
+    latency_s = _eager_seconds(task, profile.latency_batch, profile.threads)
+    batches = profile.throughput_batches
+    rates = [batch / _eager_seconds(task, batch, profile.threads) for batch in batches]
+    return {"latency_ms": 1e3 * latency_s, "throughput_per_s": max(rates)}
+
+
+def _eager_seconds(task: Task, batch: int, threads: int) -> float:
+    inputs = _tile(task.example, batch)
+    timer = Timer(
+        "forward(model, inputs)",
+        num_threads=threads,
+        globals={"forward": _eager_forward, "model": task.model, "inputs": inputs},
+    )
+    return float(timer.blocked_autorange(min_run_time=0.5).median)
+
+
+def _eager_forward(model: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
+    with torch.inference_mode():
+        return forward(model, inputs)
+
+
+def _tile(inputs: Inputs, batch: int) -> Inputs:
+    times = -(-batch // batch_size_of(inputs))
+
+    def tile(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.repeat(times, *([1] * (tensor.dim() - 1)))
+
+    if isinstance(inputs, dict):
+        return take({name: tile(value) for name, value in inputs.items()}, batch)
+    return take(tuple(tile(value) for value in inputs), batch)
