@@ -18,7 +18,7 @@ import torch
 from optuna.study import StudyDirection
 from torch import nn
 
-from petra_optuna.errors import OperationFailed
+from petra_optuna.errors import TrialError
 from petra_optuna.evaluation import Budget, PrefixCache, sensitivity_of, starts_of
 from petra_optuna.evolution import Bounds, hypervolume
 from petra_optuna.nn import count_macs, count_parameters, forward
@@ -63,7 +63,7 @@ def search(task: Task, seed: int, trials: int, starts: list[dict[str, object]]) 
     study.optimize(
         lambda trial: values_of(task, applied(task, suggest(trial, SPACE), seed)),
         n_trials=trials,
-        catch=(OperationFailed,),
+        catch=(TrialError,),
     )
     return study
 

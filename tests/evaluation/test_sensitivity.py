@@ -209,6 +209,11 @@ def test_where_layers_compete_a_small_fragile_one_holds_nobody_back() -> None:
     assert 0.6 < found["global"] < 0.75
 
 
+def test_where_layers_compete_the_large_one_gives_first_at_equal_losses() -> None:
+    losses = [0.04, 0.08, 0.12]
+    assert _ratios(_made((10, losses), (100, losses)))["global"] > 0.2
+
+
 def test_a_better_result_of_a_stronger_cut_is_no_invitation() -> None:
     assert _ratios(_made((64, [1.0, 0.0, 0.0])))["local"] == 0.1
 
