@@ -123,7 +123,8 @@ class Operators:
         function = (self._functional.max_pool1d, self._functional.max_pool2d)[len(size) - 1]
         x, padding = self._padded(x, at, len(size), value=float("-inf"))
         dilations = at.get("dilations", [1] * len(size))
-        return function(x, size, at.get("strides"), padding, dilations, bool(at.get("ceil_mode")))
+        strides = at.get("strides", [1] * len(size))
+        return function(x, size, strides, padding, dilations, bool(at.get("ceil_mode")))
 
     def _op_averagepool(self, at: Attributes, x: Tensor) -> Tensor:
         size = at["kernel_shape"]
@@ -131,15 +132,24 @@ class Operators:
         if begins != ends:
             raise RuntimeFailed("PyTorch cannot run the file: an AveragePool with unequal padding")
         function = (self._functional.avg_pool1d, self._functional.avg_pool2d)[len(size) - 1]
-        counted = bool(at.get("count_include_pad"))
-        return function(x, size, at.get("strides"), begins, bool(at.get("ceil_mode")), counted)
+        strides, counted = at.get("strides", [1] * len(size)), bool(at.get("count_include_pad"))
+        return function(x, size, strides, begins, bool(at.get("ceil_mode")), counted)
 
     def _op_globalaveragepool(self, at: Attributes, x: Tensor) -> Tensor:
         return x.mean(tuple(range(2, x.dim())), keepdim=True)
 
     def _op_reducemean(self, at: Attributes, x: Tensor, axes: Tensor = None) -> Tensor:
+        return self._reduced(self._torch.mean, at, x, axes)
+
+    def _op_reducemax(self, at: Attributes, x: Tensor, axes: Tensor = None) -> Tensor:
+        return self._reduced(self._torch.amax, at, x, axes)
+
+    def _op_reducesum(self, at: Attributes, x: Tensor, axes: Tensor = None) -> Tensor:
+        return self._reduced(self._torch.sum, at, x, axes)
+
+    def _reduced(self, function: Callable[..., Tensor], at: Attributes, x: Tensor, axes: Tensor) -> Tensor:
         chosen = _numbers(axes) if axes is not None else at.get("axes", list(range(x.dim())))
-        return x.mean(chosen, keepdim=bool(at.get("keepdims", 1)))
+        return function(x, chosen, keepdim=bool(at.get("keepdims", 1)))
 
     def _op_batchnormalization(
         self, at: Attributes, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
