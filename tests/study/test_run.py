@@ -113,7 +113,7 @@ def test_a_better_model_dominates(study: optuna.Study) -> None:
 
 def test_the_front_names_every_value_and_its_change(study: optuna.Study) -> None:
     found = json.loads(as_json(front(study)))
-    assert set(found) == {"study", "directions", "original", "front", "beyond_limits"}
+    assert set(found) == {"study", "directions", "original", "front", "beyond_limits", "repairs"}
     names = ["accuracy", "latency_ms", "throughput_per_s", "size_bytes"]
     assert list(found["directions"]) == list(found["original"]) == names
     for row in found["front"]:
