@@ -2,6 +2,7 @@
 
 Pipelines carry over, values never do: the other study may be of another model, task or device, and
 everything is trained and measured anew. The other study is only read, and only while the new one is made.
+Where new nodes begin by sensitivity curves joins what a study starts with here too.
 """
 
 from __future__ import annotations
