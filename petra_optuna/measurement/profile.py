@@ -70,7 +70,7 @@ class DeviceProfile:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.name not in _RUNTIME_ON:
+        if self.name not in tuple(_RUNTIME_ON):
             raise StudyError(f"unknown device {self.name!r}; there are {', '.join(_RUNTIME_ON)}")
         for field in ("threads", "latency_batch", "memory_limit_bytes"):
             value = getattr(self, field)

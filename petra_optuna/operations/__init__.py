@@ -53,9 +53,11 @@ def check_runs(space: SearchSpace, runtime: str, device: str = "cpu") -> None:
     """Refuse a space with a conversion whose file the runtime does not run as it promises.
 
     Raises:
-        UserError: Naming it, or when the runtime is unknown or not installed.
+        UserError: Naming it, or when the runtime is unknown or not installed, or sees no such device.
     """
-    formats = find_runtime(runtime).formats(device)
+    chosen = find_runtime(runtime)
+    chosen.check_device(device)
+    formats = chosen.formats(device)
     refused = [kind.name for kind in space.conversions if kind.format not in (None, *formats)]
     if refused:
         raise UserError(

@@ -29,6 +29,17 @@ def test_parse_reads_the_number_of_threads():
     assert DeviceProfile.parse(f"cpu:{most}").threads == most
 
 
+def test_the_runtime_is_a_part_of_the_device(tmp_path):
+    path = tmp_path / "board.json"
+    path.write_text('{"threads": 1, "runtime": "torch"}')
+    for text in ("cpu@torch", "cpu:1@torch", str(path)):
+        profile = DeviceProfile.parse(text)
+        assert profile == DeviceProfile(runtime="torch")
+        assert (profile.place, profile.yardstick_place) == (("torch", "cpu"), ("onnxruntime", "cpu"))
+    assert DeviceProfile.from_dict({"threads": 1}).runtime == "onnxruntime"  # as older studies stored it
+    assert DeviceProfile(name="cuda").yardstick_place == ("torch", "cuda")
+
+
 @pytest.mark.parametrize(
     "text", ["", "gpu", "cuda:0", "cpu:", "cpu:x", "cpu:0", "cpu:-1", "cpu:1.5", "cpu:100000"]
 )
@@ -65,6 +76,8 @@ def test_a_file_says_what_a_name_cannot(tmp_path):
         ('{"affinity": [4096]}', "names core 4096"),
         ('{"affinity": [0], "threads": 2}', "names 1 cores for 2 threads"),
         ('{"name": "npu"}', "unknown device 'npu'"),
+        ('{"name": ["cpu"]}', "unknown device"),
+        ('{"runtime": "abacus"}', "unknown runtime 'abacus'; there are onnxruntime"),
     ],
 )
 def test_a_file_that_says_nothing_usable_is_refused_in_one_line(tmp_path, text, words):
