@@ -106,7 +106,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--pipelines", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=2, help="Most that one pipeline may train.")
+    parser.add_argument("--epochs", type=int, default=1, help="Most that one pipeline may train.")
     parser.add_argument("--images", type=int, help="Training images that an epoch visits; all by default.")
     parser.add_argument("--smaller", type=float, default=3.8, help="The limit: the original's bytes by this.")
     parser.add_argument("--seed", type=int, default=0)
