@@ -127,7 +127,7 @@ def test_training_is_the_loop_that_one_writes_with_torch(
         clip_norm=0.5,
     )
     fitted, plain = copy.deepcopy(tiny_task.model), copy.deepcopy(tiny_task.model)
-    report = fit(fitted, _context(tiny_task, recipe, epochs=2), 2)
+    report = fit(fitted, _context(tiny_task, recipe, epochs=2), 2, mixed_precision=False)
     seeds = torch.randint(2**62, (2,), generator=torch.Generator().manual_seed(11)).tolist()
     weights = [weight for weight in plain.parameters() if weight.ndim > 1]
     others = [weight for weight in plain.parameters() if weight.ndim <= 1]
@@ -271,7 +271,7 @@ def test_distillation_and_task_loss_are_mixed_by_the_formula(tiny_task: Task) ->
     loader = DataLoader(TensorDataset(*inputs, targets), batch_size=256)
     task = Task.from_loaders(tiny_task.model, loader, loader, metric="accuracy")
     recipe = Recipe(batch_size=256, distillation_weight=0.3, temperature=2.0, label_smoothing=0.2)
-    report = fit(copy.deepcopy(task.model), _context(task, recipe), 1)
+    report = fit(copy.deepcopy(task.model), _context(task, recipe), 1, mixed_precision=False)
     student = copy.deepcopy(task.model).train()
     with torch.no_grad():
         outputs, teacher = forward(student, inputs), forward(task.model, inputs)

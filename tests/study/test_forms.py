@@ -121,7 +121,7 @@ def test_a_study_freezes_ships_tells_and_rebuilds_the_form(
     measuring(0.5)
     study: Any = optimize(
         series,
-        trials=2,
+        trials=1,
         storage=f"sqlite:///{tmp_path}/study.db",
         space=SearchSpace((Train,), (QuantizeStatic,), max_length=1),
         budget=Budget(1),

@@ -57,7 +57,7 @@ def test_a_repaired_trial_is_on_the_front_with_the_values_of_its_file(study: opt
     )
     assert study.trials[QUANTISED].constraints["quality_drop"] <= 0
     assert QUANTISED in [row.trial for row in front(study).rows]
-    assert study.trials[QUANTISED].values == list(record["values"].values())
+    assert study.trials[QUANTISED].values == [record["values"][name] for name in study.metric_names]
 
 
 def test_parameters_and_hash_stay_those_of_the_pipeline(study: optuna.Study) -> None:
