@@ -1,6 +1,6 @@
 """What ``from petra_optuna import ...`` offers; loaded on first use, because it loads torch."""
 
-from petra_optuna.evaluation import Budget, Limits
+from petra_optuna.evaluation import QUANTITIES, Budget, Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace
@@ -9,6 +9,7 @@ from petra_optuna.study import confirm, export_trial, front, load_study, open_st
 from petra_optuna.tasks import Metric, Task, build_task
 
 __all__ = [
+    "QUANTITIES",
     "Budget",
     "DeviceProfile",
     "Limits",
@@ -17,6 +18,7 @@ __all__ = [
     "PetraSampler",
     "Pipeline",
     "Recipe",
+    "Rungs",
     "SearchSpace",
     "Task",
     "build_task",

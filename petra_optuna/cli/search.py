@@ -14,7 +14,7 @@ from petra_optuna.cli.console import make_console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.cli.tasks import stored_task, task_of
 from petra_optuna.errors import UserError
-from petra_optuna.evaluation import DEFAULT_OBJECTIVES, QUANTITIES, Budget, Limits, Rungs
+from petra_optuna.evaluation import DEFAULT_OBJECTIVES, QUANTITIES, Budget, Limits, Rungs, quantity
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.study import (
@@ -120,6 +120,8 @@ def run(
         parameters=max_parameters,
         macs=max_macs,
     )
+    for known in objective or ():
+        quantity(known)  # before the task is prepared
     ladder = _rungs(rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta)
     profile = DeviceProfile.parse(device)
     space = default_space(max_length, profile.runtime, profile.name, untrained=mode == "untrained")
