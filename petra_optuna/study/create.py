@@ -158,7 +158,7 @@ def _bounds(task: Task, specification: Specification, record: dict[str, Any]) ->
         why = (
             record["yardstick"]["energy_source"] if missing[0] == "energy_j" else "this system does not tell"
         )
-        raise StudyError(f"{missing[0]} can be neither an objective nor limited here: {why}")
+        raise StudyError(f"{missing[0]} can be neither an objective nor limited here, leave it out: {why}")
     if "depth" in names:
         values["depth"] = specification.space["max_length"] + 1
     if "train_s" in names:
