@@ -132,8 +132,12 @@ class DeviceProfile:
         except ValueError as error:
             raise StudyError(f"device file {path} is not JSON: {one_line(error)}") from error
         known = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(data, dict) or set(data) - set(known):
-            raise StudyError(f"device file {path} must hold an object with only {', '.join(known)}")
+        unknown = sorted(set(data) - set(known)) if isinstance(data, dict) else ["something else"]
+        if unknown:
+            allowed = ", ".join(known)
+            raise StudyError(
+                f"device file {path} must hold an object with only {allowed}; it has {unknown[0]}"
+            )
         try:
             return cls.from_dict(data)
         except StudyError as error:
