@@ -62,7 +62,8 @@ class Bench:
         """Load the yardstick and fill the batches by repeating the samples."""
         profile = _settled(request)
         sizes = dict.fromkeys((profile.latency_batch, *profile.throughput_batches))
-        batches = {size: _batch(request, size) for size in sizes}
+        samples = load_feeds(Path(request["feeds"]))
+        batches = {size: _batch(samples, size) for size in sizes}
         yardsticks = {
             size: _sessions(request["yardstick"], feeds, profile.threads, profile.yardstick_place)
             for size, feeds in batches.items()
@@ -128,7 +129,7 @@ def peak_memory(request: dict[str, Any]) -> int | None:
     profile = _settled(request)
     if profile.name != "cpu":
         return None
-    feeds = _batch(request, profile.latency_batch)
+    feeds = _batch(load_feeds(Path(request["feeds"])), profile.latency_batch)
     chosen = runtime(request["runtime"])
     importlib.import_module(chosen.package)
     memory = PeakMemory()
@@ -177,9 +178,8 @@ def _settled(request: dict[str, Any]) -> DeviceProfile:
     return profile
 
 
-def _batch(request: dict[str, Any], size: int) -> dict[str, np.ndarray]:
+def _batch(samples: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     """So many samples, repeated where there are fewer."""
-    samples = load_feeds(Path(request["feeds"]))
     return {key: np.ascontiguousarray(array[np.arange(size) % len(array)]) for key, array in samples.items()}
 
 

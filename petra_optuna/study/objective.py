@@ -40,7 +40,6 @@ class Objective:
         space: That they come from.
         specification: Of the study.
         artifacts: Where files and weights go.
-        original: Of the task's metric on selection; what a drop in quality is against.
 
     Raises from a call:
         TrialError: The trial fails with this reason; pass ``catch=(TrialError,)`` to ``optimize``.
@@ -52,7 +51,6 @@ class Objective:
     space: SearchSpace
     specification: Specification
     artifacts: FileSystemArtifactStore
-    original: float
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Run one trial."""
@@ -91,9 +89,11 @@ class Objective:
             ) from error
         finally:
             trial.set_user_attr(attributes.SAVINGS, dataclasses.asdict(savings))
-        quality = evaluation.values[self.specification.metric]
-        drop = quality_drop(quality, self.original, self.specification.direction)
-        self._constrain(trial, {**evaluation.values, QUALITY_DROP: drop})
+        known = dict(evaluation.values)
+        if self.evaluator.original is not None:
+            quality = known[self.specification.metric]
+            known[QUALITY_DROP] = quality_drop(quality, self.evaluator.original, self.specification.direction)
+        self._constrain(trial, known)
         return tuple(evaluation.values[name] for name, _ in self.specification.objectives)
 
     def _is_control(self, pipeline: Pipeline) -> bool:

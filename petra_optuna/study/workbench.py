@@ -32,9 +32,8 @@ from petra_optuna.tasks import Task
 def workbench(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[Objective]:
     """Everything a worker needs: its own scratch folder, measuring process, cache and objective."""
     store = FileSystemArtifactStore(str(artifact_folder(study)))
-    original = study.user_attrs[attributes.YARDSTICK]["values"][task.metric.name]
     with evaluator_of(study, task) as evaluator:
-        yield Objective(evaluator, space, specification_of(study), store, original)
+        yield Objective(evaluator, space, specification_of(study), store)
 
 
 @contextlib.contextmanager

@@ -175,8 +175,7 @@ def _run(
             limits=specification.limits if parts.preview else Limits(),
             rungs=specification.rungs,
         )
-        original = search.user_attrs[attributes.YARDSTICK]["values"][task.metric.name]
-        objective = Objective(evaluator, space, specification, store, original)
+        objective = Objective(evaluator, space, specification, store)
         left = given.pipelines - len(_finished(study))
         if left > 0:
             study.optimize(objective, n_trials=left, catch=(TrialError,), callbacks=[_report])
