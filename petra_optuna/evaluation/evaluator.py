@@ -237,14 +237,14 @@ class Evaluator:
             context = self._context(pipeline, keys[index], epochs[index])
             if judge is not None and self.rungs is not None:
                 moments = self.rungs.moments(self.budget, sum(epochs))
-                watched = watcher(self.task, pipeline, model, epochs, index, moments, judge, savings)
+                watched = watcher(self.task, pipeline, keys, epochs, index, moments, judge, savings)
                 context = dataclasses.replace(context, watch=watched)
-            began = time.perf_counter()
+            began, judged = time.perf_counter(), savings.judging_s
             try:
                 with reason(OperationFailed, node.name):
                     applied = node.apply(model, context)
             finally:
-                seconds = time.perf_counter() - began
+                seconds = time.perf_counter() - began - (savings.judging_s - judged)
                 savings.train_s += seconds if node.kind == "training" else 0.0
             model = applied.model
             reports.append({"op": node.name, **applied.report, "seconds": seconds})

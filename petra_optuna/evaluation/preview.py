@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -88,22 +89,44 @@ def preview(
     Raises:
         TrialError: As the nodes raise.
     """
-    model = task.model
-    for node, key in zip(pipeline.body, prefix_keys(start, pipeline, budget), strict=True):
+    model = shaped(task.model, pipeline, prefix_keys(start, pipeline, budget), task)
+    return Preview(
+        parameters=count_parameters(model),
+        macs=count_macs(model, take(task.example, 1)),
+        size_bytes=predicted_bytes(model, pipeline.conversion),
+        latency_ms=history.get(model, pipeline.conversion) if history else None,
+        certain=_is_certain(pipeline),
+    )
+
+
+def shaped(
+    model: nn.Module, pipeline: Pipeline, keys: Sequence[str], task: Task, first: int = 0
+) -> nn.Module:
+    """The model after the nodes from ``first`` on that change shapes, without any training.
+
+    Args:
+        model: Before them; not changed.
+        pipeline: Whose body they are in.
+        keys: Of each node of the body (``keys.prefix_keys``).
+        task: What the nodes read.
+        first: Index of a node.
+
+    Raises:
+        TrialError: As the nodes raise.
+    """
+    for node, key in zip(pipeline.body[first:], keys[first:], strict=True):
         if node.kind == "structure":
             context = Context(task=task, recipe=pipeline.recipe, seed=node_seed(key), epochs=0)
             with reason(OperationFailed, node.name):
                 model = node.apply(model, context).model
-    conversion = pipeline.conversion
-    weight_bytes = conversion.weight_bytes if conversion else 4.0
+    return model
+
+
+def predicted_bytes(model: nn.Module, conversion: Operation | None) -> float:
+    """The fewest bytes that the file of a model of this shape can take."""
     weights = [weight.numel() for weight in model.parameters() if weight.dim() > 1]
-    return Preview(
-        parameters=count_parameters(model),
-        macs=count_macs(model, take(task.example, 1)),
-        size_bytes=weight_bytes * sum(weights) + _BYTES_PER_LAYER * len(weights),
-        latency_ms=history.get(model, conversion) if history else None,
-        certain=_is_certain(pipeline),
-    )
+    weight_bytes = conversion.weight_bytes if conversion else 4.0
+    return weight_bytes * sum(weights) + _BYTES_PER_LAYER * len(weights)
 
 
 def _is_certain(pipeline: Pipeline) -> bool:

@@ -25,7 +25,7 @@ class Rungs:
     Attributes:
         min_epochs: Epochs of the first rung.
         min_fraction: Its share of the full budget's data, in (0, 1].
-        eta: At each rung the best 1/eta of the trials go on, and all that none dominates.
+        eta: At each rung the best 1/eta of the trials go on.
 
     Raises:
         UserError: On construction, when a value is out of range.
@@ -70,22 +70,21 @@ class Rungs:
 
 @dataclasses.dataclass(frozen=True)
 class RungResult:
-    """What is known of a pipeline at a rung. Only its structure and its training so far are in it.
+    """What is known of a pipeline at a rung: the shape it will end with, and its training so far.
+
+    What the conversion will do to the quality is not in it; what it does to the size is.
 
     Attributes:
         rung: Counted from 1.
         quality: The task's metric of the model, in PyTorch, on the selection split.
-        parameters: Of the model.
+        size_bytes: Of the file, by counting.
         macs: Multiply-accumulates for one sample.
-        conversion: Name of the node that ends the pipeline, or ``none``. What it does to the quality is
-            not known here, so results are compared with those of the same conversion.
     """
 
     rung: int
     quality: float
-    parameters: int
+    size_bytes: float
     macs: int
-    conversion: str
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""

@@ -19,7 +19,8 @@ class Savings:
         saved_epochs: Epochs of the allotment that were not trained because of a stop.
         repairs: 1 where a repair was tried for a file beyond the limit on quality, with whatever result.
         repairs_within: 1 where that brought it within the limit.
-        train_s: Seconds that training nodes took here, a stopped one's included.
+        train_s: Seconds that training nodes took here, a stopped one's included, without judging.
+        judging_s: Seconds that judging at rungs took.
     """
 
     cache_hits: int = 0
@@ -32,3 +33,4 @@ class Savings:
     repairs: int = 0
     repairs_within: int = 0
     train_s: float = 0.0
+    judging_s: float = 0.0

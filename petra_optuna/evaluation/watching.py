@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 
-from petra_optuna.errors import MeasurementFailed
+from petra_optuna.errors import MeasurementFailed, TrialError
+from petra_optuna.evaluation.preview import predicted_bytes, shaped
 from petra_optuna.evaluation.reasons import reason
 from petra_optuna.evaluation.rungs import Judge, RungResult, RungStop
 from petra_optuna.evaluation.savings import Savings
-from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.counting import count_macs
 from petra_optuna.nn.inputs import forward, take
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Task
@@ -20,42 +22,50 @@ from petra_optuna.tasks import Task
 def watcher(
     task: Task,
     pipeline: Pipeline,
-    before: nn.Module,
+    keys: Sequence[str],
     epochs: Sequence[int],
     index: int,
     moments: Mapping[int, float],
     judge: Judge,
     savings: Savings,
-) -> Callable[[nn.Module, float], None] | None:
+) -> Callable[[nn.Module, float], None]:
     """What judges a node's training at the rungs that it meets; for ``Context.watch``.
 
-    None where a later node still changes the shapes: nothing that is known then, neither size nor
-    quality, says what becomes of the pipeline.
+    Size and multiply-accumulates are those of the shape that the pipeline will end with. So is the quality,
+    but where later nodes train: what they will heal is not held against a pipeline. One whose later nodes
+    cannot be applied yet is not judged.
 
     Args:
         task: Whose selection split the quality is taken on.
         pipeline: The whole one.
-        before: The model as the node gets it.
+        keys: Of each node of the body.
         epochs: Of each node of the body.
         index: Of the node.
         moments: Epochs of the whole pipeline after which a rung is met, by number of the rung.
         judge: Asked at each.
-        savings: Counts a stop.
+        savings: Counts a stop and the seconds of judging.
     """
-    if any(node.kind == "structure" for node in pipeline.body[index:]):
-        return None
     earlier, total = sum(epochs[:index]), sum(epochs)
     ahead = [(moment, number) for number, moment in moments.items() if moment > earlier]
-    parameters, macs = count_parameters(before), count_macs(before, take(task.example, 1))
-    conversion = pipeline.conversion.name if pipeline.conversion is not None else "none"
+    heals = any(epochs[index + 1 :])
+
+    def result(model: nn.Module, number: int) -> RungResult | None:
+        try:
+            final = shaped(model, pipeline, keys, task, first=index + 1)
+        except TrialError:
+            return None
+        quality = quality_in_torch(model if heals else final, task)
+        size = predicted_bytes(final, pipeline.conversion)
+        return RungResult(number, quality, size, count_macs(final, take(task.example, 1)))
 
     def watch(model: nn.Module, trained: float) -> None:
         while ahead and earlier + trained >= ahead[0][0]:
-            _, number = ahead.pop(0)
+            began = time.perf_counter()
             model.eval()
-            quality = quality_in_torch(model, task)
+            found = result(model, ahead.pop(0)[1])
             model.train()
-            stop = judge(RungResult(number, quality, parameters, macs, conversion))
+            stop = None if found is None else judge(found)
+            savings.judging_s += time.perf_counter() - began
             if stop is not None:
                 savings.rung_stops = 1
                 savings.saved_epochs = total - earlier - trained

@@ -8,6 +8,7 @@ the yardstick and the bounds of the search, frozen before its first trial. A run
 
 Shares of training time are in seconds of the search: a stopped or cached pipeline's epochs that were not
 trained count as long as its epochs took there, so that the machine's load at another time does not count.
+The seconds that judging at rungs took come on top, as they were measured.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ VARIANTS = {
     "cache, preview, rungs": Parts(cache=True, preview=True, rungs=True),
 }
 ALL = "cache, preview, rungs"
+SHARES = ("trained", "judging", "cache", "preview", "rungs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +208,7 @@ def _savings(trial: FrozenTrial) -> Savings:
 
 
 def costs(trial: FrozenTrial, recorded: FrozenTrial, budget: Budget, space: SearchSpace) -> dict[str, Cost]:
-    """Where a pipeline's allotment of training went: ``trained``, or spared by one of the parts.
+    """What became of a pipeline's allotment of training: ``trained``, or spared by a part; and ``judging``.
 
     Args:
         trial: Of a variant.
@@ -223,7 +225,8 @@ def costs(trial: FrozenTrial, recorded: FrozenTrial, budget: Budget, space: Sear
     spared = {name: savings.saved_epochs * count for name, count in stopped.items()}
     trained = total - cached - sum(spared.values())
     epochs = {"trained": trained, "cache": cached, **spared}
-    return {name: Cost(count, count * pace) for name, count in epochs.items()}
+    found = {name: Cost(count, count * pace) for name, count in epochs.items()}
+    return {**found, "judging": Cost(0.0, savings.judging_s)}
 
 
 def _pairs(search: optuna.Study, study: optuna.Study) -> Iterator[tuple[FrozenTrial, FrozenTrial]]:
@@ -235,8 +238,12 @@ def _totals(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> di
     found = [costs(trial, recorded, budget, space) for trial, recorded in _pairs(search, study)]
     return {
         name: Cost(sum(one[name].epochs for one in found), sum(one[name].seconds for one in found))
-        for name in ("trained", "cache", "preview", "rungs")
+        for name in SHARES
     }
+
+
+def _everything(search: optuna.Study, space: SearchSpace) -> float:
+    return _totals(search, search, space)["trained"].seconds
 
 
 def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
@@ -247,18 +254,19 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
     heads = [f"best at 1/{level} of the size" for level in LEVELS]
     lines = [f"| parts | epochs | share of training time | hypervolume | share | {' | '.join(heads)} |"]
     lines.append("|---" * (5 + len(LEVELS)) + "|")
-    everything = _totals(search, search, space)["trained"].seconds
+    everything = _everything(search, space)
     reached = {}
     for name, study in studies.items():
         trials = feasible_trials(study)
         reached[name] = hypervolume([trial.values for trial in trials], directions_of(study), bounds)
-        trained = _totals(search, study, space)["trained"]
+        totals = _totals(search, study, space)
+        spent = totals["trained"].seconds + totals["judging"].seconds
         best = [
             max((trial.values[0] for trial in trials if level * trial.values[3] <= original), default=None)
             for level in LEVELS
         ]
         shown = [f"{100 * one:.2f}" if one is not None else "-" for one in best]
-        training = f"{trained.epochs:.1f} | {trained.seconds / everything:.3f}"
+        training = f"{totals['trained'].epochs:.1f} | {spent / everything:.3f}"
         volume = f"{reached[name]:.2f} | {reached[name] / reached[SEARCH]:.3f}"
         parts = "none" if study is search else name
         lines.append(f"| {parts} | {training} | {volume} | {' | '.join(shown)} |")
@@ -267,11 +275,11 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
 
 def shares(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> list[str]:
     """Where the search's training time went in a variant."""
-    totals = _totals(search, study, space)
-    everything = sum(cost.seconds for cost in totals.values())
+    totals, everything = _totals(search, study, space), _everything(search, space)
     stops = [_savings(trial) for trial, _ in _pairs(search, study)]
     counts = {
         "trained": "",
+        "judging": "",
         "cache": f"{sum(one.cache_hits for one in stops)} nodes",
         "preview": f"{sum(one.preview_stops for one in stops)} pipelines",
         "rungs": f"{sum(one.rung_stops for one in stops)} pipelines",

@@ -34,7 +34,7 @@ from petra_optuna.evaluation import (
 from petra_optuna.measurement import Measured, Measurement, Yardstick
 from petra_optuna.nn.inputs import take
 from petra_optuna.operations import LowRank, Prune, QuantizeAware, QuantizeStatic, Train
-from petra_optuna.pipeline import Pipeline, Recipe
+from petra_optuna.pipeline import Operation, Pipeline, Recipe
 from petra_optuna.tasks import Mode, Task
 
 PIPELINE = Pipeline(
@@ -291,7 +291,6 @@ def test_a_damaged_cache_entry_is_healed_and_counted(tiny_task: Task, tmp_path: 
 
 
 def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_path: Path) -> None:
-    """And is not judged while a later node still changes the shapes."""
     seen: list[RungResult] = []
 
     def judge(result: RungResult) -> str:
@@ -306,3 +305,53 @@ def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_pat
     assert [result.rung for result in seen] == [2]
     assert (savings.rung_stops, savings.saved_epochs) == (1, 1.0)
     assert evaluator.evaluate(PIPELINE).reused_nodes == 2
+
+
+def _judged(task: Task, folder: Path, pipeline: Pipeline, rungs: Rungs) -> list[RungResult]:
+    seen: list[RungResult] = []
+    savings = Savings()
+    evaluation = _evaluator(task, folder, rungs=rungs).evaluate(pipeline, seen.append, savings)
+    assert savings.judging_s > 0
+    assert _fingerprint(evaluation) == _fingerprint(_evaluator(task, folder).evaluate(pipeline))
+    return seen
+
+
+def test_a_pipeline_is_judged_in_the_shape_that_it_will_have(tiny_task: Task, tmp_path: Path) -> None:
+    """Also at a rung that it meets before the node that gives it that shape; and nothing else changes."""
+    rungs = Rungs(min_epochs=1, min_fraction=0.5)
+    shape = Prune(ratio=0.5, scope="local")
+    late = _judged(tiny_task, tmp_path, Pipeline((Train(epochs=2), shape), PIPELINE.recipe), rungs)
+    early = _judged(tiny_task, tmp_path, Pipeline((shape, Train(epochs=2)), PIPELINE.recipe), rungs)
+    small = Pipeline((shape, Train(epochs=2), QuantizeStatic()), PIPELINE.recipe)
+    quantized = _judged(tiny_task, tmp_path, small, rungs)
+    plain = _judged(tiny_task, tmp_path, Pipeline((Train(epochs=2),), PIPELINE.recipe), rungs)
+    assert [one.rung for one in late] == [one.rung for one in early] == [1]
+    (shapes,) = {(one.size_bytes, one.macs) for one in (*late, *early)}
+    assert shapes < (plain[0].size_bytes, plain[0].macs)
+    assert quantized[0].size_bytes < shapes[0]
+    assert late[0].quality != plain[0].quality
+
+
+def test_what_later_training_heals_is_not_held_against_a_pipeline(tiny_task: Task, tmp_path: Path) -> None:
+    """Its quality is that of the model as it stands, its shape the one that it will have."""
+    rungs, shape = Rungs(min_epochs=1, min_fraction=0.5), Prune(ratio=0.8, scope="local")
+
+    def judged(*body: Operation) -> RungResult:
+        (result,) = _judged(tiny_task, tmp_path, Pipeline(body, PIPELINE.recipe), rungs)
+        return result
+
+    plain, cut = judged(Train(epochs=1), Train(epochs=1)), judged(Train(epochs=1), shape)
+    healing = judged(Train(epochs=1), shape, Train(epochs=1))
+    assert healing.quality == plain.quality != cut.quality
+    assert healing.size_bytes == cut.size_bytes < plain.size_bytes
+
+
+def test_a_pipeline_that_cannot_be_shaped_yet_is_not_judged(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **options: object) -> nn.Module:
+        raise OperationFailed("nothing to prune yet")
+
+    monkeypatch.setattr("petra_optuna.evaluation.watching.shaped", fails)
+    pipeline = Pipeline((Train(epochs=2), Prune(ratio=0.5, scope="local")), PIPELINE.recipe)
+    assert _judged(tiny_task, tmp_path, pipeline) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import random
 from pathlib import Path
 from typing import get_args
@@ -17,7 +18,7 @@ from petra_optuna.evaluation import Budget, RungResult, Rungs
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.study import attributes, controls, evaluation_of, front, optimize, resume, study_savings
-from petra_optuna.study.rungs import goes_on, rung_results, standing
+from petra_optuna.study.rungs import goes_on, place, rung_results
 from petra_optuna.tasks import Mode, Task
 
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=2)
@@ -50,26 +51,53 @@ def test_a_ladder_that_cannot_be_climbed_is_refused(arguments: tuple[float, ...]
         Rungs(*arguments)  # type: ignore[arg-type]
 
 
-def _result(quality: float, parameters: int = 10, conversion: str = "none") -> RungResult:
-    return RungResult(1, quality, parameters, 100, conversion)
+def _result(quality: float, size: float = 1000, macs: int = 100) -> RungResult:
+    return RungResult(1, quality, size, macs)
 
 
-def test_a_dominated_result_stops_and_one_that_none_dominates_goes_on() -> None:
-    others = [_result(0.9), _result(0.8), _result(0.7, 5)]
-    assert goes_on(*standing(_result(0.95), others, "maximize"), Rungs())
-    assert goes_on(*standing(_result(0.1, 4), others, "maximize"), Rungs())
-    assert not goes_on(*standing(_result(0.5), others, "maximize"), Rungs())
-    assert goes_on(*standing(_result(0.5), others, "minimize"), Rungs())
-    assert goes_on(*standing(_result(0.5, conversion="fp16"), others, "maximize"), Rungs())
+def test_a_better_rank_comes_first_whatever_the_direction() -> None:
+    others = [_result(0.9), _result(0.8), _result(0.7, 500)]
+    assert place(_result(0.95), others, "maximize") == 0
+    assert place(_result(0.5), others, "maximize") == 3
+    assert place(_result(0.75), others, "minimize") == 1
+    assert place(_result(0.6, 500), others, "minimize") == 0
 
 
-def test_the_standing_does_not_depend_on_the_order_of_the_others() -> None:
+def test_within_a_rank_what_adds_more_comes_first() -> None:
+    front = [_result(0.9, 1000), _result(0.6, 100)]
+    assert place(_result(0.88, 300), front, "maximize") == 0
+    crowded = [*front, _result(0.76, 310), _result(0.5, 2000)]
+    assert place(_result(0.75, 300), crowded, "maximize") >= 2
+    assert place(_result(0.75, 300), [*front, _result(0.5, 2000)], "maximize") == 0
+
+
+def test_sizes_count_by_ratio() -> None:
+    front = [_result(0.9, 1e6), _result(0.8, 1e4), _result(0.6, 1e2)]
+    scaled = [_result(one.quality, 10 * one.size_bytes, 10 * one.macs) for one in front]
+    for number in range(3):
+        others = [one for one in front if one is not front[number]]
+        larger = [one for one in scaled if one is not scaled[number]]
+        assert place(front[number], others, "maximize") == place(scaled[number], larger, "maximize")
+
+
+def test_only_the_best_share_goes_on() -> None:
+    for count in range(1, 30):
+        through = [goes_on(better, count, Rungs(eta=3.0)) for better in range(count)]
+        assert through[0]
+        assert sum(through) == max(1, math.ceil(count / 3))
+
+
+def test_equal_results_share_a_place() -> None:
+    assert place(_result(0.5), [_result(0.5), _result(0.5)], "maximize") == 0
+
+
+def test_the_place_does_not_depend_on_the_order_of_the_others() -> None:
     rng = random.Random(0)
     others = [_result(rng.random(), rng.randrange(9)) for _ in range(30)]
-    expected = standing(_result(0.5, 4), others, "maximize")
+    expected = place(_result(0.5, 4), others, "maximize")
     for _ in range(5):
         rng.shuffle(others)
-        assert standing(_result(0.5, 4), others, "maximize") == expected
+        assert place(_result(0.5, 4), others, "maximize") == expected
 
 
 def _study(
@@ -116,6 +144,7 @@ def test_a_dominated_trial_is_pruned_with_reason_and_result(stopped: optuna.Stud
     total = study_savings(stopped)
     assert (total.rung_stops, total.preview_stops, total.saved_epochs) == (1, 0, 1.0)
     assert total.train_s > evaluation_of(stopped, 1)["values"]["train_s"] > 0
+    assert total.judging_s > 0
 
 
 def test_results_of_trials_that_were_run_again_do_not_count(stopped: optuna.Study) -> None:
