@@ -28,7 +28,7 @@ def watcher(
     moments: Mapping[int, float],
     judge: Judge,
     savings: Savings,
-) -> Callable[[nn.Module, float], None]:
+) -> Callable[[Callable[[], nn.Module], float], None]:
     """What judges a node's training at the rungs that it meets; for ``Context.watch``.
 
     Size and multiply-accumulates are those of the shape that the pipeline will end with. So is the quality,
@@ -58,12 +58,10 @@ def watcher(
         size = predicted_bytes(final, pipeline.conversion)
         return RungResult(number, quality, size, count_macs(final, take(task.example, 1)))
 
-    def watch(model: nn.Module, trained: float) -> None:
+    def watch(so_far: Callable[[], nn.Module], trained: float) -> None:
         while ahead and earlier + trained >= ahead[0][0]:
             began = time.perf_counter()
-            model.eval()
-            found = result(model, ahead.pop(0)[1])
-            model.train()
+            found = result(so_far(), ahead.pop(0)[1])
             stop = None if found is None else judge(found)
             savings.judging_s += time.perf_counter() - began
             if stop is not None:

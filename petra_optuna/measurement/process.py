@@ -110,11 +110,16 @@ class MeasuringProcess:
             self._child = child
         except RequestRefused as error:
             self._child = child
-            raise MeasurementFailed(str(error)) from error
+            raise MeasurementFailed(self._explained(error)) from error
         finally:
             if self._child is None:
                 child.kill()
         return result
+
+    def _explained(self, error: RequestRefused) -> str:
+        most = self._profile.memory_limit_bytes
+        limit = "" if most is None else f" (the device's memory limit is {most} bytes)"
+        return f"{error}{limit}"
 
     def _peak_memory(self, path: Path, runtime: str) -> int | None:
         child = Child(self._worker)
@@ -128,7 +133,7 @@ class MeasuringProcess:
         try:
             found: int | None = child.ask(request, self._timeout_s)
         except RequestRefused as error:
-            raise MeasurementFailed(str(error)) from error
+            raise MeasurementFailed(self._explained(error)) from error
         finally:
             child.kill()
         return found
@@ -149,7 +154,7 @@ class MeasuringProcess:
             )
             opened = True
         except RequestRefused as error:
-            raise MeasurementFailed(f"the yardstick cannot be loaded: {error}") from error
+            raise MeasurementFailed(f"the yardstick cannot be loaded: {self._explained(error)}") from error
         finally:
             if not opened:
                 child.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,6 +49,14 @@ class FakeQuantization:
     def remove(self) -> None:
         """Take the simulation out; the trained float weights stay."""
         del self._model.forward  # the instance's: the class keeps its own
+
+    def plain_copy(self) -> nn.Module:
+        """A copy of the model as ``remove`` would leave it."""
+        self.remove()
+        try:
+            return copy.deepcopy(self._model)
+        finally:
+            self._model.forward = self._simulated
 
     def _simulated(self, *args: Any, **kwargs: Any) -> Any:
         self._grids.training = self._model.training

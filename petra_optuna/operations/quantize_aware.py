@@ -47,6 +47,8 @@ class QuantizeAware(Operation):
         simulation = FakeQuantization(trained, batches, LIMITS[weight_bits()])
         if not simulation.layers:
             raise OperationFailed("qat: the model computes with no weight to quantise")
-        report: dict[str, Any] = fit(trained, context, self.epochs, mixed_precision=False)
+        report: dict[str, Any] = fit(
+            trained, context, self.epochs, mixed_precision=False, so_far=lambda _: simulation.plain_copy()
+        )
         simulation.remove()
         return Applied(trained, {**report, "layers": list(simulation.layers), "weight_bits": weight_bits()})

@@ -85,6 +85,7 @@ class RegularizedTrain(Operation):
             extra_loss=_extra_loss(terms, context.recipe),
             after_backward=sparsity_step(context.recipe.lambda_sparsity) if "sparsity" in terms else None,
             lai_bound=context.recipe.lambda_lai if "lai" in terms else None,
+            so_far=lambda model: merge(copy.deepcopy(model), temporary),
         )
         after = _penalties(trained, terms, context)
         layers = list(all_factors(trained)) if _any_of_factors(terms) else []

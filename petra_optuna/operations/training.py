@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,7 @@ def fit(
     after_backward: Callable[[nn.Module], None] | None = None,
     lai_bound: float | None = None,
     mixed_precision: bool = True,
+    so_far: Callable[[nn.Module], nn.Module] = copy.deepcopy,
 ) -> dict[str, Any]:
     """Train ``model`` in place by the context's recipe and leave it in eval mode.
 
@@ -50,6 +52,7 @@ def fit(
             has nothing against it.
         mixed_precision: Whether forward passes may run in bfloat16 where the device gains by it. Loss,
             gradients and weights are float32 in any case.
+        so_far: Makes of the model in training a copy as the node would return it, for ``context.watch``.
 
     Returns:
         JSON-ready report: ``changed``, ``epochs`` spent, ``loss`` of each, ``precision``, ``distillation``
@@ -84,7 +87,9 @@ def fit(
             steps_per_epoch=steps,
             clip_norm=recipe.clip_norm,
             after_backward=after_backward,
-            after_step=None if watch is None else lambda taken: watch(model, taken / steps),
+            after_step=(
+                None if watch is None else lambda taken: watch(lambda: so_far(model).eval(), taken / steps)
+            ),
         )
     precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     return {"changed": True, "epochs": spent, "loss": losses, "precision": precision, **_followed(context)}

@@ -119,6 +119,8 @@ def card_fields(
         "trial": number,
         "study": study.study_name,
         "numbers": _numbers(record["values"], yardstick["values"]),
+        "objectives": ", ".join(f"{name} ({direction})" for name, direction in specification.objectives),
+        "limits": ", ".join(f"{name} {most:g}" for name, most in specification.limits.items()) or "none",
         "metric": task.metric.name,
         "selection": len(task.selection),
         "latency_batch": specification.profile.latency_batch,

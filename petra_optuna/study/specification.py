@@ -174,7 +174,18 @@ class Specification:
         """Where two specifications disagree, ``name: this != other``; paths of caches do not count."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         compared = [name for name in mine if name not in ("artifacts", "cache", "task")]
-        found = [f"{name}: {mine[name]} != {theirs[name]}" for name in compared if mine[name] != theirs[name]]
+        found = [line for name in compared for line in _apart(name, mine[name], theirs[name])]
         if self.task.name != other.task.name:
             found.insert(0, f"task: {self.task.name} != {other.task.name}")
         return tuple(found)
+
+
+def _apart(name: str, mine: Any, theirs: Any) -> list[str]:
+    """Where two JSON-ready values disagree; of records only the fields that do."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        return [
+            line
+            for key in {**mine, **theirs}
+            for line in _apart(f"{name}.{key}", mine.get(key), theirs.get(key))
+        ]
+    return [] if mine == theirs else [f"{name}: {mine} != {theirs}"]

@@ -33,7 +33,15 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.measurement import Measured, Measurement, Yardstick
 from petra_optuna.nn.inputs import take
-from petra_optuna.operations import LowRank, Prune, QuantizeAware, QuantizeStatic, Train
+from petra_optuna.operations import (
+    Half,
+    LowRank,
+    Prune,
+    QuantizeAware,
+    QuantizeStatic,
+    RegularizedTrain,
+    Train,
+)
 from petra_optuna.pipeline import Operation, Pipeline, Recipe
 from petra_optuna.tasks import Mode, Task
 
@@ -293,16 +301,16 @@ def test_a_damaged_cache_entry_is_healed_and_counted(tiny_task: Task, tmp_path: 
 def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_path: Path) -> None:
     seen: list[RungResult] = []
 
-    def judge(result: RungResult) -> str:
+    def judge(result: RungResult) -> str | None:
         seen.append(result)
-        return "no"
+        return "no" if result.rung == 2 else None
 
     cache = PrefixCache(tmp_path / "cache")
     evaluator = _evaluator(tiny_task, tmp_path, cache=cache, rungs=Rungs())
     savings = Savings()
     with pytest.raises(RungStop):
         evaluator.evaluate(PIPELINE, judge, savings)
-    assert [result.rung for result in seen] == [2]
+    assert [result.rung for result in seen] == [1, 2]
     assert (savings.rung_stops, savings.saved_epochs) == (1, 1.0)
     assert evaluator.evaluate(PIPELINE).reused_nodes == 2
 
@@ -332,6 +340,22 @@ def test_a_pipeline_is_judged_in_the_shape_that_it_will_have(tiny_task: Task, tm
     assert late[0].quality != plain[0].quality
 
 
+@pytest.mark.parametrize(
+    "node", [RegularizedTrain(epochs=2), QuantizeAware(epochs=2)], ids=lambda node: node.name
+)
+def test_what_a_node_inserts_for_its_training_is_not_judged(
+    node: Operation, tiny_task: Task, tmp_path: Path
+) -> None:
+    """Temporary factors have more weights, and a simulation cannot be pruned."""
+    rungs, recipe = Rungs(min_epochs=1, min_fraction=0.5), Recipe(batch_size=32, orthogonal=True)
+    shape, half = Prune(ratio=0.5, scope="local"), Half()
+    (plain,) = _judged(tiny_task, tmp_path, Pipeline((Train(epochs=2), half), recipe), rungs)
+    (found,) = _judged(tiny_task, tmp_path, Pipeline((node, half), recipe), rungs)
+    (small,) = _judged(tiny_task, tmp_path, Pipeline((node, shape, half), recipe), rungs)
+    assert (found.size_bytes, found.macs) == (plain.size_bytes, plain.macs)
+    assert (small.size_bytes, small.macs) < (plain.size_bytes, plain.macs)
+
+
 def test_what_later_training_heals_is_not_held_against_a_pipeline(tiny_task: Task, tmp_path: Path) -> None:
     """Its quality is that of the model as it stands, its shape the one that it will have."""
     rungs, shape = Rungs(min_epochs=1, min_fraction=0.5), Prune(ratio=0.8, scope="local")
@@ -354,4 +378,4 @@ def test_a_pipeline_that_cannot_be_shaped_yet_is_not_judged(
 
     monkeypatch.setattr("petra_optuna.evaluation.watching.shaped", fails)
     pipeline = Pipeline((Train(epochs=2), Prune(ratio=0.5, scope="local")), PIPELINE.recipe)
-    assert _judged(tiny_task, tmp_path, pipeline) == []
+    assert _judged(tiny_task, tmp_path, pipeline, Rungs()) == []
