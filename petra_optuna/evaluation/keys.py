@@ -45,16 +45,20 @@ def base_key(task: Task, seed: int) -> str:
 
 
 def prefix_keys(start: str, pipeline: Pipeline, budget: Budget) -> tuple[str, ...]:
-    """One key for every body node, each chained to the one before it."""
+    """One key for every body node, each chained to the one before it.
+
+    A training node counts by the epochs that it gets, not by those that it asks for.
+    """
     keys = []
     key = start
     for node, epochs in zip(pipeline.body, budget.allot(pipeline.body), strict=True):
         recipe = pipeline.recipe.active_values()
         trains = node.kind == "training"
+        given = {"epochs": epochs} if trains else {}
         key = _digest(
             {
                 "before": key,
-                "node": node.to_dict(),
+                "node": {**node.to_dict(), **given},
                 "code": source_sha256(type(node)),
                 "recipe": {name: recipe[name] for name in node.recipe_fields if name in recipe},
                 "epochs": epochs,

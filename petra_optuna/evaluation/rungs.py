@@ -25,7 +25,8 @@ class Rungs:
     Attributes:
         min_epochs: Epochs of the first rung.
         min_fraction: Its share of the full budget's data, in (0, 1].
-        eta: At each rung the best 1/eta of the trials go on.
+        eta: At each rung the best 1/eta of the trials go on; while it holds no more than eta results, all
+            that none dominates.
 
     Raises:
         UserError: On construction, when a value is out of range.
@@ -61,11 +62,17 @@ class Rungs:
         Returns:
             For each rung below its end, counted from 1, the epochs of the full data after which it is met.
         """
-        found = {
+        return {number: moment for number, moment in self._moments(full).items() if moment < epochs}
+
+    def beyond(self, full: Budget, epochs: int) -> tuple[int, ...]:
+        """Numbers of the rungs that a pipeline which trains for ``epochs`` in all has ended before."""
+        return tuple(number for number, moment in self._moments(full).items() if moment >= epochs)
+
+    def _moments(self, full: Budget) -> dict[int, float]:
+        return {
             number: rung.epochs * rung.data_fraction / full.data_fraction
             for number, rung in enumerate(self.ladder(full)[:-1], start=1)
         }
-        return {number: moment for number, moment in found.items() if moment < epochs}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +104,8 @@ class RungResult:
 
 
 Judge = Callable[[RungResult], str | None]
-"""Stores a rung's result and gives the reason to stop there, or None to go on."""
+"""Stores a rung's result and gives the reason to stop there, or None to go on. What a pipeline ended with
+before a rung is its result there too; it has nothing to stop."""
 
 
 class RungStop(TrialError):

@@ -8,6 +8,7 @@ has stored there, whatever the process. So decisions depend on who came first, a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,21 +39,40 @@ def judge_of(trial: optuna.Trial, specification: Specification, *, spared: bool)
     def judge(result: RungResult) -> str | None:
         trial.set_user_attr(f"{attributes.RUNG}{result.rung}", result.to_dict())
         others = rung_results(trial.study, result.rung, without=trial.number)
-        better = place(result, others, specification.direction)
-        if spared or goes_on(better, len(others) + 1, rungs):
+        standing = standing_of(result, others, specification.direction)
+        if spared or standing.goes_on(rungs):
             return None
         return (
             f"rung {result.rung}: {specification.metric} {result.quality:.4f} with {result.size_bytes:.0f} "
-            f"bytes; {better} of {len(others) + 1} results there are better"
+            f"bytes; {standing.better} of {standing.count} results there are better"
         )
 
     return judge
 
 
-def place(result: RungResult, others: Sequence[RungResult], direction: str) -> int:
-    """How many results of the rung are better: of a better non-domination rank, or adding more to the same.
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """Where a result stands at its rung.
 
-    Quality, bytes and multiply-accumulates count, the last two by ratio.
+    Attributes:
+        dominated: Whether another one is nowhere worse and somewhere better.
+        better: How many are of a better non-domination rank, or add more hypervolume to the same.
+        count: Of all there, itself included.
+    """
+
+    dominated: bool
+    better: int
+    count: int
+
+    def goes_on(self, rungs: Rungs) -> bool:
+        """Whether it is among the best 1/eta; of few results, whether none dominates it."""
+        return self.better < self.count / rungs.eta or (not self.dominated and self.count <= rungs.eta)
+
+
+def standing_of(result: RungResult, others: Sequence[RungResult], direction: str) -> Standing:
+    """Where a result stands among others of its rung by quality, bytes and multiply-accumulates.
+
+    The last two count by ratio.
     """
     way: Direction = "maximize" if direction == "maximize" else "minimize"
     table = [(one.quality, np.log1p(one.size_bytes), np.log1p(one.macs)) for one in (result, *others)]
@@ -61,12 +81,8 @@ def place(result: RungResult, others: Sequence[RungResult], direction: str) -> i
     lowest, width = points.min(axis=0), np.ptp(points, axis=0)
     units = (points - lowest) / np.where(width > 0, width, 1.0) / _BEYOND
     added = contributions(units[rank == rank[0]])
-    return int((rank < rank[0]).sum() + (added > added[0]).sum())
-
-
-def goes_on(better: int, count: int, rungs: Rungs) -> bool:
-    """Whether a result is in the best 1/eta of so many; the first always is."""
-    return better == 0 or better < count / rungs.eta
+    better = int((rank < rank[0]).sum() + (added > added[0]).sum())
+    return Standing(bool(rank[0] > 0), better, len(table))
 
 
 def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[RungResult]:

@@ -18,7 +18,7 @@ from petra_optuna.evaluation import Budget, RungResult, Rungs
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.study import attributes, controls, evaluation_of, front, optimize, resume, study_savings
-from petra_optuna.study.rungs import goes_on, place, rung_results
+from petra_optuna.study.rungs import Standing, rung_results, standing_of
 from petra_optuna.tasks import Mode, Task
 
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=2)
@@ -55,20 +55,24 @@ def _result(quality: float, size: float = 1000, macs: int = 100) -> RungResult:
     return RungResult(1, quality, size, macs)
 
 
+def _place(result: RungResult, others: list[RungResult], direction: str = "maximize") -> int:
+    return standing_of(result, others, direction).better
+
+
 def test_a_better_rank_comes_first_whatever_the_direction() -> None:
     others = [_result(0.9), _result(0.8), _result(0.7, 500)]
-    assert place(_result(0.95), others, "maximize") == 0
-    assert place(_result(0.5), others, "maximize") == 3
-    assert place(_result(0.75), others, "minimize") == 1
-    assert place(_result(0.6, 500), others, "minimize") == 0
+    assert standing_of(_result(0.95), others, "maximize") == Standing(dominated=False, better=0, count=4)
+    assert standing_of(_result(0.5), others, "maximize") == Standing(dominated=True, better=3, count=4)
+    assert _place(_result(0.75), others, "minimize") == 1
+    assert _place(_result(0.6, 500), others, "minimize") == 0
 
 
 def test_within_a_rank_what_adds_more_comes_first() -> None:
     front = [_result(0.9, 1000), _result(0.6, 100)]
-    assert place(_result(0.88, 300), front, "maximize") == 0
+    assert _place(_result(0.88, 300), front) == 0
     crowded = [*front, _result(0.76, 310), _result(0.5, 2000)]
-    assert place(_result(0.75, 300), crowded, "maximize") >= 2
-    assert place(_result(0.75, 300), [*front, _result(0.5, 2000)], "maximize") == 0
+    assert _place(_result(0.75, 300), crowded) >= 2
+    assert _place(_result(0.75, 300), [*front, _result(0.5, 2000)]) == 0
 
 
 def test_sizes_count_by_ratio() -> None:
@@ -77,27 +81,29 @@ def test_sizes_count_by_ratio() -> None:
     for number in range(3):
         others = [one for one in front if one is not front[number]]
         larger = [one for one in scaled if one is not scaled[number]]
-        assert place(front[number], others, "maximize") == place(scaled[number], larger, "maximize")
+        assert _place(front[number], others) == _place(scaled[number], larger)
 
 
-def test_only_the_best_share_goes_on() -> None:
+def test_only_the_best_share_goes_on_and_of_few_what_none_dominates() -> None:
+    rungs = Rungs(eta=3.0)
     for count in range(1, 30):
-        through = [goes_on(better, count, Rungs(eta=3.0)) for better in range(count)]
-        assert through[0]
-        assert sum(through) == max(1, math.ceil(count / 3))
+        dominated = [Standing(True, better, count).goes_on(rungs) for better in range(1, count)]
+        spared = [Standing(False, better, count).goes_on(rungs) for better in range(count)]
+        assert sum(dominated) == max(0, math.ceil(count / 3) - 1)
+        assert sum(spared) == (count if count <= 3 else math.ceil(count / 3))
 
 
 def test_equal_results_share_a_place() -> None:
-    assert place(_result(0.5), [_result(0.5), _result(0.5)], "maximize") == 0
+    assert _place(_result(0.5), [_result(0.5), _result(0.5)]) == 0
 
 
 def test_the_place_does_not_depend_on_the_order_of_the_others() -> None:
     rng = random.Random(0)
-    others = [_result(rng.random(), rng.randrange(9)) for _ in range(30)]
-    expected = place(_result(0.5, 4), others, "maximize")
+    others = [_result(rng.random(), 1 + rng.randrange(9)) for _ in range(30)]
+    expected = standing_of(_result(0.5, 4), others, "maximize")
     for _ in range(5):
         rng.shuffle(others)
-        assert place(_result(0.5, 4), others, "maximize") == expected
+        assert standing_of(_result(0.5, 4), others, "maximize") == expected
 
 
 def _study(
@@ -131,7 +137,15 @@ def stopped(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory, quick_mea
 def test_controls_are_judged_and_never_stopped(stopped: optuna.Study) -> None:
     assert [trial.state for trial in stopped.trials[:3]] == [TrialState.COMPLETE] * 3
     assert f"{attributes.RUNG}1" in stopped.trials[1].user_attrs
-    assert not any(name.startswith(attributes.RUNG) for name in stopped.trials[0].user_attrs)
+
+
+def test_what_ended_before_a_rung_is_compared_there(stopped: optuna.Study) -> None:
+    """The original trains for no epoch, and its file stands against all that do."""
+    original = stopped.trials[0]
+    assert original.user_attrs[f"{attributes.RUNG}1"]["quality"] == original.values[0]
+    assert Rungs().beyond(Budget(3), epochs=0) == (1, 2)
+    assert Rungs().beyond(Budget(3), epochs=2) == (2,)
+    assert Rungs().beyond(Budget(3), epochs=3) == ()
 
 
 def test_a_dominated_trial_is_pruned_with_reason_and_result(stopped: optuna.Study) -> None:
