@@ -281,6 +281,16 @@ def test_an_error_of_torch_is_the_trials_reason(
         _evaluator(tiny_task, tmp_path).evaluate(Pipeline((Train(epochs=1), Prune())))
 
 
+def test_a_training_counts_by_the_epochs_that_it_gets(tiny_task: Task, tmp_path: Path) -> None:
+    """Whatever it asks for beyond the budget: the same model, once trained."""
+    evaluator = _evaluator(
+        tiny_task, tmp_path, cache=PrefixCache(tmp_path / "cache"), budget=Budget(epochs=1)
+    )
+    first, second = (evaluator.evaluate(Pipeline((Train(epochs=asked),))) for asked in (1, 3))
+    assert (first.reused_nodes, second.reused_nodes) == (0, 1)
+    assert first.checkpoint == second.checkpoint
+
+
 def test_a_damaged_cache_entry_is_healed_and_counted(tiny_task: Task, tmp_path: Path) -> None:
     cache = PrefixCache(tmp_path / "cache")
     evaluator = _evaluator(tiny_task, tmp_path, cache=cache)
@@ -316,11 +326,13 @@ def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_pat
 
 
 def _judged(task: Task, folder: Path, pipeline: Pipeline, rungs: Rungs) -> list[RungResult]:
+    """What was judged in training, which is as it would be without."""
     seen: list[RungResult] = []
-    savings = Savings()
-    evaluation = _evaluator(task, folder, rungs=rungs).evaluate(pipeline, seen.append, savings)
+    savings, budget = Savings(), Budget(epochs=2)
+    evaluation = _evaluator(task, folder, rungs=rungs, budget=budget).evaluate(pipeline, seen.append, savings)
     assert savings.judging_s > 0
-    assert _fingerprint(evaluation) == _fingerprint(_evaluator(task, folder).evaluate(pipeline))
+    cold = _evaluator(task, folder, budget=budget).evaluate(pipeline)
+    assert _fingerprint(evaluation) == _fingerprint(cold)
     return seen
 
 
