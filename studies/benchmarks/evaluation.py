@@ -247,18 +247,30 @@ def _everything(search: optuna.Study, space: SearchSpace) -> float:
 
 
 def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
-    """One line a variant: training, hypervolume, and the best quality at each level of size."""
+    """One line a variant: training, hypervolume, and the best quality at each level of size.
+
+    ``same files``: where a file is the search's, byte for byte, it counts with what the search measured.
+    """
     search = studies[SEARCH]
     original = search.user_attrs[attributes.YARDSTICK]["values"]["size_bytes"]
     bounds = Bounds.from_dict(search.user_attrs[BOUNDS])
     heads = [f"best at 1/{level} of the size" for level in LEVELS]
-    lines = [f"| parts | epochs | share of training time | hypervolume | share | {' | '.join(heads)} |"]
-    lines.append("|---" * (5 + len(LEVELS)) + "|")
+    columns = [
+        "parts",
+        "epochs",
+        "share of training time",
+        "hypervolume",
+        "share",
+        "same files, share",
+        *heads,
+    ]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     everything = _everything(search, space)
     reached = {}
     for name, study in studies.items():
         trials = feasible_trials(study)
         reached[name] = hypervolume([trial.values for trial in trials], directions_of(study), bounds)
+        again = hypervolume(_as_measured_there(search, study, trials), directions_of(study), bounds)
         totals = _totals(search, study, space)
         spent = totals["trained"].seconds + totals["judging"].seconds
         best = [
@@ -267,10 +279,24 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
         ]
         shown = [f"{100 * one:.2f}" if one is not None else "-" for one in best]
         training = f"{totals['trained'].epochs:.1f} | {spent / everything:.3f}"
-        volume = f"{reached[name]:.2f} | {reached[name] / reached[SEARCH]:.3f}"
+        shares = f"{reached[name] / reached[SEARCH]:.3f} | {again / reached[SEARCH]:.3f}"
+        volume = f"{reached[name]:.2f} | {shares}"
         parts = "none" if study is search else name
         lines.append(f"| {parts} | {training} | {volume} | {' | '.join(shown)} |")
     return lines
+
+
+def _as_measured_there(
+    search: optuna.Study, study: optuna.Study, trials: list[FrozenTrial]
+) -> list[list[float]]:
+    recorded = {trial.number: there for trial, there in _pairs(search, study)}
+    pairs = [(trial, recorded[trial.number]) for trial in trials]
+    return [(there if _file(there) == _file(trial) else trial).values for trial, there in pairs]
+
+
+def _file(trial: FrozenTrial) -> str | None:
+    record = trial.user_attrs.get(attributes.EVALUATION)
+    return None if record is None else str(record["artifact"]["sha256"])
 
 
 def shares(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> list[str]:
