@@ -89,6 +89,9 @@ def run(
         float | None, typer.Option(help="Its share of the budget's data; 1 by default.")
     ] = None,
     rung_eta: Annotated[float | None, typer.Option(help="The best 1/eta go on; 2 by default.")] = None,
+    rung_levels: Annotated[
+        int | None, typer.Option(help="Compare at so many rungs, the lowest; all by default.")
+    ] = None,
     train_threads: Annotated[int | None, typer.Option(min=1, help="Threads for training.")] = None,
     workers: options.Workers = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the search and of every training.")] = 0,
@@ -122,7 +125,9 @@ def run(
     )
     for known in objective or ():
         quantity(known)  # before the task is prepared
-    ladder = _rungs(rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta)
+    ladder = _rungs(
+        rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta, levels=rung_levels
+    )
     profile = DeviceProfile.parse(device)
     space = default_space(max_length, profile.runtime, profile.name, untrained=mode == "untrained")
     source = TaskSource.of(task, data_root, checkpoint)
@@ -219,8 +224,8 @@ def _rungs(asked: bool, **given: float | None) -> Rungs | None:
     """The ladder with what was given and defaults for the rest; None where no rungs are asked for."""
     named = {name: value for name, value in given.items() if value is not None}
     if named and not asked:
-        raise UserError("--rung-epochs, --rung-fraction and --rung-eta need --rungs")
-    return Rungs(**named) if asked else None  # type: ignore[arg-type]  # min_epochs comes as an int
+        raise UserError("--rung-epochs, --rung-fraction, --rung-eta and --rung-levels need --rungs")
+    return Rungs(**named) if asked else None  # type: ignore[arg-type]  # two of them come as ints
 
 
 def _targets(given: list[str] | None) -> dict[str, float] | None:

@@ -19,18 +19,16 @@ from petra_optuna.evaluation.cache import Entry, PrefixCache
 from petra_optuna.evaluation.forms import faster_form
 from petra_optuna.evaluation.keys import base_key, node_seed, prefix_keys
 from petra_optuna.evaluation.limits import Limits
-from petra_optuna.evaluation.preview import Preview, ShapeHistory, predicted_bytes, preview
+from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.quality import certified_inputs, quality_of
 from petra_optuna.evaluation.quantities import counted
 from petra_optuna.evaluation.reasons import reason
 from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.repair import Lowered, Repair, repaired
-from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs
+from petra_optuna.evaluation.rungs import Judge, Rungs
 from petra_optuna.evaluation.savings import Savings
 from petra_optuna.evaluation.watching import watcher
 from petra_optuna.measurement import Measured, Yardstick
-from petra_optuna.nn.counting import count_macs
-from petra_optuna.nn.inputs import take
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.runtimes import DEFAULT
@@ -137,13 +135,6 @@ class Evaluator:
             self.yardstick.values,
         )
         artifact = shipped.artifact
-        if judge is not None and self.rungs is not None:
-            size, macs = (
-                predicted_bytes(model, pipeline.conversion),
-                count_macs(model, take(self.task.example, 1)),
-            )
-            for rung in self.rungs.beyond(self.budget, sum(self.budget.allot(pipeline.body))):
-                judge(RungResult(rung, shipped.quality, size, macs))
         values = {
             self.task.metric.name: shipped.quality,
             **self.yardstick.values(measured),

@@ -27,6 +27,8 @@ class Rungs:
         min_fraction: Its share of the full budget's data, in (0, 1].
         eta: At each rung the best 1/eta of the trials go on; while it holds no more than eta results, all
             that none dominates.
+        levels: Judge only at so many rungs, the lowest; None for all. While the learning rate is high a
+            model is worse than at its start and at its end.
 
     Raises:
         UserError: On construction, when a value is out of range.
@@ -35,6 +37,7 @@ class Rungs:
     min_epochs: int = 1
     min_fraction: float = 1.0
     eta: float = 2.0
+    levels: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -44,6 +47,8 @@ class Rungs:
             raise UserError(f"the first rung's share of the data must be in (0, 1], got {self.min_fraction}")
         if not (math.isfinite(self.eta) and self.eta > 1):
             raise UserError(f"eta must be greater than 1, got {self.eta}")
+        if self.levels is not None and self.levels < 1:
+            raise UserError(f"pipelines must be judged at 1 rung or more, got {self.levels}")
 
     def ladder(self, full: Budget) -> tuple[Budget, ...]:
         """The budgets of all rungs in order; the last one is the full budget."""
@@ -62,17 +67,12 @@ class Rungs:
         Returns:
             For each rung below its end, counted from 1, the epochs of the full data after which it is met.
         """
-        return {number: moment for number, moment in self._moments(full).items() if moment < epochs}
-
-    def beyond(self, full: Budget, epochs: int) -> tuple[int, ...]:
-        """Numbers of the rungs that a pipeline which trains for ``epochs`` in all has ended before."""
-        return tuple(number for number, moment in self._moments(full).items() if moment >= epochs)
-
-    def _moments(self, full: Budget) -> dict[int, float]:
-        return {
+        judged = self.ladder(full)[:-1][: self.levels]
+        found = {
             number: rung.epochs * rung.data_fraction / full.data_fraction
-            for number, rung in enumerate(self.ladder(full)[:-1], start=1)
+            for number, rung in enumerate(judged, start=1)
         }
+        return {number: moment for number, moment in found.items() if moment < epochs}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +104,7 @@ class RungResult:
 
 
 Judge = Callable[[RungResult], str | None]
-"""Stores a rung's result and gives the reason to stop there, or None to go on. What a pipeline ended with
-before a rung is its result there too; it has nothing to stop."""
+"""Stores a rung's result and gives the reason to stop there, or None to go on."""
 
 
 class RungStop(TrialError):

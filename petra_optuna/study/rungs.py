@@ -20,8 +20,11 @@ from petra_optuna.samplers import superseded
 from petra_optuna.study import attributes
 from petra_optuna.study.specification import Specification
 
+_WORTH = 0.3
+"""How much worse than the best, as a share of it, a quality may be at a rung and still add to its rank."""
+
 _BEYOND = 1.1
-"""Where the hypervolume ends, in ranges of the results: results at the edge contribute too."""
+"""Where the hypervolume ends, in ranges of bytes and multiply-accumulates: the largest contribute too."""
 
 
 def judge_of(trial: optuna.Trial, specification: Specification, *, spared: bool) -> Judge | None:
@@ -72,14 +75,15 @@ class Standing:
 def standing_of(result: RungResult, others: Sequence[RungResult], direction: str) -> Standing:
     """Where a result stands among others of its rung by quality, bytes and multiply-accumulates.
 
-    The last two count by ratio.
+    The last two count by ratio. What is far below the best quality adds nothing, however small it is.
     """
     way: Direction = "maximize" if direction == "maximize" else "minimize"
     table = [(one.quality, np.log1p(one.size_bytes), np.log1p(one.macs)) for one in (result, *others)]
     points = minimised(table, (way, "minimize", "minimize"))
     rank = ranks(points)
-    lowest, width = points.min(axis=0), np.ptp(points, axis=0)
-    units = (points - lowest) / np.where(width > 0, width, 1.0) / _BEYOND
+    lowest, width = points.min(axis=0), _BEYOND * np.ptp(points, axis=0)
+    width[0] = _WORTH * abs(lowest[0])
+    units = (points - lowest) / np.where(width > 0, width, 1.0)
     added = contributions(units[rank == rank[0]])
     better = int((rank < rank[0]).sum() + (added > added[0]).sum())
     return Standing(bool(rank[0] > 0), better, len(table))

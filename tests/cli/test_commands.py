@@ -131,7 +131,7 @@ def test_a_study_of_another_program_is_refused(call, capsys, tmp_path: Path) -> 
 def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_task: str) -> None:
     (tmp_path / "board.json").write_text('{"throughput_batches": [16]}')
     limits = ["--max-quality-drop", 0.25, "--max-size-mb", 3, "--max-latency-ms", 50]
-    rungs = ["--rungs", "--rung-epochs", 2, "--rung-fraction", 0.5, "--rung-eta", 3]
+    rungs = ["--rungs", "--rung-epochs", 2, "--rung-fraction", 0.5, "--rung-eta", 3, "--rung-levels", 1]
     url = "sqlite:///storage/tiny.db"
     given = [*limits, *rungs, "--device", "board.json", "--storage", url, "--cache", "cache", "--sensitivity"]
     assert call("run", user_task, "--trials", 1, *given) == 0
@@ -139,7 +139,7 @@ def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_ta
     assert made.sensitivity
     assert load_study(open_storage(url)).user_attrs[STARTS]
     assert made.limits == Limits(size_bytes=3e6, latency_ms=50, quality_drop=0.25)
-    assert made.rungs == Rungs(min_epochs=2, min_fraction=0.5, eta=3)
+    assert made.rungs == Rungs(min_epochs=2, min_fraction=0.5, eta=3, levels=1)
     assert made.profile == DeviceProfile(throughput_batches=(16,))
     bounded = load_study(open_storage(url)).trials[0].constraints
     assert set(bounded) == {name for name, _ in made.limits.items()}

@@ -45,7 +45,17 @@ def test_no_rung_lies_at_or_beyond_the_end_of_a_training() -> None:
     assert Rungs().moments(Budget(6), epochs=0) == {}
 
 
-@pytest.mark.parametrize("arguments", [(0,), (1, 0.0), (1, 1.5), (1, 1.0, 1.0), (1, 1.0, float("nan"))])
+def test_only_so_many_rungs_are_met_the_lowest() -> None:
+    full = Budget(6)
+    everywhere = list(Rungs(1, 0.25).moments(full, 6).items())
+    assert len(everywhere) > 2
+    for levels in range(1, len(everywhere) + 2):
+        assert list(Rungs(1, 0.25, levels=levels).moments(full, 6).items()) == everywhere[:levels]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(0,), (1, 0.0), (1, 1.5), (1, 1.0, 1.0), (1, 1.0, float("nan")), (1, 1.0, 2.0, 0)]
+)
 def test_a_ladder_that_cannot_be_climbed_is_refused(arguments: tuple[float, ...]) -> None:
     with pytest.raises(UserError):
         Rungs(*arguments)  # type: ignore[arg-type]
@@ -68,11 +78,9 @@ def test_a_better_rank_comes_first_whatever_the_direction() -> None:
 
 
 def test_within_a_rank_what_adds_more_comes_first() -> None:
-    front = [_result(0.9, 1000), _result(0.6, 100)]
+    front = [_result(0.9, 1000), _result(0.7, 100), _result(0.5, 2000)]
     assert _place(_result(0.88, 300), front) == 0
-    crowded = [*front, _result(0.76, 310), _result(0.5, 2000)]
-    assert _place(_result(0.75, 300), crowded) >= 2
-    assert _place(_result(0.75, 300), [*front, _result(0.5, 2000)]) == 0
+    assert _place(_result(0.8, 300), [*front, _result(0.81, 310)]) == 2
 
 
 def test_sizes_count_by_ratio() -> None:
@@ -82,6 +90,17 @@ def test_sizes_count_by_ratio() -> None:
         others = [one for one in front if one is not front[number]]
         larger = [one for one in scaled if one is not scaled[number]]
         assert _place(front[number], others) == _place(scaled[number], larger)
+
+
+def test_what_is_far_below_the_best_quality_adds_nothing_however_small() -> None:
+    """Tiny broken models must not crowd out those that are nearly right."""
+    tiny = [_result(0.1, 10), _result(0.2, 20), _result(0.3, 30)]
+    good = [_result(0.9, 1000), _result(0.8, 500)]
+    assert _place(_result(0.75, 300), [*tiny, *good]) < 3
+    assert _place(_result(0.15, 15), [*tiny, *good]) == 2
+    errors = [_result(9.0, 10), _result(1.0, 1000), _result(1.1, 500)]
+    assert _place(_result(1.2, 300), errors, "minimize") < 3
+    assert _place(_result(9.5, 5), errors, "minimize") == 2
 
 
 def test_only_the_best_share_goes_on_and_of_few_what_none_dominates() -> None:
@@ -137,15 +156,7 @@ def stopped(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory, quick_mea
 def test_controls_are_judged_and_never_stopped(stopped: optuna.Study) -> None:
     assert [trial.state for trial in stopped.trials[:3]] == [TrialState.COMPLETE] * 3
     assert f"{attributes.RUNG}1" in stopped.trials[1].user_attrs
-
-
-def test_what_ended_before_a_rung_is_compared_there(stopped: optuna.Study) -> None:
-    """The original trains for no epoch, and its file stands against all that do."""
-    original = stopped.trials[0]
-    assert original.user_attrs[f"{attributes.RUNG}1"]["quality"] == original.values[0]
-    assert Rungs().beyond(Budget(3), epochs=0) == (1, 2)
-    assert Rungs().beyond(Budget(3), epochs=2) == (2,)
-    assert Rungs().beyond(Budget(3), epochs=3) == ()
+    assert not any(name.startswith(attributes.RUNG) for name in stopped.trials[0].user_attrs)
 
 
 def test_a_dominated_trial_is_pruned_with_reason_and_result(stopped: optuna.Study) -> None:
