@@ -326,13 +326,11 @@ def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_pat
 
 
 def _judged(task: Task, folder: Path, pipeline: Pipeline, rungs: Rungs) -> list[RungResult]:
-    """What was judged in training, which is as it would be without."""
     seen: list[RungResult] = []
-    savings, budget = Savings(), Budget(epochs=2)
-    evaluation = _evaluator(task, folder, rungs=rungs, budget=budget).evaluate(pipeline, seen.append, savings)
+    savings = Savings()
+    evaluator = _evaluator(task, folder, rungs=rungs, budget=Budget(epochs=2))
+    evaluator.evaluate(pipeline, seen.append, savings)
     assert savings.judging_s > 0
-    cold = _evaluator(task, folder, budget=budget).evaluate(pipeline)
-    assert _fingerprint(evaluation) == _fingerprint(cold)
     return seen
 
 
@@ -366,6 +364,17 @@ def test_what_a_node_inserts_for_its_training_is_not_judged(
     (small,) = _judged(tiny_task, tmp_path, Pipeline((node, shape, half), recipe), rungs)
     assert (found.size_bytes, found.macs) == (plain.size_bytes, plain.macs)
     assert (small.size_bytes, small.macs) < (plain.size_bytes, plain.macs)
+
+
+@pytest.mark.parametrize(
+    "node", [RegularizedTrain(epochs=1), QuantizeAware(epochs=1)], ids=lambda node: node.name
+)
+def test_judging_changes_nothing(node: Operation, tiny_task: Task, tmp_path: Path) -> None:
+    pipeline, rungs = Pipeline((node,), Recipe(batch_size=32)), Rungs(min_epochs=1, min_fraction=0.25)
+    seen: list[RungResult] = []
+    judged = _evaluator(tiny_task, tmp_path, rungs=rungs).evaluate(pipeline, seen.append)
+    assert seen
+    assert _fingerprint(judged) == _fingerprint(_evaluator(tiny_task, tmp_path).evaluate(pipeline))
 
 
 def test_what_later_training_heals_is_not_held_against_a_pipeline(tiny_task: Task, tmp_path: Path) -> None:
