@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from petra_optuna.errors import MeasurementFailed, TrialError
+from petra_optuna.errors import MeasurementFailed, OperationFailed, TrialError
 from petra_optuna.evaluation.preview import predicted_bytes, shaped
 from petra_optuna.evaluation.reasons import reason
 from petra_optuna.evaluation.rungs import Judge, RungResult, RungStop
@@ -32,8 +32,8 @@ def watcher(
     """What judges a node's training at the rungs that it meets; for ``Context.watch``.
 
     Size and multiply-accumulates are those of the shape that the pipeline will end with. So is the quality,
-    but where later nodes train: what they will heal is not held against a pipeline. One whose later nodes
-    cannot be applied yet is not judged.
+    but where later nodes train: what they will heal is not held against a pipeline. One that cannot be
+    copied in training, or whose later nodes cannot be applied yet, is not judged.
 
     Args:
         task: Whose selection split the quality is taken on.
@@ -49,8 +49,10 @@ def watcher(
     ahead = [(moment, number) for number, moment in moments.items() if moment > earlier]
     heals = any(epochs[index + 1 :])
 
-    def result(model: nn.Module, number: int) -> RungResult | None:
+    def result(so_far: Callable[[], nn.Module], number: int) -> RungResult | None:
         try:
+            with reason(OperationFailed, "a copy of the model in training"):
+                model = so_far()
             final = shaped(model, pipeline, keys, task, first=index + 1)
         except TrialError:
             return None
@@ -61,7 +63,7 @@ def watcher(
     def watch(so_far: Callable[[], nn.Module], trained: float) -> None:
         while ahead and earlier + trained >= ahead[0][0]:
             began = time.perf_counter()
-            found = result(so_far(), ahead.pop(0)[1])
+            found = result(so_far, ahead.pop(0)[1])
             stop = None if found is None else judge(found)
             savings.judging_s += time.perf_counter() - began
             if stop is not None:
