@@ -279,8 +279,8 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
         ]
         shown = [f"{100 * one:.2f}" if one is not None else "-" for one in best]
         training = f"{totals['trained'].epochs:.1f} | {spent / everything:.3f}"
-        shares = f"{reached[name] / reached[SEARCH]:.3f} | {again / reached[SEARCH]:.3f}"
-        volume = f"{reached[name]:.2f} | {shares}"
+        kept = f"{reached[name] / reached[SEARCH]:.3f} | {again / reached[SEARCH]:.3f}"
+        volume = f"{reached[name]:.2f} | {kept}"
         parts = "none" if study is search else name
         lines.append(f"| {parts} | {training} | {volume} | {' | '.join(shown)} |")
     return lines
@@ -289,8 +289,9 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
 def _as_measured_there(
     search: optuna.Study, study: optuna.Study, trials: list[FrozenTrial]
 ) -> list[list[float]]:
-    recorded = {trial.number: there for trial, there in _pairs(search, study)}
-    pairs = [(trial, recorded[trial.number]) for trial in trials]
+    """Values of the trials, those of the search where it made the same file."""
+    numbers = {trial.number for trial in trials}
+    pairs = [(trial, there) for trial, there in _pairs(search, study) if trial.number in numbers]
     return [(there if _file(there) == _file(trial) else trial).values for trial, there in pairs]
 
 

@@ -335,7 +335,7 @@ def _judged(task: Task, folder: Path, pipeline: Pipeline, rungs: Rungs) -> list[
 
 
 def test_a_pipeline_is_judged_in_the_shape_that_it_will_have(tiny_task: Task, tmp_path: Path) -> None:
-    """Also at a rung that it meets before the node that gives it that shape; and nothing else changes."""
+    """Also at a rung that it meets before the node that gives it that shape."""
     rungs = Rungs(min_epochs=1, min_fraction=0.5)
     shape = Prune(ratio=0.5, scope="local")
     late = _judged(tiny_task, tmp_path, Pipeline((Train(epochs=2), shape), PIPELINE.recipe), rungs)

@@ -330,10 +330,7 @@ class _Enqueue(optuna.samplers.BaseSampler):
         return self._random.sample_independent(study, trial, name, distribution)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [optuna.samplers.TPESampler, pytest.param(optuna.samplers.NSGAIISampler, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("make", [optuna.samplers.TPESampler, optuna.samplers.NSGAIISampler])
 def test_any_optuna_sampler_runs_the_same_objective(
     tiny_task: Task, tmp_path: Path, make: Callable[..., optuna.samplers.BaseSampler]
 ) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import math
 import random
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
@@ -185,7 +186,7 @@ def test_results_of_trials_that_were_run_again_do_not_count(stopped: optuna.Stud
 
 
 @pytest.mark.usefixtures("quick_measuring")
-@pytest.mark.parametrize("mode", ["pretrained", pytest.param("untrained", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_a_survivor_ends_where_it_would_without_rungs(tiny_task: Task, tmp_path: Path, mode: Mode) -> None:
     # The first control that trains: what comes from the cache is not judged again.
     number = 1 if mode == "pretrained" else 0
