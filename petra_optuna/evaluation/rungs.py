@@ -28,7 +28,7 @@ class Rungs:
         eta: At each rung the best 1/eta of the trials go on; while it holds no more than eta results, all
             that none dominates.
         levels: Judge only at so many rungs, the lowest; None for all. While the learning rate is high a
-            model is worse than at its start and at its end.
+            model is often worse than at its start and at its end.
 
     Raises:
         UserError: On construction, when a value is out of range.
