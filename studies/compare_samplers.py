@@ -25,6 +25,7 @@ from pathlib import Path
 import optuna
 
 from petra_optuna.errors import UserError
+from studies import script
 from studies.comparison.config import Config, read_config
 from studies.comparison.plots import write_plots
 from studies.comparison.results import Record, problem_of, read, work
@@ -45,21 +46,18 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print an estimate and stop")
     parser.add_argument("--report-only", action="store_true", help="run nothing")
     arguments = parser.parse_args()
-    try:
-        config = read_config(arguments.config)
-        if arguments.dry_run:
-            print(estimate(config))
-            return
-        config.folder.mkdir(parents=True, exist_ok=True)
-        if not arguments.report_only:
-            _run(config, arguments.jobs)
-        records = finished(config)
-        if not records:
-            raise UserError(f"{config.folder} holds no finished run of {arguments.config}")
-        print(report(records, config.subject))
-        write_plots(records, config.folder / "plots.html")
-    except UserError as error:
-        raise SystemExit(str(error)) from error
+    config = read_config(arguments.config)
+    if arguments.dry_run:
+        print(estimate(config))
+        return
+    config.folder.mkdir(parents=True, exist_ok=True)
+    if not arguments.report_only:
+        _run(config, arguments.jobs)
+    records = finished(config)
+    if not records:
+        raise UserError(f"{config.folder} holds no finished run of {arguments.config}")
+    print(report(records, config.subject))
+    write_plots(records, config.folder / "plots.html")
 
 
 def estimate(config: Config) -> str:
@@ -119,4 +117,4 @@ def _work(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

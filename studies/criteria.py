@@ -34,6 +34,7 @@ from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import Context, LowRank, Prune, RegularizedTrain
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task, open_once
+from studies import script
 
 SPARSITY = Recipe(
     orthogonal=False, hoyer=False, sparsity=True, lambda_sparsity=0.1, distillation_weight=0.0, lr=1e-3
@@ -218,4 +219,4 @@ def _head(kept: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

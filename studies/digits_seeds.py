@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from petra_optuna import build_task, front, optimize
+from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, quality_of
 from petra_optuna.study import Row, StudyFront, TaskSource, evaluation_of
 from petra_optuna.study.stored import fetch
 from petra_optuna.tasks import Task, open_once
+from studies import script
 
 MOST_SIZE, MOST_LOSS, LEAST_SPEEDUP = 0.25, 0.01, 1.5
 
@@ -84,9 +86,9 @@ def _chosen(found: StudyFront, task: Task) -> Row:
         and row.values["throughput_per_s"] >= LEAST_SPEEDUP * found.original["throughput_per_s"]
     ]
     if not good:
-        raise SystemExit("no point of the front holds the promise")
+        raise UserError("no point of the front holds the promise")
     return max(good, key=lambda row: (row.values[name], -row.values["size_bytes"]))
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -29,9 +29,10 @@ from scipy.optimize import least_squares
 import petra_optuna.benchmarks
 from petra_optuna.benchmarks import PipeBench, fitted_names, full_space, profile
 from petra_optuna.benchmarks.coefficients import BASE, FILE, Coefficients, table
-from petra_optuna.errors import PipelineError, StudyError, TrialError
+from petra_optuna.errors import PipelineError, StudyError, TrialError, UserError
 from petra_optuna.pipeline import Pipeline
-from petra_optuna.study import attributes
+from petra_optuna.study import attributes, load_study, open_storage
+from studies import script
 
 Array = npt.NDArray[np.float64]
 
@@ -75,12 +76,11 @@ def main() -> None:
     parser.add_argument("studies", nargs="+", metavar="STUDY")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    studies = [optuna.load_study(storage=arguments.storage, study_name=name) for name in arguments.studies]
+    storage = open_storage(arguments.storage, must_exist=True)
+    studies = [load_study(storage, name) for name in arguments.studies]
     observations = [item for study in studies for item in observe(study)]
     if not observations:
-        raise SystemExit(
-            "the studies have no complete trial with a petra:evaluation that the surrogate knows"
-        )
+        raise UserError("the studies have no complete trial with a petra:evaluation that the surrogate knows")
     old = {**profile(BASE), **_original(observations)}
     new = fit(observations, old)
     print(f"{len(observations)} trials of {len(arguments.studies)} studies\n")
@@ -246,4 +246,4 @@ def _shares(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -24,6 +24,7 @@ from petra_optuna.nn.counting import count_parameters
 from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS
 from petra_optuna.pipeline import Operation
 from petra_optuna.tasks import Task
+from studies import script
 from tests.conformance.models import CASES, context, node
 
 OPERATIONS = BODY_OPERATIONS + CONVERSIONS
@@ -106,4 +107,4 @@ def _text(cell: Cell, marks: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

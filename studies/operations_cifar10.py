@@ -18,6 +18,7 @@ from petra_optuna import build_task
 from petra_optuna.evaluation import Budget
 from petra_optuna.operations import Prune, QuantizeDynamic, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, Recipe
+from studies import script
 from studies.pipelines import HEADER, measure_pipelines
 
 RECIPE = Recipe(optimizer="sgd", lr=0.05, batch_size=128, weight_decay=5e-4, schedule="one_cycle")
@@ -70,4 +71,4 @@ def pipelines(epochs: int) -> dict[str, Pipeline]:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -26,6 +26,7 @@ import optuna
 
 import petra_optuna
 from petra_optuna.errors import UserError
+from studies import script
 
 NAME = "petra_optuna"
 SOURCES = ("errors.py", "pipeline", "evolution", "samplers")
@@ -57,12 +58,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="of the registry, or an empty one")
-    try:
-        written = write_package(parser.parse_args().folder)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    print("\n".join(map(str, written)))
+    print("\n".join(map(str, write_package(parser.parse_args().folder))))
 
 
 def write_package(folder: Path) -> list[Path]:
@@ -196,4 +192,4 @@ def _distribution(requirement: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

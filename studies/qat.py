@@ -31,6 +31,7 @@ from petra_optuna.tasks import Task, open_once
 from petra_optuna.tasks.base import cached_base, train_base
 from petra_optuna.tasks.digits import MEAN, STD
 from petra_optuna.tasks.torchvision_shim import load_torchvision
+from studies import script
 from studies.criteria import interval
 
 RECIPE = Recipe(optimizer="sgd", lr=0.02, batch_size=64, distillation_weight=0.9)
@@ -156,4 +157,4 @@ def _on_test(model: nn.Module, conversion: Operation | None, task: Task, context
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

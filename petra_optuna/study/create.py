@@ -147,6 +147,9 @@ def _fill(
 def _bounds(task: Task, specification: Specification, record: dict[str, Any]) -> Bounds:
     """Scale of the objectives: the original's values, and where those are 0 by nature the most there can be.
 
+    In a runtime that is slower than the yardstick's the original's values there count: beside the yardstick's
+    nothing would lie within the bounds.
+
     Raises:
         StudyError: When this machine cannot measure an objective, or what a limit is on.
         TaskError: When the original cannot be trained to find the scale of ``train_s``.
@@ -159,6 +162,9 @@ def _bounds(task: Task, specification: Specification, record: dict[str, Any]) ->
             record["yardstick"]["energy_source"] if missing[0] == "energy_j" else "this system does not tell"
         )
         raise StudyError(f"{missing[0]} can be neither an objective nor limited here, leave it out: {why}")
+    for name, value in record["elsewhere"].items():
+        worse = max if quantity(name).direction == "minimize" else min
+        values[name] = worse(values[name], value)
     if "depth" in names:
         values["depth"] = specification.space["max_length"] + 1
     if "train_s" in names:

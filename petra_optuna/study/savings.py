@@ -20,7 +20,8 @@ def study_savings(study: optuna.Study) -> Savings:
 def as_line(savings: Savings) -> str:
     """One line for people."""
     return (
-        f"trained {savings.train_s:.0f} s; cache: {savings.cache_hits} nodes reused, "
+        f"trained {savings.train_s:.0f} s, judged at rungs for {savings.judging_s:.0f} s; "
+        f"cache: {savings.cache_hits} nodes reused, "
         f"{savings.cache_misses} computed, {savings.cache_saved_s:.0f} s of training saved, "
         f"{savings.cache_healed} damaged entries healed; stopped: {savings.preview_stops} by preview, "
         f"{savings.rung_stops} at rungs, {savings.saved_epochs:.3g} epochs saved"

@@ -34,7 +34,8 @@ def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[st
     """Lower the original to ``path`` in FP32 and measure it; PyTorch eager is reported beside it.
 
     Returns:
-        ``values`` of the original by name, ``yardstick``, ``eager`` latency and throughput, ``host``,
+        ``values`` of the original by name, ``elsewhere``: what was measured of it in the profile's runtime,
+        where that is not the yardstick's, ``yardstick``, ``eager`` latency and throughput, ``host``,
         ``sha256``, ``convolutions``: both forms of one-dimensional ones, None where it has none.
 
     Raises:
@@ -44,6 +45,7 @@ def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[st
         original, forms = lower_original(task, profile, path)
         with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
             yardstick = process.baseline()
+            elsewhere = _elsewhere(task, profile, path, process)
     except TrialError as error:
         raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
     return {
@@ -54,6 +56,7 @@ def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[st
             "train_s": 0.0,
             **counted(task.model, Pipeline(), task),
         },
+        "elsewhere": elsewhere,
         "yardstick": yardstick.to_dict(),
         "eager": _eager(task, profile),
         "host": profile.host(),
@@ -90,6 +93,18 @@ def lower_original(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowe
     if taken is not first:
         taken.artifact.path.replace(path)
     return dataclasses.replace(taken, artifact=dataclasses.replace(taken.artifact, path=path)), forms
+
+
+def _elsewhere(task: Task, profile: DeviceProfile, path: Path, process: MeasuringProcess) -> dict[str, float]:
+    """What the original measures in the profile's runtime; empty where that is the yardstick's."""
+    if profile.place == profile.yardstick_place:
+        return {}
+    runtime, device = profile.place
+    own = path.with_stem(f"{path.stem}-{runtime}")
+    lower(task.model, task.example, own, runtime=runtime, device=device)
+    measured = process.measure(own)
+    own.unlink()
+    return process.baseline().values(measured)
 
 
 def yardstick_of(study: optuna.Study) -> Yardstick:

@@ -23,6 +23,7 @@ from petra_optuna.nn.randomness import seeded
 from petra_optuna.operations import Context, QuantizeStatic
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task
+from studies import script
 
 SAMPLES = 64
 
@@ -66,4 +67,4 @@ def _task(channels: int, length: int) -> Task:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -45,6 +45,7 @@ from petra_optuna.study.run import PETRA
 from petra_optuna.study.workbench import evaluator_of
 from petra_optuna.study.workers import is_orphan
 from petra_optuna.tasks import Task, build_task
+from studies import script
 
 SEARCH = "search"
 RUNGS = Rungs(min_epochs=1, min_fraction=0.25, eta=4.0, levels=1)
@@ -319,4 +320,4 @@ def shares(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> lis
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -1,4 +1,4 @@
-"""How four ways to measure agree: ``python studies/benchmarks/measuring_protocol.py``.
+"""How four ways to measure agree: ``python -m studies.benchmarks.measuring_protocol``.
 
 A net against its own copy, and a net of a quarter of the width against the original, at batch 1 and 64 and
 one thread: in separate loops (the truth on a quiet machine), in blocks (what petra does), and in
@@ -21,6 +21,7 @@ from petra_optuna.deploy import lower
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import to_feeds
+from studies import script
 
 Call = Callable[[], object]
 WIDTHS = {"original": (64, 128, 256), "copy": (64, 128, 256), "quarter": (16, 32, 64)}
@@ -83,4 +84,4 @@ def _call(path: Path, samples: dict[str, np.ndarray]) -> Call:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -35,6 +35,7 @@ from petra_optuna.operations import (
 from petra_optuna.pipeline import Operation, Recipe
 from petra_optuna.tasks import Task
 from petra_optuna.tasks.torchvision_shim import load_torchvision
+from studies import script
 
 HIDDEN, EVENTS, CODES, WIDTH = 800, 100, 250, 32
 SAMPLES = 256
@@ -131,4 +132,4 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -27,6 +27,7 @@ from petra_optuna.pipeline import Operation, Recipe
 from petra_optuna.runtimes import RUNTIMES
 from petra_optuna.tasks import Task
 from petra_optuna.tasks.torchvision_shim import load_torchvision
+from studies import script
 
 SAMPLES = 256
 
@@ -91,4 +92,4 @@ def _task(name: str, model: nn.Module, inputs: Tensor) -> Task:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from petra_optuna.benchmarks import PipeBench
 from petra_optuna.pipeline import suggest
 from petra_optuna.samplers import BOUNDS, PetraSampler
+from studies import script
 
 STORED = (100, 1_000, 10_000)
 LATEST = 100
@@ -101,4 +102,4 @@ def _table(marks: Sequence[int], medians: dict[str, list[float]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -26,6 +26,7 @@ from petra_optuna.operations import Context, DropBlocks, LowRank, Prune, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, suggest
 from petra_optuna.samplers import BOUNDS, STARTS, PetraSampler, directions_of
 from petra_optuna.tasks import Task, build_task
+from studies import script
 
 SPACE = SearchSpace((LowRank, Prune, DropBlocks, Train), max_length=3)
 BUDGET = Budget(epochs=1, data_fraction=0.25)
@@ -92,4 +93,4 @@ def volume(study: optuna.Study, trials: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -27,6 +27,7 @@ from petra_optuna.deploy import OnnxRuntimeModel, lower
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, available_cores
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import to_feeds
+from studies import script
 
 LONGEST_S = 3.0
 NETS = {"convolutional": (32, (16, 32, 64)), "wide": (8, (64, 128, 256))}
@@ -124,4 +125,4 @@ def _busy_at_random(seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

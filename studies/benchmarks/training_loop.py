@@ -23,6 +23,7 @@ from petra_optuna.nn.schedules import schedule_factor
 from petra_optuna.operations import Context, Train
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task, build_task
+from studies import script
 
 
 def main() -> None:
@@ -85,4 +86,4 @@ def _bare(model: nn.Module, batches: list, recipe: Recipe) -> None:  # type: ign
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 import petra_optuna.benchmarks
 from petra_optuna.benchmarks import VARIANTS, PipeBench, reference_front
 from petra_optuna.benchmarks.reference import FILE, record_of
+from studies import script
 
 PATH = Path(petra_optuna.benchmarks.__file__).parent / FILE
 
@@ -45,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

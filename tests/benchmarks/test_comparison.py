@@ -196,7 +196,7 @@ def test_the_command_runs_and_prints(
         assert words in text
     assert (config.folder / "plots.html").read_text(encoding="utf-8").count("pipebench-small, 4 workers") == 1
     monkeypatch.setattr(sys, "argv", ["compare_samplers", str(tmp_path / "missing.toml")])
-    with pytest.raises(SystemExit, match=r"missing\.toml cannot be read"):
+    with pytest.raises(UserError, match=r"missing\.toml cannot be read"):
         compare_samplers.main()
 
 

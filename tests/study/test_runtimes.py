@@ -14,10 +14,12 @@ import pytest
 
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, predictor, quality_of
+from petra_optuna.evolution import Bounds, hypervolume
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import BODY_OPERATIONS, BFloat16, QuantizeDynamic, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, encode
-from petra_optuna.study import attributes, confirm, export_trial, optimize
+from petra_optuna.samplers import BOUNDS, directions_of
+from petra_optuna.study import attributes, confirm, export_trial, optimize, specification_of
 from petra_optuna.study.front import evaluation_of
 from petra_optuna.study.stored import fetch
 from petra_optuna.tasks import Task
@@ -109,6 +111,7 @@ def test_pytorch_is_measured_and_shipped_like_any_other(tiny_task: Task, tmp_pat
     url = f"sqlite:///{tmp_path / 'study.db'}"
     profile = DeviceProfile.parse("cpu@torch")
     found = optimize(tiny_task, trials=1, storage=url, profile=profile, cache=tmp_path / "cache")
+    assert _volume_of_the_original(found) >= 1 - 1e-9  # slow as it is there, it lies within the bounds
     record = evaluation_of(found, 0)
     assert record["lowering"]["parity"]["kernels"]["float"].keys() == {"Conv.f32", "Gemm.f32"}
     assert record["measurements"]["latency"]["runtime"] == f"torch {importlib.metadata.version('torch')}"
@@ -119,6 +122,15 @@ def test_pytorch_is_measured_and_shipped_like_any_other(tiny_task: Task, tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     scores = predictor(tmp_path / "out" / "model.onnx", 1, "torch")(inputs)
     assert done.stdout.split("\n")[:-1] == [tiny_task.labels[index] for index in scores.argmax(axis=1)]
+
+
+def _volume_of_the_original(study: optuna.Study) -> float:
+    """Hypervolume of the original as it was measured in the study's runtime before the first trial."""
+    record = study.user_attrs[attributes.YARDSTICK]
+    values = {**record["values"], **record["elsewhere"]}
+    point = [values[name] for name, _ in specification_of(study).objectives]
+    bounds = Bounds.from_dict(study.user_attrs[BOUNDS])
+    return hypervolume([point], directions_of(study), bounds)
 
 
 def test_a_space_that_the_runtime_does_not_run_is_refused_before_anything_is_written(
