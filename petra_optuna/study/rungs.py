@@ -58,18 +58,16 @@ class Standing:
     """Where a result stands at its rung.
 
     Attributes:
-        dominated: Whether another one is nowhere worse and somewhere better.
         better: How many are of a better non-domination rank, or add more hypervolume to the same.
         count: Of all there, itself included.
     """
 
-    dominated: bool
     better: int
     count: int
 
     def goes_on(self, rungs: Rungs) -> bool:
-        """Whether it is among the best 1/eta; of few results, whether none dominates it."""
-        return self.better < self.count / rungs.eta or (not self.dominated and self.count <= rungs.eta)
+        """Whether it is among the best 1/eta."""
+        return self.better < self.count / rungs.eta
 
 
 def standing_of(result: RungResult, others: Sequence[RungResult], direction: str) -> Standing:
@@ -86,7 +84,7 @@ def standing_of(result: RungResult, others: Sequence[RungResult], direction: str
     units = (points - lowest) / np.where(width > 0, width, 1.0)
     added = contributions(units[rank == rank[0]])
     better = int((rank < rank[0]).sum() + (added > added[0]).sum())
-    return Standing(bool(rank[0] > 0), better, len(table))
+    return Standing(better, len(table))
 
 
 def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[RungResult]:

@@ -71,8 +71,8 @@ def _place(result: RungResult, others: list[RungResult], direction: str = "maxim
 
 def test_a_better_rank_comes_first_whatever_the_direction() -> None:
     others = [_result(0.9), _result(0.8), _result(0.6, 500)]
-    assert standing_of(_result(0.95), others, "maximize") == Standing(dominated=False, better=0, count=4)
-    assert standing_of(_result(0.5), others, "maximize") == Standing(dominated=True, better=3, count=4)
+    assert standing_of(_result(0.95), others, "maximize") == Standing(better=0, count=4)
+    assert standing_of(_result(0.5), others, "maximize") == Standing(better=3, count=4)
     assert _place(_result(0.75), others, "minimize") == 1
     assert _place(_result(0.55, 500), others, "minimize") == 0
 
@@ -103,13 +103,12 @@ def test_what_is_far_below_the_best_quality_adds_nothing_however_small() -> None
     assert _place(_result(9.5, 5), errors, "minimize") == 2
 
 
-def test_only_the_best_share_goes_on_and_of_few_what_none_dominates() -> None:
+def test_only_the_best_share_goes_on() -> None:
     rungs = Rungs(eta=3.0)
     for count in range(1, 30):
-        dominated = [Standing(True, better, count).goes_on(rungs) for better in range(1, count)]
-        spared = [Standing(False, better, count).goes_on(rungs) for better in range(count)]
-        assert sum(dominated) == max(0, math.ceil(count / 3) - 1)
-        assert sum(spared) == (count if count <= 3 else math.ceil(count / 3))
+        going = [Standing(better, count).goes_on(rungs) for better in range(count)]
+        share = math.ceil(count / 3)
+        assert going == [True] * share + [False] * (count - share)
 
 
 def test_equal_results_share_a_place() -> None:
@@ -145,7 +144,7 @@ def _enqueue(study: optuna.Study, like: int, **changes: float | str) -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory, quick_measuring: None) -> optuna.Study:
+def stopped(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
     """Controls, then a trial whose learning rate ruins the model."""
     folder = tmp_path_factory.mktemp("rungs")
     study = _study(tiny_task, folder, Rungs(), trials=len(controls(SPACE, Budget(2))))
@@ -185,7 +184,6 @@ def test_results_of_trials_that_were_run_again_do_not_count(stopped: optuna.Stud
     assert rung_results(stopped, 1, without=-1) == before
 
 
-@pytest.mark.usefixtures("quick_measuring")
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_a_survivor_ends_where_it_would_without_rungs(tiny_task: Task, tmp_path: Path, mode: Mode) -> None:
     # The first control that trains: what comes from the cache is not judged again.
