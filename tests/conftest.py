@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import tiny
+from shortly import short_measurements
 
-from petra_optuna.measurement import MeasuringProcess, Schedule
 from petra_optuna.tasks import Task, build_task
 
 pytest_plugins = ["fixtures_postgres"]
@@ -22,14 +22,20 @@ def digits_task(request: pytest.FixtureRequest) -> Task:
     return build_task("digits", cache_dir=Path(request.config.cache.mkdir("petra_digits")))
 
 
-@pytest.fixture(scope="session")
-def quick_measuring() -> Iterator[None]:
-    """Measuring with short blocks and few pairs, where a test is about something else."""
-    schedule = Schedule(block_s=0.005, settle_s=0.001, min_pairs=2, max_pairs=2)
-    quick = functools.partial(MeasuringProcess, schedule=schedule)
+@pytest.fixture(scope="session", autouse=True)
+def operators_listed_once() -> Iterator[None]:
+    """The exporter reads the sources of all its operators anew at every export, a third of its time here."""
+    from torch.onnx._internal.exporter._registration import onnxscript_apis
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("petra_optuna.study.workbench.MeasuringProcess", quick)
-        patch.setattr("petra_optuna.study.yardstick.MeasuringProcess", quick)
+        patch.setattr(onnxscript_apis, "get_torchlib_ops", functools.cache(onnxscript_apis.get_torchlib_ops))
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured_shortly() -> Iterator[None]:
+    """See ``shortly``."""
+    with short_measurements():
         yield
 
 

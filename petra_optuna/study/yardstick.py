@@ -28,6 +28,8 @@ from petra_optuna.study.stored import fetch, specification_of
 from petra_optuna.tasks import Task
 
 YARDSTICK_FILE = "yardstick.onnx"
+EAGER_S = 0.5
+"""How long PyTorch eager is timed at each batch size, for the report; nothing is decided by it."""
 
 
 def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def _eager_seconds(task: Task, batch: int, threads: int) -> float:
         num_threads=threads,
         globals={"forward": _eager_forward, "model": task.model, "inputs": inputs},
     )
-    return float(timer.blocked_autorange(min_run_time=0.5).median)
+    return float(timer.blocked_autorange(min_run_time=EAGER_S).median)
 
 
 def _eager_forward(model: torch.nn.Module, inputs: Inputs) -> torch.Tensor:

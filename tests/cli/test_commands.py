@@ -38,7 +38,7 @@ def petra(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 COMMANDS = ("run", "resume", "front", "confirm", "export", "sensitivity", "tasks", "dashboard")
 
-pytestmark = pytest.mark.usefixtures("quick_measuring")
+pytestmark = pytest.mark.usefixtures("measured_shortly")
 
 
 @pytest.fixture

@@ -37,7 +37,6 @@ from petra_optuna.study.confirmation.tables import with_interval
 from petra_optuna.study.delivery import fetch_model
 from petra_optuna.tasks import Task, open_once
 
-pytestmark = pytest.mark.usefixtures("quick_measuring")
 SPACE = SearchSpace((Train, Prune), (Half, QuantizeStatic), max_length=1)
 
 
@@ -47,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def searched(tiny_task: Task, home: Path, quick_measuring: None) -> optuna.Study:
+def searched(tiny_task: Task, home: Path) -> optuna.Study:
     url = f"sqlite:///{home}/study.db"
     return optimize(
         tiny_task, trials=3, storage=url, name="tiny", space=SPACE, budget=Budget(1), cache=home / "cache"

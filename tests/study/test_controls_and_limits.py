@@ -29,8 +29,6 @@ from petra_optuna.study import (
 )
 from petra_optuna.tasks import Task
 
-pytestmark = pytest.mark.usefixtures("quick_measuring")
-
 
 def test_controls_outside_the_space_are_left_out() -> None:
     space = SearchSpace((Train, Prune), (Half,), max_length=1)

@@ -1,4 +1,4 @@
-"""SIGKILL in mid-trial, then ``petra resume`` with URL and name only."""
+"""SIGKILL in mid-trial, then ``petra resume`` with URL and name only; both measure shortly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRIALS = 3
 def _petra(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, [str(TESTS), *sys.path]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "petra_optuna", *arguments], cwd=folder, env=environment)
+    return subprocess.Popen([sys.executable, "-m", "shortly", *arguments], cwd=folder, env=environment)
 
 
 def _states(study: optuna.Study) -> list[TrialState]:

@@ -29,7 +29,6 @@ from petra_optuna.study import (
 )
 from petra_optuna.tasks import Task
 
-pytestmark = pytest.mark.usefixtures("quick_measuring")
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=2)
 CHOSEN = ["macs", "peak_memory_bytes", "train_s", "depth"]
 
@@ -40,7 +39,7 @@ def _run(task: Task, folder: Path, **changes: object) -> optuna.Study:
 
 
 @pytest.fixture(scope="module")
-def study(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory, quick_measuring: None) -> optuna.Study:
+def study(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
     return _run(tiny_task, tmp_path_factory.mktemp("objectives"))
 
 

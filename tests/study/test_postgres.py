@@ -11,7 +11,6 @@ from petra_optuna.study import front, optimize, resume
 from petra_optuna.tasks import Task
 
 
-@pytest.mark.usefixtures("quick_measuring")
 def test_a_study_lives_on_postgresql(
     tiny_task: Task, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,6 @@ from petra_optuna.study import (
     study_savings,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_measuring")
 SPACE = SearchSpace((Prune,), (QuantizeStatic,), max_length=1)
 LIMITS = Limits(quality_drop=0.02)
 QUANTISED = 1
@@ -44,7 +43,7 @@ def _searched(folder: Path, limits: Limits = LIMITS) -> optuna.Study:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, quick_measuring: None) -> optuna.Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
     return _searched(tmp_path_factory.mktemp("repair"))
 
 

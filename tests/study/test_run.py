@@ -45,9 +45,6 @@ BUDGET = Budget(epochs=1)
 TRIALS = 6
 
 
-pytestmark = pytest.mark.usefixtures("quick_measuring")
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("study")
@@ -64,7 +61,7 @@ def _run(task: Task, home: Path, trials: int = TRIALS, **changes: Any) -> optuna
 
 
 @pytest.fixture(scope="module")
-def study(tiny_task: Task, home: Path, quick_measuring: None) -> optuna.Study:
+def study(tiny_task: Task, home: Path) -> optuna.Study:
     return _run(tiny_task, home)
 
 

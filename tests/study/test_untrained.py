@@ -32,8 +32,6 @@ from petra_optuna.study import (
 from petra_optuna.study.reference import with_reference
 from petra_optuna.tasks import Task
 
-pytestmark = pytest.mark.usefixtures("quick_measuring")
-
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=1)
 TRIALS = 4
 """Three controls and one that the sampler drew."""
@@ -66,7 +64,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(tiny_task: Task, home: Path, quick_measuring: None) -> optuna.Study:
+def study(tiny_task: Task, home: Path) -> optuna.Study:
     """Stopped after a control, then resumed."""
     _run(tiny_task, home, trials=1)
     return resume(tiny_task, storage=f"sqlite:///{home}/study.db", trials=TRIALS)

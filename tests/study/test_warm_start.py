@@ -258,7 +258,6 @@ def _warm(task: Task, url: str, trials: int, **changes: Any) -> optuna.Study:
     return optimize(task, trials=trials, storage=url, space=LEAN, **settings)
 
 
-@pytest.mark.usefixtures("quick_measuring")
 def test_a_warm_study_measures_anew_and_goes_on_as_it_began(
     tiny_task: Task,
     url: str,
@@ -295,7 +294,6 @@ def test_a_warm_study_measures_anew_and_goes_on_as_it_began(
     assert "started from study 'other': 2 of 4 pipelines" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("quick_measuring")
 def test_both_studies_may_be_in_one_server_database(
     tiny_task: Task,
     postgres_url: str,

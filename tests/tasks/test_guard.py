@@ -126,7 +126,7 @@ def test_an_operation_that_reads_it_fails_its_trial(tiny_task: Task, tmp_path: P
         _evaluator(tiny_task, tmp_path).evaluate(Pipeline((Peek(),)))
 
 
-@pytest.mark.usefixtures("quick_measuring")
+@pytest.mark.usefixtures("measured_shortly")
 def test_a_search_goes_on_after_an_operation_that_reads_it(tiny_task: Task, tmp_path: Path) -> None:
     space = SearchSpace((Peek,), (), max_length=1)
     study = optimize(tiny_task, trials=2, storage=f"sqlite:///{tmp_path}/study.db", space=space)
