@@ -25,8 +25,7 @@ class Rungs:
     Attributes:
         min_epochs: Epochs of the first rung.
         min_fraction: Its share of the full budget's data, in (0, 1].
-        eta: At each rung the best 1/eta of the trials go on; while it holds no more than eta results, all
-            that none dominates.
+        eta: At each rung the best 1/eta of the trials go on.
         levels: Judge only at so many rungs, the lowest; None for all. While the learning rate is high a
             model is often worse than at its start and at its end.
 
