@@ -86,11 +86,11 @@ def run(
     rungs: Annotated[bool, typer.Option(help="Compare pipelines in training, stop the weak ones.")] = False,
     rung_epochs: Annotated[int | None, typer.Option(help="Epochs of the first rung; 1 by default.")] = None,
     rung_fraction: Annotated[
-        float | None, typer.Option(help="Its share of the budget's data; 1 by default.")
+        float | None, typer.Option(help="Its share of the budget's data; 0.25 by default.")
     ] = None,
-    rung_eta: Annotated[float | None, typer.Option(help="The best 1/eta go on; 2 by default.")] = None,
+    rung_eta: Annotated[float | None, typer.Option(help="The best 1/eta go on; 4 by default.")] = None,
     rung_levels: Annotated[
-        int | None, typer.Option(help="Compare at so many rungs, the lowest; all by default.")
+        int | None, typer.Option(help="Compare at so many rungs, the lowest; 1 by default.")
     ] = None,
     train_threads: Annotated[int | None, typer.Option(min=1, help="Threads for training.")] = None,
     workers: options.Workers = 1,

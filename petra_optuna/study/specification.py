@@ -163,7 +163,7 @@ class Specification:
                 "task": TaskSource(**fields["task"]),
                 "budget": Budget(**fields["budget"]),
                 "limits": Limits(**fields["limits"]),
-                "rungs": Rungs(**fields["rungs"]) if fields.get("rungs") else None,
+                "rungs": Rungs(**{"levels": None, **fields["rungs"]}) if fields.get("rungs") else None,
                 "from_study": Origin(**fields["from_study"]) if fields.get("from_study") else None,
                 "profile": DeviceProfile.from_dict(fields["profile"]),
                 "quantities": tuple(fields.get("quantities", DEFAULT_OBJECTIVES)),

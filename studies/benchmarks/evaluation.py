@@ -48,7 +48,7 @@ from petra_optuna.tasks import Task, build_task
 from studies import script
 
 SEARCH = "search"
-RUNGS = Rungs(min_epochs=1, min_fraction=0.25, eta=4.0, levels=1)
+RUNGS = Rungs()
 LEVELS = (4, 8, 16)
 """Best accuracy is taken among the files of at most 1/4, 1/8 and 1/16 of the original's bytes."""
 

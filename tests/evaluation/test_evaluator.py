@@ -316,7 +316,7 @@ def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_pat
         return "no" if result.rung == 2 else None
 
     cache = PrefixCache(tmp_path / "cache")
-    evaluator = _evaluator(tiny_task, tmp_path, cache=cache, rungs=Rungs())
+    evaluator = _evaluator(tiny_task, tmp_path, cache=cache, rungs=Rungs(1, 1.0, levels=None))
     savings = Savings()
     with pytest.raises(RungStop):
         evaluator.evaluate(PIPELINE, judge, savings)
@@ -370,7 +370,7 @@ def test_what_a_node_inserts_for_its_training_is_not_judged(
     "node", [RegularizedTrain(epochs=1), QuantizeAware(epochs=1)], ids=lambda node: node.name
 )
 def test_judging_changes_nothing(node: Operation, tiny_task: Task, tmp_path: Path) -> None:
-    pipeline, rungs = Pipeline((node,), Recipe(batch_size=32)), Rungs(min_epochs=1, min_fraction=0.25)
+    pipeline, rungs = Pipeline((node,), Recipe(batch_size=32)), Rungs(1, 0.25, levels=None)
     seen: list[RungResult] = []
     judged = _evaluator(tiny_task, tmp_path, rungs=rungs).evaluate(pipeline, seen.append)
     assert seen

@@ -25,7 +25,7 @@ SPACE = SearchSpace((Train, Prune), (Half,), max_length=2)
 
 
 @pytest.mark.parametrize("full", [Budget(6), Budget(5, 0.3), Budget(1)], ids=str)
-@pytest.mark.parametrize("rungs", [Rungs(), Rungs(2, 0.25), Rungs(4, 1 / 49)], ids=str)
+@pytest.mark.parametrize("rungs", [Rungs(1, 1.0), Rungs(2, 0.25), Rungs(4, 1 / 49)], ids=str)
 def test_a_ladder_climbs_to_the_full_budget(full: Budget, rungs: Rungs) -> None:
     ladder = rungs.ladder(full)
     assert ladder[-1] == full
@@ -34,20 +34,20 @@ def test_a_ladder_climbs_to_the_full_budget(full: Budget, rungs: Rungs) -> None:
         assert rung.epochs == min(number * rungs.min_epochs, full.epochs)
         share = min(number * rungs.min_fraction, 1.0)
         assert rung.data_fraction == pytest.approx(share * full.data_fraction)
-    moments = rungs.moments(full, full.epochs)
+    moments = dataclasses.replace(rungs, levels=None).moments(full, full.epochs)
     assert list(moments) == list(range(1, len(ladder)))
     assert list(moments.values()) == sorted(set(moments.values()))
 
 
 def test_no_rung_lies_at_or_beyond_the_end_of_a_training() -> None:
-    assert Rungs(6).ladder(Budget(6)) == (Budget(6),)
-    assert Rungs().moments(Budget(6), epochs=2) == {1: 1.0}
+    assert Rungs(6, 1.0).ladder(Budget(6)) == (Budget(6),)
+    assert Rungs(1, 1.0, levels=None).moments(Budget(6), epochs=2) == {1: 1.0}
     assert Rungs().moments(Budget(6), epochs=0) == {}
 
 
 def test_only_so_many_rungs_are_met_the_lowest() -> None:
     full = Budget(6)
-    everywhere = list(Rungs(1, 0.25).moments(full, 6).items())
+    everywhere = list(Rungs(1, 0.25, levels=None).moments(full, 6).items())
     assert len(everywhere) > 2
     for levels in range(1, len(everywhere) + 2):
         assert list(Rungs(1, 0.25, levels=levels).moments(full, 6).items()) == everywhere[:levels]
@@ -147,7 +147,7 @@ def _enqueue(study: optuna.Study, like: int, **changes: float | str) -> None:
 def stopped(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
     """Controls, then a trial whose learning rate ruins the model."""
     folder = tmp_path_factory.mktemp("rungs")
-    study = _study(tiny_task, folder, Rungs(), trials=len(controls(SPACE, Budget(2))))
+    study = _study(tiny_task, folder, Rungs(1, 1.0), trials=len(controls(SPACE, Budget(2))))
     _enqueue(study, 1, **{"recipe.lr": 1e-1, "recipe.optimizer": "rmsprop"})
     return resume(tiny_task, storage=f"sqlite:///{folder}/study.db", trials=4, space=SPACE)
 
@@ -189,7 +189,7 @@ def test_a_survivor_ends_where_it_would_without_rungs(tiny_task: Task, tmp_path:
     # The first control that trains: what comes from the cache is not judged again.
     number = 1 if mode == "pretrained" else 0
     found = []
-    for name, rungs in (("with", Rungs(1, 0.3)), ("without", None)):
+    for name, rungs in (("with", Rungs(1, 0.3, levels=None)), ("without", None)):
         (tmp_path / name).mkdir()
         study = _study(tiny_task, tmp_path / name, rungs, trials=number + 1, mode=mode)
         record = evaluation_of(study, number)

@@ -13,7 +13,7 @@ from fixtures_postgres import new_database
 
 from petra_optuna import cli
 from petra_optuna.errors import StudyError, UserError
-from petra_optuna.evaluation import Budget, Limits
+from petra_optuna.evaluation import Budget, Limits, Rungs
 from petra_optuna.evolution import Bounds
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import Half, LowRank, Prune, QuantizeStatic, Train
@@ -248,6 +248,10 @@ def test_older_specifications_read_as_before() -> None:
     stored = plain.to_dict()
     del stored["from_study"], stored["sensitivity"]
     assert Specification.from_dict(stored) == plain
+    everywhere = dataclasses.replace(plain, rungs=Rungs(2, 0.5, levels=None))
+    stored = everywhere.to_dict()
+    del stored["rungs"]["levels"]
+    assert Specification.from_dict(stored) == everywhere
     warm = dataclasses.replace(plain, from_study=Origin("other", None))
     assert Specification.from_dict(warm.to_dict()) == warm
     assert any("from_study" in difference for difference in plain.differences(warm))
