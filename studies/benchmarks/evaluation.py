@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import optuna
@@ -153,7 +153,7 @@ def _replay(search: optuna.Study, name: str) -> optuna.Study:
         load_if_exists=True,
     )
     waiting = len(study.get_trials(deepcopy=False))
-    for trial in _finished(search)[waiting:]:
+    for trial in finished(search)[waiting:]:
         study.enqueue_trial(trial.params)
     return study
 
@@ -179,7 +179,7 @@ def _run(
             rungs=specification.rungs,
         )
         objective = Objective(evaluator, space, specification, store)
-        left = given.pipelines - len(_finished(study))
+        left = given.pipelines - len(finished(study))
         if left > 0:
             study.optimize(objective, n_trials=left, catch=(TrialError,), callbacks=[_report])
 
@@ -190,11 +190,11 @@ def _made(folder: Path) -> Path:
 
 
 def _report(study: optuna.Study, trial: FrozenTrial) -> None:
-    spent = _savings(trial).train_s
+    spent = savings_of(trial).train_s
     print(f"{study.study_name}: trial {trial.number} {trial.state.name}, trained {spent:.1f} s", flush=True)
 
 
-def _finished(study: optuna.Study) -> list[FrozenTrial]:
+def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Trials by number, without those that were cut off."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return [
@@ -204,7 +204,8 @@ def _finished(study: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
-def _savings(trial: FrozenTrial) -> Savings:
+def savings_of(trial: FrozenTrial) -> Savings:
+    """What a trial trained and was spared."""
     return Savings(**trial.user_attrs[attributes.SAVINGS])
 
 
@@ -218,9 +219,9 @@ def costs(trial: FrozenTrial, recorded: FrozenTrial, budget: Budget, space: Sear
         space: Of the search.
     """
     pipeline: Pipeline = decode(trial.params, space).canonical()
-    allotted, savings = budget.allot(pipeline.body), _savings(trial)
+    allotted, savings = budget.allot(pipeline.body), savings_of(trial)
     total = sum(allotted)
-    pace = _savings(recorded).train_s / total if total else 0.0
+    pace = savings_of(recorded).train_s / total if total else 0.0
     cached = sum(allotted[: savings.cache_hits])
     stopped = {"preview": savings.preview_stops, "rungs": savings.rung_stops}
     spared = {name: savings.saved_epochs * count for name, count in stopped.items()}
@@ -231,7 +232,7 @@ def costs(trial: FrozenTrial, recorded: FrozenTrial, budget: Budget, space: Sear
 
 
 def _pairs(search: optuna.Study, study: optuna.Study) -> Iterator[tuple[FrozenTrial, FrozenTrial]]:
-    return zip(_finished(study), _finished(search), strict=True)
+    return zip(finished(study), finished(search), strict=True)
 
 
 def _totals(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> dict[str, Cost]:
@@ -274,17 +275,21 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
         again = hypervolume(_as_measured_there(search, study, trials), directions_of(study), bounds)
         totals = _totals(search, study, space)
         spent = totals["trained"].seconds + totals["judging"].seconds
-        best = [
-            max((trial.values[0] for trial in trials if level * trial.values[3] <= original), default=None)
-            for level in LEVELS
-        ]
-        shown = [f"{100 * one:.2f}" if one is not None else "-" for one in best]
+        shown = [f"{100 * one:.2f}" if one is not None else "-" for one in best_by_level(trials, original)]
         training = f"{totals['trained'].epochs:.1f} | {spent / everything:.3f}"
         kept = f"{reached[name] / reached[SEARCH]:.3f} | {again / reached[SEARCH]:.3f}"
         volume = f"{reached[name]:.2f} | {kept}"
         parts = "none" if study is search else name
         lines.append(f"| {parts} | {training} | {volume} | {' | '.join(shown)} |")
     return lines
+
+
+def best_by_level(trials: Sequence[FrozenTrial], original: float) -> list[float | None]:
+    """Best quality among the files of at most the original's bytes by each of ``LEVELS``."""
+    return [
+        max((trial.values[0] for trial in trials if level * trial.values[3] <= original), default=None)
+        for level in LEVELS
+    ]
 
 
 def _as_measured_there(
@@ -304,7 +309,7 @@ def _file(trial: FrozenTrial) -> str | None:
 def shares(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> list[str]:
     """Where the search's training time went in a variant."""
     totals, everything = _totals(search, study, space), _everything(search, space)
-    stops = [_savings(trial) for trial, _ in _pairs(search, study)]
+    stops = [savings_of(trial) for trial, _ in _pairs(search, study)]
     counts = {
         "trained": "",
         "judging": "",

@@ -1,0 +1,210 @@
+"""What other rules at the rung would have trained and kept, from runs of ``studies.benchmarks.evaluation``.
+
+    python -m studies.benchmarks.rung_rules FOLDER [FOLDER ...]
+
+FOLDER is what ``--folder`` was there. Such a run has a result at the first rung of every pipeline that
+trains, and its search has trained each of them to its end, where a survivor ends too. So nothing is
+estimated: the pipelines come in the search's order, preview and cache do what they would, and the rule
+decides who goes on.
+
+Rules, by column: ``best``: the best 1/eta go on; ``grace``: and, while the rung holds no more than eta
+results, what none dominates; ``again``: and, as results arrive, what was stopped and is among the best 1/eta
+by then, trained anew. Shown are the shares of the search's training time, judging left out, and of its
+hypervolume, and the points that the best file of at most 1/4, 1/8 and 1/16 of the original's bytes loses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+
+from petra_optuna.evaluation import RungResult, Rungs
+from petra_optuna.evaluation.keys import prefix_keys
+from petra_optuna.evolution import Bounds, Direction, hypervolume, non_dominated
+from petra_optuna.operations import default_space
+from petra_optuna.pipeline import Pipeline, decode
+from petra_optuna.samplers import BOUNDS, directions_of
+from petra_optuna.study import attributes, open_storage, specification_of
+from petra_optuna.study.controls import controls
+from petra_optuna.study.front import feasible_trials
+from petra_optuna.study.rungs import standing_of
+from studies import script
+from studies.benchmarks.evaluation import ALL, RUNGS, SEARCH, best_by_level, finished, savings_of
+
+ETAS = (2.0, 3.0, 4.0, 5.0)
+RULES = ("best", "grace", "again")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One pipeline of a run.
+
+    Attributes:
+        trial: Of the search.
+        allotted: Epochs of each body node.
+        keys: Of each body node, as the cache has them.
+        seconds: That its training took in the search.
+        result: At the rung; None where it was not judged.
+        stopped: By the preview.
+        spared: Whether it is a control, which no rung stops.
+    """
+
+    trial: FrozenTrial
+    allotted: tuple[int, ...]
+    keys: tuple[str, ...]
+    seconds: float
+    result: RungResult | None
+    stopped: bool
+    spared: bool
+
+
+@dataclasses.dataclass
+class Replay:
+    """What a rule has trained and stopped so far.
+
+    Attributes:
+        rule: One of ``RULES``.
+        rungs: Whose eta counts.
+        direction: Of the quality.
+        moment: Epochs after which a pipeline is judged.
+    """
+
+    rule: str
+    rungs: Rungs
+    direction: str
+    moment: float
+    judged: dict[int, RungResult] = dataclasses.field(default_factory=dict)
+    waiting: list[Row] = dataclasses.field(default_factory=list)
+    kept: set[int] = dataclasses.field(default_factory=set)
+    seconds: float = 0.0
+    _cached: set[str] = dataclasses.field(default_factory=set)
+
+    def run(self, row: Row) -> None:
+        """Take in the next pipeline."""
+        if row.stopped:
+            return
+        known = self._known(row)
+        if row.result is None or not known < self.moment < sum(row.allotted):
+            self._finish(row)
+            return
+        self.judged[row.trial.number] = row.result
+        if row.spared or self._goes_on(row):
+            self._finish(row)
+        else:
+            self._train(row, self.moment)
+            self.waiting.append(row)
+        while self.rule == "again" and (better := [one for one in self.waiting if self._goes_on(one)]):
+            self.waiting.remove(better[0])
+            self._finish(better[0])
+
+    def _goes_on(self, row: Row) -> bool:
+        number = row.trial.number
+        result, others = self.judged[number], [one for key, one in self.judged.items() if key != number]
+        if standing_of(result, others, self.direction).goes_on(self.rungs):
+            return True
+        few = len(others) < self.rungs.eta
+        return self.rule == "grace" and few and not _is_dominated(result, others, self.direction)
+
+    def _finish(self, row: Row) -> None:
+        self._train(row, sum(row.allotted))
+        self.kept.add(row.trial.number)
+
+    def _train(self, row: Row, end: float) -> None:
+        """Up to so many epochs, from where the cache leaves it; nodes that end are cached."""
+        total, known = sum(row.allotted), self._known(row)
+        if end > known:
+            self.seconds += (end - known) / total * row.seconds
+        ends = np.cumsum(row.allotted)
+        self._cached |= {key for key, last in zip(row.keys, ends, strict=True) if last <= end}
+
+    def _known(self, row: Row) -> int:
+        """Epochs of the longest cached prefix."""
+        count = next((n for n in range(len(row.keys), 0, -1) if row.keys[n - 1] in self._cached), 0)
+        return sum(row.allotted[:count])
+
+
+def main() -> None:
+    """Print one table a folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for folder in parser.parse_args().folders:
+        print(f"\n{folder}\n")
+        print("\n".join(table(folder)))
+
+
+def table(folder: Path) -> list[str]:
+    """One line an eta, one column a rule.
+
+    Raises:
+        StudyError: When the folder holds no such run.
+    """
+    storage = open_storage(f"sqlite:///{folder}/evaluation.db", must_exist=True)
+    search, replay = (optuna.load_study(storage=storage, study_name=name) for name in (SEARCH, ALL))
+    every, allowed = rows(search, replay), feasible_trials(search)
+    lines = [f"| eta | {' | '.join(RULES)} |", "|---" * (1 + len(RULES)) + "|"]
+    for eta in ETAS:
+        cells = [_cell(search, every, allowed, rule, eta) for rule in RULES]
+        lines.append(f"| {eta:g} | {' | '.join(cells)} |")
+    return lines
+
+
+def rows(search: optuna.Study, replay: optuna.Study) -> list[Row]:
+    """The pipelines of a run in their order."""
+    space, budget = default_space(), specification_of(search).budget
+    spared = {control.hash for control in controls(space, budget)}
+    found = []
+    for trial, again in zip(finished(search), finished(replay), strict=True):
+        pipeline: Pipeline = decode(trial.params, space).canonical()
+        stored = again.user_attrs.get(f"{attributes.RUNG}1")
+        found.append(
+            Row(
+                trial,
+                tuple(budget.allot(pipeline.body)),
+                prefix_keys("", pipeline, budget),
+                savings_of(trial).train_s,
+                None if stored is None else RungResult.from_dict(stored),
+                bool(savings_of(again).preview_stops),
+                pipeline.hash in spared,
+            )
+        )
+    return found
+
+
+def _cell(
+    search: optuna.Study, every: Sequence[Row], allowed: Sequence[FrozenTrial], rule: str, eta: float
+) -> str:
+    specification = specification_of(search)
+    moment = RUNGS.moments(specification.budget, specification.budget.epochs)[1]
+    replay = Replay(rule, dataclasses.replace(RUNGS, eta=eta), specification.direction, moment)
+    for row in every:
+        replay.run(row)
+    kept = [trial for trial in allowed if trial.number in replay.kept]
+    bounds, directions = Bounds.from_dict(search.user_attrs[BOUNDS]), directions_of(search)
+    volumes = [hypervolume([trial.values for trial in part], directions, bounds) for part in (kept, allowed)]
+    original = search.user_attrs[attributes.YARDSTICK]["values"]["size_bytes"]
+    best = zip(best_by_level(allowed, original), best_by_level(kept, original), strict=True)
+    lost = [
+        "-" if whole is None else "all" if part is None else f"{100 * (whole - part):.2f}"
+        for whole, part in best
+    ]
+    share = replay.seconds / sum(row.seconds for row in every)
+    return f"{share:.3f}, {volumes[0] / volumes[1]:.3f}; {', '.join(lost)}"
+
+
+def _is_dominated(result: RungResult, others: Sequence[RungResult], direction: str) -> bool:
+    table = [(one.quality, one.size_bytes, one.macs) for one in (result, *others)]
+    way: Direction = "maximize" if direction == "maximize" else "minimize"
+    return 0 not in non_dominated(table, (way, "minimize", "minimize"))
+
+
+if __name__ == "__main__":
+    script.run(main)
