@@ -46,11 +46,12 @@ def default_space(
     """
     formats = find_runtime(runtime).formats(device)
     conversions = tuple(kind for kind in EVERY_OPERATION if kind.format in formats)
-    return SearchSpace(BODY_OPERATIONS, conversions, max_length, untrained)
+    body = tuple(kind for kind in BODY_OPERATIONS if _runs(kind, formats))
+    return SearchSpace(body, conversions, max_length, untrained)
 
 
 def check_runs(space: SearchSpace, runtime: str, device: str = "cpu") -> None:
-    """Refuse a space with a conversion whose file the runtime does not run as it promises.
+    """Refuse a space with a conversion, or what implies one, whose file the runtime does not run as promised.
 
     Raises:
         UserError: Naming it, or when the runtime is unknown or not installed, or sees no such device.
@@ -58,12 +59,17 @@ def check_runs(space: SearchSpace, runtime: str, device: str = "cpu") -> None:
     chosen = find_runtime(runtime)
     chosen.check_device(device)
     formats = chosen.formats(device)
-    refused = [kind.name for kind in space.conversions if kind.format not in (None, *formats)]
+    refused = [kind.name for kind in space.operations if not _runs(kind, formats)]
     if refused:
         raise UserError(
             f"runtime {runtime!r} on {device} does not run {', '.join(refused)} as promised; "
             f"leave them out of the space, or take default_space(runtime={runtime!r})"
         )
+
+
+def _runs(kind: type[Operation], formats: tuple[str, ...]) -> bool:
+    """Whether a file of the operation's own format, or of the conversion that it implies, is one of these."""
+    return (kind.implies or kind).format in (None, *formats)
 
 
 __all__ = [

@@ -15,7 +15,8 @@ from petra_optuna.deploy import export_onnx
 from petra_optuna.errors import RuntimeFailed, StudyError, UserError
 from petra_optuna.measurement import DeviceProfile, worker
 from petra_optuna.nn.inputs import take, to_feeds
-from petra_optuna.operations import Half, default_space
+from petra_optuna.operations import Half, QuantizeAware, Train, check_runs, default_space
+from petra_optuna.pipeline import SearchSpace
 from petra_optuna.runtimes import OnnxRuntime, PyTorch, runtime
 from petra_optuna.runtimes.device_clock import DeviceClock
 
@@ -194,6 +195,14 @@ def test_cuda_offers_what_computes_there(monkeypatch: pytest.MonkeyPatch) -> Non
     names = [kind.name for kind in default_space(runtime="torch", device="cuda").conversions]
     assert names == ["fp16", "bf16"]
     assert [kind.name for kind in default_space(runtime="torch").conversions] == ["bf16"]
+
+
+def test_quantisation_aware_training_is_not_offered_where_its_file_does_not_run() -> None:
+    """It implies static INT8."""
+    assert QuantizeAware in default_space().body
+    assert set(default_space().body) - set(default_space(runtime="torch").body) == {QuantizeAware}
+    with pytest.raises(UserError, match="'torch' on cpu does not run qat as promised"):
+        check_runs(SearchSpace((Train, QuantizeAware), ()), "torch")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
