@@ -16,6 +16,7 @@ import optuna
 
 from petra_optuna.evaluation import Judge, RungResult, Rungs
 from petra_optuna.evolution import Direction, contributions, minimised, ranks
+from petra_optuna.evolution.front import Array
 from petra_optuna.samplers import superseded
 from petra_optuna.study import attributes
 from petra_optuna.study.specification import Specification
@@ -75,16 +76,21 @@ def standing_of(result: RungResult, others: Sequence[RungResult], direction: str
 
     The last two count by ratio. What is far below the best quality adds nothing, however small it is.
     """
-    way: Direction = "maximize" if direction == "maximize" else "minimize"
-    table = [(one.quality, np.log1p(one.size_bytes), np.log1p(one.macs)) for one in (result, *others)]
-    points = minimised(table, (way, "minimize", "minimize"))
+    points = points_of((result, *others), direction)
     rank = ranks(points)
     lowest, width = points.min(axis=0), _BEYOND * np.ptp(points, axis=0)
     width[0] = _WORTH * abs(lowest[0])
     units = (points - lowest) / np.where(width > 0, width, 1.0)
     added = contributions(units[rank == rank[0]])
     better = int((rank < rank[0]).sum() + (added > added[0]).sum())
-    return Standing(better, len(table))
+    return Standing(better, len(points))
+
+
+def points_of(results: Sequence[RungResult], direction: str) -> Array:
+    """Quality, log bytes and log multiply-accumulates, shape (n, 3), all to be minimised."""
+    way: Direction = "maximize" if direction == "maximize" else "minimize"
+    table = [(one.quality, np.log1p(one.size_bytes), np.log1p(one.macs)) for one in results]
+    return minimised(table, (way, "minimize", "minimize"))
 
 
 def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[RungResult]:

@@ -47,7 +47,7 @@ def measure_yardstick(task: Task, profile: DeviceProfile, path: Path) -> dict[st
         original, forms = lower_original(task, profile, path)
         with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
             yardstick = process.baseline()
-            elsewhere = _elsewhere(task, profile, path, process)
+            elsewhere = _elsewhere(task, profile, path, process, yardstick)
     except TrialError as error:
         raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
     return {
@@ -97,7 +97,9 @@ def lower_original(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowe
     return dataclasses.replace(taken, artifact=dataclasses.replace(taken.artifact, path=path)), forms
 
 
-def _elsewhere(task: Task, profile: DeviceProfile, path: Path, process: MeasuringProcess) -> dict[str, float]:
+def _elsewhere(
+    task: Task, profile: DeviceProfile, path: Path, process: MeasuringProcess, yardstick: Yardstick
+) -> dict[str, float]:
     """What the original measures in the profile's runtime; empty where that is the yardstick's."""
     if profile.place == profile.yardstick_place:
         return {}
@@ -106,7 +108,7 @@ def _elsewhere(task: Task, profile: DeviceProfile, path: Path, process: Measurin
     lower(task.model, task.example, own, runtime=runtime, device=device)
     measured = process.measure(own)
     own.unlink()
-    return process.baseline().values(measured)
+    return yardstick.values(measured)
 
 
 def yardstick_of(study: optuna.Study) -> Yardstick:

@@ -26,14 +26,14 @@ from optuna.trial import FrozenTrial
 
 from petra_optuna.evaluation import RungResult, Rungs
 from petra_optuna.evaluation.keys import prefix_keys
-from petra_optuna.evolution import Bounds, Direction, hypervolume, non_dominated
+from petra_optuna.evolution import Bounds, hypervolume, ranks
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, decode
 from petra_optuna.samplers import BOUNDS, directions_of
 from petra_optuna.study import attributes, open_storage, specification_of
 from petra_optuna.study.controls import controls
 from petra_optuna.study.front import feasible_trials
-from petra_optuna.study.rungs import standing_of
+from petra_optuna.study.rungs import points_of, standing_of
 from studies import script
 from studies.benchmarks.evaluation import ALL, RUNGS, SEARCH, best_by_level, finished, savings_of
 
@@ -109,7 +109,7 @@ class Replay:
         if standing_of(result, others, self.direction).goes_on(self.rungs):
             return True
         few = len(others) < self.rungs.eta
-        return self.rule == "grace" and few and not _is_dominated(result, others, self.direction)
+        return self.rule == "grace" and few and ranks(points_of((result, *others), self.direction))[0] == 0
 
     def _finish(self, row: Row) -> None:
         self._train(row, sum(row.allotted))
@@ -198,12 +198,6 @@ def _cell(
     ]
     share = replay.seconds / sum(row.seconds for row in every)
     return f"{share:.3f}, {volumes[0] / volumes[1]:.3f}; {', '.join(lost)}"
-
-
-def _is_dominated(result: RungResult, others: Sequence[RungResult], direction: str) -> bool:
-    table = [(one.quality, one.size_bytes, one.macs) for one in (result, *others)]
-    way: Direction = "maximize" if direction == "maximize" else "minimize"
-    return 0 not in non_dominated(table, (way, "minimize", "minimize"))
 
 
 if __name__ == "__main__":
