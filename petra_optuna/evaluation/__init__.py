@@ -11,7 +11,7 @@ from petra_optuna.evaluation.quality import predictor, quality_of
 from petra_optuna.evaluation.quantities import DEFAULT_OBJECTIVES, QUANTITIES, Quantity, counted, quantity
 from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.repair import Lowered
-from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, RungStop
+from petra_optuna.evaluation.rungs import Judge, RungResult, Rungs, Stopped
 from petra_optuna.evaluation.savings import Savings
 from petra_optuna.evaluation.sensitivity import Curve, Point, Sensitivity, sensitivity_of
 from petra_optuna.evaluation.starts import starts_of
@@ -36,11 +36,11 @@ __all__ = [
     "Preview",
     "Quantity",
     "RungResult",
-    "RungStop",
     "Rungs",
     "Savings",
     "Sensitivity",
     "ShapeHistory",
+    "Stopped",
     "counted",
     "faster_form",
     "predictor",

@@ -25,12 +25,12 @@ from petra_optuna.evaluation.quantities import counted
 from petra_optuna.evaluation.reasons import reason
 from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.repair import Lowered, Repair, repaired
-from petra_optuna.evaluation.rungs import Judge, Rungs
+from petra_optuna.evaluation.rungs import Judge, Rungs, RungStop, Stopped
 from petra_optuna.evaluation.savings import Savings
 from petra_optuna.evaluation.watching import watcher
 from petra_optuna.measurement import Measured, Yardstick
 from petra_optuna.operations import Context
-from petra_optuna.pipeline import Pipeline
+from petra_optuna.pipeline import Applied, Pipeline
 from petra_optuna.runtimes import DEFAULT
 from petra_optuna.tasks import Task
 
@@ -105,11 +105,11 @@ class Evaluator:
 
         Args:
             pipeline: What to build.
-            judge: Asked at each rung; without it none is met.
+            judge: Asked at each rung; without it none is met. Where it says stop, the training ends, and the
+                file is made of the model as it is there.
             savings: Counters to fill.
 
         Raises:
-            RungStop: When the judge says so.
             TrialError: With the reason, when a node, the lowering or the measurement fails.
         """
         pipeline = pipeline.canonical()
@@ -124,7 +124,8 @@ class Evaluator:
                 f"the preview counts at least {prediction.size_bytes:.0f} bytes, the limit is {most:.0f}",
                 prediction,
             )
-        model, reports, reused = self._body(pipeline, start, judge, savings)
+        body = self._body(pipeline, start, judge, savings)
+        model, reports = body.model, body.reports
         first, repair = self._shipped(model, pipeline, start, SERIES, savings)
         shipped, measured, forms = faster_form(
             first,
@@ -153,24 +154,28 @@ class Evaluator:
             measured=measured,
             best_throughput_batch=self.yardstick.best(measured).batch,
             preview=prediction,
-            reused_nodes=reused,
+            reused_nodes=body.reused,
             repair=repair,
             convolutions=forms,
+            stopped=body.stopped,
         )
 
-    def build(self, pipeline: Pipeline, convolutions: str = SERIES) -> Artifact:
+    def build(
+        self, pipeline: Pipeline, convolutions: str = SERIES, stopped: Stopped | None = None
+    ) -> Artifact:
         """The pipeline's file alone, repaired as ``evaluate`` would, not measured.
 
         Args:
             pipeline: What to build.
             convolutions: Form of one-dimensional ones, which ``evaluate`` chooses by measurement.
+            stopped: Where the training ends before its time.
 
         Raises:
             TrialError: With the reason, when a node or the lowering fails.
         """
         pipeline = pipeline.canonical()
         start = base_key(self.task, self.seed)
-        model, _, _ = self._body(pipeline, start, None, Savings())
+        model = self._body(pipeline, start, stopped.judge if stopped else None, Savings()).model
         return self._shipped(model, pipeline, start, convolutions, Savings())[0].artifact
 
     def _shipped(
@@ -221,10 +226,7 @@ class Evaluator:
             data_fraction=self.budget.data_fraction,
         )
 
-    def _body(
-        self, pipeline: Pipeline, start: str, judge: Judge | None, savings: Savings
-    ) -> tuple[nn.Module, list[dict[str, Any]], int]:
-        """The model after the body, a report for every node, and how many nodes came from the cache."""
+    def _body(self, pipeline: Pipeline, start: str, judge: Judge | None, savings: Savings) -> _Body:
         keys = prefix_keys(start, pipeline, self.budget)
         model, reports = self._longest_prefix(keys, savings)
         reused = len(reports)
@@ -232,10 +234,11 @@ class Evaluator:
         savings.cache_misses = len(keys) - reused if self.cache is not None else 0
         savings.cache_saved_s = sum(_training_seconds(pipeline, reports))
         epochs = self.budget.allot(pipeline.body)
+        stopped: Stopped | None = None
         for index in range(reused, len(keys)):
             node = pipeline.body[index]
-            context = self._context(pipeline, keys[index], epochs[index])
-            if judge is not None and self.rungs is not None:
+            context = self._context(pipeline, keys[index], 0 if stopped else epochs[index])
+            if judge is not None and self.rungs is not None and stopped is None:
                 moments = self.rungs.moments(self.budget, sum(epochs))
                 watched = watcher(self.task, pipeline, keys, epochs, index, moments, judge, savings)
                 context = dataclasses.replace(context, watch=watched)
@@ -243,14 +246,18 @@ class Evaluator:
             try:
                 with reason(OperationFailed, node.name):
                     applied = node.apply(model, context)
+            except RungStop as stop:
+                stopped = stop.stopped
+                trained = stopped.epochs - sum(epochs[:index])
+                applied = Applied(stop.model, {"changed": True, "epochs": trained, "stopped": stopped.reason})
             finally:
                 seconds = time.perf_counter() - began - (savings.judging_s - judged)
                 savings.train_s += seconds if node.kind == "training" else 0.0
             model = applied.model
             reports.append({"op": node.name, **applied.report, "seconds": seconds})
-            if self.cache is not None:
+            if self.cache is not None and stopped is None:
                 self.cache.put(keys[index], Entry(reports, checkpoint.to_bytes(model, self.task.model)))
-        return model, reports, reused
+        return _Body(model, reports, reused, stopped)
 
     def _longest_prefix(
         self, keys: tuple[str, ...], savings: Savings
@@ -266,6 +273,16 @@ class Evaluator:
                 except checkpoint.DamagedCheckpoint:  # computed again
                     healed()
         return self.start, []
+
+
+@dataclasses.dataclass(frozen=True)
+class _Body:
+    """The model after the body, a report for every node, how many came from the cache, and a rung's stop."""
+
+    model: nn.Module
+    reports: list[dict[str, Any]]
+    reused: int
+    stopped: Stopped | None
 
 
 def _training_seconds(pipeline: Pipeline, reports: list[dict[str, Any]]) -> list[float]:

@@ -10,6 +10,7 @@ from petra_optuna.deploy import Artifact
 from petra_optuna.evaluation.forms import Forms
 from petra_optuna.evaluation.preview import Preview
 from petra_optuna.evaluation.repair import Repair
+from petra_optuna.evaluation.rungs import Stopped
 from petra_optuna.measurement import Measured
 from petra_optuna.pipeline import Pipeline
 
@@ -19,6 +20,7 @@ class Evaluation:
     """What is known of one pipeline: its values, its file, and how they came about.
 
     ``values`` holds the task's metric and every one of ``QUANTITIES`` that this machine can measure.
+    ``stopped`` tells where a rung ended the training, if one did.
     """
 
     pipeline: Pipeline
@@ -32,6 +34,7 @@ class Evaluation:
     reused_nodes: int
     repair: Repair | None = None
     convolutions: Forms | None = None
+    stopped: Stopped | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form without the file and the weights."""
@@ -50,4 +53,5 @@ class Evaluation:
             "reused_nodes": self.reused_nodes,
             "repair": self.repair.to_dict() if self.repair else None,
             "convolutions": self.convolutions.to_dict() if self.convolutions else None,
+            "stopped": dataclasses.asdict(self.stopped) if self.stopped else None,
         }

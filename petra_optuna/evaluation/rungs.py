@@ -4,7 +4,7 @@ The ladder is that of EDGETUNE, Algorithm 2: rung k is the budget of ``min(k e, 
 ``min(k f, 1)`` of the data. Here a rung is a moment on the way of the unstopped trial, reached when as many
 samples were trained on: schedule, order and randomness are those of the full budget. So a survivor goes on
 from exactly where it stands, ends bit for bit where it would without rungs, and cache keys need not know
-of them.
+of them. One that is stopped ends its training there and is finished as it stands.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from torch import nn
 
 from petra_optuna.errors import TrialError, UserError
 from petra_optuna.evaluation.budget import Budget
@@ -25,7 +27,7 @@ class Rungs:
     Attributes:
         min_epochs: Epochs of the first rung.
         min_fraction: Its share of the full budget's data, in (0, 1].
-        eta: At each rung the best 1/eta of the trials go on.
+        eta: At each rung the best 1/eta of the trials train on.
         levels: Judge only at so many rungs, the lowest; None for all. While the learning rate is high a
             model is often worse than at its start and at its end.
 
@@ -37,7 +39,7 @@ class Rungs:
 
     min_epochs: int = 1
     min_fraction: float = 0.25
-    eta: float = 4.0
+    eta: float = 5.0
     levels: int | None = 1
 
     def __post_init__(self) -> None:
@@ -87,12 +89,14 @@ class RungResult:
         quality: The task's metric of the model, in PyTorch, on the selection split.
         size_bytes: Of the file, by counting.
         macs: Multiply-accumulates for one sample.
+        rest_s: Seconds that the rest of its training would take, at the pace so far.
     """
 
     rung: int
     quality: float
     size_bytes: float
     macs: int
+    rest_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -105,8 +109,32 @@ class RungResult:
 
 
 Judge = Callable[[RungResult], str | None]
-"""Stores a rung's result and gives the reason to stop there, or None to go on."""
+"""Stores a rung's result and gives the reason to stop there, or None to train on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopped:
+    """Where a pipeline's training ended before its time.
+
+    Attributes:
+        rung: Counted from 1.
+        epochs: Of the full data, trained until there.
+        reason: The judge's.
+    """
+
+    rung: int
+    epochs: float
+    reason: str
+
+    def judge(self, result: RungResult) -> str | None:
+        """A ``Judge`` that stops at the same rung again."""
+        return self.reason if result.rung == self.rung else None
 
 
 class RungStop(TrialError):
-    """The pipeline was judged at a rung and shall not train on."""
+    """Ends a node's training; ``model`` is what the node would return."""
+
+    def __init__(self, stopped: Stopped, model: nn.Module) -> None:
+        super().__init__(stopped.reason)
+        self.stopped = stopped
+        self.model = model

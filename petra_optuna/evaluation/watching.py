@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,7 +12,7 @@ from torch import nn
 from petra_optuna.errors import MeasurementFailed, OperationFailed, TrialError
 from petra_optuna.evaluation.preview import predicted_bytes, shaped
 from petra_optuna.evaluation.reasons import reason
-from petra_optuna.evaluation.rungs import Judge, RungResult, RungStop
+from petra_optuna.evaluation.rungs import Judge, RungResult, RungStop, Stopped
 from petra_optuna.evaluation.savings import Savings
 from petra_optuna.nn.counting import count_macs
 from petra_optuna.nn.inputs import forward, take
@@ -33,7 +34,8 @@ def watcher(
 
     Size and multiply-accumulates are those of the shape that the pipeline will end with. So is the quality,
     but where later nodes train: what they will heal is not held against a pipeline. One that cannot be
-    copied in training, or whose later nodes cannot be applied yet, is not judged.
+    copied in training, or whose later nodes cannot be applied yet, is not judged. ``RungStop`` ends the
+    node's training.
 
     Args:
         task: Whose selection split the quality is taken on.
@@ -49,29 +51,56 @@ def watcher(
     ahead = [(moment, number) for number, moment in moments.items() if moment > earlier]
     heals = any(epochs[index + 1 :])
 
-    def result(so_far: Callable[[], nn.Module], number: int) -> RungResult | None:
+    pace = _Pace()
+
+    def met(so_far: Callable[[], nn.Module], number: int, done: float) -> None:
         try:
             with reason(OperationFailed, "a copy of the model in training"):
                 model = so_far()
             final = shaped(model, pipeline, keys, task, first=index + 1)
         except TrialError:
-            return None
+            return
         quality = quality_in_torch(model if heals else final, task)
         size = predicted_bytes(final, pipeline.conversion)
-        return RungResult(number, quality, size, count_macs(final, take(task.example, 1)))
+        macs = count_macs(final, take(task.example, 1))
+        stop = judge(RungResult(number, quality, size, macs, pace.seconds * (total - done)))
+        if stop is not None:
+            savings.rung_stops = 1
+            savings.saved_epochs = total - done
+            raise RungStop(Stopped(number, done, stop), model)
 
     def watch(so_far: Callable[[], nn.Module], trained: float) -> None:
+        pace.reached(trained)
         while ahead and earlier + trained >= ahead[0][0]:
             began = time.perf_counter()
-            found = result(so_far, ahead.pop(0)[1])
-            stop = None if found is None else judge(found)
-            savings.judging_s += time.perf_counter() - began
-            if stop is not None:
-                savings.rung_stops = 1
-                savings.saved_epochs = total - earlier - trained
-                raise RungStop(stop)
+            try:
+                met(so_far, ahead.pop(0)[1], earlier + trained)
+            finally:
+                spent = time.perf_counter() - began
+                savings.judging_s += spent
+                pace.pause(spent)
 
     return watch
+
+
+class _Pace:
+    """Seconds an epoch of a node, without what it does before its first step unless it takes but one."""
+
+    def __init__(self) -> None:
+        self._began, self._from = time.perf_counter(), 0.0
+        self._stepped = False
+        self.seconds = math.nan
+
+    def reached(self, trained: float) -> None:
+        """Told after each step how many epochs are trained."""
+        now = time.perf_counter()
+        self.seconds = (now - self._began) / (trained - self._from)
+        if not self._stepped:
+            self._stepped, self._began, self._from = True, now, trained
+
+    def pause(self, seconds: float) -> None:
+        """So many seconds were not training."""
+        self._began += seconds
 
 
 def quality_in_torch(model: nn.Module, task: Task) -> float:

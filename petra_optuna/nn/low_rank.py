@@ -1,8 +1,9 @@
 """Low-rank pairs: two plain layers in place of one, from the singular value decomposition.
 
 ``W = U diag(S) V^T`` becomes ``first`` with weight ``sqrt(S) V^T`` and ``second`` with weight
-``U sqrt(S)``. Both are ordinary layers, so training, pruning and export need no special case, and
-the three factors are read back from the two weights at any time.
+``U sqrt(S)``. Both are ordinary layers, so training, pruning and export need no special case, and U, S
+and V are at any time the normalised columns of one, the products of the lengths, and the normalised rows
+of the other.
 
 What a weight is as a matrix (m, n): Linear ``out x in``, Embedding ``features x entries``, a
 convolution by channels ``out x (in k k)``, and Conv2d by space ``(out k) x (in k)``: a column of
@@ -23,7 +24,7 @@ from petra_optuna.nn.factored_recurrent import (
     matrix_names,
     weight_of,
 )
-from petra_optuna.nn.ranks import Spectrum, factors_of
+from petra_optuna.nn.ranks import Factors, Spectrum
 from petra_optuna.nn.split_layers import Decomposable, Split, joined_geometry, split_geometry
 from petra_optuna.nn.surgery import replace_module, shared_layers
 
@@ -124,9 +125,9 @@ def matrix(layer: Decomposable | LowRankPair, split: Split = "channel") -> Tenso
     return layer.weight.flatten(1)
 
 
-def factors(pair: LowRankPair) -> tuple[Tensor, Tensor, Tensor]:
-    """U (m, r), S (r,) and V (n, r) of the pair's weight, differentiable; see ``ranks.factors_of``."""
-    return factors_of(_left(pair), _right(pair))
+def factors(pair: LowRankPair) -> Factors:
+    """``U sqrt(S)`` (m, r) and ``sqrt(S) V^T`` (r, n), whose product is the pair's weight, differentiable."""
+    return _left(pair), _right(pair)
 
 
 def decompose(layer: Decomposable | LowRankPair, rank: int, split: Split = "channel") -> LowRankPair:
@@ -192,20 +193,20 @@ def recompose(pair: LowRankPair) -> Decomposable:
     return layer
 
 
-def all_factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """U (m, r), S (r,) and V (n, r) of everything that is factored, differentiable.
+def all_factors(model: nn.Module) -> dict[str, Factors]:
+    """``factors`` of everything that is factored.
 
     Returns:
         By the name of each pair, and by the torch name of each factored matrix of a recurrent layer,
         for example ``encoder.weight_hh_l0``.
     """
-    found: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    found: dict[str, Factors] = {}
     for name, module in model.named_modules():
         if isinstance(module, LowRankPair):
             found[name] = factors(module)
         elif isinstance(module, FactoredRecurrent):
             for part in module.ranks:
-                found[f"{name}.{part}" if name else part] = factors_of(*module.parts(part))
+                found[f"{name}.{part}" if name else part] = module.parts(part)
     return found
 
 

@@ -6,25 +6,54 @@ PETRA (arXiv 2510.09566) names all five and gives eq. 4-5 for the first two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Factors = tuple[Tensor, Tensor, Tensor]
+from petra_optuna.nn.ranks import Factors, singular_values_of
+
+SHORTEST = 1e-19
+"""The square of a length below which a column counts as zero."""
 
 
-def orthogonal_penalty(u: Tensor, v: Tensor) -> Tensor:
+def orthogonal_penalty(left: Tensor, right: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """``(||U^T U - I||_F^2 + ||V^T V - I||_F^2) / r^2`` (eq. 4).
 
+    U has the columns of ``left`` at length 1, V the rows of ``right``, so these are sums of squared
+    cosines; a column of zeros costs 1. Costs two products of matrices for each factor, one of them
+    backwards.
+
     Args:
-        u: Left factor (m, r).
-        v: Right factor (n, r).
+        left: (m, r).
+        right: (r, n).
+        dtype: In which the products are taken; that of the factors by default.
     """
-    rank = u.shape[1]
-    identity = torch.eye(rank, dtype=u.dtype, device=u.device)
-    left = (u.T @ u - identity).square().sum()
-    right = (v.T @ v - identity).square().sum()
-    return (left + right) / rank**2
+    return (_squared_cosines(left.T, dtype) + _squared_cosines(right, dtype)) / len(right) ** 2
+
+
+def _squared_cosines(rows: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Sum over all ordered pairs of two rows (r, n), and 1 for each row of zeros."""
+    products: Tensor = _Products.apply(rows.to(dtype or rows.dtype))  # type: ignore[no-untyped-call]
+    products = products.to(rows.dtype)
+    squares = products.diagonal()
+    scale = squares.clamp_min(SHORTEST).rsqrt()
+    cosines = products * scale[:, None] * scale
+    return 2 * cosines.triu(1).square().sum() + (squares < SHORTEST).sum()
+
+
+class _Products(torch.autograd.Function):
+    """``rows @ rows.T``, whose gradient needs one product where autograd takes two."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return rows @ rows.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        rows: Tensor = ctx.saved_tensors[0]
+        return (gradient + gradient.T) @ rows
 
 
 def hoyer_penalty(s: Tensor) -> Tensor:
@@ -37,14 +66,14 @@ def hoyer_penalty(s: Tensor) -> Tensor:
     return s.abs().sum() / euclidean.clamp_min(torch.finfo(s.dtype).tiny)
 
 
-def mean_orthogonal(factors: Iterable[Factors]) -> Tensor:
-    """``(1/|D|) sum L_O`` over the factored matrices D, at least one (eq. 6)."""
-    return torch.stack([orthogonal_penalty(u, v) for u, _, v in factors]).mean()
+def mean_orthogonal(factors: Iterable[Factors], dtype: torch.dtype | None = None) -> Tensor:
+    """``(1/|D|) sum L_O`` over the factored matrices D, at least one (eq. 6); ``dtype`` as there."""
+    return torch.stack([orthogonal_penalty(left, right, dtype) for left, right in factors]).mean()
 
 
 def mean_hoyer(factors: Iterable[Factors]) -> Tensor:
     """``(1/|D|) sum L_H`` over the factored matrices D, at least one (eq. 6)."""
-    return torch.stack([hoyer_penalty(s) for _, s, _ in factors]).mean()
+    return torch.stack([hoyer_penalty(singular_values_of(*pair)) for pair in factors]).mean()
 
 
 def norm_penalty(weights: Sequence[Tensor]) -> Tensor:

@@ -18,6 +18,9 @@ SINGLE_FROM = 512
 ROUND_TO = 8
 """Ranks are rounded up to multiples of this, the width of a vector register in floats."""
 
+Factors = tuple[Tensor, Tensor]
+"""Left (m, r) and right (r, n), whose product stands for a matrix (m, n)."""
+
 
 def break_even_rank(rows: int, columns: int) -> float:
     """The rank mn / (m + n), below which two factors have fewer weights than the matrix."""
@@ -88,7 +91,7 @@ class Spectrum:
         return cls(matrix.detach(), squares.flip(0).double().clamp_min(0).sqrt(), basis.flip(1))
 
     @torch.no_grad()
-    def split(self, rank: int) -> tuple[Tensor, Tensor]:
+    def split(self, rank: int) -> Factors:
         """``U sqrt(S)`` (m, r) and ``sqrt(S) V^T`` (r, n), the best pair in the Frobenius norm.
 
         One factor is the basis and the other the matrix in that basis, so their product is a projection:
@@ -128,15 +131,11 @@ def _threadpools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def factors_of(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U (m, r), S (r,) and V (n, r) of ``left @ right``, differentiable.
+def singular_values_of(left: Tensor, right: Tensor) -> Tensor:
+    """S (r,) of ``left @ right`` from its factors (m, r) and (r, n), differentiable.
 
-    ``S_i = |column i of left| |row i of right|``; U and V are the normalised columns and rows. Straight
-    after ``Spectrum.split`` they are the singular value decomposition; training moves them.
+    ``S_i = |column i of left| |row i of right|``, the singular values straight after ``Spectrum.split``;
+    training moves them.
     """
-    smallest = torch.finfo(left.dtype).tiny
-    columns = torch.linalg.vector_norm(left, dim=0)
-    rows = torch.linalg.vector_norm(right, dim=1)
-    u = left / columns.clamp_min(smallest)
-    v = (right / rows.clamp_min(smallest)[:, None]).T
-    return u, columns * rows, v
+    values: Tensor = torch.linalg.vector_norm(left, dim=0) * torch.linalg.vector_norm(right, dim=1)
+    return values

@@ -22,6 +22,7 @@ from petra_optuna.nn.penalties import (
     sparsity_penalty,
     sparsity_step,
 )
+from petra_optuna.nn.precision import training_dtype
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import mean_scale, why_no_lai
 from petra_optuna.operations.training import fit, plain_loss
@@ -157,7 +158,7 @@ def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module],
         values = []
         found = list(all_factors(model).values()) if _any_of_factors(terms) else []
         if "orthogonal" in terms:
-            values.append(recipe.lambda_orthogonal * mean_orthogonal(found))
+            values.append(recipe.lambda_orthogonal * mean_orthogonal(found, _product_dtype(found[0][0])))
         if "hoyer" in terms:
             values.append(recipe.lambda_hoyer * mean_hoyer(found))
         if "norm" in terms:
@@ -165,6 +166,11 @@ def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module],
         return torch.stack(values).sum()
 
     return extra
+
+
+def _product_dtype(weight: Tensor) -> torch.dtype | None:
+    """In which autocast would multiply it: it takes float32 alone to a shorter type."""
+    return training_dtype(weight.device) if weight.dtype == torch.float32 else None
 
 
 def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> dict[str, float]:

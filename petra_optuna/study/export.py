@@ -83,6 +83,7 @@ def _write(
     recipe["mode"] = specification.mode
     recipe["repair"] = record.get("repair")
     recipe["convolutions"] = record["lowering"].get("convolutions")
+    recipe["stopped"] = record.get("stopped")
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     script = f"run_{specification.profile.runtime}.py.txt"
     text = Template((TEMPLATES / script).read_text()).substitute(device=specification.profile.name)
@@ -146,7 +147,7 @@ def card_fields(
         "repair": _repair(record.get("repair")),
         "convolutions": _convolutions(record.get("convolutions"), yardstick.get("convolutions")),
         "nodes": _numbered(record["pipeline"]["nodes"]),
-        "start": _start(specification, given="reference" not in yardstick),
+        "start": _start(specification, given="reference" not in yardstick) + _stop(record.get("stopped")),
         "sha256": record["artifact"]["sha256"],
     }
 
@@ -170,6 +171,16 @@ def _start(specification: Specification, *, given: bool) -> str:
     return (
         f"It starts from initialisation with seed {specification.seed}. The original is {original}; where "
         "the recipe distils it is the teacher, and its own training is not in the pipeline's epochs."
+    )
+
+
+def _stop(stopped: dict[str, Any] | None) -> str:
+    """Where its training ended before its time."""
+    if stopped is None:
+        return ""
+    return (
+        f" Its training was stopped after {stopped['epochs']:.3g} epochs ({stopped['reason']}); "
+        "the file is of the model as it was then."
     )
 
 

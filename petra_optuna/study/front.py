@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -23,7 +23,8 @@ class Row:
 
     Attributes:
         trial: Trial number.
-        pipeline: Its description in the paper's notation, with the fields that differ from defaults.
+        pipeline: Its description in the paper's notation, with the fields that differ from defaults, and
+            where a rung ended its training.
         values: Measured values by name.
         change_percent: Each value against the original's, in percent of it; None where that is 0.
     """
@@ -168,4 +169,11 @@ def evaluation_of(study: optuna.Study, number: int) -> dict[str, Any]:
 def _row(trial: FrozenTrial, names: list[str], original: Mapping[str, float]) -> Row:
     values = dict(zip(names, trial.values, strict=True))
     change = {name: change_percent(values[name], original[name]) for name in names}
-    return Row(trial.number, trial.user_attrs[attributes.EVALUATION]["description"], values, change)
+    record = trial.user_attrs[attributes.EVALUATION]
+    return Row(trial.number, pipeline_of(record, "description"), values, change)
+
+
+def pipeline_of(record: Mapping[str, Any], form: Literal["notation", "description"]) -> str:
+    """A trial's pipeline in words, and where a rung ended its training."""
+    stopped = record.get("stopped")
+    return f"{record[form]} [stopped after {stopped['epochs']:.3g} epochs]" if stopped else str(record[form])

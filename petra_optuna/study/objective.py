@@ -16,7 +16,6 @@ from petra_optuna.evaluation import (
     Evaluation,
     Evaluator,
     LimitUnreachable,
-    RungStop,
     Savings,
     quality_drop,
 )
@@ -43,7 +42,7 @@ class Objective:
 
     Raises from a call:
         TrialError: The trial fails with this reason; pass ``catch=(TrialError,)`` to ``optimize``.
-        optuna.TrialPruned: The structural preview breaks a hard limit, or a rung stops the trial.
+        optuna.TrialPruned: The structural preview breaks a hard limit.
         StudyError: The artifact store cannot be written; the study must stop.
     """
 
@@ -68,9 +67,6 @@ class Objective:
             self._store(trial, evaluation)
         except LimitUnreachable as stop:
             self._constrain(trial, {"size_bytes": stop.preview.size_bytes})
-            trial.set_user_attr(attributes.FAILURE, str(stop))
-            raise optuna.TrialPruned(str(stop)) from stop
-        except RungStop as stop:
             trial.set_user_attr(attributes.FAILURE, str(stop))
             raise optuna.TrialPruned(str(stop)) from stop
         except TrialError as error:

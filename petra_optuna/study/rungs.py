@@ -1,9 +1,10 @@
-"""Who climbs on: successive halving over a study's trials by several objectives, asynchronous.
+"""Who trains on: successive halving over a study's trials by several objectives, asynchronous.
 
 All state is in the storage: a trial stores its result at a rung, then compares it with what every trial
 has stored there, whatever the process. So decisions depend on who came first, as in ASHA (Li et al., arXiv
 1810.05934), but never on a process that died. What is best among several objectives follows MO-ASHA
-(Schmucker et al., arXiv 2106.12639): non-domination rank first, then spread, here the hypervolume.
+(Schmucker et al., arXiv 2106.12639): non-domination rank first, then spread, here the hypervolume, by
+second of the training that is left: who stops loses that training alone, not its file.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _WORTH = 0.3
 
 _BEYOND = 1.1
 """Where the hypervolume ends, in ranges of bytes and multiply-accumulates: the largest contribute too."""
+
+_SOON = 1e-9
+"""Seconds of training that are none: a rung may fall on a training's last step."""
 
 
 def judge_of(trial: optuna.Trial, specification: Specification, *, spared: bool) -> Judge | None:
@@ -59,7 +63,8 @@ class Standing:
     """Where a result stands at its rung.
 
     Attributes:
-        better: How many are of a better non-domination rank, or add more hypervolume to the same.
+        better: How many are of a better non-domination rank, or of the same and add more hypervolume by
+            second of the training that each has left.
         count: Of all there, itself included.
     """
 
@@ -81,7 +86,9 @@ def standing_of(result: RungResult, others: Sequence[RungResult], direction: str
     lowest, width = points.min(axis=0), _BEYOND * np.ptp(points, axis=0)
     width[0] = _WORTH * abs(lowest[0])
     units = (points - lowest) / np.where(width > 0, width, 1.0)
-    added = contributions(units[rank == rank[0]])
+    peers = rank == rank[0]
+    rest = np.array([one.rest_s for one in (result, *others)])[peers]
+    added = contributions(units[peers]) / np.maximum(rest, _SOON)
     better = int((rank < rank[0]).sum() + (added > added[0]).sum())
     return Standing(better, len(points))
 
@@ -94,9 +101,12 @@ def points_of(results: Sequence[RungResult], direction: str) -> Array:
 
 
 def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[RungResult]:
-    """What the other trials stored at a rung, without those that were run again."""
+    """What the other trials stored at a rung, without those that were run again.
+
+    What was stored before there was ``rest_s`` does not count.
+    """
     trials = study.get_trials(deepcopy=False)
     gone = {without, *superseded(trials)}
     name = f"{attributes.RUNG}{rung}"
     found = [trial.user_attrs.get(name) for trial in trials if trial.number not in gone]
-    return [RungResult.from_dict(one) for one in found if one is not None]
+    return [RungResult.from_dict(one) for one in found if one is not None and "rest_s" in one]

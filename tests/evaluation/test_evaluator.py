@@ -24,13 +24,14 @@ from petra_optuna.evaluation import (
     PrefixCache,
     RungResult,
     Rungs,
-    RungStop,
     Savings,
     ShapeHistory,
+    Stopped,
     checkpoint,
     predictor,
     preview,
 )
+from petra_optuna.evaluation.watching import watcher
 from petra_optuna.measurement import Measured, Measurement, Yardstick
 from petra_optuna.nn.inputs import take
 from petra_optuna.operations import (
@@ -318,11 +319,64 @@ def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_pat
     cache = PrefixCache(tmp_path / "cache")
     evaluator = _evaluator(tiny_task, tmp_path, cache=cache, rungs=Rungs(1, 1.0, levels=None))
     savings = Savings()
-    with pytest.raises(RungStop):
-        evaluator.evaluate(PIPELINE, judge, savings)
+    found = evaluator.evaluate(PIPELINE, judge, savings)
     assert [result.rung for result in seen] == [1, 2]
+    assert found.stopped == Stopped(2, 2.0, "no")
     assert (savings.rung_stops, savings.saved_epochs) == (1, 1.0)
     assert evaluator.evaluate(PIPELINE).reused_nodes == 2
+
+
+@pytest.mark.parametrize("later", [(), (Prune(ratio=0.5, scope="local"), Train(epochs=1))], ids=len)
+def test_a_stopped_pipeline_is_finished_as_it_stands(
+    tiny_task: Task, tmp_path: Path, later: tuple[Operation, ...]
+) -> None:
+    """The file is that of the model at the rung, after the nodes that are left, untrained."""
+    rungs, pipeline = Rungs(1, 0.5), Pipeline((Train(epochs=2), *later, Half()), PIPELINE.recipe)
+    evaluator = _evaluator(tiny_task, tmp_path, rungs=rungs, budget=Budget(epochs=3))
+    seen: list[RungResult] = []
+
+    def judge(result: RungResult) -> str:
+        seen.append(result)
+        return "no"
+
+    found, whole = evaluator.evaluate(pipeline, judge), evaluator.evaluate(pipeline)
+    assert found.stopped == Stopped(1, 0.5, "no")
+    assert whole.stopped is None
+    (result,) = seen
+    if not later:
+        assert found.values["accuracy"] == pytest.approx(result.quality, abs=0.02)
+    assert found.values["macs"] == result.macs
+    assert found.values["size_bytes"] == whole.values["size_bytes"]
+    assert 0 < found.values["train_s"] < whole.values["train_s"]
+    assert [report["op"] for report in found.nodes] == [node.name for node in pipeline.body]
+    assert found.nodes[0]["epochs"] == 0.5
+    assert all(report["changed"] is (report["op"] == "prune") for report in found.nodes[1:])
+    assert found.checkpoint != whole.checkpoint
+    again = evaluator.build(pipeline, stopped=found.stopped)
+    assert again.sha256 == found.artifact.sha256 != whole.artifact.sha256
+
+
+def test_what_is_left_of_a_training_is_reckoned_from_its_pace(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from what the node does before its first step, and without judging."""
+    clock = [0.0]
+    monkeypatch.setattr("petra_optuna.evaluation.watching.time.perf_counter", lambda: clock[0])
+    seen: list[RungResult] = []
+    pipeline, steps = Pipeline((Train(epochs=2),), PIPELINE.recipe), tiny_task.train.steps(32, 1.0)
+    watch = watcher(
+        tiny_task, pipeline, ("",), (2,), 0, {1: 0.5, 2: 1.0}, lambda one: seen.append(one), Savings()
+    )
+
+    def so_far() -> nn.Module:
+        clock[0] += 1000
+        return tiny_task.model
+
+    clock[0] += 100
+    for step in range(1, steps + 1):
+        clock[0] += 3
+        watch(so_far, step / steps)
+    assert [one.rest_s for one in seen] == pytest.approx([3 * steps * 1.5, 3 * steps], rel=1 / steps)
 
 
 def _judged(task: Task, folder: Path, pipeline: Pipeline, rungs: Rungs) -> list[RungResult]:

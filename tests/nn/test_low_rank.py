@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from petra_optuna.nn.factored_recurrent import matrix_names
 from petra_optuna.nn.low_rank import (
@@ -21,7 +22,8 @@ from petra_optuna.nn.low_rank import (
     recompose,
     why_whole,
 )
-from petra_optuna.nn.ranks import break_even_rank
+from petra_optuna.nn.penalties import orthogonal_penalty
+from petra_optuna.nn.ranks import break_even_rank, singular_values_of
 from petra_optuna.nn.split_layers import Decomposable, Split
 
 LAYERS: dict[str, tuple[Callable[[], Decomposable], tuple[int, ...], Split]] = {
@@ -106,10 +108,11 @@ def test_error_is_the_smallest_possible(case: str, rank: int) -> None:
 @pytest.mark.parametrize("case", LAYERS)
 def test_factors_after_decomposition_are_the_singular_value_decomposition(case: str) -> None:
     layer, _, split = made(case)
-    u, s, v = factors(decompose(layer, 4, split))
+    left, right = factors(decompose(layer, 4, split))
+    u, v = normalize(left, dim=0), normalize(right, dim=1).T
     weight = torch.from_numpy(as_matrix(layer, split)).float()
     expected = torch.linalg.svdvals(weight)
-    torch.testing.assert_close(s, expected[:4], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(singular_values_of(left, right), expected[:4], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(u.T @ u, torch.eye(4), rtol=0, atol=1e-5)
     torch.testing.assert_close(v.T @ v, torch.eye(4), rtol=0, atol=1e-5)
     assert u.shape == (weight.shape[0], 4)
@@ -141,9 +144,9 @@ def test_factors_give_the_weight_back_after_training_has_moved_it_and_are_differ
     with torch.no_grad():
         pair.first.weight.mul_(torch.rand_like(pair.first.weight))
         pair.second.weight.add_(torch.rand_like(pair.second.weight))
-    u, s, v = factors(pair)
-    torch.testing.assert_close(u @ torch.diag(s) @ v.T, matrix(pair))
-    (s.sum() + u.sum() + v.sum()).backward()
+    left, right = factors(pair)
+    torch.testing.assert_close(left @ right, matrix(pair))
+    (singular_values_of(left, right).sum() + orthogonal_penalty(left, right)).backward()
     assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in (pair[0].weight, pair[1].weight))
 
 
@@ -151,9 +154,10 @@ def test_factors_of_a_zero_weight_have_finite_gradients() -> None:
     layer = nn.Linear(4, 4)
     nn.init.zeros_(layer.weight)
     pair = decompose(layer, 2)
-    u, s, v = factors(pair)
+    left, right = factors(pair)
+    s = singular_values_of(left, right)
     assert s.tolist() == [0.0, 0.0]
-    (s.sum() + u.sum() + v.sum()).backward()
+    (s.sum() + orthogonal_penalty(left, right)).backward()
     assert bool(pair.first.weight.grad.isfinite().all())  # type: ignore[union-attr]
 
 
@@ -255,10 +259,10 @@ def test_all_layers_of_their_own_weight_become_factors_of_full_rank_and_whole_ag
     recurrent = [f"gru.{name}" for name in matrix_names(model.gru)]
     recurrent += [f"lstm.{name}" for name in matrix_names(model.lstm)]
     assert list(found) == ["embed", "conv", "image", *recurrent, "pair"]
-    for name, (u, s, v) in found.items():
+    for name, (left, right) in found.items():
         if name in recurrent:
-            assert s.shape == (min(len(u), len(v)),)
-            torch.testing.assert_close(u * s @ v.T, model.get_parameter(name), rtol=1e-4, atol=1e-5)
+            assert len(right) == min(len(left), right.shape[1])
+            torch.testing.assert_close(left @ right, model.get_parameter(name), rtol=1e-4, atol=1e-5)
     merged = merge(factored, names)
     assert repr(merged) == repr(model)
     for name, value in model.state_dict().items():
@@ -267,7 +271,7 @@ def test_all_layers_of_their_own_weight_become_factors_of_full_rank_and_whole_ag
 
 def test_factors_of_all_kinds_are_differentiable() -> None:
     model, _ = factorize_fully(Everything())
-    sum(s.sum() for _, s, _ in all_factors(model).values()).backward()  # type: ignore[union-attr]
+    sum(singular_values_of(*pair).sum() for pair in all_factors(model).values()).backward()  # type: ignore[union-attr]
     trained = {name.split(".")[0] for name, value in model.named_parameters() if value.grad is not None}
     assert trained == {*WHOLE, "pair"}
 

@@ -20,16 +20,58 @@ from petra_optuna.nn.penalties import (
 )
 
 
+def _equation_4(left: Tensor, right: Tensor) -> Tensor:
+    """As it is written, with U and V of columns of length 1."""
+    u, v = nn.functional.normalize(left, dim=0), nn.functional.normalize(right, dim=1).T
+    identity = torch.eye(len(right), dtype=left.dtype)
+    return ((u.T @ u - identity).square().sum() + (v.T @ v - identity).square().sum()) / len(right) ** 2
+
+
 def test_equation_4_by_hand() -> None:
-    u = torch.tensor([[1.0, 1.0], [0.0, 2.0]])
-    v = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
-    # U^T U - I = [[0, 1], [1, 4]], V^T V - I = [[3, 0], [0, 0]], r = 2
-    assert orthogonal_penalty(u, v).item() == pytest.approx((0 + 1 + 1 + 16 + 9) / 4)
+    left = torch.tensor([[5.0, 0.3], [0.0, 0.4]])
+    right = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    # U = [[1, 0.6], [0, 0.8]], U^T U - I = [[0, 0.6], [0.6, 0]], V^T V - I = 0, r = 2
+    assert orthogonal_penalty(left, right).item() == pytest.approx(2 * 0.36 / 4)
+
+
+def test_equation_4_and_its_gradient_on_factors_of_any_lengths() -> None:
+    left = torch.randn(9, 5, dtype=torch.float64).mul(torch.rand(5)).requires_grad_()
+    right = torch.randn(5, 20, dtype=torch.float64).requires_grad_()
+    found, expected = orthogonal_penalty(left, right), _equation_4(left, right)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        torch.autograd.grad(found, (left, right)), torch.autograd.grad(expected, (left, right)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_products_in_bfloat16_give_nearly_the_same() -> None:
+    left, right = torch.randn(64, 32, requires_grad=True), torch.randn(32, 300, requires_grad=True)
+    found, expected = orthogonal_penalty(left, right, torch.bfloat16), _equation_4(left, right)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+    for one, other in zip(
+        torch.autograd.grad(found, (left, right)), torch.autograd.grad(expected, (left, right)), strict=True
+    ):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() < 2e-2 * other.norm()
+
+
+def test_columns_of_zeros_cost_1_and_have_finite_gradients() -> None:
+    left, right = torch.eye(4)[:, :3].clone(), torch.eye(3, 5)
+    left[:, 0] = right[2] = 0
+    left.requires_grad_()
+    right.requires_grad_()
+    penalty = orthogonal_penalty(left, right)
+    assert penalty.item() == pytest.approx(2 / 9)
+    assert penalty.item() == pytest.approx(_equation_4(left, right).item())
+    for gradient in torch.autograd.grad(penalty, (left, right)):
+        assert gradient.isfinite().all()
 
 
 def test_orthonormal_factors_cost_nothing() -> None:
-    u, _, vh = torch.linalg.svd(torch.randn(6, 9, dtype=torch.float64), full_matrices=False)
-    assert orthogonal_penalty(u, vh.T).item() == pytest.approx(0.0, abs=1e-20)
+    u, s, vh = torch.linalg.svd(torch.randn(6, 9, dtype=torch.float64), full_matrices=False)
+    assert orthogonal_penalty(u * s, vh).item() == pytest.approx(0.0, abs=1e-20)
 
 
 def test_equation_5_by_hand_and_at_its_bounds() -> None:
@@ -44,10 +86,10 @@ def test_scale_does_not_matter_to_hoyer() -> None:
 
 
 def test_gradients_agree_with_finite_differences() -> None:
-    u = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    v = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    left = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    right = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     s = torch.rand(6, dtype=torch.float64).add(0.1).requires_grad_()
-    assert torch.autograd.gradcheck(orthogonal_penalty, (u, v))
+    assert torch.autograd.gradcheck(orthogonal_penalty, (left, right))
     assert torch.autograd.gradcheck(hoyer_penalty, (s,))
 
 
@@ -64,8 +106,8 @@ def test_means_are_over_matrices_and_match_equation_6() -> None:
     identity = torch.eye(3)[:, :2]
     skewed = torch.tensor([[1.0, 0.6], [0.0, 0.8]])
     factors = [
-        (identity, torch.tensor([6.0, 0.5]), skewed),
-        (identity[:, :1], torch.tensor([2.0]), identity[:, :1]),
+        (identity * torch.tensor([6.0, 0.5]), skewed.T),
+        (identity[:, :1], 2 * identity[:, :1].T),
     ]
     assert mean_orthogonal(factors).item() == pytest.approx((2 * 0.36 / 4 + 0) / 2)
     assert mean_hoyer(factors).item() == pytest.approx((6.5 / (36.25**0.5) + 1) / 2)

@@ -17,7 +17,8 @@ from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, RungResult, Rungs
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.study import attributes, controls, evaluation_of, front, optimize, resume, study_savings
+from petra_optuna.study import attributes, controls, evaluation_of, optimize, resume, study_savings
+from petra_optuna.study.front import pipeline_of
 from petra_optuna.study.rungs import Standing, rung_results, standing_of
 from petra_optuna.tasks import Mode, Task
 
@@ -61,8 +62,8 @@ def test_a_ladder_that_cannot_be_climbed_is_refused(arguments: tuple[float, ...]
         Rungs(*arguments)  # type: ignore[arg-type]
 
 
-def _result(quality: float, size: float = 1000, macs: int = 100) -> RungResult:
-    return RungResult(1, quality, size, macs)
+def _result(quality: float, size: float = 1000, macs: int = 100, rest_s: float = 30.0) -> RungResult:
+    return RungResult(1, quality, size, macs, rest_s)
 
 
 def _place(result: RungResult, others: list[RungResult], direction: str = "maximize") -> int:
@@ -81,6 +82,13 @@ def test_within_a_rank_what_adds_more_comes_first() -> None:
     front = [_result(0.9, 1000), _result(0.7, 100), _result(0.5, 2000)]
     assert _place(_result(0.88, 300), front) == 0
     assert _place(_result(0.8, 300), [*front, _result(0.81, 310)]) == 3
+
+
+def test_within_a_rank_training_counts_that_is_left() -> None:
+    """A place is by what the result adds for each second that it still asks for."""
+    front = [_result(0.9, 1000), _result(0.7, 100), _result(0.5, 2000)]
+    assert [_place(_result(0.88, 300, rest_s=rest), front) for rest in (30.0, 3000.0)] == [0, 2]
+    assert _place(_result(0.95, 90, rest_s=3000.0), front) == 0  # of a better rank, whatever it takes
 
 
 def test_sizes_count_by_ratio() -> None:
@@ -158,13 +166,15 @@ def test_controls_are_judged_and_never_stopped(stopped: optuna.Study) -> None:
     assert not any(name.startswith(attributes.RUNG) for name in stopped.trials[0].user_attrs)
 
 
-def test_a_dominated_trial_is_pruned_with_reason_and_result(stopped: optuna.Study) -> None:
-    trial = stopped.trials[3]
-    assert trial.state == TrialState.PRUNED
-    assert trial.user_attrs[attributes.FAILURE].startswith("rung 1: accuracy")
+def test_a_dominated_trial_trains_no_further_and_has_its_file(stopped: optuna.Study, tiny_task: Task) -> None:
+    trial, record = stopped.trials[3], evaluation_of(stopped, 3)
+    assert trial.state == TrialState.COMPLETE
+    assert record["stopped"]["reason"].startswith("rung 1: accuracy")
+    assert (record["stopped"]["rung"], record["stopped"]["epochs"]) == (1, 1.0)
+    assert pipeline_of(record, "notation") == f"{record['notation']} [stopped after 1 epochs]"
+    assert evaluation_of(stopped, 1)["stopped"] is None
     better = stopped.trials[1].user_attrs[f"{attributes.RUNG}1"]
     assert trial.user_attrs[f"{attributes.RUNG}1"]["quality"] < better["quality"]
-    assert 3 not in [row.trial for row in front(stopped).rows]
     total = study_savings(stopped)
     assert (total.rung_stops, total.preview_stops, total.saved_epochs) == (1, 0, 1.0)
     assert total.train_s > evaluation_of(stopped, 1)["values"]["train_s"] > 0

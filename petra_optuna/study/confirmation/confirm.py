@@ -12,7 +12,7 @@ import torch
 
 from petra_optuna.deploy import SERIES
 from petra_optuna.errors import StudyError, UserError
-from petra_optuna.evaluation import Evaluator
+from petra_optuna.evaluation import Evaluator, Stopped
 from petra_optuna.pipeline import Pipeline, SearchSpace
 from petra_optuna.study import attributes
 from petra_optuna.study.confirmation.judge import Judged, judged
@@ -143,6 +143,10 @@ def _retrained(
         {trial: Pipeline.from_dict(record["pipeline"], operations) for trial, record in records.items()},
         {trial: record["artifact"]["sha256"] for trial, record in records.items()},
         {trial: record["lowering"].get("convolutions") or SERIES for trial, record in records.items()},
+        {
+            trial: Stopped(**found) if (found := record.get("stopped")) else None
+            for trial, record in records.items()
+        },
         evaluator,
         seeds,
         lambda done: progress("retraining", done, seeds * len(rows)),

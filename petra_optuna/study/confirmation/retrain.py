@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from petra_optuna.errors import TrialError
-from petra_optuna.evaluation import Evaluator
+from petra_optuna.evaluation import Evaluator, Stopped
 from petra_optuna.pipeline import Pipeline
 
 
@@ -24,6 +24,7 @@ def retrained(
     pipelines: Mapping[int, Pipeline],
     digests: Mapping[int, str],
     forms: Mapping[int, str],
+    stops: Mapping[int, Stopped | None],
     evaluator: Evaluator,
     count: int,
     progress: Callable[[int], None],
@@ -37,6 +38,7 @@ def retrained(
         pipelines: By trial.
         digests: SHA-256 of each trial's stored file.
         forms: Of the one-dimensional convolutions of each trial's file.
+        stops: Where a rung ended each trial's training; None where none did.
         evaluator: Of the study; its seed is the one to stay away from.
         count: Seeds.
         progress: Called with the number of builds done.
@@ -49,7 +51,7 @@ def retrained(
         for seed in range(evaluator.seed + 1, evaluator.seed + 1 + count):
             cold = dataclasses.replace(evaluator, seed=seed, cache=None)
             try:
-                artifact = cold.build(pipeline, forms[trial])
+                artifact = cold.build(pipeline, forms[trial], stops[trial])
             except TrialError as error:
                 runs.append(Retrained(seed, failure=f"{type(error).__name__}: {error}"))
                 continue
