@@ -83,12 +83,12 @@ def run(
     max_energy_mj: Annotated[float | None, typer.Option(help="Hard limit on a sample's energy.")] = None,
     max_parameters: Annotated[float | None, typer.Option(help="Hard limit on parameters.")] = None,
     max_macs: Annotated[float | None, typer.Option(help="Hard limit on a sample's work.")] = None,
-    rungs: Annotated[bool, typer.Option(help="Compare pipelines in training, stop the weak ones.")] = False,
+    rungs: Annotated[bool, typer.Option(help="Compare pipelines in training; the weak end it.")] = False,
     rung_epochs: Annotated[int | None, typer.Option(help="Epochs of the first rung; 1 by default.")] = None,
     rung_fraction: Annotated[
         float | None, typer.Option(help="Its share of the budget's data; 0.25 by default.")
     ] = None,
-    rung_eta: Annotated[float | None, typer.Option(help="The best 1/eta go on; 4 by default.")] = None,
+    rung_eta: Annotated[float | None, typer.Option(help="The best 1/eta train on; 5 by default.")] = None,
     rung_levels: Annotated[
         int | None, typer.Option(help="Compare at so many rungs, the lowest; 1 by default.")
     ] = None,

@@ -82,7 +82,7 @@ def optimize(
         space: Operations and lengths; all that the profile's runtime runs and up to five nodes when None.
         budget: Most training that one pipeline may spend.
         limits: Hard bounds on size, latency and what the metric may lose.
-        rungs: When training pipelines are compared, and the weak ones stopped; never when None.
+        rungs: When training pipelines are compared, and the weak ones trained no further; never when None.
         objectives: Names of ``QUANTITIES`` that count beside the task's metric; all are recorded.
         profile: What the files are made and measured for; ONNX Runtime on one CPU thread when None.
         seed: Of the sampler and of every node.

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.errors import TrialError
 from petra_optuna.evaluation import Budget, Limits, PrefixCache, Rungs, Savings
-from petra_optuna.evolution import Bounds, hypervolume
+from petra_optuna.evolution import Bounds, hypervolume, non_dominated
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode
@@ -275,7 +275,8 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
         again = hypervolume(_as_measured_there(search, study, trials), directions_of(study), bounds)
         totals = _totals(search, study, space)
         spent = totals["trained"].seconds + totals["judging"].seconds
-        shown = [f"{100 * one:.2f}" if one is not None else "-" for one in best_by_level(trials, original)]
+        best = best_by_level([trial.values for trial in trials], original)
+        shown = [f"{100 * one:.2f}" if one is not None else "-" for one in best]
         training = f"{totals['trained'].epochs:.1f} | {spent / everything:.3f}"
         kept = f"{reached[name] / reached[SEARCH]:.3f} | {again / reached[SEARCH]:.3f}"
         volume = f"{reached[name]:.2f} | {kept}"
@@ -284,10 +285,15 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
     return lines
 
 
-def best_by_level(trials: Sequence[FrozenTrial], original: float) -> list[float | None]:
-    """Best quality among the files of at most the original's bytes by each of ``LEVELS``."""
+def best_by_level(files: Sequence[Sequence[float]], original: float) -> list[float | None]:
+    """Best quality among the files of at most the original's bytes by each of ``LEVELS``.
+
+    Args:
+        files: Values of each, in the order of the default objectives.
+        original: Bytes of the original.
+    """
     return [
-        max((trial.values[0] for trial in trials if level * trial.values[3] <= original), default=None)
+        max((values[0] for values in files if level * values[3] <= original), default=None)
         for level in LEVELS
     ]
 
@@ -315,13 +321,20 @@ def shares(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> lis
         "judging": "",
         "cache": f"{sum(one.cache_hits for one in stops)} nodes",
         "preview": f"{sum(one.preview_stops for one in stops)} pipelines",
-        "rungs": f"{sum(one.rung_stops for one in stops)} pipelines",
+        "rungs": f"{sum(one.rung_stops for one in stops)} pipelines, {_early(study)} of them on the front",
     }
     lines = [f"| {study.study_name} | epochs | share of training time | |", "|---|---|---|---|"]
     return lines + [
         f"| {name} | {cost.epochs:.1f} | {cost.seconds / everything:.3f} | {counts[name]} |"
         for name, cost in totals.items()
     ]
+
+
+def _early(study: optuna.Study) -> int:
+    """Members of the front that a rung stopped."""
+    trials = feasible_trials(study)
+    best = non_dominated([trial.values for trial in trials], directions_of(study))
+    return sum(savings_of(trials[index]).rung_stops for index in best)
 
 
 if __name__ == "__main__":

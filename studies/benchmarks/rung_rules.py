@@ -3,14 +3,15 @@
     python -m studies.benchmarks.rung_rules FOLDER [FOLDER ...]
 
 FOLDER is what ``--folder`` was there. Such a run has a result at the first rung of every pipeline that
-trains, and its search has trained each of them to its end, where a survivor ends too. So nothing is
+trains, and its search has trained each of them to its end, where a survivor ends too. So hardly anything is
 estimated: the pipelines come in the search's order, preview and cache do what they would, and the rule
-decides who goes on.
+decides who trains on. A file that is made at the rung is taken to be as fast and as large as that of the
+end, and as good as it was there, or, where the run trained on, as its model in PyTorch.
 
-Rules, by column: ``best``: the best 1/eta go on; ``grace``: and, while the rung holds no more than eta
-results, what none dominates; ``again``: and, as results arrive, what was stopped and is among the best 1/eta
-by then, trained anew. Shown are the shares of the search's training time, judging left out, and of its
-hypervolume, and the points that the best file of at most 1/4, 1/8 and 1/16 of the original's bytes loses.
+Rules, by column: ``best``: the best 1/eta train on, by hypervolume for each second that is left;
+``volume``: by hypervolume alone; ``lost``: as ``best``, and what is stopped leaves no file. Shown are the
+shares of the search's training time, judging left out, and of its hypervolume, and the points that the best
+file of at most 1/4, 1/8 and 1/16 of the original's bytes loses.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from optuna.trial import FrozenTrial
 
 from petra_optuna.evaluation import RungResult, Rungs
 from petra_optuna.evaluation.keys import prefix_keys
-from petra_optuna.evolution import Bounds, hypervolume, ranks
+from petra_optuna.evolution import Bounds, hypervolume
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, decode
 from petra_optuna.samplers import BOUNDS, directions_of
 from petra_optuna.study import attributes, open_storage, specification_of
 from petra_optuna.study.controls import controls
 from petra_optuna.study.front import feasible_trials
-from petra_optuna.study.rungs import points_of, standing_of
+from petra_optuna.study.rungs import standing_of
 from studies import script
 from studies.benchmarks.evaluation import ALL, RUNGS, SEARCH, best_by_level, finished, savings_of
 
-ETAS = (2.0, 3.0, 4.0, 5.0)
-RULES = ("best", "grace", "again")
+ETAS = (3.0, 4.0, 5.0, 6.0)
+RULES = ("best", "volume", "lost")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Row:
         keys: Of each body node, as the cache has them.
         seconds: That its training took in the search.
         result: At the rung; None where it was not judged.
+        early: Quality of the file that is made at the rung; None where it was not judged.
         stopped: By the preview.
         spared: Whether it is a control, which no rung stops.
     """
@@ -60,13 +62,16 @@ class Row:
     keys: tuple[str, ...]
     seconds: float
     result: RungResult | None
+    early: float | None
     stopped: bool
     spared: bool
 
 
 @dataclasses.dataclass
 class Replay:
-    """What a rule has trained and stopped so far.
+    """What a rule has trained, stopped and made so far.
+
+    ``made`` has the values of each file by trial.
 
     Attributes:
         rule: One of ``RULES``.
@@ -79,9 +84,8 @@ class Replay:
     rungs: Rungs
     direction: str
     moment: float
-    judged: dict[int, RungResult] = dataclasses.field(default_factory=dict)
-    waiting: list[Row] = dataclasses.field(default_factory=list)
-    kept: set[int] = dataclasses.field(default_factory=set)
+    judged: list[RungResult] = dataclasses.field(default_factory=list)
+    made: dict[int, list[float]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     _cached: set[str] = dataclasses.field(default_factory=set)
 
@@ -93,27 +97,20 @@ class Replay:
         if row.result is None or not known < self.moment < sum(row.allotted):
             self._finish(row)
             return
-        self.judged[row.trial.number] = row.result
-        if row.spared or self._goes_on(row):
+        others = list(self.judged)
+        result = row.result if self.rule != "volume" else dataclasses.replace(row.result, rest_s=1.0)
+        self.judged.append(result)
+        if row.spared or standing_of(result, others, self.direction).goes_on(self.rungs):
             self._finish(row)
-        else:
-            self._train(row, self.moment)
-            self.waiting.append(row)
-        while self.rule == "again" and (better := [one for one in self.waiting if self._goes_on(one)]):
-            self.waiting.remove(better[0])
-            self._finish(better[0])
-
-    def _goes_on(self, row: Row) -> bool:
-        number = row.trial.number
-        result, others = self.judged[number], [one for key, one in self.judged.items() if key != number]
-        if standing_of(result, others, self.direction).goes_on(self.rungs):
-            return True
-        few = len(others) < self.rungs.eta
-        return self.rule == "grace" and few and ranks(points_of((result, *others), self.direction))[0] == 0
+            return
+        self._train(row, self.moment)
+        if self.rule != "lost" and row.early is not None and row.trial.values:
+            self.made[row.trial.number] = [row.early, *row.trial.values[1:]]
 
     def _finish(self, row: Row) -> None:
         self._train(row, sum(row.allotted))
-        self.kept.add(row.trial.number)
+        if row.trial.values:
+            self.made[row.trial.number] = row.trial.values
 
     def _train(self, row: Row, end: float) -> None:
         """Up to so many epochs, from where the cache leaves it; nodes that end are cached."""
@@ -161,17 +158,24 @@ def rows(search: optuna.Study, replay: optuna.Study) -> list[Row]:
     """The pipelines of a run in their order."""
     space, budget = default_space(), specification_of(search).budget
     spared = {control.hash for control in controls(space, budget)}
+    moment = RUNGS.moments(budget, budget.epochs)[1]
     found = []
     for trial, again in zip(finished(search), finished(replay), strict=True):
         pipeline: Pipeline = decode(trial.params, space).canonical()
+        allotted, seconds = tuple(budget.allot(pipeline.body)), savings_of(trial).train_s
         stored = again.user_attrs.get(f"{attributes.RUNG}1")
+        result, total = None, sum(allotted)
+        if stored is not None and total > 0:
+            result = RungResult.from_dict({**stored, "rest_s": (1 - moment / total) * seconds})
+        here = savings_of(again).rung_stops and again.values
         found.append(
             Row(
                 trial,
-                tuple(budget.allot(pipeline.body)),
+                allotted,
                 prefix_keys("", pipeline, budget),
-                savings_of(trial).train_s,
-                None if stored is None else RungResult.from_dict(stored),
+                seconds,
+                result,
+                again.values[0] if here else None if result is None else result.quality,
                 bool(savings_of(again).preview_stops),
                 pipeline.hash in spared,
             )
@@ -187,14 +191,15 @@ def _cell(
     replay = Replay(rule, dataclasses.replace(RUNGS, eta=eta), specification.direction, moment)
     for row in every:
         replay.run(row)
-    kept = [trial for trial in allowed if trial.number in replay.kept]
+    whole = [trial.values for trial in allowed]
+    kept = [replay.made[trial.number] for trial in allowed if trial.number in replay.made]
     bounds, directions = Bounds.from_dict(search.user_attrs[BOUNDS]), directions_of(search)
-    volumes = [hypervolume([trial.values for trial in part], directions, bounds) for part in (kept, allowed)]
+    volumes = [hypervolume(part, directions, bounds) for part in (kept, whole)]
     original = search.user_attrs[attributes.YARDSTICK]["values"]["size_bytes"]
-    best = zip(best_by_level(allowed, original), best_by_level(kept, original), strict=True)
+    best = zip(best_by_level(whole, original), best_by_level(kept, original), strict=True)
     lost = [
-        "-" if whole is None else "all" if part is None else f"{100 * (whole - part):.2f}"
-        for whole, part in best
+        "-" if most is None else "all" if part is None else f"{100 * (most - part):.2f}"
+        for most, part in best
     ]
     share = replay.seconds / sum(row.seconds for row in every)
     return f"{share:.3f}, {volumes[0] / volumes[1]:.3f}; {', '.join(lost)}"
