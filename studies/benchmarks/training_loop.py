@@ -68,7 +68,12 @@ def overhead(task: Task, fraction: float, pairs: int) -> list[float]:
 
 def _bare(model: nn.Module, batches: list, recipe: Recipe) -> None:  # type: ignore[type-arg]
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+        model.parameters(),
+        lr=recipe.lr,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=recipe.weight_decay,
+        fused=True,
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: schedule_factor(recipe.schedule, step / len(batches))

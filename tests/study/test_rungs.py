@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 import random
 from pathlib import Path
@@ -13,13 +14,25 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from petra_optuna.deploy import SERIES
 from petra_optuna.errors import UserError
-from petra_optuna.evaluation import Budget, RungResult, Rungs
+from petra_optuna.evaluation import Budget, RungResult, Rungs, Stopped
 from petra_optuna.operations import Half, Prune, Train
-from petra_optuna.pipeline import SearchSpace
-from petra_optuna.study import attributes, controls, evaluation_of, optimize, resume, study_savings
+from petra_optuna.pipeline import Pipeline, SearchSpace
+from petra_optuna.study import (
+    attributes,
+    controls,
+    evaluation_of,
+    optimize,
+    resume,
+    specification_of,
+    study_savings,
+)
+from petra_optuna.study.confirmation.retrain import retrained
+from petra_optuna.study.export import export_trial
 from petra_optuna.study.front import pipeline_of
 from petra_optuna.study.rungs import Standing, rung_results, standing_of
+from petra_optuna.study.workbench import evaluator_of, training_threads
 from petra_optuna.tasks import Mode, Task
 
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=2)
@@ -179,6 +192,32 @@ def test_a_dominated_trial_trains_no_further_and_has_its_file(stopped: optuna.St
     assert (total.rung_stops, total.preview_stops, total.saved_epochs) == (1, 0, 1.0)
     assert total.train_s > evaluation_of(stopped, 1)["values"]["train_s"] > 0
     assert total.judging_s > 0
+
+
+def test_what_a_rung_stopped_is_exported_as_such(
+    stopped: optuna.Study, tiny_task: Task, tmp_path: Path
+) -> None:
+    export_trial(stopped, 3, tmp_path / "out", tiny_task)
+    recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert recipe["stopped"] == evaluation_of(stopped, 3)["stopped"]
+    assert "stopped after 1 epochs (rung 1: accuracy" in (tmp_path / "out" / "card.md").read_text()
+
+
+def test_what_a_rung_stopped_is_stopped_there_again_when_it_is_confirmed(
+    stopped: optuna.Study, tiny_task: Task
+) -> None:
+    """Shown with the trial's own seed: the file is the same."""
+    record = evaluation_of(stopped, 3)
+    pipeline = Pipeline.from_dict(record["pipeline"], SPACE.operations)
+    made: list[str | None] = []
+    threads = specification_of(stopped).train_threads
+    with training_threads(threads), evaluator_of(stopped, tiny_task) as evaluator:
+        before = dataclasses.replace(evaluator, seed=evaluator.seed - 1)
+        for stop in (Stopped(**record["stopped"]), None):
+            runs = retrained({3: pipeline}, {3: ""}, {3: SERIES}, {3: stop}, before, 1, lambda done: None)
+            path = runs[3][0].path  # its learning rate may ruin it altogether
+            made.append(path and hashlib.sha256(path.read_bytes()).hexdigest())
+    assert made[0] == record["artifact"]["sha256"] != made[1]
 
 
 def test_results_of_trials_that_were_run_again_do_not_count(stopped: optuna.Study) -> None:
