@@ -4,13 +4,17 @@ All state is in the storage: a trial stores its result at a rung, then compares 
 has stored there, whatever the process. So decisions depend on who came first, as in ASHA (Li et al., arXiv
 1810.05934), but never on a process that died. What is best among several objectives follows MO-ASHA
 (Schmucker et al., arXiv 2106.12639): non-domination rank first, then spread, here the hypervolume, by
-second of the training that is left: who stops loses that training alone, not its file.
+second of the training that is left: who stops loses that training alone, not its file. A search gets
+better, so that more than 1/eta of its trials stand among the best of what came before; a bound on the
+training that they may take keeps successive halving's promise.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import optuna
@@ -27,6 +31,9 @@ _WORTH = 0.3
 
 _BEYOND = 1.1
 """Where the hypervolume ends, in ranges of bytes and multiply-accumulates: the largest contribute too."""
+
+_SLACK = 1.25
+"""Those who train on may take this by 1/eta of the training that all who were judged had left."""
 
 _SOON = 1e-9
 """Seconds of training that are none: a rung may fall on a training's last step."""
@@ -45,17 +52,58 @@ def judge_of(trial: optuna.Trial, specification: Specification, *, spared: bool)
         return None
 
     def judge(result: RungResult) -> str | None:
-        trial.set_user_attr(f"{attributes.RUNG}{result.rung}", result.to_dict())
+        name = f"{attributes.RUNG}{result.rung}"
+        trial.set_user_attr(name, Judged(result).to_dict())
         others = rung_results(trial.study, result.rung, without=trial.number)
-        standing = standing_of(result, others, specification.direction)
-        if spared or standing.goes_on(rungs):
+        stop = None if spared else why_stop(result, others, rungs, specification.direction)
+        if stop is None:
+            trial.set_user_attr(name, Judged(result, trains_on=True).to_dict())
             return None
         return (
             f"rung {result.rung}: {specification.metric} {result.quality:.4f} with {result.size_bytes:.0f} "
-            f"bytes; {standing.better} of {standing.count} results there are better"
+            f"bytes; {stop}"
         )
 
     return judge
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A result and what became of it; ``trains_on`` is False until that is decided."""
+
+    result: RungResult
+    trains_on: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {**self.result.to_dict(), "trains_on": self.trains_on}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Judged:
+        """Inverse of ``to_dict``."""
+        fields = dict(data)
+        trains_on = fields.pop("trains_on")
+        return cls(RungResult.from_dict(fields), trains_on)
+
+
+def why_stop(result: RungResult, others: Sequence[Judged], rungs: Rungs, direction: str) -> str | None:
+    """Why a result does not train on, or None: it must be among the best, and there must be training to give.
+
+    Args:
+        result: At a rung.
+        others: All others there.
+        rungs: Whose eta counts.
+        direction: Of the quality.
+    """
+    standing = standing_of(result, [one.result for one in others], direction)
+    if not standing.goes_on(rungs):
+        return f"{standing.better} of {standing.count} results there are better"
+    most = _SLACK / rungs.eta * (result.rest_s + math.fsum(one.result.rest_s for one in others))
+    given = math.fsum(one.result.rest_s for one in others if one.trains_on)
+    if given + result.rest_s > most:
+        left = max(most - given, 0.0)
+        return f"its training would take {result.rest_s:.3g} s more, and {left:.3g} s are left to give"
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +148,13 @@ def points_of(results: Sequence[RungResult], direction: str) -> Array:
     return minimised(table, (way, "minimize", "minimize"))
 
 
-def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[RungResult]:
+def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[Judged]:
     """What the other trials stored at a rung, without those that were run again.
 
-    What was stored before there was ``rest_s`` does not count.
+    What was stored before there was ``trains_on`` does not count.
     """
     trials = study.get_trials(deepcopy=False)
     gone = {without, *superseded(trials)}
     name = f"{attributes.RUNG}{rung}"
     found = [trial.user_attrs.get(name) for trial in trials if trial.number not in gone]
-    return [RungResult.from_dict(one) for one in found if one is not None and "rest_s" in one]
+    return [Judged.from_dict(one) for one in found if one is not None and "trains_on" in one]

@@ -8,10 +8,11 @@ estimated: the pipelines come in the search's order, preview and cache do what t
 decides who trains on. A file that is made at the rung is taken to be as fast and as large as that of the
 end, and as good as it was there, or, where the run trained on, as its model in PyTorch.
 
-Rules, by column: ``best``: the best 1/eta train on, by hypervolume for each second that is left;
-``volume``: by hypervolume alone; ``lost``: as ``best``, and what is stopped leaves no file. Shown are the
-shares of the search's training time, judging left out, and of its hypervolume, and the points that the best
-file of at most 1/4, 1/8 and 1/16 of the original's bytes loses.
+Rules, by column: ``now``: that of ``petra_optuna.study.rungs``; ``unbounded``: the best 1/eta train on,
+however much training they take; ``volume``: so, and the best by hypervolume alone, not by that for each
+second that is left; ``lost``: as ``now``, and what is stopped leaves no file. Shown are the shares of the
+search's training time, judging left out, and of its hypervolume, and the points that the best file of at most
+1/4, 1/8 and 1/16 of the original's bytes loses.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from petra_optuna.samplers import BOUNDS, directions_of
 from petra_optuna.study import attributes, open_storage, specification_of
 from petra_optuna.study.controls import controls
 from petra_optuna.study.front import feasible_trials
-from petra_optuna.study.rungs import standing_of
+from petra_optuna.study.rungs import Judged, standing_of, why_stop
 from studies import script
 from studies.benchmarks.evaluation import ALL, RUNGS, SEARCH, best_by_level, finished, savings_of
 
 ETAS = (3.0, 4.0, 5.0, 6.0)
-RULES = ("best", "volume", "lost")
+RULES = ("now", "unbounded", "volume", "lost")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Replay:
     rungs: Rungs
     direction: str
     moment: float
-    judged: list[RungResult] = dataclasses.field(default_factory=list)
+    judged: list[Judged] = dataclasses.field(default_factory=list)
     made: dict[int, list[float]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     _cached: set[str] = dataclasses.field(default_factory=set)
@@ -97,15 +98,22 @@ class Replay:
         if row.result is None or not known < self.moment < sum(row.allotted):
             self._finish(row)
             return
-        others = list(self.judged)
-        result = row.result if self.rule != "volume" else dataclasses.replace(row.result, rest_s=1.0)
-        self.judged.append(result)
-        if row.spared or standing_of(result, others, self.direction).goes_on(self.rungs):
+        trains_on = row.spared or self._trains_on(row.result)
+        self.judged.append(Judged(row.result, trains_on))
+        if trains_on:
             self._finish(row)
             return
         self._train(row, self.moment)
         if self.rule != "lost" and row.early is not None and row.trial.values:
             self.made[row.trial.number] = [row.early, *row.trial.values[1:]]
+
+    def _trains_on(self, result: RungResult) -> bool:
+        if self.rule in ("now", "lost"):
+            return why_stop(result, self.judged, self.rungs, self.direction) is None
+        others = [one.result for one in self.judged]
+        if self.rule == "volume":
+            result, *others = [dataclasses.replace(one, rest_s=1.0) for one in (result, *others)]
+        return standing_of(result, others, self.direction).goes_on(self.rungs)
 
     def _finish(self, row: Row) -> None:
         self._train(row, sum(row.allotted))
@@ -166,7 +174,8 @@ def rows(search: optuna.Study, replay: optuna.Study) -> list[Row]:
         stored = again.user_attrs.get(f"{attributes.RUNG}1")
         result, total = None, sum(allotted)
         if stored is not None and total > 0:
-            result = RungResult.from_dict({**stored, "rest_s": (1 - moment / total) * seconds})
+            stored = {**stored, "rest_s": (1 - moment / total) * seconds, "trains_on": False}
+            result = Judged.from_dict(stored).result
         here = savings_of(again).rung_stops and again.values
         found.append(
             Row(

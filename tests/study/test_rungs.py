@@ -31,7 +31,7 @@ from petra_optuna.study import (
 from petra_optuna.study.confirmation.retrain import retrained
 from petra_optuna.study.export import export_trial
 from petra_optuna.study.front import pipeline_of
-from petra_optuna.study.rungs import Standing, rung_results, standing_of
+from petra_optuna.study.rungs import Judged, Standing, rung_results, standing_of, why_stop
 from petra_optuna.study.workbench import evaluator_of, training_threads
 from petra_optuna.tasks import Mode, Task
 
@@ -132,6 +132,38 @@ def test_only_the_best_share_goes_on() -> None:
         assert going == [True] * share + [False] * (count - share)
 
 
+def _others(*rests: float, on: int = 0) -> list[Judged]:
+    """Dominated results that had so much training left, of which the first ``on`` train on."""
+    return [Judged(_result(0.1, 9999, rest_s=rest), number < on) for number, rest in enumerate(rests)]
+
+
+def test_those_who_train_on_take_no_more_than_their_share() -> None:
+    """A quarter of all that was left, at eta 5, however good what comes is."""
+    best, rungs = _result(0.9, rest_s=10.0), Rungs(eta=5.0)
+    assert why_stop(best, _others(30.0), rungs, "maximize") is None
+    assert why_stop(best, _others(29.0), rungs, "maximize") == (
+        "its training would take 10 s more, and 9.75 s are left to give"
+    )
+    assert why_stop(best, _others(10.0, 60.0, on=1), rungs, "maximize") is None
+    assert why_stop(best, _others(10.0, 59.0, on=1), rungs, "maximize") is not None
+    assert why_stop(best, _others(90.0, 9.0, on=1), rungs, "maximize") is not None
+    assert why_stop(_result(0.05, 99999), _others(90.0), rungs, "maximize") == (
+        "1 of 2 results there are better"
+    )
+
+
+@pytest.mark.parametrize("eta", [2.0, 3.0, 5.0])
+def test_a_search_that_gets_better_and_better_does_not_take_all_training(eta: float) -> None:
+    rng, judged = random.Random(0), [Judged(_result(0.1, rest_s=20.0), trains_on=True)]
+    for number in range(60):
+        result = _result(0.1 + 0.01 * number, rest_s=1 + 50 * rng.random())
+        judged.append(Judged(result, why_stop(result, judged, Rungs(eta=eta), "maximize") is None))
+    given, everything = (
+        sum(one.result.rest_s for one in judged if one.trains_on or not only) for only in (True, False)
+    )
+    assert 0.9 * 1.25 / eta < given / everything <= 1.25 / eta
+
+
 def test_equal_results_share_a_place() -> None:
     assert _place(_result(0.5), [_result(0.5), _result(0.5)]) == 0
 
@@ -187,6 +219,7 @@ def test_a_dominated_trial_trains_no_further_and_has_its_file(stopped: optuna.St
     assert pipeline_of(record, "notation") == f"{record['notation']} [stopped after 1 epochs]"
     assert evaluation_of(stopped, 1)["stopped"] is None
     better = stopped.trials[1].user_attrs[f"{attributes.RUNG}1"]
+    assert [one.trains_on for one in rung_results(stopped, 1, without=-1)] == [True, False]
     assert trial.user_attrs[f"{attributes.RUNG}1"]["quality"] < better["quality"]
     total = study_savings(stopped)
     assert (total.rung_stops, total.preview_stops, total.saved_epochs) == (1, 0, 1.0)
@@ -224,7 +257,7 @@ def test_results_of_trials_that_were_run_again_do_not_count(stopped: optuna.Stud
     """State is in the storage alone: what a killed trial stored is its re-run's to store again."""
     before = rung_results(stopped, 1, without=-1)
     dead = optuna.trial.create_trial(
-        state=TrialState.FAIL, user_attrs={f"{attributes.RUNG}1": dataclasses.asdict(_result(1.0, 1))}
+        state=TrialState.FAIL, user_attrs={f"{attributes.RUNG}1": Judged(_result(1.0, 1)).to_dict()}
     )
     stopped.add_trial(dead)
     assert len(rung_results(stopped, 1, without=-1)) == len(before) + 1
