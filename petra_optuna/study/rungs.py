@@ -32,7 +32,7 @@ _WORTH = 0.3
 _BEYOND = 1.1
 """Where the hypervolume ends, in ranges of bytes and multiply-accumulates: the largest contribute too."""
 
-_SLACK = 1.25
+_SLACK = 1.5
 """Those who train on may take this by 1/eta of the training that all who were judged had left."""
 
 _SOON = 1e-9

@@ -29,7 +29,7 @@ from petra_optuna.evolution import Bounds, hypervolume, non_dominated
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode
-from petra_optuna.samplers import BOUNDS, PetraSampler, directions_of, fail_orphans
+from petra_optuna.samplers import BOUNDS, PetraSampler, directions_of, fail_orphans, plan_indices
 from petra_optuna.study import (
     DEFAULT_POPULATION,
     Objective,
@@ -195,13 +195,11 @@ def _report(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials by number, without those that were cut off."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False, states=states)
-        if trial.state != TrialState.FAIL or attributes.FAILURE in trial.user_attrs
-    ]
+    """Trials in the order of their plans; the re-run of one that was cut off stands in its place."""
+    trials = study.get_trials(deepcopy=False)
+    indices, ended = plan_indices(trials), (TrialState.COMPLETE, TrialState.PRUNED)
+    found = [trial for trial in trials if trial.state in ended or attributes.FAILURE in trial.user_attrs]
+    return sorted(found, key=lambda trial: indices[trial.number])
 
 
 def savings_of(trial: FrozenTrial) -> Savings:
