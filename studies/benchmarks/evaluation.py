@@ -102,12 +102,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--task", default="digits")
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--checkpoint", type=Path)
+    parser = script.task_parser(__doc__)
     parser.add_argument("--pipelines", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=1, help="Most that one pipeline may train.")
     parser.add_argument("--images", type=int, help="Training images that an epoch visits; all by default.")

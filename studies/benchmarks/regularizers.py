@@ -8,11 +8,9 @@ the turns' ratios are printed. Factors that a term needs are made and merged wit
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
@@ -27,12 +25,7 @@ PLAIN = Recipe(orthogonal=False, hoyer=False)
 
 def main() -> None:
     """Print one line a term."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--task", default="digits")
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--checkpoint", type=Path)
+    parser = script.task_parser(__doc__)
     parser.add_argument("--fraction", type=float, default=1.0, help="Share of the training split.")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--train-threads", type=int, default=1)

@@ -8,11 +8,9 @@ gradient clipping, in turns; the median of the pairs' ratios is printed.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -28,12 +26,7 @@ from studies import script
 
 def main() -> None:
     """Print the ratio and its range."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--task", default="digits")
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--checkpoint", type=Path)
+    parser = script.task_parser(__doc__)
     parser.add_argument("--fraction", type=float, default=1.0, help="Share of the training split.")
     parser.add_argument("--pairs", type=int, default=7)
     given = parser.parse_args()
