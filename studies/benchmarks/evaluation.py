@@ -21,7 +21,7 @@ from pathlib import Path
 import optuna
 import torch
 from optuna.artifacts import FileSystemArtifactStore
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import TrialError
 from petra_optuna.evaluation import Budget, Limits, PrefixCache, Rungs, Savings
@@ -29,7 +29,14 @@ from petra_optuna.evolution import Bounds, hypervolume, non_dominated
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode
-from petra_optuna.samplers import BOUNDS, PetraSampler, directions_of, fail_orphans, plan_indices
+from petra_optuna.samplers import (
+    BOUNDS,
+    PetraSampler,
+    directions_of,
+    fail_orphans,
+    finished_trials,
+    plan_indices,
+)
 from petra_optuna.study import (
     DEFAULT_POPULATION,
     Objective,
@@ -191,10 +198,8 @@ def _report(study: optuna.Study, trial: FrozenTrial) -> None:
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Trials in the order of their plans; the re-run of one that was cut off stands in its place."""
-    trials = study.get_trials(deepcopy=False)
-    indices, ended = plan_indices(trials), (TrialState.COMPLETE, TrialState.PRUNED)
-    found = [trial for trial in trials if trial.state in ended or attributes.FAILURE in trial.user_attrs]
-    return sorted(found, key=lambda trial: indices[trial.number])
+    indices = plan_indices(study.get_trials(deepcopy=False))
+    return sorted(finished_trials(study), key=lambda trial: indices[trial.number])
 
 
 def savings_of(trial: FrozenTrial) -> Savings:
