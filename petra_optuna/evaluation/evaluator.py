@@ -171,12 +171,15 @@ class Evaluator:
             stopped: Where the training ends before its time.
 
         Raises:
-            TrialError: With the reason, when a node or the lowering fails.
+            TrialError: With the reason, when a node or the lowering fails, or when the training was not
+                judged at the rung where it ends.
         """
         pipeline = pipeline.canonical()
         start = base_key(self.task, self.seed)
-        model = self._body(pipeline, start, stopped.judge if stopped else None, Savings()).model
-        return self._shipped(model, pipeline, start, convolutions, Savings())[0].artifact
+        body = self._body(pipeline, start, stopped.judge if stopped else None, Savings())
+        if stopped is not None and body.stopped is None:
+            raise OperationFailed(f"the training was to stop at rung {stopped.rung} and was not judged there")
+        return self._shipped(body.model, pipeline, start, convolutions, Savings())[0].artifact
 
     def _shipped(
         self, model: nn.Module, pipeline: Pipeline, start: str, form: str, savings: Savings

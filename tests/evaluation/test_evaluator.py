@@ -354,6 +354,8 @@ def test_a_stopped_pipeline_is_finished_as_it_stands(
     assert found.checkpoint != whole.checkpoint
     again = evaluator.build(pipeline, stopped=found.stopped)
     assert again.sha256 == found.artifact.sha256 != whole.artifact.sha256
+    with pytest.raises(OperationFailed, match="stop at rung 1 and was not judged there"):
+        dataclasses.replace(evaluator, rungs=None).build(pipeline, stopped=found.stopped)
 
 
 def test_what_is_left_of_a_training_is_reckoned_from_its_pace(
