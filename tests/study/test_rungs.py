@@ -14,11 +14,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from petra_optuna.deploy import SERIES
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, RungResult, Rungs, Stopped
 from petra_optuna.operations import Half, Prune, Train
-from petra_optuna.pipeline import Pipeline, SearchSpace
+from petra_optuna.pipeline import SearchSpace
 from petra_optuna.study import (
     attributes,
     controls,
@@ -28,7 +27,7 @@ from petra_optuna.study import (
     specification_of,
     study_savings,
 )
-from petra_optuna.study.confirmation.retrain import retrained
+from petra_optuna.study.confirmation.retrain import Blueprint, retrained
 from petra_optuna.study.export import export_trial
 from petra_optuna.study.front import pipeline_of
 from petra_optuna.study.rungs import Judged, Standing, rung_results, standing_of, why_stop
@@ -241,13 +240,14 @@ def test_what_a_rung_stopped_is_stopped_there_again_when_it_is_confirmed(
 ) -> None:
     """Shown with the trial's own seed: the file is the same."""
     record = evaluation_of(stopped, 3)
-    pipeline = Pipeline.from_dict(record["pipeline"], SPACE.operations)
+    blueprint = Blueprint.of(record, SPACE.operations)
+    assert blueprint.stopped == Stopped(**record["stopped"])
     made: list[str | None] = []
     threads = specification_of(stopped).train_threads
     with training_threads(threads), evaluator_of(stopped, tiny_task) as evaluator:
         before = dataclasses.replace(evaluator, seed=evaluator.seed - 1)
-        for stop in (Stopped(**record["stopped"]), None):
-            runs = retrained({3: pipeline}, {3: ""}, {3: SERIES}, {3: stop}, before, 1, lambda done: None)
+        for given in (blueprint, dataclasses.replace(blueprint, stopped=None)):
+            runs = retrained({3: given}, before, 1, lambda done: None)
             path = runs[3][0].path  # its learning rate may ruin it altogether
             made.append(path and hashlib.sha256(path.read_bytes()).hexdigest())
     assert made[0] == record["artifact"]["sha256"] != made[1]

@@ -10,14 +10,13 @@ from pathlib import Path
 import optuna
 import torch
 
-from petra_optuna.deploy import SERIES
 from petra_optuna.errors import StudyError, UserError
-from petra_optuna.evaluation import Evaluator, Stopped
-from petra_optuna.pipeline import Pipeline, SearchSpace
+from petra_optuna.evaluation import Evaluator
+from petra_optuna.pipeline import SearchSpace
 from petra_optuna.study import attributes
 from petra_optuna.study.confirmation.judge import Judged, judged
 from petra_optuna.study.confirmation.record import Confirmation
-from petra_optuna.study.confirmation.retrain import Retrained, retrained
+from petra_optuna.study.confirmation.retrain import Blueprint, Retrained, retrained
 from petra_optuna.study.confirmation.summary import ORIGINAL, Findings, name_of, readings_of, summary
 from petra_optuna.study.confirmation.timing import timed
 from petra_optuna.study.confirmation.write import write
@@ -138,15 +137,8 @@ def _retrained(
     if not seeds:
         return {}
     operations = (space or stored_space(specification_of(study))).operations
-    records = {row.trial: evaluation_of(study, row.trial) for row in rows}
     return retrained(
-        {trial: Pipeline.from_dict(record["pipeline"], operations) for trial, record in records.items()},
-        {trial: record["artifact"]["sha256"] for trial, record in records.items()},
-        {trial: record["lowering"].get("convolutions") or SERIES for trial, record in records.items()},
-        {
-            trial: Stopped(**found) if (found := record.get("stopped")) else None
-            for trial, record in records.items()
-        },
+        {row.trial: Blueprint.of(evaluation_of(study, row.trial), operations) for row in rows},
         evaluator,
         seeds,
         lambda done: progress("retraining", done, seeds * len(rows)),
