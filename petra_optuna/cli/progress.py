@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from petra_optuna.samplers import finished_trials
-from petra_optuna.study import attributes, study_hypervolume, warm_start_line
+from petra_optuna.study import attributes, pipeline_text, study_hypervolume, warm_start_line
 from petra_optuna.study.confirmation import Progress
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
@@ -88,4 +88,4 @@ def _line(study: optuna.Study, trial: FrozenTrial) -> str:
         return f"trial {trial.number} {trial.state.name}: {reason}"
     record = trial.user_attrs[attributes.EVALUATION]
     values = ", ".join(f"{name} {value:.4g}" for name, value in record["values"].items())
-    return f"trial {trial.number} {record['notation']}: {values}"
+    return f"trial {trial.number} {pipeline_text(record, 'notation')}: {values}"

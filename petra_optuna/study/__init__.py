@@ -10,7 +10,15 @@ from petra_optuna.study.confirmation import (
 from petra_optuna.study.controls import controls
 from petra_optuna.study.create import create_study
 from petra_optuna.study.export import Exported, export_trial
-from petra_optuna.study.front import Beyond, Row, StudyFront, evaluation_of, front, study_hypervolume
+from petra_optuna.study.front import (
+    Beyond,
+    Row,
+    StudyFront,
+    evaluation_of,
+    front,
+    pipeline_text,
+    study_hypervolume,
+)
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.publish import publish
 from petra_optuna.study.report import as_csv, as_figure, as_html, as_json, as_table, limits_line
@@ -64,6 +72,7 @@ __all__ = [
     "open_storage",
     "optimize",
     "origin_of",
+    "pipeline_text",
     "publish",
     "readings_of",
     "resume",

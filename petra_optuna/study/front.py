@@ -170,10 +170,10 @@ def _row(trial: FrozenTrial, names: list[str], original: Mapping[str, float]) ->
     values = dict(zip(names, trial.values, strict=True))
     change = {name: change_percent(values[name], original[name]) for name in names}
     record = trial.user_attrs[attributes.EVALUATION]
-    return Row(trial.number, pipeline_of(record, "description"), values, change)
+    return Row(trial.number, pipeline_text(record, "description"), values, change)
 
 
-def pipeline_of(record: Mapping[str, Any], form: Literal["notation", "description"]) -> str:
+def pipeline_text(record: Mapping[str, Any], form: Literal["notation", "description"]) -> str:
     """A trial's pipeline in words, and where a rung ended its training."""
     stopped = record.get("stopped")
     return f"{record[form]} [stopped after {stopped['epochs']:.3g} epochs]" if stopped else str(record[form])

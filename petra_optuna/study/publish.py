@@ -6,7 +6,7 @@ import optuna
 from optuna_dashboard import save_note, save_plotly_graph_object
 
 from petra_optuna.study.confirmation import confirmation_of, confirmed_markdown
-from petra_optuna.study.front import StudyFront, evaluation_of, front, pipeline_of
+from petra_optuna.study.front import StudyFront, evaluation_of, front, pipeline_text
 from petra_optuna.study.report import as_figure, as_markdown, limits_line
 from petra_optuna.study.savings import as_line, study_savings
 from petra_optuna.study.warm_start import warm_start_line
@@ -46,7 +46,7 @@ def _rows(study: optuna.Study, found: StudyFront) -> list[list[str]]:
     return [
         [
             str(row.trial),
-            pipeline_of(evaluation_of(study, row.trial), "notation"),
+            pipeline_text(evaluation_of(study, row.trial), "notation"),
             *(f"{row.values[name]:.4g}" for name in found.directions),
         ]
         for row in found.rows

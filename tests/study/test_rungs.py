@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import random
@@ -13,7 +14,9 @@ from typing import get_args
 import optuna
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
+from petra_optuna.cli.progress import trial_progress
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, RungResult, Rungs, Stopped
 from petra_optuna.operations import Half, Prune, Train
@@ -23,13 +26,13 @@ from petra_optuna.study import (
     controls,
     evaluation_of,
     optimize,
+    pipeline_text,
     resume,
     specification_of,
     study_savings,
 )
 from petra_optuna.study.confirmation.retrain import Blueprint, retrained
 from petra_optuna.study.export import export_trial
-from petra_optuna.study.front import pipeline_of
 from petra_optuna.study.rungs import Judged, Standing, rung_results, standing_of, why_stop
 from petra_optuna.study.workbench import evaluator_of, training_threads
 from petra_optuna.tasks import Mode, Task
@@ -215,7 +218,6 @@ def test_a_dominated_trial_trains_no_further_and_has_its_file(stopped: optuna.St
     assert trial.state == TrialState.COMPLETE
     assert record["stopped"]["reason"].startswith("rung 1: accuracy")
     assert (record["stopped"]["rung"], record["stopped"]["epochs"]) == (1, 1.0)
-    assert pipeline_of(record, "notation") == f"{record['notation']} [stopped after 1 epochs]"
     assert evaluation_of(stopped, 1)["stopped"] is None
     better = stopped.trials[1].user_attrs[f"{attributes.RUNG}1"]
     assert [one.trains_on for one in rung_results(stopped, 1, without=-1)] == [True, False]
@@ -224,6 +226,15 @@ def test_a_dominated_trial_trains_no_further_and_has_its_file(stopped: optuna.St
     assert (total.rung_stops, total.preview_stops, total.saved_epochs) == (1, 0, 1.0)
     assert total.train_s > evaluation_of(stopped, 1)["values"]["train_s"] > 0
     assert total.judging_s > 0
+
+
+def test_where_a_trial_is_named_its_stop_is(stopped: optuna.Study) -> None:
+    text = f"{evaluation_of(stopped, 3)['notation']} [stopped after 1 epochs]"
+    assert pipeline_text(evaluation_of(stopped, 3), "notation") == text
+    shown = io.StringIO()
+    with trial_progress(Console(file=shown), total=4) as tell:
+        tell(stopped, stopped.trials[3])
+    assert f"[4/4] trial 3 {text}: accuracy" in shown.getvalue()
 
 
 def test_what_a_rung_stopped_is_exported_as_such(

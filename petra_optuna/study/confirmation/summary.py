@@ -23,7 +23,7 @@ from petra_optuna.study.confirmation.judge import Judged
 from petra_optuna.study.confirmation.record import Confirmation, Estimate, Member, SeedRun
 from petra_optuna.study.confirmation.retrain import Retrained
 from petra_optuna.study.confirmation.timing import Timed, estimates
-from petra_optuna.study.front import Row, evaluation_of, front, pipeline_of
+from petra_optuna.study.front import Row, evaluation_of, front, pipeline_text
 from petra_optuna.study.specification import Specification
 from petra_optuna.study.stored import specification_of
 from petra_optuna.tasks import Task
@@ -156,7 +156,7 @@ def _member(
     stored = found.files[row.trial].read_bytes()
     return Member(
         trial=row.trial,
-        notation=pipeline_of(evaluation_of(study, row.trial), "notation"),
+        notation=pipeline_text(evaluation_of(study, row.trial), "notation"),
         pipeline=row.pipeline,
         values=values,
         selection=dict(row.values),
