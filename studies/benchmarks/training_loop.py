@@ -2,8 +2,8 @@
 
     python -m studies.benchmarks.training_loop --task digits
 
-Both train copies of the task's model on the same batches in memory, with the same optimiser, schedule and
-gradient clipping, in turns; the median of the pairs' ratios is printed.
+Both train copies of the task's model on the same batches in memory, with the same optimiser, schedule,
+gradient clipping and precision, in turns; the median of the pairs' ratios is printed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from petra_optuna.nn.inputs import forward
+from petra_optuna.nn.precision import training_dtype
 from petra_optuna.nn.schedules import schedule_factor
 from petra_optuna.operations import Context, Train
 from petra_optuna.pipeline import Recipe
@@ -71,11 +72,12 @@ def _bare(model: nn.Module, batches: list, recipe: Recipe) -> None:  # type: ign
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: schedule_factor(recipe.schedule, step / len(batches))
     )
+    dtype = training_dtype(torch.device("cpu"))
     model.train()
     for inputs, targets in batches:
-        loss = functional.cross_entropy(
-            forward(model, inputs), targets, label_smoothing=recipe.label_smoothing
-        )
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            outputs = forward(model, inputs)
+        loss = functional.cross_entropy(outputs.float(), targets, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
