@@ -1,11 +1,27 @@
-"""What else the machine was doing."""
+"""What else the machine was doing, and what that took from this process."""
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import psutil
+
+SCHEDULER = Path("/proc/thread-self/schedstat")
+"""Nanoseconds on a core and nanoseconds ready without one, and time slices, of the thread that reads it."""
+
+
+def waited_for_a_core() -> float:
+    """Seconds that this thread stood ready to run while its cores were others', so far.
+
+    0 where the system does not tell (it is Linux that does). Other threads of the process do not count: a
+    runtime that computes in them hides its waits here.
+    """
+    try:
+        return int(SCHEDULER.read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 class ForeignLoad:

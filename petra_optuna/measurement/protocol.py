@@ -6,6 +6,10 @@ calls of each block, which refill the caches, are thrown away. Two neighbouring 
 give one ratio, so that slow drifts of the machine cancel; the order within a pair is swapped from pair
 to pair, so that an advantage of going first cancels as well.
 
+A call that another process interrupts is longer by what it waited for a core. In a block of short calls that
+is a few, and the median passes them over; calls as long as a time slice are all interrupted, and beside
+trainings a fast net looked twice as fast against its yardstick as it was. So it is taken out of long calls.
+
 Where in memory a session happens to lie makes it up to 6 % faster or slower for all its life (a net of
 50 us a call, against copies of itself). So both sides come as several copies, and each pair takes the next.
 """
@@ -22,6 +26,8 @@ from petra_optuna.measurement.record import Measurement
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
+_SLICE_S = 0.001
+"""Only longer calls can hold a wait for a core that matters: schedulers take a core for longer than this."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +63,7 @@ DEFAULT_SCHEDULE = Schedule()
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """The timed calls of one block, in seconds.
-
-    Their median stands for the block: another process that takes the core for a time slice hits single calls.
-    """
+    """The timed calls of one block, in seconds; their median stands for the block."""
 
     times: tuple[float, ...]
 
@@ -77,6 +80,7 @@ def compare(
     *,
     batch: int,
     threads: int,
+    waited: Clock = lambda: 0.0,
     schedule: Schedule = DEFAULT_SCHEDULE,
 ) -> Measurement:
     """Measure a candidate against the yardstick.
@@ -88,13 +92,14 @@ def compare(
         clock: Seconds, monotonic.
         batch: Samples per call; recorded.
         threads: Of both; recorded.
+        waited: Seconds of ``clock`` in which a call could have run and was given no core, so far.
         schedule: Lengths and bounds.
     """
     pairs: list[tuple[Block, Block]] = []
     low = high = ratio = math.nan
     began = clock()
     while len(pairs) < schedule.max_pairs:
-        pairs.append(_pair(candidates, yardsticks, len(pairs), clock, schedule))
+        pairs.append(_pair(candidates, yardsticks, len(pairs), clock, waited, schedule))
         if len(pairs) < schedule.min_pairs or len(pairs) % 2:
             continue
         ratio, low, high = median_ratio([own.seconds / its.seconds for own, its in pairs])
@@ -118,14 +123,20 @@ def compare(
     )
 
 
-def time_alone(copies: Sequence[Call], clock: Clock, schedule: Schedule = DEFAULT_SCHEDULE) -> float:
+def time_alone(
+    copies: Sequence[Call],
+    clock: Clock,
+    *,
+    waited: Clock = lambda: 0.0,
+    schedule: Schedule = DEFAULT_SCHEDULE,
+) -> float:
     """Seconds of one call: median over ``max_pairs`` blocks, the copies in turn, nothing in between."""
     times: list[float] = []
     began = clock()
     while len(times) < schedule.min_pairs or (
         len(times) < schedule.max_pairs and clock() - began <= schedule.max_s
     ):
-        times.append(_block(copies[len(times) % len(copies)], clock, schedule).seconds)
+        times.append(_block(copies[len(times) % len(copies)], clock, waited, schedule).seconds)
     return float(np.median(times))
 
 
@@ -164,29 +175,40 @@ def _ranks_outside(count: int) -> int:
 
 
 def _pair(
-    candidates: Sequence[Call], yardsticks: Sequence[Call], index: int, clock: Clock, schedule: Schedule
+    candidates: Sequence[Call],
+    yardsticks: Sequence[Call],
+    index: int,
+    clock: Clock,
+    waited: Clock,
+    schedule: Schedule,
 ) -> tuple[Block, Block]:
     """Block of the candidate and block of the yardstick; the first goes first in even pairs."""
     candidate = candidates[index % len(candidates)]
     yardstick = yardsticks[index % len(yardsticks)]
     if index % 2 == 0:
-        own = _block(candidate, clock, schedule)
-        return own, _block(yardstick, clock, schedule)
-    its = _block(yardstick, clock, schedule)
-    return _block(candidate, clock, schedule), its
+        own = _block(candidate, clock, waited, schedule)
+        return own, _block(yardstick, clock, waited, schedule)
+    its = _block(yardstick, clock, waited, schedule)
+    return _block(candidate, clock, waited, schedule), its
 
 
-def _block(call: Call, clock: Clock, schedule: Schedule) -> Block:
+def _block(call: Call, clock: Clock, waited: Clock, schedule: Schedule) -> Block:
     began = clock()
     call()
     while clock() - began < schedule.settle_s:
         call()
     times: list[float] = []
+    lost = waited()
     began = before = clock()
     while before - began < schedule.block_s:
         call()
         now = clock()
-        times.append(now - before)
+        seconds = now - before
+        if seconds > _SLICE_S:
+            before_call, lost = lost, waited()
+            seconds -= lost - before_call
+            now = clock()
+        times.append(seconds)
         before = now
     return Block(tuple(times))
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from petra_optuna.errors import RuntimeFailed, one_line
 from petra_optuna.measurement.energy import Counter, compare_energy, energy_alone, find_counter
-from petra_optuna.measurement.load import ForeignLoad
+from petra_optuna.measurement.load import ForeignLoad, waited_for_a_core
 from petra_optuna.measurement.memory import PeakMemory
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import Clock, Schedule, compare, time_alone
@@ -74,7 +74,12 @@ class Bench:
     def baseline(self) -> dict[str, Any]:
         """Absolute figures of the yardstick alone."""
         seconds = {
-            size: time_alone(_runners(self.yardsticks[size], feeds), self._clock(), self.schedule)
+            size: time_alone(
+                _runners(self.yardsticks[size], feeds),
+                self._clock(),
+                waited=self._waited,
+                schedule=self.schedule,
+            )
             for size, feeds in self.batches.items()
         }
         energy = None
@@ -92,6 +97,10 @@ class Bench:
     def _clock(self) -> Clock:
         name, device = self.profile.yardstick_place
         return runtime(name).clock(device)
+
+    def _waited(self) -> float:
+        """On a device of its own work goes on while this process waits for a core."""
+        return waited_for_a_core() if self.profile.name == "cpu" else 0.0
 
     def measure(self, path: str) -> dict[str, Any]:
         """The candidate against the yardstick at every batch size."""
@@ -114,6 +123,7 @@ class Bench:
             self._clock(),
             batch=size,
             threads=self.profile.threads,
+            waited=self._waited,
             schedule=self.schedule,
         )
         package = runtime(self.profile.runtime).package

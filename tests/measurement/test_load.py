@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from petra_optuna.measurement.load import ForeignLoad
+from petra_optuna.measurement.load import SCHEDULER, ForeignLoad, waited_for_a_core
 
 
 def test_what_others_do_counts_and_what_this_process_does_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +27,27 @@ def test_a_busy_process_is_seen() -> None:
         time.sleep(1.0)
         assert load.cores() > 0.2
     finally:
+        spinner.kill()
+        spinner.wait()
+
+
+@pytest.mark.skipif(not SCHEDULER.exists(), reason="this system does not tell")
+def test_a_thread_that_shares_its_core_has_waited_for_it() -> None:
+    """Of two that want one core each waits half of the time; of sleeping none waits."""
+    mine = os.sched_getaffinity(0)
+    core = {max(mine)}
+    began = waited_for_a_core()
+    time.sleep(0.3)
+    assert waited_for_a_core() - began < 0.1
+    os.sched_setaffinity(0, core)
+    spinner = subprocess.Popen([sys.executable, "-c", "while True: pass"])  # inherits the core
+    try:
+        began, until = waited_for_a_core(), time.perf_counter() + 1.0
+        while time.perf_counter() < until:
+            pass
+        assert waited_for_a_core() - began > 0.2
+    finally:
+        os.sched_setaffinity(0, mine)
         spinner.kill()
         spinner.wait()
 

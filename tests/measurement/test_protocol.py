@@ -13,10 +13,14 @@ COLD_FAST_S, COLD_SLOW_S = 0.0004, 0.0002
 
 
 class Machine:
-    """A machine with a law instead of a clock: caches, drift, interruptions and noise as asked for."""
+    """A machine with a law instead of a clock: caches, drift, interruptions and noise as asked for.
 
-    def __init__(self, drift_per_s=0.0, noise=0.0, interrupt_every=0, seed=0):
-        self.now = 0.0
+    On a shared core another process runs for ``slice_s`` after every ``slice_s`` of this one.
+    """
+
+    def __init__(self, drift_per_s=0.0, noise=0.0, interrupt_every=0, slice_s=0.0, seed=0):
+        self.now = self.waited_s = self.ran_s = 0.0
+        self.slice_s = slice_s
         self.drift_per_s = drift_per_s
         self.noise = noise
         self.interrupt_every = interrupt_every
@@ -26,6 +30,9 @@ class Machine:
 
     def clock(self):
         return self.now
+
+    def waited(self):
+        return self.waited_s
 
     def net(self, seconds, cold_s=0.0):
         """A call that costs ``seconds``, and ``cold_s`` more when another net ran before it."""
@@ -40,6 +47,11 @@ class Machine:
                 cost += 0.004
             self.resident = identity
             self.now += cost
+            self.ran_s += cost
+            while self.slice_s and self.ran_s >= self.slice_s:
+                self.ran_s -= self.slice_s
+                self.now += self.slice_s
+                self.waited_s += self.slice_s
 
         return call
 
@@ -112,6 +124,19 @@ def test_the_95th_percentile_holds_the_interruptions_of_single_calls():
     assert run(rare, rare.net(FAST_S), rare.net(SLOW_S)).candidate_p95_ms == pytest.approx(1e3 * FAST_S)
 
 
+def test_on_a_shared_core_long_calls_are_not_taken_for_slow_ones():
+    """Calls of three slices are all interrupted, of short calls only few."""
+
+    machine = Machine(slice_s=0.003)
+    short, long = machine.net(0.0007), machine.net(0.01)
+    assert run(machine, short, long).ratio < 0.6 * 0.07
+    told = compare([short], [long], machine.clock, batch=1, threads=1, waited=machine.waited)
+    assert told.ratio == pytest.approx(0.07)
+    assert told.candidate_p95_ms == pytest.approx(0.7)
+    assert told.yardstick_p95_ms == pytest.approx(10.0)
+    assert time_alone([long], machine.clock, waited=machine.waited) == pytest.approx(0.01)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_of_a_fifth_stays_within_three_percent(seed):
     machine = Machine(noise=0.2, seed=seed)
@@ -157,7 +182,7 @@ def test_it_stops_in_time_where_calls_take_seconds():
     found = run(noisy, noisy.net(1.0), noisy.net(2.0), max_s=5.0)
     assert found.pairs == Schedule().min_pairs
     before = noisy.calls
-    time_alone([noisy.net(1.0)], noisy.clock, Schedule(max_s=5.0))
+    time_alone([noisy.net(1.0)], noisy.clock, schedule=Schedule(max_s=5.0))
     assert noisy.calls - before == 2 * Schedule().min_pairs
 
 
