@@ -113,8 +113,7 @@ def load(cores: int, seed: int, idle_s: float) -> Iterator[None]:
     """Processes that each are busy for random whiles and idle for at most ``idle_s``, one for each core."""
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_busy_at_random, args=(seed + core, idle_s), daemon=True)
-        for core in range(cores)
+        context.Process(target=_busy, args=(seed + core, idle_s), daemon=True) for core in range(cores)
     ]
     for process in processes:
         process.start()
@@ -126,7 +125,7 @@ def load(cores: int, seed: int, idle_s: float) -> Iterator[None]:
             process.join()
 
 
-def _busy_at_random(seed: int, idle_s: float) -> None:
+def _busy(seed: int, idle_s: float) -> None:
     chance = random.Random(seed)
     array = np.random.default_rng(seed).standard_normal(2**18)
     while True:
