@@ -25,7 +25,8 @@ def load_study(storage: RDBStorage, name: str | None = None) -> optuna.Study:
     names = optuna.get_all_study_names(storage)
     if name is None:
         if len(names) != 1:
-            raise StudyError(f"the database holds {_listed(names)}; name one with --study")
+            advice = "name one with --study" if names else "start one with petra run"
+            raise StudyError(f"the database holds {_listed(names)}; {advice}")
         name = names[0]
     study = find(storage, name)
     if study is None:
