@@ -34,11 +34,12 @@ def main() -> None:
     """Print one line for each way to train; in a child the steps a second of one."""
     parser = script.task_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="Of each timing.")
-    parser.add_argument("--only", nargs=2, metavar=("PRECISION", "THREADS"), help="Time one, here.")
+    parser.add_argument("--only", choices=DTYPES, help="Time one training, here.")
+    parser.add_argument("--threads", type=int, default=1, help="Of that one.")
     given = parser.parse_args()
     if given.only:
         task = build_task(given.task, data_root=given.data_root, checkpoint=given.checkpoint)
-        print(speed(task, given.only[0], int(given.only[1]), given.seconds))
+        print(speed(task, given.only, given.threads, given.seconds))
         return
     print(f"| {given.task}, in | threads | waiting | steps/s alone | beside a copy | times slower |")
     print("|---|---|---|---|---|---|")
@@ -81,7 +82,7 @@ def _together(
     for name in ("data_root", "checkpoint"):
         if (value := getattr(given, name)) is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]
-    command += ["--seconds", str(given.seconds), "--only", precision, str(threads)]
+    command += ["--seconds", str(given.seconds), "--only", precision, "--threads", str(threads)]
     inherited = {name: value for name, value in os.environ.items() if name != WAITING}
     environment = {**inherited, **POLICIES[policy]}
     children = [  # in sessions of their own: a scheduler that shares by session gives each its part

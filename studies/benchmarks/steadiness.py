@@ -38,8 +38,8 @@ NETS = {
     "tiny": (32, (16, 32, 64), 8),
 }
 """Pixels a side, the original's widths, and what they are divided by."""
-IDLE_S = {"under random load": 3.0, "all cores busy": 0.0}
-"""Longest idle while of a busy process."""
+IDLE_S = {"under random load": LONGEST_S, "all cores busy": 0.0}
+"""Longest idle while of a process that loads a core."""
 
 
 def main() -> None:

@@ -126,7 +126,6 @@ def test_the_95th_percentile_holds_the_interruptions_of_single_calls():
 
 def test_on_a_shared_core_long_calls_are_not_taken_for_slow_ones():
     """Calls of three slices are all interrupted, of short calls only few."""
-
     machine = Machine(slice_s=0.003)
     short, long = machine.net(0.0007), machine.net(0.01)
     assert run(machine, short, long).ratio < 0.6 * 0.07
