@@ -8,7 +8,9 @@ to pair, so that an advantage of going first cancels as well.
 
 A call that another process interrupts is longer by what it waited for a core. In a block of short calls that
 is a few, and the median passes them over; calls as long as a time slice are all interrupted, and beside
-trainings a fast net looked twice as fast against its yardstick as it was. So it is taken out of long calls.
+trainings a fast net looked twice as fast against its yardstick as it was. So it is taken out of long calls:
+the waits are read within the time that they are taken from, so that no call is charged for what was waited
+before it or between it and the clock.
 
 Where in memory a session happens to lie makes it up to 6 % faster or slower for all its life (a net of
 50 us a call, against copies of itself). So both sides come as several copies, and each pair takes the next.
@@ -22,12 +24,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from petra_optuna.errors import MeasurementFailed
 from petra_optuna.measurement.record import Measurement
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
-_SLICE_S = 0.001
-"""Only longer calls can hold a wait for a core that matters: schedulers take a core for longer than this."""
+_SHORT_CALL_S = 0.0003
+"""Shorter calls than this keep their waits, which the median passes over: reading them takes some 3 us."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +66,15 @@ DEFAULT_SCHEDULE = Schedule()
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """The timed calls of one block, in seconds; their median stands for the block."""
+    """The timed calls of one block; the median of ``times`` stands for the block.
+
+    Attributes:
+        times: Seconds of each call, without what it waited for a core where that was read.
+        elapsed: Seconds of each call by the clock alone.
+    """
 
     times: tuple[float, ...]
+    elapsed: tuple[float, ...]
 
     @property
     def seconds(self) -> float:
@@ -94,6 +103,9 @@ def compare(
         threads: Of both; recorded.
         waited: Seconds of ``clock`` in which a call could have run and was given no core, so far.
         schedule: Lengths and bounds.
+
+    Raises:
+        MeasurementFailed: When a block has no positive time, as by a clock that stands still or goes back.
     """
     pairs: list[tuple[Block, Block]] = []
     low = high = ratio = math.nan
@@ -102,11 +114,11 @@ def compare(
         pairs.append(_pair(candidates, yardsticks, len(pairs), clock, waited, schedule))
         if len(pairs) < schedule.min_pairs or len(pairs) % 2:
             continue
-        ratio, low, high = median_ratio([own.seconds / its.seconds for own, its in pairs])
+        ratio, low, high = median_ratio([_positive(own) / _positive(its) for own, its in pairs])
         if high - low <= schedule.tolerance * ratio or clock() - began > schedule.max_s:
             break
-    own_times = np.array([own.seconds for own, _ in pairs])
-    own_median = float(np.median(own_times))
+    own_median = float(np.median([own.seconds for own, _ in pairs]))
+    elapsed = np.array([np.median(own.elapsed) for own, _ in pairs])
     return Measurement(
         ratio=ratio,
         ratio_low=low,
@@ -117,7 +129,7 @@ def compare(
         threads=threads,
         candidate_ms=own_median * 1e3,
         yardstick_ms=float(np.median([its.seconds for _, its in pairs])) * 1e3,
-        spread=float(np.median(np.abs(own_times - own_median))) / own_median,
+        spread=float(np.median(np.abs(elapsed - np.median(elapsed))) / np.median(elapsed)),
         candidate_p95_ms=_p95([own for own, _ in pairs]) * 1e3,
         yardstick_p95_ms=_p95([its for _, its in pairs]) * 1e3,
     )
@@ -130,13 +142,17 @@ def time_alone(
     waited: Clock = lambda: 0.0,
     schedule: Schedule = DEFAULT_SCHEDULE,
 ) -> float:
-    """Seconds of one call: median over ``max_pairs`` blocks, the copies in turn, nothing in between."""
+    """Seconds of one call: median over ``max_pairs`` blocks, the copies in turn, nothing in between.
+
+    Raises:
+        MeasurementFailed: As ``compare``.
+    """
     times: list[float] = []
     began = clock()
     while len(times) < schedule.min_pairs or (
         len(times) < schedule.max_pairs and clock() - began <= schedule.max_s
     ):
-        times.append(_block(copies[len(times) % len(copies)], clock, waited, schedule).seconds)
+        times.append(_positive(_block(copies[len(times) % len(copies)], clock, waited, schedule)))
     return float(np.median(times))
 
 
@@ -193,25 +209,47 @@ def _pair(
 
 
 def _block(call: Call, clock: Clock, waited: Clock, schedule: Schedule) -> Block:
-    began = clock()
-    call()
-    while clock() - began < schedule.settle_s:
-        call()
+    reads_waits = _settle(call, clock, schedule.settle_s) >= _SHORT_CALL_S
     times: list[float] = []
-    lost = waited()
+    elapsed: list[float] = []
     began = before = clock()
     while before - began < schedule.block_s:
+        waits = waited() if reads_waits else 0.0
         call()
+        if reads_waits:
+            waits = waited() - waits
         now = clock()
         seconds = now - before
-        if seconds > _SLICE_S:
-            before_call, lost = lost, waited()
-            seconds -= lost - before_call
-            now = clock()
-        times.append(seconds)
+        elapsed.append(seconds)
+        # Two clocks that disagree by a tick must not make a time of zero.
+        times.append(seconds - waits if waits < seconds else seconds)
         before = now
-    return Block(tuple(times))
+    return Block(tuple(times), tuple(elapsed))
+
+
+def _settle(call: Call, clock: Clock, least_s: float) -> float:
+    """Call for so many seconds, at least once; the seconds of the shortest call."""
+    shortest = math.inf
+    began = before = clock()
+    while True:
+        call()
+        now = clock()
+        shortest = min(shortest, now - before)
+        before = now
+        if now - began >= least_s:
+            return shortest
+
+
+def _positive(block: Block) -> float:
+    """The block's seconds.
+
+    Raises:
+        MeasurementFailed: When they are no positive number.
+    """
+    if not (math.isfinite(block.seconds) and block.seconds > 0):
+        raise MeasurementFailed(f"the clock gave {block.seconds:g} s for a call; measure again")
+    return block.seconds
 
 
 def _p95(blocks: Sequence[Block]) -> float:
-    return float(np.percentile(np.concatenate([block.times for block in blocks]), 95))
+    return float(np.percentile(np.concatenate([block.elapsed for block in blocks]), 95))

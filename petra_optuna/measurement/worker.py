@@ -29,9 +29,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from petra_optuna.errors import RuntimeFailed, one_line
+from petra_optuna.errors import MeasurementFailed, RuntimeFailed, one_line
 from petra_optuna.measurement.energy import Counter, compare_energy, energy_alone, find_counter
-from petra_optuna.measurement.load import ForeignLoad, waited_for_a_core
+from petra_optuna.measurement.load import CoreWaits, ForeignLoad
 from petra_optuna.measurement.memory import PeakMemory
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import Clock, Schedule, compare, time_alone
@@ -54,6 +54,7 @@ class Bench:
     profile: DeviceProfile
     schedule: Schedule
     counter: Counter | str
+    waits: CoreWaits
     yardsticks: dict[int, list[Session]]
     batches: dict[int, dict[str, np.ndarray]]
 
@@ -69,7 +70,7 @@ class Bench:
             for size, feeds in batches.items()
         }
         schedule = Schedule(**request["schedule"])
-        return cls(profile, schedule, find_counter(profile.name), yardsticks, batches)
+        return cls(profile, schedule, find_counter(profile.name), CoreWaits(), yardsticks, batches)
 
     def baseline(self) -> dict[str, Any]:
         """Absolute figures of the yardstick alone."""
@@ -100,7 +101,7 @@ class Bench:
 
     def _waited(self) -> float:
         """On a device of its own work goes on while this process waits for a core."""
-        return waited_for_a_core() if self.profile.name == "cpu" else 0.0
+        return self.waits.seconds() if self.profile.name == "cpu" else 0.0
 
     def measure(self, path: str) -> dict[str, Any]:
         """The candidate against the yardstick at every batch size."""
@@ -166,7 +167,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
                 result = bench.baseline()
             else:
                 result = bench.measure(request["path"])
-        except RuntimeFailed as error:
+        except (RuntimeFailed, MeasurementFailed) as error:
             answers.write(json.dumps({"error": one_line(error)}) + "\n")
         else:
             answers.write(json.dumps({"result": result}) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,8 +63,7 @@ class Objective:
                 raise OperationFailed(f"illegal pipeline: {'; '.join(violations)}")
             judge = judge_of(trial, self.specification, spared=self._is_control(pipeline))
             evaluation = self.evaluator.evaluate(pipeline, judge, savings)
-            if missing := set(self.specification.quantities) - set(evaluation.values):
-                raise MeasurementFailed(f"{', '.join(sorted(missing))} could not be measured")
+            self._check_measured(evaluation.values)
             self._store(trial, evaluation)
         except LimitUnreachable as stop:
             self._constrain(trial, {"size_bytes": stop.preview.size_bytes})
@@ -91,6 +91,13 @@ class Objective:
             known[QUALITY_DROP] = quality_drop(quality, self.evaluator.original, self.specification.direction)
         self._constrain(trial, known)
         return tuple(evaluation.values[name] for name, _ in self.specification.objectives)
+
+    def _check_measured(self, values: Mapping[str, float]) -> None:
+        """Refuse an objective without a number: Optuna would fail the trial without saying why."""
+        names = [name for name, _ in self.specification.objectives]
+        unmeasured = [name for name in names if not math.isfinite(values.get(name, math.nan))]
+        if unmeasured:
+            raise MeasurementFailed(f"{', '.join(unmeasured)} could not be measured")
 
     def _is_control(self, pipeline: Pipeline) -> bool:
         spared = controls(self.space, self.specification.budget)

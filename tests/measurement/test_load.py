@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
-from petra_optuna.measurement.load import SCHEDULER, ForeignLoad, waited_for_a_core
+from petra_optuna.measurement.load import SCHEDULER, CoreWaits, ForeignLoad
 
 
 def test_what_others_do_counts_and_what_this_process_does_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,20 +37,26 @@ def test_a_thread_that_shares_its_core_has_waited_for_it() -> None:
     """Of two that want one core each waits half of the time; of sleeping none waits."""
     mine = os.sched_getaffinity(0)
     core = {max(mine)}
-    began = waited_for_a_core()
+    waits = CoreWaits()
+    began = waits.seconds()
     time.sleep(0.3)
-    assert waited_for_a_core() - began < 0.1
+    assert waits.seconds() - began < 0.1
     os.sched_setaffinity(0, core)
     spinner = subprocess.Popen([sys.executable, "-c", "while True: pass"])  # inherits the core
     try:
-        began, until = waited_for_a_core(), time.perf_counter() + 1.0
+        began, until = waits.seconds(), time.perf_counter() + 1.0
         while time.perf_counter() < until:
             pass
-        assert waited_for_a_core() - began > 0.2
+        assert waits.seconds() - began > 0.2
     finally:
         os.sched_setaffinity(0, mine)
         spinner.kill()
         spinner.wait()
+
+
+def test_a_system_that_does_not_tell_has_no_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("petra_optuna.measurement.load.SCHEDULER", tmp_path / "none")
+    assert CoreWaits().seconds() == 0.0
 
 
 def _counted(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 import optuna
 import pytest
 
 from petra_optuna.errors import StudyError, UserError
-from petra_optuna.evaluation import QUANTITIES, Budget, Limits
+from petra_optuna.evaluation import QUANTITIES, Budget, Evaluation, Evaluator, Limits
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.measurement.energy import NO_RAPL
 from petra_optuna.operations import Half, Prune, Train
@@ -51,6 +53,27 @@ def test_the_chosen_objectives_are_the_values_of_a_trial_and_all_is_recorded(stu
         recorded = evaluation_of(study, trial.number)["values"]
         assert set(recorded) - {"energy_j"} == every
         assert trial.values == [recorded[name] for name in study.metric_names]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_a_value_that_is_no_number_fails_the_trial_with_its_reason(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float | None
+) -> None:
+    """Optuna by itself fails such a trial without a word."""
+    evaluate = Evaluator.evaluate
+
+    def without_throughput(self: Evaluator, *arguments: object) -> Evaluation:
+        evaluation = evaluate(self, *arguments)  # type: ignore[arg-type]
+        others = {name: known for name, known in evaluation.values.items() if name != "throughput_per_s"}
+        given = {} if value is None else {"throughput_per_s": value}
+        return dataclasses.replace(evaluation, values=others | given)
+
+    monkeypatch.setattr(Evaluator, "evaluate", without_throughput)
+    study = _run(tiny_task, tmp_path, trials=1, objectives=["throughput_per_s"])
+    (trial,) = study.get_trials(deepcopy=False)[:1]
+    assert trial.state == optuna.trial.TrialState.FAIL
+    assert trial.user_attrs[attributes.FAILURE] == "MeasurementFailed: throughput_per_s could not be measured"
+    assert attributes.EVALUATION not in trial.user_attrs
 
 
 def test_cheaper_is_better_in_each(study: optuna.Study) -> None:
