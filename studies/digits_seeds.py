@@ -18,8 +18,9 @@ import numpy as np
 from petra_optuna import build_task, front, optimize
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, quality_of
-from petra_optuna.study import Row, StudyFront, TaskSource, evaluation_of
-from petra_optuna.study.stored import fetch
+from petra_optuna.results import Row, StudyFront, evaluation_of
+from petra_optuna.study import TaskSource
+from petra_optuna.study.lookup import fetch
 from petra_optuna.tasks import Task, open_once
 from studies import script
 

@@ -26,12 +26,13 @@ import optuna
 from optuna.trial import TrialState
 from scipy.optimize import least_squares
 
-import petra_optuna.benchmarks
-from petra_optuna.benchmarks import PipeBench, fitted_names, full_space, profile
-from petra_optuna.benchmarks.coefficients import BASE, FILE, Coefficients, table
+import petra_optuna.pipebench
 from petra_optuna.errors import PipelineError, StudyError, TrialError, UserError
+from petra_optuna.pipebench import PipeBench, fitted_names, full_space, profile
+from petra_optuna.pipebench.coefficients import BASE, FILE, Coefficients, table
 from petra_optuna.pipeline import Pipeline
-from petra_optuna.study import attributes, load_study, open_storage
+from petra_optuna.study import load_study, open_storage
+from petra_optuna.study import record as attributes
 from studies import script
 
 Array = npt.NDArray[np.float64]
@@ -51,7 +52,7 @@ class Observation:
     Attributes:
         pipeline: In the surrogate's space.
         epochs: Budget of its study.
-        quality: Measured, on the selection split.
+        quality: FileMeasurement, on the selection split.
         latency, size: Shares of the original's.
         nodes: For each node of the body: parameters and macs as shares of those before it where the report
             has them, and seconds.
@@ -87,7 +88,7 @@ def main() -> None:
     print(residual_table(observations, old, new))
     print(coefficient_table(profile(BASE), new))
     if arguments.write:
-        path = Path(petra_optuna.benchmarks.__file__).parent / FILE
+        path = Path(petra_optuna.pipebench.__file__).parent / FILE
         data = {**table(), "coefficients": {name: float(f"{value:.6g}") for name, value in new.items()}}
         path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
@@ -98,9 +99,9 @@ def observe(study: optuna.Study) -> Iterator[Observation]:
     Raises:
         StudyError: When the study was not made by petra.
     """
-    if attributes.YARDSTICK not in study.user_attrs:
+    if attributes.BASELINE not in study.user_attrs:
         raise StudyError(f"study {study.study_name!r} was not made by petra")
-    original = study.user_attrs[attributes.YARDSTICK]["values"]
+    original = study.user_attrs[attributes.BASELINE]["values"]
     epochs = study.user_attrs[attributes.SPECIFICATION]["budget"]["epochs"]
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         record = trial.user_attrs.get(attributes.EVALUATION)

@@ -13,7 +13,7 @@ from petra_optuna.evaluation import Budget, Evaluation, Evaluator, PrefixCache, 
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import Pipeline
-from petra_optuna.study.yardstick import lower_original
+from petra_optuna.study.baseline import lower_baseline
 from petra_optuna.tasks import Task, open_once
 
 HEADER = (
@@ -66,14 +66,14 @@ def measure_pipelines(
     """
     assert task.test is not None
     with tempfile.TemporaryDirectory() as name:
-        folder, original = Path(name), Path(name, "yardstick.onnx")
-        size_bytes = lower_original(task, DeviceProfile(), original)[0].artifact.size_bytes
+        folder, original = Path(name), Path(name, "baseline.onnx")
+        size_bytes = lower_baseline(task, DeviceProfile(), original)[0].artifact.size_bytes
         test = quality_of(original, task, open_once(task.test), torch.get_num_threads())
         with MeasuringProcess(DeviceProfile(), original, to_feeds(task.example)) as process:
             evaluator = Evaluator(
                 task=task,
                 measurer=process,
-                yardstick=process.baseline(),
+                baseline=process.measure_baseline(),
                 folder=folder,
                 budget=budget,
                 seed=seed,

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
-from shortly import short_measurements
+from support import small_task
+from support.fast_measurement import short_measurements
 
 from petra_optuna.tasks import Task, build_task
 
-pytest_plugins = ["fixtures_postgres"]
+pytest_plugins = ["support.postgres"]
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def operators_listed_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def measured_shortly() -> Iterator[None]:
-    """See ``shortly``."""
+    """See ``support.fast_measurement``."""
     with short_measurements():
         yield
 
@@ -42,4 +42,4 @@ def measured_shortly() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_task() -> Task:
     """A small task whose pipelines take seconds."""
-    return tiny.make()
+    return small_task.make()

@@ -12,17 +12,9 @@ from petra_optuna.cli import options
 from petra_optuna.cli.console import make_console
 from petra_optuna.cli.progress import phase_progress
 from petra_optuna.cli.tasks import stored_task
-from petra_optuna.study import (
-    DEFAULT_URL,
-    artifacts_folder,
-    confirmed_table,
-    load_study,
-    open_storage,
-    publish,
-    readings_of,
-    specification_of,
-)
-from petra_optuna.study import confirm as confirm_study
+from petra_optuna.results import confirm as confirm_study
+from petra_optuna.results import confirmed_table, publish, readings_of
+from petra_optuna.study import DEFAULT_URL, artifacts_folder, load_study, open_storage, specification_of
 
 
 def confirm(

@@ -20,9 +20,11 @@ from rich.progress import (
     Progress as Bars,
 )
 
+from petra_optuna.results import pipeline_text, study_hypervolume
+from petra_optuna.results.confirmation import Progress
 from petra_optuna.samplers import finished_trials
-from petra_optuna.study import attributes, pipeline_text, study_hypervolume, warm_start_line
-from petra_optuna.study.confirmation import Progress
+from petra_optuna.study import record as attributes
+from petra_optuna.study import warm_start_line
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 

@@ -16,9 +16,7 @@ from petra_optuna.cli import options
 from petra_optuna.cli.console import make_console
 from petra_optuna.cli.tasks import stored_task
 from petra_optuna.errors import StudyError, UserError
-from petra_optuna.study import (
-    DEFAULT_URL,
-    artifacts_folder,
+from petra_optuna.results import (
     as_csv,
     as_html,
     as_json,
@@ -28,13 +26,17 @@ from petra_optuna.study import (
     confirmed_table,
     export_trial,
     limits_line,
+    study_ledger,
+)
+from petra_optuna.results import front as front_of
+from petra_optuna.study import (
+    DEFAULT_URL,
+    artifacts_folder,
     load_study,
     open_storage,
     specification_of,
-    study_savings,
     warm_start_line,
 )
-from petra_optuna.study import front as front_of
 
 
 class Format(enum.StrEnum):
@@ -59,7 +61,7 @@ def front(
     found, confirmation = front_of(stored), confirmation_of(stored)
     if format == Format.TABLE:
         make_console().print(as_table(found))
-        typer.echo(as_line(study_savings(stored)))
+        typer.echo(as_line(study_ledger(stored)))
         for line in (limits_line(found), warm_start_line(stored)):
             if line:
                 typer.echo(line)

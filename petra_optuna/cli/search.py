@@ -14,30 +14,35 @@ from petra_optuna.cli.console import make_console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.cli.tasks import stored_task, task_of
 from petra_optuna.errors import UserError
-from petra_optuna.evaluation import DEFAULT_OBJECTIVES, QUANTITIES, Budget, Limits, Rungs, quantity
+from petra_optuna.evaluation import (
+    DEFAULT_OBJECTIVES,
+    EFFICIENCY_METRICS,
+    Budget,
+    Limits,
+    Rungs,
+    efficiency_metric,
+)
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
+from petra_optuna.results import as_table, limits_line, publish
 from petra_optuna.study import (
     DEFAULT_CACHE,
     DEFAULT_POPULATION,
     DEFAULT_URL,
     Stop,
     TaskSource,
-    as_table,
     check_origin,
-    limits_line,
     load_study,
     open_storage,
     optimize,
     origin_of,
-    publish,
     specification_of,
     stop_of,
 )
 from petra_optuna.study import resume as resume_study
 from petra_optuna.tasks import Mode
 
-_NAMES = [known.name for known in QUANTITIES]
+_NAMES = [known.name for known in EFFICIENCY_METRICS]
 
 
 def run(
@@ -124,7 +129,7 @@ def run(
         macs=max_macs,
     )
     for known in objective or ():
-        quantity(known)  # before the task is prepared
+        efficiency_metric(known)  # before the task is prepared
     ladder = _rungs(
         rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta, levels=rung_levels
     )

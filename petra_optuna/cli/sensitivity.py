@@ -10,7 +10,7 @@ from rich.table import Table
 from petra_optuna.cli import options
 from petra_optuna.cli.console import make_console
 from petra_optuna.cli.tasks import task_of
-from petra_optuna.evaluation import Curve, PrefixCache, sensitivity_of, starts_of
+from petra_optuna.evaluation import Curve, PrefixCache, priors_from_sensitivity, sensitivity_of
 from petra_optuna.measurement import available_cores
 from petra_optuna.operations import default_space
 from petra_optuna.study import DEFAULT_CACHE, TaskSource, training_threads
@@ -24,7 +24,7 @@ def sensitivity(
 ) -> None:
     """Print how quality falls as each layer alone is cut, and where new nodes begin with --sensitivity.
 
-    Measured on calibration data, without training, once per model; then read from the cache.
+    FileMeasurement on calibration data, without training, once per model; then read from the cache.
 
     Example: petra sensitivity digits
     """
@@ -40,7 +40,7 @@ def sensitivity(
     console.print(table)
     for name, why in found.left_out.items():
         typer.echo(f"no curve of {name}: {why}")
-    for start in starts_of(found, default_space()):
+    for start in priors_from_sensitivity(found, default_space()):
         beside = ", ".join(f"{name} {value}" for name, value in start.when.items())
         typer.echo(f"begins at {start.operation} {start.field} {start.value:.2f} ({beside or 'always'})")
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference
 
-SERIES, IMAGES = "1d", "2d"
+CONV1D, CONV2D = "1d", "2d"
 """The two forms: as exported, and of height 1."""
 
 _POOLS = ("AveragePool", "MaxPool")

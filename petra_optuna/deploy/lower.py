@@ -22,7 +22,7 @@ from petra_optuna.deploy.checks import (
     check_weights,
     stored_bytes,
 )
-from petra_optuna.deploy.convolutions import IMAGES, SERIES, as_images, has_series
+from petra_optuna.deploy.convolutions import CONV1D, CONV2D, as_images, has_series
 from petra_optuna.deploy.export import export_onnx
 from petra_optuna.deploy.metadata import strip_metadata
 from petra_optuna.deploy.parity import TOLERANCE, check_parity
@@ -46,7 +46,7 @@ def lower(
     context: Any = None,
     *,
     samples: Inputs | None = None,
-    convolutions: str = SERIES,
+    convolutions: str = CONV1D,
     runtime: str = DEFAULT,
     device: str = "cpu",
 ) -> Artifact:
@@ -79,7 +79,7 @@ def lower(
     model = copy.deepcopy(model).eval()
     proto = export_onnx(model, inputs)
     form = convolutions if has_series(proto) else None
-    if form == IMAGES:
+    if form == CONV2D:
         proto = as_images(proto)
     check_batch_norms(proto)
     check_parity(model, proto, inputs)

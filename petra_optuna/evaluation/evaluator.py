@@ -11,24 +11,24 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from petra_optuna.deploy import SERIES, Artifact, lower
+from petra_optuna.deploy import CONV1D, Artifact, lower
 from petra_optuna.errors import LoweringFailed, OperationFailed, TrialError, UserError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.cache import Entry, PrefixCache
-from petra_optuna.evaluation.forms import faster_form
+from petra_optuna.evaluation.conv_layouts import faster_layout
+from petra_optuna.evaluation.efficiency import counted
 from petra_optuna.evaluation.keys import base_key, node_seed, prefix_keys
+from petra_optuna.evaluation.ledger import TrainingLedger
 from petra_optuna.evaluation.limits import Limits
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.quality import certified_inputs, quality_of
-from petra_optuna.evaluation.quantities import counted
-from petra_optuna.evaluation.reasons import reason
+from petra_optuna.evaluation.reasons import as_trial_error
 from petra_optuna.evaluation.record import Evaluation
-from petra_optuna.evaluation.repair import Lowered, Repair, repaired
+from petra_optuna.evaluation.repair import LoweredModel, Repair, repaired
+from petra_optuna.evaluation.rung_callback import rung_callback
 from petra_optuna.evaluation.rungs import Judge, Rungs, RungStop, Stopped
-from petra_optuna.evaluation.savings import Savings
-from petra_optuna.evaluation.watching import watcher
-from petra_optuna.measurement import Measured, Yardstick
+from petra_optuna.measurement import Baseline, FileMeasurement
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Applied, Pipeline
 from petra_optuna.runtimes import DEFAULT
@@ -46,8 +46,8 @@ class LimitUnreachable(TrialError):
 class Measurer(Protocol):
     """What the evaluator needs of the measuring process."""
 
-    def measure(self, path: Path) -> Measured:
-        """Measure the file against the yardstick."""
+    def measure(self, path: Path) -> FileMeasurement:
+        """Measure the file against the baseline."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Evaluator:
 
     Attributes:
         task: The original model and its data; the test split is never touched.
-        measurer: Measures files against the yardstick, in a process of its own.
-        yardstick: What the measured ratios are multiplied with.
+        measurer: Measures files against the baseline, in a process of its own.
+        baseline: What the measured ratios are multiplied with.
         folder: Where the files are written; the caller owns it.
         budget: Most training that a pipeline may spend.
         seed: Of every node, together with its place in the pipeline, and of the initialisation.
         cache: Shared prefixes; None computes everything cold.
-        history: Measured shapes for the preview.
+        history: FileMeasurement shapes for the preview.
         limits: Hard limits; a preview that must break one raises ``LimitUnreachable``, and a file beyond the
             one on quality is repaired once (see ``repair``).
         rungs: When a pipeline is judged in its training; None never does.
@@ -76,7 +76,7 @@ class Evaluator:
 
     task: Task
     measurer: Measurer
-    yardstick: Yardstick
+    baseline: Baseline
     folder: Path
     budget: Budget = Budget()
     seed: int = 0
@@ -99,7 +99,7 @@ class Evaluator:
         return self.task.start(self.seed)
 
     def evaluate(
-        self, pipeline: Pipeline, judge: Judge | None = None, savings: Savings | None = None
+        self, pipeline: Pipeline, judge: Judge | None = None, savings: TrainingLedger | None = None
     ) -> Evaluation:
         """Build the pipeline's file and measure it.
 
@@ -113,7 +113,7 @@ class Evaluator:
             TrialError: With the reason, when a node, the lowering or the measurement fails.
         """
         pipeline = pipeline.canonical()
-        savings = Savings() if savings is None else savings
+        savings = TrainingLedger() if savings is None else savings
         start = base_key(self.task, self.seed)
         prediction = preview(pipeline, self.task, start, self.budget, self.history)
         most = self.limits.size_bytes
@@ -126,19 +126,19 @@ class Evaluator:
             )
         body = self._body(pipeline, start, judge, savings)
         model, reports = body.model, body.reports
-        first, repair = self._shipped(model, pipeline, start, SERIES, savings)
-        shipped, measured, forms = faster_form(
+        first, repair = self._shipped(model, pipeline, start, CONV1D, savings)
+        shipped, measured, forms = faster_layout(
             first,
             lambda form: self._lower(
                 model, pipeline, start, form, repair=repair is not None and repair.shipped
             ),
             self.measurer.measure,
-            self.yardstick.values,
+            self.baseline.values,
         )
         artifact = shipped.artifact
         values = {
             self.task.metric.name: shipped.quality,
-            **self.yardstick.values(measured),
+            **self.baseline.values(measured),
             "size_bytes": float(artifact.size_bytes),
             "train_s": sum(_training_seconds(pipeline, reports)),
             **counted(model, pipeline, self.task),
@@ -152,7 +152,7 @@ class Evaluator:
             artifact=artifact,
             checkpoint=checkpoint.to_bytes(model, self.task.model),
             measured=measured,
-            best_throughput_batch=self.yardstick.best(measured).batch,
+            best_throughput_batch=self.baseline.best(measured).batch,
             preview=prediction,
             reused_nodes=body.reused,
             repair=repair,
@@ -161,7 +161,7 @@ class Evaluator:
         )
 
     def build(
-        self, pipeline: Pipeline, convolutions: str = SERIES, stopped: Stopped | None = None
+        self, pipeline: Pipeline, convolutions: str = CONV1D, stopped: Stopped | None = None
     ) -> Artifact:
         """The pipeline's file alone, repaired as ``evaluate`` would, not measured.
 
@@ -176,14 +176,14 @@ class Evaluator:
         """
         pipeline = pipeline.canonical()
         start = base_key(self.task, self.seed)
-        body = self._body(pipeline, start, stopped.judge if stopped else None, Savings())
+        body = self._body(pipeline, start, stopped.judge if stopped else None, TrainingLedger())
         if stopped is not None and body.stopped is None:
             raise OperationFailed(f"the training was to stop at rung {stopped.rung} and was not judged there")
-        return self._shipped(body.model, pipeline, start, convolutions, Savings())[0].artifact
+        return self._shipped(body.model, pipeline, start, convolutions, TrainingLedger())[0].artifact
 
     def _shipped(
-        self, model: nn.Module, pipeline: Pipeline, start: str, form: str, savings: Savings
-    ) -> tuple[Lowered, Repair | None]:
+        self, model: nn.Module, pipeline: Pipeline, start: str, form: str, savings: TrainingLedger
+    ) -> tuple[LoweredModel, Repair | None]:
         first = self._lower(model, pipeline, start, form)
         if self.original is None:
             return first, None
@@ -200,10 +200,10 @@ class Evaluator:
 
     def _lower(
         self, model: nn.Module, pipeline: Pipeline, start: str, form: str, *, repair: bool = False
-    ) -> Lowered:
+    ) -> LoweredModel:
         context = dataclasses.replace(self._context(pipeline, start, epochs=0), repair=repair)
         path = self.folder / f"{pipeline.hash[:16]}{'-repaired' if repair else ''}-{form}.onnx"
-        with reason(LoweringFailed, "lowering"):
+        with as_trial_error(LoweringFailed, "lowering"):
             artifact = lower(
                 model,
                 self.task.example,
@@ -216,7 +216,7 @@ class Evaluator:
                 device=self.device,
             )
         place = self.runtime, self.device
-        return Lowered(
+        return LoweredModel(
             artifact, quality_of(path, self.task, self.task.selection, torch.get_num_threads(), *place)
         )
 
@@ -229,7 +229,7 @@ class Evaluator:
             data_fraction=self.budget.data_fraction,
         )
 
-    def _body(self, pipeline: Pipeline, start: str, judge: Judge | None, savings: Savings) -> _Body:
+    def _body(self, pipeline: Pipeline, start: str, judge: Judge | None, savings: TrainingLedger) -> _Body:
         keys = prefix_keys(start, pipeline, self.budget)
         model, reports = self._longest_prefix(keys, savings)
         reused = len(reports)
@@ -243,11 +243,11 @@ class Evaluator:
             context = self._context(pipeline, keys[index], 0 if stopped else epochs[index])
             if judge is not None and self.rungs is not None and stopped is None:
                 moments = self.rungs.moments(self.budget, sum(epochs))
-                watched = watcher(self.task, pipeline, keys, epochs, index, moments, judge, savings)
+                watched = rung_callback(self.task, pipeline, keys, epochs, index, moments, judge, savings)
                 context = dataclasses.replace(context, watch=watched)
             began, judged = time.perf_counter(), savings.judging_s
             try:
-                with reason(OperationFailed, node.name):
+                with as_trial_error(OperationFailed, node.name):
                     applied = node.apply(model, context)
             except RungStop as stop:
                 stopped = stop.stopped
@@ -263,7 +263,7 @@ class Evaluator:
         return _Body(model, reports, reused, stopped)
 
     def _longest_prefix(
-        self, keys: tuple[str, ...], savings: Savings
+        self, keys: tuple[str, ...], savings: TrainingLedger
     ) -> tuple[nn.Module, list[dict[str, Any]]]:
         def healed() -> None:
             savings.cache_healed += 1

@@ -18,9 +18,9 @@ class Limits:
 
     Attributes:
         size_bytes: Largest file.
-        latency_ms: Slowest single batch, on the scale of the study's yardstick.
+        latency_ms: Slowest single batch, on the scale of the study's baseline.
         quality_drop: Most that the task's metric may be worse than the original's on selection, in its unit.
-        peak_memory_bytes, energy_j, parameters, macs: Most of these; see ``QUANTITIES``.
+        peak_memory_bytes, energy_j, parameters, macs: Most of these; see ``EFFICIENCY_METRICS``.
 
     Raises:
         UserError: On construction, when a bound is not positive; a drop may be 0.

@@ -20,7 +20,7 @@ from torch import nn
 from petra_optuna.errors import OperationFailed
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.keys import node_seed, prefix_keys
-from petra_optuna.evaluation.reasons import reason
+from petra_optuna.evaluation.reasons import as_trial_error
 from petra_optuna.files import write_atomically
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import take
@@ -54,9 +54,9 @@ class Preview:
 
 @dataclasses.dataclass(frozen=True)
 class ShapeHistory:
-    """Latencies of measured shapes against one yardstick, one small file each.
+    """Latencies of measured shapes against one baseline, one small file each.
 
-    ``scope`` names what a latency depends on besides the shape: yardstick and device profile.
+    ``scope`` names what a latency depends on besides the shape: baseline and device profile.
     """
 
     folder: Path
@@ -117,7 +117,7 @@ def shaped(
     for node, key in zip(pipeline.body[first:], keys[first:], strict=True):
         if node.kind == "structure":
             context = Context(task=task, recipe=pipeline.recipe, seed=node_seed(key), epochs=0)
-            with reason(OperationFailed, node.name):
+            with as_trial_error(OperationFailed, node.name):
                 model = node.apply(model, context).model
     return model
 

@@ -12,7 +12,7 @@ from petra_optuna.tasks import Task
 _STEPS = 8
 
 
-def training_price(task: Task, budget: Budget) -> float:
+def full_training_seconds(task: Task, budget: Budget) -> float:
     """Seconds in which the original would train for the whole budget, from a few steps of it.
 
     Raises:

@@ -12,7 +12,7 @@ _FOREIGN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeErro
 
 
 @contextlib.contextmanager
-def reason(kind: type[TrialError], what: str) -> Iterator[None]:
+def as_trial_error(kind: type[TrialError], what: str) -> Iterator[None]:
     """Raise ``kind`` with the reason in place of a foreign error in the block."""
     try:
         yield

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from petra_optuna.deploy import Artifact
-from petra_optuna.evaluation.forms import Forms
+from petra_optuna.evaluation.conv_layouts import ConvLayouts
 from petra_optuna.evaluation.preview import Preview
 from petra_optuna.evaluation.repair import Repair
 from petra_optuna.evaluation.rungs import Stopped
-from petra_optuna.measurement import Measured
+from petra_optuna.measurement import FileMeasurement
 from petra_optuna.pipeline import Pipeline
 
 
@@ -19,7 +19,7 @@ from petra_optuna.pipeline import Pipeline
 class Evaluation:
     """What is known of one pipeline: its values, its file, and how they came about.
 
-    ``values`` holds the task's metric and every one of ``QUANTITIES`` that this machine can measure.
+    ``values`` holds the task's metric and every one of ``EFFICIENCY_METRICS`` that this machine can measure.
     ``stopped`` tells where a rung ended the training, if one did.
     """
 
@@ -28,12 +28,12 @@ class Evaluation:
     nodes: tuple[Mapping[str, Any], ...]
     artifact: Artifact
     checkpoint: bytes
-    measured: Measured
+    measured: FileMeasurement
     best_throughput_batch: int
     preview: Preview
     reused_nodes: int
     repair: Repair | None = None
-    convolutions: Forms | None = None
+    convolutions: ConvLayouts | None = None
     stopped: Stopped | None = None
 
     def to_dict(self) -> dict[str, Any]:

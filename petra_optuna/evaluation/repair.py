@@ -20,15 +20,15 @@ from torch import nn
 
 from petra_optuna.deploy import Artifact
 from petra_optuna.errors import TrialError
+from petra_optuna.evaluation.ledger import TrainingLedger
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
-from petra_optuna.evaluation.savings import Savings
-from petra_optuna.evaluation.watching import quality_in_torch
+from petra_optuna.evaluation.rung_callback import quality_in_torch
 from petra_optuna.pipeline import Operation
 from petra_optuna.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Lowered:
+class LoweredModel:
     """A file, and the task's metric on the selection split, computed by running it."""
 
     artifact: Artifact
@@ -65,16 +65,16 @@ class Repair:
 
 
 def repaired(
-    first: Lowered,
-    again: Callable[[], Lowered],
+    first: LoweredModel,
+    again: Callable[[], LoweredModel],
     *,
     model: nn.Module,
     conversion: Operation | None,
     task: Task,
     original: float,
     limits: Limits,
-    savings: Savings,
-) -> tuple[Lowered, Repair | None]:
+    savings: TrainingLedger,
+) -> tuple[LoweredModel, Repair | None]:
     """The file that ships, and what was tried; None where the first file keeps the limit or there is none.
 
     Args:
@@ -126,5 +126,5 @@ def repaired(
     )
 
 
-def _in_float(lowered: Lowered) -> set[str]:
+def _in_float(lowered: LoweredModel) -> set[str]:
     return {item["name"] for item in lowered.artifact.lowering["conversion"].get("left_float", ())}

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from petra_optuna.errors import MeasurementFailed, OperationFailed
 from petra_optuna.evaluation.cache import Entry, PrefixCache
 from petra_optuna.evaluation.keys import base_key
-from petra_optuna.evaluation.reasons import reason
+from petra_optuna.evaluation.reasons import as_trial_error
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
-from petra_optuna.nn.blocks import drop, find_replaceable
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.importance import magnitude_scores
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
-from petra_optuna.nn.low_rank import decomposable_layers, shared_names
-from petra_optuna.nn.prune import group_widths, prune_group
-from petra_optuna.nn.reduce import kept_shares, reduce_layer
-from petra_optuna.nn.split_layers import Decomposable
+from petra_optuna.nn.low_rank.pairs import decomposable_layers, shared_names
+from petra_optuna.nn.low_rank.reduce import kept_shares, reduce_layer
+from petra_optuna.nn.low_rank.split_layers import Decomposable
+from petra_optuna.nn.pruning.blocks import drop, find_replaceable
+from petra_optuna.nn.pruning.importance import magnitude_scores
+from petra_optuna.nn.pruning.prune import group_widths, prune_group
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.tasks import Task
@@ -258,7 +258,7 @@ class _Data:
     def quality_anew(self, model: nn.Module) -> float:
         """The metric once batch norms are measured again, as after each operation."""
         inputs = [inputs for inputs, _ in self.batches[: NORM_SAMPLES // BATCH]]
-        with reason(MeasurementFailed, "the model with this cut"):
+        with as_trial_error(MeasurementFailed, "the model with this cut"):
             reestimate_batch_norm(model, inputs)
         return self.quality(model)
 
@@ -268,7 +268,7 @@ class _Data:
                 return np.asarray(forward(model, inputs).numpy())
 
         outputs = Outputs(predict)
-        with reason(MeasurementFailed, self.task.metric.name):
+        with as_trial_error(MeasurementFailed, self.task.metric.name):
             for inputs, targets in self.batches:
                 outputs.add(inputs, len(targets))
             return self.task.score(

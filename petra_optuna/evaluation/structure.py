@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.factored_recurrent import FactoredRecurrent
-from petra_optuna.nn.low_rank import LowRankPair
+from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent
+from petra_optuna.nn.low_rank.pairs import LowRankPair
 
 _CONV = (
     "in_channels",

@@ -1,6 +1,6 @@
 """Where the new parts of a pipeline come from.
 
-By chance; near what is known to be a beginning for this model (``StartedGenes``); or from what good
+By chance; near what is known to be a beginning for this model (``PriorGenes``); or from what good
 pipelines have (``tpe``).
 """
 
@@ -21,7 +21,7 @@ from petra_optuna.evolution.drawing import (
     reflect,
     to_unit,
 )
-from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace, Start, declared_fields
+from petra_optuna.pipeline import FieldPrior, Operation, Pipeline, Recipe, SearchSpace, declared_fields
 from petra_optuna.pipeline.fields import Fielded, Value
 
 T = TypeVar("T", bound=Fielded)
@@ -33,7 +33,7 @@ SPREAD = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
-class Genes:
+class GeneSource:
     """Uniform draws and small steps.
 
     Attributes:
@@ -55,19 +55,19 @@ class Genes:
         return kinds[int(rng.integers(len(kinds)))]
 
 
-RANDOM = Genes()
+RANDOM = GeneSource()
 """The paper's: everything new is drawn uniformly."""
 
 
 @dataclasses.dataclass(frozen=True)
-class StartedGenes(Genes):
+class PriorGenes(GeneSource):
     """Uniform draws, of which most that have a start are moved near it; small steps.
 
     Attributes:
-        starts: Of fields of operations; see ``Start``.
+        starts: Of fields of operations; see ``FieldPrior``.
     """
 
-    starts: tuple[Start, ...] = ()
+    starts: tuple[FieldPrior, ...] = ()
 
     def fresh(self, cls: type[T], rng: np.random.Generator) -> T:
         """A record drawn uniformly, then each field with a start drawn again near it, or not."""
@@ -81,7 +81,7 @@ class StartedGenes(Genes):
         return cls(**{**values, **moved}) if moved else record
 
 
-def near(cls: type[Fielded], start: Start, rng: np.random.Generator) -> float:
+def near(cls: type[Fielded], start: FieldPrior, rng: np.random.Generator) -> float:
     """A value of the start's field at about ``SPREAD`` from it, folded back into the range."""
     kind = next(field.distribution for field in declared_fields(cls) if field.name == start.field)
     assert isinstance(kind, FloatDistribution | IntDistribution)
@@ -89,14 +89,14 @@ def near(cls: type[Fielded], start: Start, rng: np.random.Generator) -> float:
     return from_unit(kind, float(reflect(moved)))
 
 
-def _holds(start: Start, cls: type[Fielded], values: Mapping[str, Value]) -> bool:
+def _holds(start: FieldPrior, cls: type[Fielded], values: Mapping[str, Value]) -> bool:
     if not issubclass(cls, Operation) or cls.name != start.operation or start.field not in values:
         return False
     return all(values.get(name) == value for name, value in start.when.items())
 
 
 def random_pipeline(
-    space: SearchSpace, length: int, rng: np.random.Generator, genes: Genes = RANDOM
+    space: SearchSpace, length: int, rng: np.random.Generator, genes: GeneSource = RANDOM
 ) -> Pipeline:
     """A legal pipeline with new nodes, conversion and recipe.
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from petra_optuna.evolution.genes import RANDOM, Genes
+from petra_optuna.evolution.genes import RANDOM, GeneSource
 from petra_optuna.pipeline import Operation, Pipeline, SearchSpace
 
 
@@ -28,10 +28,10 @@ class Mutation(abc.ABC):
     name: ClassVar[str]
     steps: ClassVar[bool] = False
 
-    def __init__(self, genes: Genes = RANDOM) -> None:
+    def __init__(self, genes: GeneSource = RANDOM) -> None:
         self.genes = genes
 
-    def using(self, genes: Genes) -> Self:
+    def using(self, genes: GeneSource) -> Self:
         """The same mutation with another source of new values."""
         other = copy.copy(self)
         other.genes = genes
@@ -177,7 +177,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 """Every mutation of the package."""
 
 
-def _fresh_node(kinds: tuple[type[Operation], ...], rng: np.random.Generator, genes: Genes) -> Operation:
+def _fresh_node(kinds: tuple[type[Operation], ...], rng: np.random.Generator, genes: GeneSource) -> Operation:
     return genes.fresh(genes.kind(kinds, rng), rng)
 
 

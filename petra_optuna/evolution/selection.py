@@ -21,7 +21,7 @@ by its reach along so many directions."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranked:
+class RankedRows:
     """The best rows by non-domination rank, up to the first level that does not fit as a whole.
 
     Attributes:
@@ -35,7 +35,7 @@ class Ranked:
     room: int
 
 
-def by_rank(points: Array, size: int) -> Ranked:
+def fill_by_rank(points: Array, size: int) -> RankedRows:
     """The best ``size`` rows of minimised points, shape (n, m), level by level."""
     rank = ranks(points)
     kept: list[int] = []
@@ -44,12 +44,12 @@ def by_rank(points: Array, size: int) -> Ranked:
             break
         rows = [int(row) for row in np.flatnonzero(rank == level)]
         if len(kept) + len(rows) > size:
-            return Ranked(tuple(kept), tuple(rows), size - len(kept))
+            return RankedRows(tuple(kept), tuple(rows), size - len(kept))
         kept.extend(rows)
-    return Ranked(tuple(kept), (), size - len(kept))
+    return RankedRows(tuple(kept), (), size - len(kept))
 
 
-def most_volume(units: Array, size: int) -> tuple[int, ...]:
+def hypervolume_subset(units: Array, size: int) -> tuple[int, ...]:
     """Rows, ascending, of a subset that dominates much volume.
 
     What contributes least goes (SMS-EMOA, Beume et al. 2007), an eighth of what is too much at a time,
@@ -96,12 +96,13 @@ def survivors(
     """
     room = max(size - random_count, 1)
     feasible, infeasible = np.flatnonzero(violations <= 0), np.flatnonzero(violations > 0)
-    ranked = by_rank(points[feasible], room)
+    ranked = fill_by_rank(points[feasible], room)
     if survival == "rank":
         crowd = drawn(ranked, rng)
     else:
         crowd = tuple(
-            ranked.crowded[row] for row in most_volume(units[feasible][list(ranked.crowded)], ranked.room)
+            ranked.crowded[row]
+            for row in hypervolume_subset(units[feasible][list(ranked.crowded)], ranked.room)
         )
     elite = [int(feasible[row]) for row in (*ranked.kept, *crowd)]
     ordered = infeasible[np.argsort(violations[infeasible], kind="stable")]
@@ -109,7 +110,7 @@ def survivors(
     return (*elite, *others(elite, len(points), size - len(elite), rng))
 
 
-def drawn(ranked: Ranked, rng: np.random.Generator) -> tuple[int, ...]:
+def drawn(ranked: RankedRows, rng: np.random.Generator) -> tuple[int, ...]:
     """Any rows of the level that does not fit, ascending."""
     rows = rng.choice(len(ranked.crowded), size=min(ranked.room, len(ranked.crowded)), replace=False)
     return tuple(sorted(ranked.crowded[int(row)] for row in rows))

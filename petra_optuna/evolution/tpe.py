@@ -10,7 +10,7 @@ import numpy as np
 
 from petra_optuna.evolution.drawing import change_record
 from petra_optuna.evolution.front import Array
-from petra_optuna.evolution.genes import Genes
+from petra_optuna.evolution.genes import GeneSource
 from petra_optuna.evolution.parzen import Density, Estimator, from_place, to_place
 from petra_optuna.pipeline import Operation, Pipeline, Recipe
 from petra_optuna.pipeline.fields import Fielded, Value, declared_fields, is_active
@@ -35,7 +35,7 @@ def vectors_of(pipeline: Pipeline) -> dict[type[Fielded], Array]:
 
 
 @dataclasses.dataclass(frozen=True)
-class TpeGenes(Genes):
+class TpeGenes(GeneSource):
     """New records and changes, chosen among several by a tree-structured Parzen estimator.
 
     Attributes:

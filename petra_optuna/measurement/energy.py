@@ -101,12 +101,12 @@ def find_counter(device: str, root: Path = RAPL) -> Counter | str:
         return NO_RAPL
 
 
-def compare_energy(candidate: Call, yardstick: Call, counter: Counter, clock: Clock, batch: int) -> Energy:
+def compare_energy(candidate: Call, baseline: Call, counter: Counter, clock: Clock, batch: int) -> Energy:
     """Energy of one sample, in alternating blocks of at least a quarter of a second.
 
     Args:
         candidate: Runs one batch.
-        yardstick: The same.
+        baseline: The same.
         counter: Read before and after each block.
         clock: Seconds, monotonic.
         batch: Samples a call.
@@ -117,7 +117,7 @@ def compare_energy(candidate: Call, yardstick: Call, counter: Counter, clock: Cl
     own: list[float] = []
     its: list[float] = []
     for pair in range(_PAIRS):
-        sides = [(candidate, own), (yardstick, its)]
+        sides = [(candidate, own), (baseline, its)]
         for call, found in sides if pair % 2 == 0 else sides[::-1]:
             found.append(_block(call, counter, clock) / batch)
     ratios = [first / second for first, second in zip(own, its, strict=True) if second > 0]
@@ -126,7 +126,7 @@ def compare_energy(candidate: Call, yardstick: Call, counter: Counter, clock: Cl
     return Energy(
         ratio=float(np.median(ratios)),
         candidate_j=float(np.median(own)),
-        yardstick_j=float(np.median(its)),
+        baseline_j=float(np.median(its)),
         batch=batch,
         pairs=_PAIRS,
         source=counter.source,

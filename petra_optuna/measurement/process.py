@@ -18,18 +18,18 @@ from petra_optuna.errors import MeasurementFailed
 from petra_optuna.measurement.child import Child, RequestRefused
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import DEFAULT_SCHEDULE, Schedule
-from petra_optuna.measurement.record import Measured, Yardstick
+from petra_optuna.measurement.record import Baseline, FileMeasurement
 
 _WORKER = (sys.executable, "-m", "petra_optuna.measurement.worker")
 _LOCK = "petra-optuna-measurement.lock"
 
 
 class MeasuringProcess:
-    """Measures files against one yardstick. The child starts on demand and again after a crash.
+    """Measures files against one baseline. The child starts on demand and again after a crash.
 
     Args:
         profile: Threads, batch sizes and the candidates' runtime.
-        yardstick: The original in FP32, run in the default runtime; must stay where it is.
+        baseline: The original in FP32, run in the default runtime; must stay where it is.
         feeds: Sample inputs by name, batch first; repeated up to the batch sizes.
         timeout_s: Longest time of one request; then the child is killed.
         schedule: Of the protocol.
@@ -42,7 +42,7 @@ class MeasuringProcess:
     def __init__(
         self,
         profile: DeviceProfile,
-        yardstick: Path,
+        baseline: Path,
         feeds: Mapping[str, np.ndarray],
         timeout_s: float = 120.0,
         *,
@@ -52,7 +52,7 @@ class MeasuringProcess:
         if not feeds or min(len(array) for array in feeds.values()) < 1:
             raise ValueError("the measuring process needs at least one sample of every input")
         self._profile = profile
-        self._yardstick = yardstick
+        self._yardstick = baseline
         self._timeout_s = timeout_s
         self._schedule = schedule
         self._worker = tuple(worker)
@@ -61,28 +61,28 @@ class MeasuringProcess:
         self._lock = FileLock(Path(tempfile.gettempdir()) / _LOCK, mode=0o666)
         _write_feeds(Path(self._folder.name), feeds)
 
-    def measure(self, path: Path) -> Measured:
+    def measure(self, path: Path) -> FileMeasurement:
         """Measure a file: its times at each batch size, energy, and in a process of its own its memory.
 
         Raises:
             MeasurementFailed: When the file cannot be loaded or run, crashes the runtime, or takes too long.
         """
         with self._lock:
-            found = Measured.from_dict(self._ask({"command": "measure", "path": str(path.resolve())}))
+            found = FileMeasurement.from_dict(self._ask({"command": "measure", "path": str(path.resolve())}))
             return dataclasses.replace(
                 found, peak_memory_bytes=self._peak_memory(path, self._profile.place[0])
             )
 
-    def baseline(self) -> Yardstick:
-        """The yardstick alone, medians over blocks.
+    def measure_baseline(self) -> Baseline:
+        """The baseline alone, medians over blocks.
 
         Raises:
             MeasurementFailed: As ``measure``.
         """
         with self._lock:
-            found = Yardstick.from_dict(self._ask({"command": "baseline"}))
+            found = Baseline.from_dict(self._ask({"command": "baseline"}))
             return dataclasses.replace(
-                found, peak_memory_bytes=self._peak_memory(self._yardstick, self._profile.yardstick_place[0])
+                found, peak_memory_bytes=self._peak_memory(self._yardstick, self._profile.baseline_place[0])
             )
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class MeasuringProcess:
             child.ask(
                 {
                     "command": "open",
-                    "yardstick": str(self._yardstick.resolve()),
+                    "baseline": str(self._yardstick.resolve()),
                     "feeds": self._folder.name,
                     "profile": self._profile.to_dict(),
                     "schedule": dataclasses.asdict(self._schedule),
@@ -154,7 +154,7 @@ class MeasuringProcess:
             )
             opened = True
         except RequestRefused as error:
-            raise MeasurementFailed(f"the yardstick cannot be loaded: {self._explained(error)}") from error
+            raise MeasurementFailed(f"the baseline cannot be loaded: {self._explained(error)}") from error
         finally:
             if not opened:
                 child.kill()

@@ -37,7 +37,7 @@ _LIBRARIES = ("numpy", "onnxruntime", "torch", "torch-pruning")
 
 
 _RUNTIME_ON = {"cpu": DEFAULT, "cuda": "torch"}
-"""By device the runtime of the yardstick, which is the default for the candidates too."""
+"""By device the runtime of the baseline, which is the default for the candidates too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +51,10 @@ class DeviceProfile:
         throughput_batches: Samples per call when throughput is measured; that of the best one counts.
         affinity: Numbers of the cores that the measuring process keeps to; the last ``threads`` of those here
             when None.
-        memory_limit_bytes: Most private memory of the measuring process, which holds the yardstick's sessions
+        memory_limit_bytes: Most private memory of the measuring process, which holds the baseline's sessions
             and the candidate's; None means unlimited. A file that needs more is a failed trial.
         runtime: What runs the files, by its name in ``petra_optuna.runtimes``; the device's default one when
-            empty. The yardstick always runs in the device's default one.
+            empty. The baseline always runs in the device's default one.
 
     Raises:
         StudyError: On construction, when a value is of another kind or out of range or the device unknown.
@@ -96,8 +96,8 @@ class DeviceProfile:
         return self.runtime, self.name
 
     @property
-    def yardstick_place(self) -> tuple[str, str]:
-        """Runtime and device of the yardstick."""
+    def baseline_place(self) -> tuple[str, str]:
+        """Runtime and device of the baseline."""
         return _RUNTIME_ON[self.name], self.name
 
     @classmethod

@@ -1,6 +1,6 @@
 """Comparing two functions that differ in speed on a machine that is never quiet.
 
-Blocks of calls alternate between the candidate and the yardstick. Within a block the caches belong to one
+Blocks of calls alternate between the candidate and the baseline. Within a block the caches belong to one
 of them (alternating single calls made a net that is 8.5 times faster look 3 times faster); the first
 calls of each block, which refill the caches, are thrown away. Two neighbouring blocks make a pair and
 give one ratio, so that slow drifts of the machine cancel; the order within a pair is swapped from pair
@@ -8,7 +8,7 @@ to pair, so that an advantage of going first cancels as well.
 
 A call that another process interrupts is longer by what it waited for a core. In a block of short calls that
 is a few, and the median passes them over; calls as long as a time slice are all interrupted, and beside
-trainings a fast net looked twice as fast against its yardstick as it was. So it is taken out of long calls:
+trainings a fast net looked twice as fast against its baseline as it was. So it is taken out of long calls:
 the waits are read within the time that they are taken from, so that no call is charged for what was waited
 before it or between it and the clock.
 
@@ -84,7 +84,7 @@ class Block:
 
 def compare(
     candidates: Sequence[Call],
-    yardsticks: Sequence[Call],
+    baselines: Sequence[Call],
     clock: Clock,
     *,
     batch: int,
@@ -92,12 +92,12 @@ def compare(
     waited: Clock = lambda: 0.0,
     schedule: Schedule = DEFAULT_SCHEDULE,
 ) -> Measurement:
-    """Measure a candidate against the yardstick.
+    """Measure a candidate against the baseline.
 
     Args:
         candidates: Each runs one batch through its own copy of the candidate. An odd number of copies meets
             both orders equally often.
-        yardsticks: The same for the yardstick.
+        baselines: The same for the baseline.
         clock: Seconds, monotonic.
         batch: Samples per call; recorded.
         threads: Of both; recorded.
@@ -111,7 +111,7 @@ def compare(
     low = high = ratio = math.nan
     began = clock()
     while len(pairs) < schedule.max_pairs:
-        pairs.append(_pair(candidates, yardsticks, len(pairs), clock, waited, schedule))
+        pairs.append(_pair(candidates, baselines, len(pairs), clock, waited, schedule))
         if len(pairs) < schedule.min_pairs or len(pairs) % 2:
             continue
         ratio, low, high = median_ratio([_positive(own) / _positive(its) for own, its in pairs])
@@ -128,10 +128,10 @@ def compare(
         batch=batch,
         threads=threads,
         candidate_ms=own_median * 1e3,
-        yardstick_ms=float(np.median([its.seconds for _, its in pairs])) * 1e3,
+        baseline_ms=float(np.median([its.seconds for _, its in pairs])) * 1e3,
         spread=float(np.median(np.abs(elapsed - np.median(elapsed))) / np.median(elapsed)),
         candidate_p95_ms=_p95([own for own, _ in pairs]) * 1e3,
-        yardstick_p95_ms=_p95([its for _, its in pairs]) * 1e3,
+        baseline_p95_ms=_p95([its for _, its in pairs]) * 1e3,
     )
 
 
@@ -192,19 +192,19 @@ def _ranks_outside(count: int) -> int:
 
 def _pair(
     candidates: Sequence[Call],
-    yardsticks: Sequence[Call],
+    baselines: Sequence[Call],
     index: int,
     clock: Clock,
     waited: Clock,
     schedule: Schedule,
 ) -> tuple[Block, Block]:
-    """Block of the candidate and block of the yardstick; the first goes first in even pairs."""
+    """Block of the candidate and block of the baseline; the first goes first in even pairs."""
     candidate = candidates[index % len(candidates)]
-    yardstick = yardsticks[index % len(yardsticks)]
+    baseline = baselines[index % len(baselines)]
     if index % 2 == 0:
         own = _block(candidate, clock, waited, schedule)
-        return own, _block(yardstick, clock, waited, schedule)
-    its = _block(yardstick, clock, waited, schedule)
+        return own, _block(baseline, clock, waited, schedule)
+    its = _block(baseline, clock, waited, schedule)
     return _block(candidate, clock, waited, schedule), its
 
 

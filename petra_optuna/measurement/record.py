@@ -9,19 +9,19 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A candidate against the yardstick, from one interleaved run.
+    """A candidate against the baseline, from one interleaved run.
 
     Attributes:
-        ratio: Time of the candidate over time of the yardstick; below 1 the candidate is faster.
+        ratio: Time of the candidate over time of the baseline; below 1 the candidate is faster.
         ratio_low, ratio_high: 95 % interval of the median ratio.
         pairs: Pairs of blocks, one ratio each.
         calls_per_block: Median number of timed calls in a block of the candidate.
         batch: Samples per call.
         threads: Of both sessions.
-        candidate_ms, yardstick_ms: Median time of a call in this very run.
+        candidate_ms, baseline_ms: Median time of a call in this very run.
         spread: Median absolute deviation of the candidate's plain times, as a share of their median;
             a high one tells of a busy machine.
-        candidate_p95_ms, yardstick_p95_ms: 95th percentile of all timed calls in this very run. Unlike the
+        candidate_p95_ms, baseline_p95_ms: 95th percentile of all timed calls in this very run. Unlike the
             ratio it holds what the rest of the machine did to single calls.
         foreign_cores: Cores that were busy with other things meanwhile, in the mean; None where not counted.
         runtime: Name and version of what ran the candidate; None where it was no file.
@@ -35,10 +35,10 @@ class Measurement:
     batch: int
     threads: int
     candidate_ms: float
-    yardstick_ms: float
+    baseline_ms: float
     spread: float
     candidate_p95_ms: float
-    yardstick_p95_ms: float
+    baseline_p95_ms: float
     foreign_cores: float | None = None
     runtime: str | None = None
 
@@ -49,11 +49,11 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Energy:
-    """What one sample costs, from blocks of the candidate and of the yardstick in turn.
+    """What one sample costs, from blocks of the candidate and of the baseline in turn.
 
     Attributes:
-        ratio: Of the candidate's energy to the yardstick's; median over pairs of blocks.
-        candidate_j, yardstick_j: Joules for one sample in this very run, everything included that the counter
+        ratio: Of the candidate's energy to the baseline's; median over pairs of blocks.
+        candidate_j, baseline_j: Joules for one sample in this very run, everything included that the counter
             counts: the processor's idle power and other work as well.
         batch: Samples per call.
         pairs: Pairs of blocks.
@@ -62,14 +62,14 @@ class Energy:
 
     ratio: float
     candidate_j: float
-    yardstick_j: float
+    baseline_j: float
     batch: int
     pairs: int
     source: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class FileMeasurement:
     """All that the measuring process finds out about one file.
 
     Attributes:
@@ -90,7 +90,7 @@ class Measured:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Measured:
+    def from_dict(cls, data: Mapping[str, Any]) -> FileMeasurement:
         """Inverse of ``to_dict``."""
         return cls(
             latency=Measurement(**data["latency"]),
@@ -101,13 +101,13 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True)
-class Yardstick:
+class Baseline:
     """The original in ONNX Runtime FP32, measured once and frozen in the study.
 
     Attributes:
         latency_ms: Median time of one batch at the profile's latency batch.
         throughput_per_s: Samples per second by throughput batch.
-        peak_memory_bytes: As ``Measured.peak_memory_bytes``.
+        peak_memory_bytes: As ``FileMeasurement.peak_memory_bytes``.
         energy_j: Of one sample; None where nothing counts it.
         energy_source: What counts it, or why nothing does.
     """
@@ -118,12 +118,12 @@ class Yardstick:
     energy_j: float | None = None
     energy_source: str = ""
 
-    def best(self, measured: Measured) -> Measurement:
+    def best(self, measured: FileMeasurement) -> Measurement:
         """The file's throughput measurement at the batch size that serves it best."""
         return max(measured.throughput, key=self._per_second)
 
-    def values(self, measured: Measured) -> dict[str, float]:
-        """The file's values on the scale of this yardstick; what was not measured is left out."""
+    def values(self, measured: FileMeasurement) -> dict[str, float]:
+        """The file's values on the scale of this baseline; what was not measured is left out."""
         values = {
             "latency_ms": measured.latency.ratio * self.latency_ms,
             "throughput_per_s": self._per_second(self.best(measured)),
@@ -135,7 +135,7 @@ class Yardstick:
         return values
 
     def own_values(self) -> dict[str, float]:
-        """The yardstick's values by the names of ``values``."""
+        """The baseline's values by the names of ``values``."""
         values = {"latency_ms": self.latency_ms, "throughput_per_s": max(self.throughput_per_s.values())}
         if self.peak_memory_bytes is not None:
             values["peak_memory_bytes"] = float(self.peak_memory_bytes)
@@ -151,7 +151,7 @@ class Yardstick:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Yardstick:
+    def from_dict(cls, data: Mapping[str, Any]) -> Baseline:
         """Inverse of ``to_dict``."""
         rates = {int(batch): float(rate) for batch, rate in data["throughput_per_s"].items()}
         return cls(**{**data, "throughput_per_s": rates})

@@ -2,13 +2,13 @@
 
 Reads one JSON request a line from stdin and answers each with one JSON line on what was stdout::
 
-    {"command": "open", "yardstick": PATH, "feeds": FOLDER, "profile": {...}, "schedule": {...}}
+    {"command": "open", "baseline": PATH, "feeds": FOLDER, "profile": {...}, "schedule": {...}}
     {"command": "baseline"}
     {"command": "measure", "path": PATH}
     {"command": "peak_memory", "path": PATH, "runtime": NAME, "feeds": FOLDER, "profile": {...}}
 
 The last one is for a child that does nothing else. An answer is ``{"result": ...}`` or ``{"error": TEXT}``.
-The child ends with its stdin. It holds the yardstick's sessions open, so that a measurement opens the
+The child ends with its stdin. It holds the baseline's sessions open, so that a measurement opens the
 candidate only.
 """
 
@@ -35,7 +35,7 @@ from petra_optuna.measurement.load import CoreWaits, ForeignLoad
 from petra_optuna.measurement.memory import PeakMemory
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import Clock, Schedule, compare, time_alone
-from petra_optuna.measurement.record import Measured, Measurement, Yardstick
+from petra_optuna.measurement.record import Baseline, FileMeasurement, Measurement
 from petra_optuna.runtimes import Session, runtime
 
 _COPIES = 7
@@ -46,7 +46,7 @@ _RUNS_FOR_MEMORY = 3
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """The yardstick, ready to run, and what it is run with.
+    """The baseline, ready to run, and what it is run with.
 
     Every batch size has sessions of its own: one that has run a large batch keeps the memory for it.
     """
@@ -55,28 +55,28 @@ class Bench:
     schedule: Schedule
     counter: Counter | str
     waits: CoreWaits
-    yardsticks: dict[int, list[Session]]
+    baselines: dict[int, list[Session]]
     batches: dict[int, dict[str, np.ndarray]]
 
     @classmethod
     def open(cls, request: dict[str, Any]) -> Bench:
-        """Load the yardstick and fill the batches by repeating the samples."""
+        """Load the baseline and fill the batches by repeating the samples."""
         profile = _settled(request)
         sizes = dict.fromkeys((profile.latency_batch, *profile.throughput_batches))
         samples = load_feeds(Path(request["feeds"]))
         batches = {size: _batch(samples, size) for size in sizes}
-        yardsticks = {
-            size: _sessions(request["yardstick"], feeds, profile.threads, profile.yardstick_place)
+        baselines = {
+            size: _sessions(request["baseline"], feeds, profile.threads, profile.baseline_place)
             for size, feeds in batches.items()
         }
         schedule = Schedule(**request["schedule"])
-        return cls(profile, schedule, find_counter(profile.name), CoreWaits(), yardsticks, batches)
+        return cls(profile, schedule, find_counter(profile.name), CoreWaits(), baselines, batches)
 
-    def baseline(self) -> dict[str, Any]:
-        """Absolute figures of the yardstick alone."""
+    def measure_baseline(self) -> dict[str, Any]:
+        """Absolute figures of the baseline alone."""
         seconds = {
             size: time_alone(
-                _runners(self.yardsticks[size], feeds),
+                _runners(self.baselines[size], feeds),
                 self._clock(),
                 waited=self._waited,
                 schedule=self.schedule,
@@ -86,9 +86,9 @@ class Bench:
         energy = None
         if not isinstance(self.counter, str):
             size = self.profile.throughput_batches[0]
-            call = _runners(self.yardsticks[size], self.batches[size])[0]
+            call = _runners(self.baselines[size], self.batches[size])[0]
             energy = energy_alone(call, self.counter, self._clock(), size)
-        return Yardstick(
+        return Baseline(
             latency_ms=seconds[self.profile.latency_batch] * 1e3,
             throughput_per_s={size: size / seconds[size] for size in self.profile.throughput_batches},
             energy_j=energy,
@@ -96,7 +96,7 @@ class Bench:
         ).to_dict()
 
     def _clock(self) -> Clock:
-        name, device = self.profile.yardstick_place
+        name, device = self.profile.baseline_place
         return runtime(name).clock(device)
 
     def _waited(self) -> float:
@@ -104,23 +104,23 @@ class Bench:
         return self.waits.seconds() if self.profile.name == "cpu" else 0.0
 
     def measure(self, path: str) -> dict[str, Any]:
-        """The candidate against the yardstick at every batch size."""
+        """The candidate against the baseline at every batch size."""
         found: dict[int, Measurement] = {}
         energy = None
         for size, feeds in self.batches.items():
             candidates = _runners(_sessions(path, feeds, self.profile.threads, self.profile.place), feeds)
             found[size] = self._compare(candidates, size)
             if not isinstance(self.counter, str) and size == self.profile.throughput_batches[0]:
-                yardstick = _runners(self.yardsticks[size], feeds)[0]
-                energy = compare_energy(candidates[0], yardstick, self.counter, self._clock(), size)
+                baseline = _runners(self.baselines[size], feeds)[0]
+                energy = compare_energy(candidates[0], baseline, self.counter, self._clock(), size)
         throughput = tuple(found[size] for size in self.profile.throughput_batches)
-        return Measured(found[self.profile.latency_batch], throughput, energy=energy).to_dict()
+        return FileMeasurement(found[self.profile.latency_batch], throughput, energy=energy).to_dict()
 
     def _compare(self, candidates: list[Callable[[], object]], size: int) -> Measurement:
         load = ForeignLoad()
         found = compare(
             candidates,
-            _runners(self.yardsticks[size], self.batches[size]),
+            _runners(self.baselines[size], self.batches[size]),
             self._clock(),
             batch=size,
             threads=self.profile.threads,
@@ -164,7 +164,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
             elif bench is None:
                 raise ValueError("the first request must be 'open'")
             elif request["command"] == "baseline":
-                result = bench.baseline()
+                result = bench.measure_baseline()
             else:
                 result = bench.measure(request["path"])
         except (RuntimeFailed, MeasurementFailed) as error:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from petra_optuna.nn.factored_recurrent import FactoredRecurrent
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
+from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent
 
 Shape = Sequence[int]
 

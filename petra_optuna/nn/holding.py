@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @contextmanager
-def holding(values: Mapping[Tensor, Tensor]) -> Iterator[None]:
+def temporarily_set(values: Mapping[Tensor, Tensor]) -> Iterator[None]:
     """Let each tensor hold the value given for it inside the block, and its own again after.
 
     Args:

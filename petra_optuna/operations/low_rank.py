@@ -12,9 +12,9 @@ from torch import nn
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.low_rank import LowRankPair, decomposable_layers, shared_names, why_whole
-from petra_optuna.nn.ranks import RankRule
-from petra_optuna.nn.reduce import Reduced, reduce_layer, reduce_together
+from petra_optuna.nn.low_rank.pairs import LowRankPair, decomposable_layers, shared_names, why_whole
+from petra_optuna.nn.low_rank.ranks import RankRule
+from petra_optuna.nn.low_rank.reduce import ReductionResult, reduce_layer, reduce_together
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations.context import Context
 from petra_optuna.pipeline import Applied, Kind, Operation, When
@@ -81,7 +81,7 @@ class LowRank(Operation):
         report["batch_norms"] = reestimate_batch_norm(reduced, batches) if report["changed"] else 0
         return Applied(reduced, report)
 
-    def _reduced(self, layers: dict[str, nn.Module]) -> dict[str, Reduced]:
+    def _reduced(self, layers: dict[str, nn.Module]) -> dict[str, ReductionResult]:
         rule: RankRule = next(rule for rule in RULES if rule == self.rule)
         threshold: float = getattr(self, rule)
         if self.scope == "global":
@@ -93,7 +93,7 @@ def _count_or_restore(
     model: nn.Module,
     context: Context,
     layers: dict[str, nn.Module],
-    done: dict[str, Reduced],
+    done: dict[str, ReductionResult],
     left_out: dict[str, str],
 ) -> tuple[nn.Module, int]:
     """Multiply-accumulates, with layers back in place whose parts the model reads without calling them."""
@@ -112,7 +112,11 @@ def _count_or_restore(
 
 
 def _report(
-    before: nn.Module, after: nn.Module, context: Context, done: dict[str, Reduced], left_out: dict[str, str]
+    before: nn.Module,
+    after: nn.Module,
+    context: Context,
+    done: dict[str, ReductionResult],
+    left_out: dict[str, str],
 ) -> dict[str, Any]:
     ranks: dict[str, list[int | None]] = {}
     for name, part in done.items():

@@ -11,8 +11,8 @@ from torch import nn
 
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.importance import CRITERIA, WeightScores
-from petra_optuna.nn.prune import Pruned, Scope, prune_channels
+from petra_optuna.nn.pruning.importance import CRITERIA, WeightScores
+from petra_optuna.nn.pruning.prune import PruningResult, Scope, prune_channels
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
 from petra_optuna.pipeline import Applied, Kind, Operation
@@ -70,7 +70,7 @@ class Prune(Operation):
 
 
 def _report(
-    before: nn.Module, after: nn.Module, context: Context, result: Pruned, batch_norms: int
+    before: nn.Module, after: nn.Module, context: Context, result: PruningResult, batch_norms: int
 ) -> dict[str, Any]:
     total = sum(width for width, _ in result.widths.values())
     kept = sum(width for _, width in result.widths.values())

@@ -10,7 +10,7 @@ from optuna.distributions import IntDistribution
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.fake_quant import FakeQuantization
+from petra_optuna.nn.quantization.fake_quant import FakeQuantization
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.saturation import LIMITS, weight_bits
@@ -48,7 +48,7 @@ class QuantizeAware(Operation):
         if not simulation.layers:
             raise OperationFailed("qat: the model computes with no weight to quantise")
         report: dict[str, Any] = fit(
-            trained, context, self.epochs, mixed_precision=False, so_far=lambda _: simulation.plain_copy()
+            trained, context, self.epochs, mixed_precision=False, snapshot=lambda _: simulation.plain_copy()
         )
         simulation.remove()
         return Applied(trained, {**report, "layers": list(simulation.layers), "weight_bits": weight_bits()})

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank import LowRankPair, all_factors, factorize_fully, matrix, merge
-from petra_optuna.nn.penalties import (
+from petra_optuna.nn.low_rank.pairs import LowRankPair, all_factors, factorize_fully, matrix, merge
+from petra_optuna.nn.training.penalties import (
     mean_hoyer,
     mean_orthogonal,
     norm_penalty,
@@ -22,7 +22,7 @@ from petra_optuna.nn.penalties import (
     sparsity_penalty,
     sparsity_step,
 )
-from petra_optuna.nn.precision import training_dtype
+from petra_optuna.nn.training.precision import training_dtype
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import mean_scale, why_no_lai
 from petra_optuna.operations.training import fit, plain_loss
@@ -86,7 +86,7 @@ class RegularizedTrain(Operation):
             extra_loss=_extra_loss(terms, context.recipe),
             after_backward=sparsity_step(context.recipe.lambda_sparsity) if "sparsity" in terms else None,
             lai_bound=context.recipe.lambda_lai if "lai" in terms else None,
-            so_far=lambda model: merge(copy.deepcopy(model), temporary),
+            snapshot=lambda model: merge(copy.deepcopy(model), temporary),
         )
         after = _penalties(trained, terms, context)
         layers = list(all_factors(trained)) if _any_of_factors(terms) else []

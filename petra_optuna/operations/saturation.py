@@ -26,7 +26,7 @@ _LARGEST = 255 * 127
 def weight_bits() -> int:
     """8 where the kernels of this machine add without saturation, else 7; run once in a process.
 
-    Measured and not read from the CPU's flags: which kernel runs is ONNX Runtime's decision.
+    FileMeasurement and not read from the CPU's flags: which kernel runs is ONNX Runtime's decision.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petra_optuna.nn.descent import descend, parameter_groups
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.precision import training_dtype
 from petra_optuna.nn.randomness import seeded
+from petra_optuna.nn.training.loop import parameter_groups, run_epochs
+from petra_optuna.nn.training.precision import training_dtype
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import lai_loss
 from petra_optuna.pipeline import Recipe
@@ -35,7 +35,7 @@ def fit(
     after_backward: Callable[[nn.Module], None] | None = None,
     lai_bound: float | None = None,
     mixed_precision: bool = True,
-    so_far: Callable[[nn.Module], nn.Module] = copy.deepcopy,
+    snapshot: Callable[[nn.Module], nn.Module] = copy.deepcopy,
 ) -> dict[str, Any]:
     """Train ``model`` in place by the context's recipe and leave it in eval mode.
 
@@ -52,7 +52,7 @@ def fit(
             has nothing against it.
         mixed_precision: Whether forward passes may run in bfloat16 where the device gains by it. Loss,
             gradients and weights are float32 in any case.
-        so_far: Makes of the model in training a copy as the node would return it, for ``context.watch``.
+        snapshot: Makes of the model in training a copy as the node would return it, for ``context.watch``.
 
     Returns:
         JSON-ready report: ``changed``, ``epochs`` spent, ``loss`` of each, ``precision``, ``distillation``
@@ -72,7 +72,7 @@ def fit(
     dtype = training_dtype(device) if mixed_precision else None
     steps, watch = task.train.steps(recipe.batch_size, context.data_fraction), context.watch
     with seeded(context.seed):
-        losses = descend(
+        losses = run_epochs(
             model,
             lambda epoch: task.train.batches(
                 recipe.batch_size,
@@ -88,7 +88,7 @@ def fit(
             clip_norm=recipe.clip_norm,
             after_backward=after_backward,
             after_step=(
-                None if watch is None else lambda taken: watch(lambda: so_far(model).eval(), taken / steps)
+                None if watch is None else lambda taken: watch(lambda: snapshot(model).eval(), taken / steps)
             ),
         )
     precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")

@@ -5,22 +5,22 @@ from petra_optuna.pipeline.fields import Field, When, declared_fields
 from petra_optuna.pipeline.notation import NotationWarning
 from petra_optuna.pipeline.operation import Applied, Kind, Operation
 from petra_optuna.pipeline.pipeline import Pipeline
+from petra_optuna.pipeline.priors import FieldPrior
 from petra_optuna.pipeline.recipe import TRAINING_FIELDS, Recipe
 from petra_optuna.pipeline.space import NO_CONVERSION, SearchSpace
-from petra_optuna.pipeline.starts import Start
 
 __all__ = [
     "NO_CONVERSION",
     "TRAINING_FIELDS",
     "Applied",
     "Field",
+    "FieldPrior",
     "Kind",
     "NotationWarning",
     "Operation",
     "Pipeline",
     "Recipe",
     "SearchSpace",
-    "Start",
     "When",
     "declared_fields",
     "decode",

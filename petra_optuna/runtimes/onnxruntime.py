@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the default, and the runtime of the yardstick."""
+"""ONNX Runtime on the CPU: the default, and the runtime of the baseline."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The evolutionary sampler, a view of its state, re-running of killed trials, stop rules. Without torch."""
 
 from petra_optuna.samplers._storage import database_url
-from petra_optuna.samplers.cache import BOUNDS, CREDIT, STARTS, success_history
+from petra_optuna.samplers.cache import BOUNDS, CREDIT, PRIORS, success_history
 from petra_optuna.samplers.options import WINDOW
 from petra_optuna.samplers.petra import PetraSampler
 from petra_optuna.samplers.plots import plot_state
 from petra_optuna.samplers.records import (
+    OperatorUse,
     Plan,
-    Use,
     directions_of,
     finished_trials,
     is_external,
@@ -23,9 +23,10 @@ __all__ = [
     "BOUNDS",
     "CREDIT",
     "MAX_RETRIES",
-    "STARTS",
+    "PRIORS",
     "WINDOW",
     "Generations",
+    "OperatorUse",
     "PetraSampler",
     "Plan",
     "SamplerState",
@@ -33,7 +34,6 @@ __all__ = [
     "StopRule",
     "Targets",
     "TimeLimit",
-    "Use",
     "database_url",
     "directions_of",
     "fail_orphans",

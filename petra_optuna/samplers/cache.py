@@ -15,25 +15,25 @@ import optuna
 from optuna.storages import BaseStorage
 
 from petra_optuna.evolution import Bounds
-from petra_optuna.pipeline import Start
+from petra_optuna.pipeline import FieldPrior
 from petra_optuna.samplers import _storage
 from petra_optuna.samplers.history import History
-from petra_optuna.samplers.records import Use, directions_of
+from petra_optuna.samplers.records import OperatorUse, directions_of
 
 BOUNDS = "petra:bounds"
 """User attribute of a study: ``Bounds.to_dict()`` from the original model's values."""
 
 
 CREDIT = "petra:credit"
-"""User attribute of a study: another study's success history, a list of ``Use`` as dictionaries."""
+"""User attribute of a study: another study's success history, a list of ``OperatorUse`` as dictionaries."""
 
 
-STARTS = "petra:starts"
-"""User attribute of a study: where fields of new nodes begin, a list of ``Start`` as dictionaries."""
+PRIORS = "petra:starts"
+"""User attribute of a study: where fields of new nodes begin, a list of ``FieldPrior`` as dictionaries."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Frozen:
+class StudyPriors:
     """What a study's attributes give its sampler; written when it is made, before any plan.
 
     Attributes:
@@ -43,24 +43,24 @@ class Frozen:
     """
 
     bounds: Bounds | None = None
-    inherited: tuple[Use, ...] = ()
-    starts: tuple[Start, ...] = ()
+    inherited: tuple[OperatorUse, ...] = ()
+    starts: tuple[FieldPrior, ...] = ()
 
 
-def frozen_of(study: optuna.Study) -> Frozen:
+def read_priors(study: optuna.Study) -> StudyPriors:
     """Read a study's attributes."""
     stored = _storage.study_attributes(study)
     bounds = Bounds.from_dict(stored[BOUNDS]) if BOUNDS in stored else None
-    inherited = tuple(Use(**use) for use in stored.get(CREDIT, ()))
-    return Frozen(bounds, inherited, tuple(Start(**start) for start in stored.get(STARTS, ())))
+    inherited = tuple(OperatorUse(**use) for use in stored.get(CREDIT, ()))
+    return StudyPriors(bounds, inherited, tuple(FieldPrior(**start) for start in stored.get(PRIORS, ())))
 
 
-def success_history(study: optuna.Study, count: int) -> list[Use]:
+def success_history(study: optuna.Study, count: int) -> list[OperatorUse]:
     """The newest mutations of a study and what they earned, from old to new, inherited ones included.
 
     A study of another sampler has none.
     """
-    frozen = frozen_of(study)
+    frozen = read_priors(study)
     trials = study.get_trials(deepcopy=False)
     return History.read(trials, directions_of(study), frozen.bounds, inherited=frozen.inherited).uses(count)
 
@@ -74,20 +74,20 @@ class HistoryCache:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._kept: weakref.WeakKeyDictionary[BaseStorage, dict[int, tuple[Frozen, History]]]
+        self._kept: weakref.WeakKeyDictionary[BaseStorage, dict[int, tuple[StudyPriors, History]]]
         self._kept = weakref.WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HistoryCache, ()
 
-    def read(self, study: optuna.Study, new: Callable[[optuna.Study, Frozen], History]) -> History:
+    def read(self, study: optuna.Study, new: Callable[[optuna.Study, StudyPriors], History]) -> History:
         """The history of all trials as they are now.
 
         Args:
             study: The study.
             new: Makes an empty history for the study and what is frozen in it.
         """
-        frozen = frozen_of(study)
+        frozen = read_priors(study)
         # Not from Optuna's cache: that is as old as the last ``ask``, and a batch is asked for at once.
         trials = study.get_trials(deepcopy=False)
         # A pruner may show a sampler a part of the trials only, another one each time.

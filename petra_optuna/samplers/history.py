@@ -18,19 +18,19 @@ from petra_optuna.evolution import (
     Bounds,
     Direction,
     FrontTrace,
-    Genes,
-    StartedGenes,
+    GeneSource,
+    PriorGenes,
     dominates,
     minimised,
 )
 from petra_optuna.evolution.front import Array
-from petra_optuna.pipeline import Pipeline, SearchSpace, Start
+from petra_optuna.pipeline import FieldPrior, Pipeline, SearchSpace
 from petra_optuna.samplers.branches import Branches
 from petra_optuna.samplers.forecast import Forecaster
 from petra_optuna.samplers.identity import trial_hash
 from petra_optuna.samplers.learning import NEWEST, Learner
 from petra_optuna.samplers.population import Population
-from petra_optuna.samplers.records import ORPHAN, RETRY, Key, Plan, Use, is_external, plan_of
+from petra_optuna.samplers.records import ORPHAN, RETRY, Key, OperatorUse, Plan, is_external, plan_of
 
 FIRST_VALUES = 10
 """Complete trials from which bounds are derived in a study that has none."""
@@ -44,7 +44,7 @@ class History:
 
     Args:
         directions: Of the study.
-        bounds: Frozen in the study; derived from its first complete trials when None.
+        bounds: StudyPriors in the study; derived from its first complete trials when None.
         space: Which pipelines there are; None for an objective with parameters of its own.
         size: How many of the best trials can be asked for.
         inherited: Another study's success history, from old to new, that this one's goes on from.
@@ -62,8 +62,8 @@ class History:
         bounds: Bounds | None,
         space: SearchSpace | None = None,
         size: int = 16,
-        inherited: Sequence[Use] = (),
-        starts: Sequence[Start] = (),
+        inherited: Sequence[OperatorUse] = (),
+        starts: Sequence[FieldPrior] = (),
     ) -> None:
         self._directions = tuple(directions)
         self._frozen, self._bounds = bounds is not None, bounds
@@ -96,7 +96,7 @@ class History:
         bounds: Bounds | None,
         space: SearchSpace | None = None,
         size: int = 16,
-        inherited: Sequence[Use] = (),
+        inherited: Sequence[OperatorUse] = (),
     ) -> History:
         """Read a study's trials, by number; see the class."""
         history = cls(directions, bounds, space, size, inherited)
@@ -142,12 +142,12 @@ class History:
         """Plan index of a trial."""
         return self._indices[number]
 
-    def started_genes(self) -> Genes:
-        """Genes that draw near the study's starts; random ones where it has none."""
-        return StartedGenes(starts=self._starts) if self._starts else RANDOM
+    def started_genes(self) -> GeneSource:
+        """GeneSource that draw near the study's starts; random ones where it has none."""
+        return PriorGenes(starts=self._starts) if self._starts else RANDOM
 
-    def learnt_genes(self) -> Genes:
-        """Genes from what the newest finished trials have in common; random ones without a search space."""
+    def learnt_genes(self) -> GeneSource:
+        """What the newest finished trials have in common; random values without a search space."""
         newest = [self._trials[number] for _, number in self.finished[-NEWEST:]]
         return RANDOM if self._learner is None else self._learner.genes(newest, self.population)
 
@@ -177,13 +177,13 @@ class History:
         newest = (number for _, number in self._mutated[-count:])
         return [(self._plans[number], self._credit(number, self._plans[number])) for number in newest]
 
-    def uses(self, count: int) -> list[Use]:
+    def uses(self, count: int) -> list[OperatorUse]:
         """The newest entries of the success history, from old to new: the study's own, then inherited ones.
 
         Inherited ones fill what the study's own mutations leave, so they go as it makes its own.
         """
         own = [
-            Use(str(plan.operator), plan.second, plan.strength, credit)
+            OperatorUse(str(plan.operator), plan.second, plan.strength, credit)
             for plan, credit in self.mutated(count)
         ]
         kept = min(count - len(own), len(self._inherited))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from petra_optuna.evolution import Genes, TpeGenes, vectors_of
+from petra_optuna.evolution import GeneSource, TpeGenes, vectors_of
 from petra_optuna.evolution.tpe import Vectors
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers.identity import pipeline_of
@@ -30,8 +30,8 @@ class Learner:
         self._space = space
         self._vectors: dict[int, Vectors | None] = {}
 
-    def genes(self, trials: Sequence[FrozenTrial], population: Population) -> Genes:
-        """Genes learnt from trials: the best of them against all others, failed ones too.
+    def genes(self, trials: Sequence[FrozenTrial], population: Population) -> GeneSource:
+        """GeneSource learnt from trials: the best of them against all others, failed ones too.
 
         Args:
             trials: The ``NEWEST`` finished trials, by plan index.

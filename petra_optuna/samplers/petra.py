@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from petra_optuna.evolution import MUTATIONS, Mutation, RatesMode, Survival, draw_value
 from petra_optuna.pipeline import SearchSpace, distributions
 from petra_optuna.samplers import _storage
-from petra_optuna.samplers.cache import Frozen, HistoryCache, frozen_of
+from petra_optuna.samplers.cache import HistoryCache, StudyPriors, read_priors
 from petra_optuna.samplers.history import History
 from petra_optuna.samplers.options import WINDOW, GeneSource, Options, ParentChoice, Strength
 from petra_optuna.samplers.params import plan_params
@@ -38,7 +38,7 @@ class PetraSampler(BaseSampler):
     is a pure function of the seed, the trial's plan index, the finished trials and the pending ones;
     the object holds nothing but what it has read of them, so any number of processes may share a study.
     Of the study itself it reads what was frozen when it was made: bounds, and the success history of the
-    study that it was started from and where new nodes begin, if any (``BOUNDS``, ``CREDIT``, ``STARTS``).
+    study that it was started from and where new nodes begin, if any (``BOUNDS``, ``CREDIT``, ``PRIORS``).
 
     Args:
         space: What the objective passes to ``pipeline.suggest``. None for an objective with parameters
@@ -59,7 +59,7 @@ class PetraSampler(BaseSampler):
         genes: New nodes and changed fields are drawn uniformly (``random``), or from the densities of
             good and bad past trials (``tpe``).
         starts: Whether the strengths of new nodes are mostly drawn near those that the study's attribute
-            ``STARTS`` gives, if it has one; not where genes come from TPE.
+            ``PRIORS`` gives, if it has one; not where genes come from TPE.
         strength: Size of small changes: ``fixed``, or drawn by its recent success (``adaptive``).
         second_mutation: Share of the children that are mutated twice.
         immigrants: Share of the trials after the start that are random.
@@ -186,7 +186,7 @@ class PetraSampler(BaseSampler):
     def trace(self, study: optuna.Study) -> list[SamplerState]:
         """The state after each finished trial that counts, by plan index; the last one is that of now."""
         trials = study.get_trials(deepcopy=False)
-        frozen = frozen_of(study)
+        frozen = read_priors(study)
         return trace_of(self._options, self._space, trials, lambda: self._new_history(study, frozen))
 
     def _plan(self, study: optuna.Study, trial: FrozenTrial) -> Plan:
@@ -208,7 +208,7 @@ class PetraSampler(BaseSampler):
     def _history(self, study: optuna.Study) -> History:
         return self._cache.read(study, self._new_history)
 
-    def _new_history(self, study: optuna.Study, frozen: Frozen) -> History:
+    def _new_history(self, study: optuna.Study, frozen: StudyPriors) -> History:
         size = self._options.population_size
         return History(
             directions_of(study), frozen.bounds, self._space, size, frozen.inherited, frozen.starts

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from petra_optuna.evolution import RANDOM, Genes, OperatorRates, draw_value, random_pipeline
+from petra_optuna.evolution import RANDOM, GeneSource, OperatorRates, draw_value, random_pipeline
 from petra_optuna.pipeline import Pipeline, SearchSpace, encode
 from petra_optuna.pipeline.encoding import walk
 from petra_optuna.samplers.breeding import TRIES, parents_of, pick, rates_of, strength
@@ -98,7 +98,7 @@ def _bred(
     taken: Callable[[str], bool],
     held: Mapping[str, Any],
     index: int,
-    learnt: Genes,
+    learnt: GeneSource,
     rng: np.random.Generator,
 ) -> Plan | None:
     # A parent longer than the present depth, a control for example, may stay as long as it is.
@@ -141,7 +141,7 @@ def _mutated(
     space: SearchSpace,
     options: Options,
     rates: OperatorRates,
-    genes: Genes,
+    genes: GeneSource,
     rng: np.random.Generator,
 ) -> tuple[Pipeline | None, dict[str, Any]]:
     mutations = {mutation.name: mutation for mutation in options.mutations}

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from petra_optuna.evolution import (
-    Ranked,
+    RankedRows,
     Skyband,
     Survival,
-    by_rank,
     drawn,
-    most_volume,
+    fill_by_rank,
+    hypervolume_subset,
     others,
     total_violations,
 )
@@ -118,19 +118,23 @@ class Population:
         return [self.keys[row][1] for row in others(rows, len(self.keys), count, rng)]
 
     def _rank(self, on: Sequence[int], off: Iterable[int], size: int) -> _Best:
-        ranked = by_rank(np.array([self.points[number] for number in on]).reshape(-1, self._dimensions), size)
+        ranked = fill_by_rank(
+            np.array([self.points[number] for number in on]).reshape(-1, self._dimensions), size
+        )
         kept, crowded = (tuple(on[row] for row in rows) for rows in (ranked.kept, ranked.crowded))
         room = 0 if crowded else ranked.room
-        return _Best(Ranked(kept, crowded, ranked.room), self._least_off(sorted(off), room) if room else ())
+        return _Best(
+            RankedRows(kept, crowded, ranked.room), self._least_off(sorted(off), room) if room else ()
+        )
 
-    def _thin(self, ranked: Ranked) -> tuple[int, ...]:
+    def _thin(self, ranked: RankedRows) -> tuple[int, ...]:
         if not ranked.crowded:
             return ()
         # Most of what joins the best does so behind the level that is thinned out.
         crowded, rows = self._thinned.get(ranked.room, ((), ()))
         if crowded != ranked.crowded:
             units = np.array([self.units[number] for number in ranked.crowded])
-            rows = tuple(ranked.crowded[row] for row in most_volume(units, ranked.room))
+            rows = tuple(ranked.crowded[row] for row in hypervolume_subset(units, ranked.room))
             self._thinned[ranked.room] = ranked.crowded, rows
         return rows
 
@@ -150,5 +154,5 @@ class Population:
 class _Best:
     """What selection found among the trials so far; trials by number."""
 
-    ranked: Ranked
+    ranked: RankedRows
     off: tuple[int, ...]

@@ -56,7 +56,7 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
-class Use:
+class OperatorUse:
     """One mutation that was tried, and what it earned: an entry of the success history.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Making a study with its yardstick and controls."""
+"""Making a study with its baseline and controls."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from optuna.study import StudyDirection
 from petra_optuna.errors import StudyError, TaskError, TrialError
 from petra_optuna.evaluation import (
     QUALITY_DROP,
-    quantity,
-    training_price,
+    efficiency_metric,
+    full_training_seconds,
 )
 from petra_optuna.evolution import Bounds
 from petra_optuna.pipeline import Pipeline, SearchSpace, encode
 from petra_optuna.samplers import BOUNDS
-from petra_optuna.study import attributes
+from petra_optuna.study import record as attributes
+from petra_optuna.study.baseline import BASELINE_FILE, measure_baseline
 from petra_optuna.study.controls import controls
-from petra_optuna.study.reference import with_reference
+from petra_optuna.study.lookup import artifact_folder, find, is_cut_off, specification_of
 from petra_optuna.study.specification import Specification
-from petra_optuna.study.stored import artifact_folder, find, is_cut_off, specification_of
-from petra_optuna.study.yardstick import YARDSTICK_FILE, measure_yardstick
+from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Beginning:
-    """What a study starts with besides its yardstick and controls.
+class InitialTrials:
+    """What a study starts with besides its baseline and controls.
 
     Attributes:
         pipelines: Enqueued after the controls.
@@ -52,9 +52,9 @@ def create_study(
     task: Task,
     space: SearchSpace,
     specification: Specification,
-    begin: Callable[[], Beginning] = Beginning,
+    begin: Callable[[], InitialTrials] = InitialTrials,
 ) -> optuna.Study:
-    """Measure the original, freeze it as the yardstick, enqueue the controls and what else is given.
+    """Measure the original, freeze it as the baseline, enqueue the controls and what else is given.
 
     An original that nothing has trained is trained first (``study.reference``).
 
@@ -80,9 +80,9 @@ def create_study(
         optuna.delete_study(study_name=name, storage=storage)
     beginning = begin()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, YARDSTICK_FILE)
+        path = Path(folder, BASELINE_FILE)
         reference = _reference(task, specification)
-        record = measure_yardstick(reference, specification.profile, path)
+        record = measure_baseline(reference, specification.profile, path)
         if not task.trained:
             record["reference"] = reference.fingerprint
         bounds = _bounds(reference, specification, record)
@@ -120,7 +120,7 @@ def _fill(
     study: optuna.Study,
     space: SearchSpace,
     specification: Specification,
-    beginning: Beginning,
+    beginning: InitialTrials,
     record: dict[str, Any],
     bounds: Bounds,
     path: Path,
@@ -135,7 +135,7 @@ def _fill(
     record["artifact_id"] = upload_artifact(
         artifact_store=FileSystemArtifactStore(str(folder)), file_path=str(path), study_or_trial=study
     )
-    study.set_user_attr(attributes.YARDSTICK, record)
+    study.set_user_attr(attributes.BASELINE, record)
     study.set_user_attr(BOUNDS, bounds.to_dict())
     for key, value in beginning.attributes.items():
         study.set_user_attr(key, value)
@@ -147,7 +147,7 @@ def _fill(
 def _bounds(task: Task, specification: Specification, record: dict[str, Any]) -> Bounds:
     """Scale of the objectives: the original's values, and where those are 0 by nature the most there can be.
 
-    In a runtime that is slower than the yardstick's the original's values there count: beside the yardstick's
+    In a runtime that is slower than the baseline's the original's values there count: beside the baseline's
     nothing would lie within the bounds.
 
     Raises:
@@ -158,26 +158,24 @@ def _bounds(task: Task, specification: Specification, record: dict[str, Any]) ->
     names = specification.quantities
     needed = [*names, *(name for name, _ in specification.limits.items() if name != QUALITY_DROP)]
     if missing := [name for name in needed if name not in values]:
-        why = (
-            record["yardstick"]["energy_source"] if missing[0] == "energy_j" else "this system does not tell"
-        )
+        why = record["baseline"]["energy_source"] if missing[0] == "energy_j" else "this system does not tell"
         raise StudyError(f"{missing[0]} can be neither an objective nor limited here, leave it out: {why}")
     for name, value in record["elsewhere"].items():
-        worse = max if quantity(name).direction == "minimize" else min
+        worse = max if efficiency_metric(name).direction == "minimize" else min
         values[name] = worse(values[name], value)
     if "depth" in names:
         values["depth"] = specification.space["max_length"] + 1
     if "train_s" in names:
         try:
-            values["train_s"] = training_price(task, specification.budget)
+            values["train_s"] = full_training_seconds(task, specification.budget)
         except TrialError as error:
             raise TaskError(f"the original model of task {task.name!r} cannot be trained: {error}") from error
     reference = (values[specification.metric], *(values[name] for name in names))
-    return Bounds(reference, (False, *(quantity(name).by_ratio for name in names)))
+    return Bounds(reference, (False, *(efficiency_metric(name).by_ratio for name in names)))
 
 
 def _reference(task: Task, specification: Specification) -> Task:
     try:
-        return with_reference(task, specification)
+        return with_trained_baseline(task, specification)
     except TrialError as error:
         raise TaskError(f"the model of task {task.name!r} cannot be trained: {error}") from error

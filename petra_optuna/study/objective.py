@@ -17,14 +17,15 @@ from petra_optuna.evaluation import (
     Evaluation,
     Evaluator,
     LimitUnreachable,
-    Savings,
+    TrainingLedger,
     quality_drop,
 )
 from petra_optuna.pipeline import Pipeline, SearchSpace, suggest
 from petra_optuna.samplers import mark_for_rerun
-from petra_optuna.study import attributes, workers
+from petra_optuna.study import record as attributes
+from petra_optuna.study import worker_processes
 from petra_optuna.study.controls import controls
-from petra_optuna.study.rungs import judge_of
+from petra_optuna.study.rungs import rung_judge
 from petra_optuna.study.specification import Specification
 
 MODEL_FILE = "model.onnx"
@@ -54,14 +55,14 @@ class Objective:
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Run one trial."""
-        trial.set_user_attr(attributes.WORKER, workers.identity())
+        trial.set_user_attr(attributes.WORKER, worker_processes.identity())
         pipeline = suggest(trial, self.space)
-        savings = Savings()
+        savings = TrainingLedger()
         try:
             violations = self.space.violations(pipeline)
             if violations:
                 raise OperationFailed(f"illegal pipeline: {'; '.join(violations)}")
-            judge = judge_of(trial, self.specification, spared=self._is_control(pipeline))
+            judge = rung_judge(trial, self.specification, spared=self._is_control(pipeline))
             evaluation = self.evaluator.evaluate(pipeline, judge, savings)
             self._check_measured(evaluation.values)
             self._store(trial, evaluation)

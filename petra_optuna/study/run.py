@@ -23,15 +23,15 @@ from petra_optuna.measurement import DeviceProfile, available_cores
 from petra_optuna.operations import EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers import PetraSampler, fail_orphans
-from petra_optuna.study import attributes
-from petra_optuna.study.create import Beginning, check_same, create_study
+from petra_optuna.study import record as attributes
+from petra_optuna.study.create import InitialTrials, check_same, create_study
+from petra_optuna.study.lookup import load_study, specification_of
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
-from petra_optuna.study.stored import load_study, specification_of
-from petra_optuna.study.warm_start import carry_over, origin_of, with_starts
-from petra_optuna.study.workbench import training_threads, workbench
-from petra_optuna.study.workers import helpers, is_orphan
+from petra_optuna.study.warm_start import initial_from_study, origin_of, with_priors
+from petra_optuna.study.worker_context import training_threads, worker_context
+from petra_optuna.study.worker_processes import helpers, is_orphan
 from petra_optuna.tasks import Mode, Task
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
@@ -83,7 +83,7 @@ def optimize(
         budget: Most training that one pipeline may spend.
         limits: Hard bounds on size, latency and what the metric may lose.
         rungs: When training pipelines are compared, and the weak ones trained no further; never when None.
-        objectives: Names of ``QUANTITIES`` that count beside the task's metric; all are recorded.
+        objectives: Names of ``EFFICIENCY_METRICS`` that count beside the task's metric; all are recorded.
         profile: What the files are made and measured for; ONNX Runtime on one CPU thread when None.
         seed: Of the sampler and of every node.
         population_size: Of the sampler.
@@ -140,9 +140,13 @@ def optimize(
         sensitivity=sensitivity,
     )
 
-    def begin() -> Beginning:
-        warm = carry_over(origin, from_storage or storage, space, specification) if origin else Beginning()
-        return with_starts(warm, task, space, PrefixCache(cache)) if sensitivity else warm
+    def begin() -> InitialTrials:
+        warm = (
+            initial_from_study(origin, from_storage or storage, space, specification)
+            if origin
+            else InitialTrials()
+        )
+        return with_priors(warm, task, space, PrefixCache(cache)) if sensitivity else warm
 
     with training_threads(specification.train_threads):
         study = create_study(open_storage(storage), name or task.name, task, space, specification, begin)
@@ -255,7 +259,7 @@ def _continue(
         return
     with (
         helpers(study.study_name, storage, specification.task, workers - 1),
-        workbench(study, task, space) as objective,
+        worker_context(study, task, space) as objective,
         _storage_errors(),
     ):
         study.optimize(objective, timeout=stop.timeout_s, catch=(TrialError,), callbacks=[*callbacks, stop])

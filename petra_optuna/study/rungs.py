@@ -23,7 +23,7 @@ from petra_optuna.evaluation import Judge, RungResult, Rungs
 from petra_optuna.evolution import Direction, contributions, minimised, ranks
 from petra_optuna.evolution.front import Array
 from petra_optuna.samplers import superseded
-from petra_optuna.study import attributes
+from petra_optuna.study import record as attributes
 from petra_optuna.study.specification import Specification
 
 _WORTH = 0.3
@@ -39,7 +39,7 @@ _SOON = 1e-9
 """Seconds of training that are none: a rung may fall on a training's last step."""
 
 
-def judge_of(trial: optuna.Trial, specification: Specification, *, spared: bool) -> Judge | None:
+def rung_judge(trial: optuna.Trial, specification: Specification, *, spared: bool) -> Judge | None:
     """What stores a trial's results at the study's rungs and decides; None where there are no rungs.
 
     Args:
@@ -53,11 +53,11 @@ def judge_of(trial: optuna.Trial, specification: Specification, *, spared: bool)
 
     def judge(result: RungResult) -> str | None:
         name = f"{attributes.RUNG}{result.rung}"
-        trial.set_user_attr(name, Judged(result).to_dict())
+        trial.set_user_attr(name, RungDecision(result).to_dict())
         others = rung_results(trial.study, result.rung, without=trial.number)
-        stop = None if spared else why_stop(result, others, rungs, specification.direction)
+        stop = None if spared else reason_to_stop(result, others, rungs, specification.direction)
         if stop is None:
-            trial.set_user_attr(name, Judged(result, trains_on=True).to_dict())
+            trial.set_user_attr(name, RungDecision(result, trains_on=True).to_dict())
             return None
         return (
             f"rung {result.rung}: {specification.metric} {result.quality:.4f} with {result.size_bytes:.0f} "
@@ -68,7 +68,7 @@ def judge_of(trial: optuna.Trial, specification: Specification, *, spared: bool)
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class RungDecision:
     """A result and what became of it; ``trains_on`` is False until that is decided."""
 
     result: RungResult
@@ -79,14 +79,16 @@ class Judged:
         return {**self.result.to_dict(), "trains_on": self.trains_on}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Judged:
+    def from_dict(cls, data: Mapping[str, Any]) -> RungDecision:
         """Inverse of ``to_dict``."""
         fields = dict(data)
         trains_on = fields.pop("trains_on")
         return cls(RungResult.from_dict(fields), trains_on)
 
 
-def why_stop(result: RungResult, others: Sequence[Judged], rungs: Rungs, direction: str) -> str | None:
+def reason_to_stop(
+    result: RungResult, others: Sequence[RungDecision], rungs: Rungs, direction: str
+) -> str | None:
     """Why a result does not train on, or None: it must be among the best, and there must be training to give.
 
     Args:
@@ -95,7 +97,7 @@ def why_stop(result: RungResult, others: Sequence[Judged], rungs: Rungs, directi
         rungs: Whose eta counts.
         direction: Of the quality.
     """
-    standing = standing_of(result, [one.result for one in others], direction)
+    standing = rank_at_rung(result, [one.result for one in others], direction)
     if not standing.goes_on(rungs):
         return f"{standing.better} of {standing.count} results there are better"
     most = _SLACK / rungs.eta * (result.rest_s + math.fsum(one.result.rest_s for one in others))
@@ -107,7 +109,7 @@ def why_stop(result: RungResult, others: Sequence[Judged], rungs: Rungs, directi
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class RungRank:
     """Where a result stands at its rung.
 
     Attributes:
@@ -124,7 +126,7 @@ class Standing:
         return self.better < self.count / rungs.eta
 
 
-def standing_of(result: RungResult, others: Sequence[RungResult], direction: str) -> Standing:
+def rank_at_rung(result: RungResult, others: Sequence[RungResult], direction: str) -> RungRank:
     """Where a result stands among others of its rung by quality, bytes and multiply-accumulates.
 
     The last two count by ratio. What is far below the best quality adds nothing, however small it is.
@@ -138,7 +140,7 @@ def standing_of(result: RungResult, others: Sequence[RungResult], direction: str
     rest = np.array([one.rest_s for one in (result, *others)])[peers]
     added = contributions(units[peers]) / np.maximum(rest, _SOON)
     better = int((rank < rank[0]).sum() + (added > added[0]).sum())
-    return Standing(better, len(points))
+    return RungRank(better, len(points))
 
 
 def points_of(results: Sequence[RungResult], direction: str) -> Array:
@@ -148,7 +150,7 @@ def points_of(results: Sequence[RungResult], direction: str) -> Array:
     return minimised(table, (way, "minimize", "minimize"))
 
 
-def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[Judged]:
+def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[RungDecision]:
     """What the other trials stored at a rung, without those that were run again.
 
     What was stored before there was ``trains_on`` does not count.
@@ -157,4 +159,4 @@ def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[Judged
     gone = {without, *superseded(trials)}
     name = f"{attributes.RUNG}{rung}"
     found = [trial.user_attrs.get(name) for trial in trials if trial.number not in gone]
-    return [Judged.from_dict(one) for one in found if one is not None and "trains_on" in one]
+    return [RungDecision.from_dict(one) for one in found if one is not None and "trains_on" in one]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from petra_optuna.errors import StudyError, UserError
-from petra_optuna.evaluation import DEFAULT_OBJECTIVES, Budget, Limits, Rungs, quantity
+from petra_optuna.evaluation import DEFAULT_OBJECTIVES, Budget, Limits, Rungs, efficiency_metric
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.tasks import Mode, Task
@@ -108,7 +108,7 @@ class Specification:
         Raises:
             UserError: When ``objectives`` is empty, or names one twice or one that is not known.
         """
-        names = [quantity(name).name for name in objectives]
+        names = [efficiency_metric(name).name for name in objectives]
         if not names or len(set(names)) < len(names):
             given = ", ".join(names) or "none"
             raise UserError(f"objectives beside {task.metric.name}: one or more, each once; got {given}")
@@ -137,7 +137,7 @@ class Specification:
     @property
     def objectives(self) -> tuple[tuple[str, str], ...]:
         """Names and directions of the values, in the order of ``trial.values``; the metric is the first."""
-        others = tuple((name, quantity(name).direction) for name in self.quantities)
+        others = tuple((name, efficiency_metric(name).direction) for name in self.quantities)
         return ((self.metric, self.direction), *others)
 
     def to_dict(self) -> dict[str, Any]:

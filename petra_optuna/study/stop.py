@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from petra_optuna.errors import UserError
 from petra_optuna.samplers import Generations, Stagnation, StopRule, Targets, finished_trials
-from petra_optuna.study import attributes
-from petra_optuna.study.stored import specification_of
+from petra_optuna.study import record as attributes
+from petra_optuna.study.lookup import specification_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,17 +17,17 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import PipelineError, StudyError, UserError
-from petra_optuna.evaluation import PrefixCache, sensitivity_of, starts_of
-from petra_optuna.evolution import Bounds, contributions, most_volume, non_dominated
+from petra_optuna.evaluation import PrefixCache, priors_from_sensitivity, sensitivity_of
+from petra_optuna.evolution import Bounds, contributions, hypervolume_subset, non_dominated
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode
-from petra_optuna.samplers import BOUNDS, CREDIT, STARTS, WINDOW, directions_of, success_history
-from petra_optuna.study import attributes
+from petra_optuna.samplers import BOUNDS, CREDIT, PRIORS, WINDOW, directions_of, success_history
+from petra_optuna.study import record as attributes
 from petra_optuna.study.controls import controls
-from petra_optuna.study.create import Beginning
-from petra_optuna.study.front import feasible_trials
+from petra_optuna.study.create import InitialTrials
+from petra_optuna.study.lookup import load_study, specification_of
+from petra_optuna.study.record import feasible_trials
 from petra_optuna.study.specification import Origin, Specification
 from petra_optuna.study.storage import location_of, open_storage
-from petra_optuna.study.stored import load_study, specification_of
 from petra_optuna.tasks import Task
 
 
@@ -115,7 +115,9 @@ def check_origin(database: RDBStorage, name: str, origin: Origin, url: str) -> N
         specification_of(load_study(open_storage(url, must_exist=True), origin.study))
 
 
-def carry_over(origin: Origin, url: str, space: SearchSpace, specification: Specification) -> Beginning:
+def initial_from_study(
+    origin: Origin, url: str, space: SearchSpace, specification: Specification
+) -> InitialTrials:
     """What a new study starts with, from the front and the success history of another one.
 
     Of the front, those come first that dominate most hypervolume under the other study's bounds: the
@@ -150,7 +152,7 @@ def carry_over(origin: Origin, url: str, space: SearchSpace, specification: Spec
         )
     trials = tuple(trial.number for trial, _ in ordered)
     record = WarmStart(origin.study, trials, len(history), beyond=len(found) - len(ordered), **start)
-    return Beginning(
+    return InitialTrials(
         tuple(pipeline for _, pipeline in ordered),
         {
             attributes.WARM_START: dataclasses.asdict(record),
@@ -159,14 +161,16 @@ def carry_over(origin: Origin, url: str, space: SearchSpace, specification: Spec
     )
 
 
-def with_starts(beginning: Beginning, task: Task, space: SearchSpace, cache: PrefixCache) -> Beginning:
+def with_priors(
+    beginning: InitialTrials, task: Task, space: SearchSpace, cache: PrefixCache
+) -> InitialTrials:
     """The beginning, and where new nodes begin by the sensitivity curves of the task's model.
 
     Raises:
         StudyError: When the cache cannot be written.
     """
-    starts = [start.to_dict() for start in starts_of(sensitivity_of(task, cache), space)]
-    return dataclasses.replace(beginning, attributes={**beginning.attributes, STARTS: starts})
+    starts = [start.to_dict() for start in priors_from_sensitivity(sensitivity_of(task, cache), space)]
+    return dataclasses.replace(beginning, attributes={**beginning.attributes, PRIORS: starts})
 
 
 def _front(study: optuna.Study) -> list[FrozenTrial]:
@@ -213,6 +217,6 @@ def _best_first(
         return []
     values = np.array([trial.values for trial, _ in found])
     units = Bounds.from_dict(study.user_attrs[BOUNDS]).unit(values, directions_of(study))
-    kept = np.array(most_volume(units, size))
+    kept = np.array(hypervolume_subset(units, size))
     ordered = kept[np.argsort(-contributions(units[kept]), kind="stable")]
     return [found[row] for row in ordered]

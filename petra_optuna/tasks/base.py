@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from petra_optuna.errors import DataError
-from petra_optuna.nn.descent import descend, parameter_groups
 from petra_optuna.nn.inputs import forward
 from petra_optuna.nn.randomness import seeded
+from petra_optuna.nn.training.loop import parameter_groups, run_epochs
 from petra_optuna.tasks.files import written_whole
 from petra_optuna.tasks.split import Split
 
@@ -53,7 +53,7 @@ def train_base(
         model = build()
         criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         groups = parameter_groups(model, WEIGHT_DECAY)
-        descend(
+        run_epochs(
             model,
             lambda epoch: split.batches(batch_size, shuffle_seed=seed * 1000 + epoch, augment=True),
             lambda inputs, targets: criterion(forward(model, inputs), targets),

@@ -16,9 +16,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from petra_optuna.errors import MeasurementFailed, TaskError
-from petra_optuna.nn.distillation import output_matching_loss, soft_label_loss
 from petra_optuna.nn.inputs import Inputs, take
 from petra_optuna.nn.normalize import Normalize
+from petra_optuna.nn.training.distillation import output_matching_loss, soft_label_loss
 from petra_optuna.source import source_sha256
 from petra_optuna.tasks.checks import check_classes, check_forward, check_loss, check_split
 from petra_optuna.tasks.fingerprint import fingerprint_of
@@ -61,7 +61,7 @@ class Task:
             parameters anew, which torch's own layers can.
         trained: Whether ``model`` is trained. Only a trained one is a teacher.
         mode: Where pipelines start: from ``model`` (``pretrained``), or from initialisation (``untrained``).
-            In both ``model`` is the yardstick and the teacher.
+            In both ``model`` is the baseline and the teacher.
         fingerprint: SHA-256 of model, data and metric, and of the mode and ``initial`` in ``untrained``.
     """
 
@@ -212,7 +212,7 @@ class Task:
             initial: Makes the untrained network, for the mode ``untrained``; needed where a module with
                 parameters has no ``reset_parameters``.
             trained: False where nothing has trained the model: the task then takes the mode ``untrained``
-                only, and the yardstick is the model trained for the whole budget first.
+                only, and the baseline is the model trained for the whole budget first.
 
         Raises:
             TaskError: When a loader, the batches or the model cannot be used.

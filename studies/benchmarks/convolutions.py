@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from petra_optuna.deploy import IMAGES, SERIES, lower
+from petra_optuna.deploy import CONV1D, CONV2D, lower
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
 from petra_optuna.models import InceptionTime
 from petra_optuna.nn.inputs import to_feeds
@@ -42,11 +42,11 @@ def main() -> None:
     print("| file | form | batch 1 | interval | ms | batch 64 | interval | ms |")
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        yardstick = Path(folder, "yardstick.onnx")
-        lower(task.model, task.example, yardstick)
-        with MeasuringProcess(DeviceProfile(), yardstick, to_feeds(task.example)) as process:
+        baseline = Path(folder, "baseline.onnx")
+        lower(task.model, task.example, baseline)
+        with MeasuringProcess(DeviceProfile(), baseline, to_feeds(task.example)) as process:
             for name, conversion in {"FP32": None, "static INT8": QuantizeStatic()}.items():
-                for form in (SERIES, IMAGES):
+                for form in (CONV1D, CONV2D):
                     path = Path(folder, "model.onnx")
                     lower(task.model, task.example, path, conversion, context, convolutions=form)
                     measured = process.measure(path)

@@ -4,7 +4,7 @@
 
 A search proposes the pipelines and trains every one to its end: no cache, no preview, no rungs. The same
 pipelines in the same order are then evaluated with the parts of each ``VARIANTS``, in a study each. All share
-the yardstick and the bounds of the search, frozen before its first trial. A run that was cut off goes on.
+the baseline and the bounds of the search, frozen before its first trial. A run that was cut off goes on.
 
 Shares of training time are in seconds of the search: a stopped or cached pipeline's epochs that were not
 trained count as long as its epochs took there, so that the machine's load at another time does not count.
@@ -24,7 +24,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import TrialError
-from petra_optuna.evaluation import Budget, Limits, PrefixCache, Rungs, Savings
+from petra_optuna.evaluation import Budget, Limits, PrefixCache, Rungs, TrainingLedger
 from petra_optuna.evolution import Bounds, hypervolume, non_dominated
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
@@ -42,15 +42,15 @@ from petra_optuna.study import (
     Objective,
     Specification,
     TaskSource,
-    attributes,
     create_study,
     open_storage,
     specification_of,
 )
-from petra_optuna.study.front import feasible_trials
+from petra_optuna.study import record as attributes
+from petra_optuna.study.record import feasible_trials
 from petra_optuna.study.run import PETRA
-from petra_optuna.study.workbench import evaluator_of
-from petra_optuna.study.workers import is_orphan
+from petra_optuna.study.worker_context import evaluator_of
+from petra_optuna.study.worker_processes import is_orphan
 from petra_optuna.tasks import Task, build_task
 from studies import script
 
@@ -122,7 +122,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _search(task: Task, given: argparse.Namespace) -> optuna.Study:
-    """The search's study, made with yardstick, bounds and controls unless it is there."""
+    """The search's study, made with baseline, bounds and controls unless it is there."""
     folder: Path = given.folder
     bytes_ = sum(4 * parameter.numel() for parameter in task.model.parameters())
     specification = Specification.of(
@@ -202,9 +202,9 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(finished_trials(study), key=lambda trial: indices[trial.number])
 
 
-def savings_of(trial: FrozenTrial) -> Savings:
+def savings_of(trial: FrozenTrial) -> TrainingLedger:
     """What a trial trained and was spared."""
-    return Savings(**trial.user_attrs[attributes.SAVINGS])
+    return TrainingLedger(**trial.user_attrs[attributes.SAVINGS])
 
 
 def costs(trial: FrozenTrial, recorded: FrozenTrial, budget: Budget, space: SearchSpace) -> dict[str, Cost]:
@@ -252,7 +252,7 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
     ``same files``: where a file is the search's, byte for byte, it counts with what the search measured.
     """
     search = studies[SEARCH]
-    original = search.user_attrs[attributes.YARDSTICK]["values"]["size_bytes"]
+    original = search.user_attrs[attributes.BASELINE]["values"]["size_bytes"]
     bounds = Bounds.from_dict(search.user_attrs[BOUNDS])
     heads = [f"best at 1/{level} of the size" for level in LEVELS]
     columns = [

@@ -43,24 +43,24 @@ def main() -> None:
                 for measured in (together.latency, *together.throughput):
                     batch = measured.batch
                     samples = {"input": feeds["input"][:batch]}
-                    candidate, yardstick = _call(paths[key], samples), _call(paths["original"], samples)
-                    loops = separate_loops(candidate, yardstick)
+                    candidate, baseline = _call(paths[key], samples), _call(paths["original"], samples)
+                    loops = separate_loops(candidate, baseline)
                     blocks = measured.ratio
-                    single = alternating_calls(candidate, yardstick)
+                    single = alternating_calls(candidate, baseline)
                     print(f"{key:<32}{batch:>6}{1 / loops:>8.2f}{1 / blocks:>8.2f}{1 / single:>13.2f}")
 
 
-def separate_loops(candidate: Call, yardstick: Call, seconds: float = 1.0) -> float:
-    """Median time of a call of the candidate over that of the yardstick, one after the other."""
-    return _loop(candidate, seconds) / _loop(yardstick, seconds)
+def separate_loops(candidate: Call, baseline: Call, seconds: float = 1.0) -> float:
+    """Median time of a call of the candidate over that of the baseline, one after the other."""
+    return _loop(candidate, seconds) / _loop(baseline, seconds)
 
 
-def alternating_calls(candidate: Call, yardstick: Call, seconds: float = 2.0) -> float:
+def alternating_calls(candidate: Call, baseline: Call, seconds: float = 2.0) -> float:
     """The same ratio when every call of one follows a call of the other."""
     times: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        for call, taken in zip((candidate, yardstick), times, strict=True):
+        for call, taken in zip((candidate, baseline), times, strict=True):
             began = time.perf_counter()
             call()
             taken.append(time.perf_counter() - began)

@@ -109,9 +109,9 @@ def _recurrent(task: Task) -> None:
         "|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder:
-        yardstick = Path(folder, "original.onnx")
-        whole = lower(task.model, task.example, yardstick).size_bytes
-        with MeasuringProcess(DeviceProfile(), yardstick, to_feeds(task.example)) as process:
+        baseline = Path(folder, "original.onnx")
+        whole = lower(task.model, task.example, baseline).size_bytes
+        with MeasuringProcess(DeviceProfile(), baseline, to_feeds(task.example)) as process:
             for name, (model, conversion) in files.items():
                 path = Path(folder, "model.onnx")
                 size = lower(model, task.example, path, conversion, context).size_bytes

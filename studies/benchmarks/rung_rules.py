@@ -32,10 +32,11 @@ from petra_optuna.evolution import Bounds, hypervolume
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, decode
 from petra_optuna.samplers import BOUNDS, directions_of
-from petra_optuna.study import attributes, open_storage, specification_of
+from petra_optuna.study import open_storage, specification_of
+from petra_optuna.study import record as attributes
 from petra_optuna.study.controls import controls
-from petra_optuna.study.front import feasible_trials
-from petra_optuna.study.rungs import Judged, standing_of, why_stop
+from petra_optuna.study.record import feasible_trials
+from petra_optuna.study.rungs import RungDecision, rank_at_rung, reason_to_stop
 from studies import script
 from studies.benchmarks.evaluation import ALL, RUNGS, SEARCH, best_by_level, finished, savings_of
 
@@ -85,7 +86,7 @@ class Replay:
     rungs: Rungs
     direction: str
     moment: float
-    judged: list[Judged] = dataclasses.field(default_factory=list)
+    judged: list[RungDecision] = dataclasses.field(default_factory=list)
     made: dict[int, list[float]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     _cached: set[str] = dataclasses.field(default_factory=set)
@@ -99,7 +100,7 @@ class Replay:
             self._finish(row)
             return
         trains_on = row.spared or self._trains_on(row.result)
-        self.judged.append(Judged(row.result, trains_on))
+        self.judged.append(RungDecision(row.result, trains_on))
         if trains_on:
             self._finish(row)
             return
@@ -109,11 +110,11 @@ class Replay:
 
     def _trains_on(self, result: RungResult) -> bool:
         if self.rule in ("now", "lost"):
-            return why_stop(result, self.judged, self.rungs, self.direction) is None
+            return reason_to_stop(result, self.judged, self.rungs, self.direction) is None
         others = [one.result for one in self.judged]
         if self.rule == "volume":
             result, *others = [dataclasses.replace(one, rest_s=1.0) for one in (result, *others)]
-        return standing_of(result, others, self.direction).goes_on(self.rungs)
+        return rank_at_rung(result, others, self.direction).goes_on(self.rungs)
 
     def _finish(self, row: Row) -> None:
         self._train(row, sum(row.allotted))
@@ -175,7 +176,7 @@ def rows(search: optuna.Study, replay: optuna.Study) -> list[Row]:
         result, total = None, sum(allotted)
         if stored is not None and total > 0:
             stored = {**stored, "rest_s": (1 - moment / total) * seconds, "trains_on": False}
-            result = Judged.from_dict(stored).result
+            result = RungDecision.from_dict(stored).result
         here = savings_of(again).rung_stops and again.values
         found.append(
             Row(
@@ -204,7 +205,7 @@ def _cell(
     kept = [replay.made[trial.number] for trial in allowed if trial.number in replay.made]
     bounds, directions = Bounds.from_dict(search.user_attrs[BOUNDS]), directions_of(search)
     volumes = [hypervolume(part, directions, bounds) for part in (kept, whole)]
-    original = search.user_attrs[attributes.YARDSTICK]["values"]["size_bytes"]
+    original = search.user_attrs[attributes.BASELINE]["values"]["size_bytes"]
     best = zip(best_by_level(whole, original), best_by_level(kept, original), strict=True)
     lost = [
         "-" if most is None else "all" if part is None else f"{100 * (most - part):.2f}"

@@ -67,9 +67,9 @@ def rows(task: Task, profile: DeviceProfile) -> None:
     conversions += [kind() for kind in default_space(runtime=profile.runtime).conversions]
     context = Context(task=task, recipe=Recipe(), seed=0, epochs=0)
     with tempfile.TemporaryDirectory() as name:
-        yardstick, path = Path(name, "yardstick.onnx"), Path(name, "candidate.onnx")
-        lower(task.model, task.example, yardstick)
-        with MeasuringProcess(profile, yardstick, to_feeds(task.example)) as process:
+        baseline, path = Path(name, "baseline.onnx"), Path(name, "candidate.onnx")
+        lower(task.model, task.example, baseline)
+        with MeasuringProcess(profile, baseline, to_feeds(task.example)) as process:
             for conversion in conversions:
                 start = f"| {task.name} | {profile.runtime} | {conversion.name if conversion else 'fp32'}"
                 try:

@@ -18,7 +18,7 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from petra_optuna.benchmarks import PipeBench
+from petra_optuna.pipebench import PipeBench
 from petra_optuna.pipeline import suggest
 from petra_optuna.samplers import BOUNDS, PetraSampler
 from studies import script

@@ -19,12 +19,13 @@ from optuna.study import StudyDirection
 from torch import nn
 
 from petra_optuna.errors import TrialError
-from petra_optuna.evaluation import Budget, PrefixCache, sensitivity_of, starts_of
+from petra_optuna.evaluation import Budget, PrefixCache, priors_from_sensitivity, sensitivity_of
 from petra_optuna.evolution import Bounds, hypervolume
-from petra_optuna.nn import count_macs, count_parameters, forward
+from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.inputs import forward
 from petra_optuna.operations import Context, DropBlocks, LowRank, Prune, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, suggest
-from petra_optuna.samplers import BOUNDS, STARTS, PetraSampler, directions_of
+from petra_optuna.samplers import BOUNDS, PRIORS, PetraSampler, directions_of
 from petra_optuna.tasks import Task, build_task
 from studies import script
 
@@ -43,7 +44,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     task = build_task("digits", cache_dir=arguments.cache)
-    starts = starts_of(sensitivity_of(task, PrefixCache(arguments.cache)), SPACE)
+    starts = priors_from_sensitivity(sensitivity_of(task, PrefixCache(arguments.cache)), SPACE)
     for start in starts:
         print(f"{start.operation}.{start.field} {dict(start.when)}: {start.value:.3g}")
     for seed in arguments.seeds:
@@ -59,7 +60,7 @@ def search(task: Task, seed: int, trials: int, starts: list[dict[str, object]]) 
     """One search; the original's trial comes first."""
     study = optuna.create_study(directions=DIRECTIONS, sampler=PetraSampler(SPACE, seed=seed))
     study.set_user_attr(BOUNDS, Bounds(values_of(task, task.model), (False, True, True)).to_dict())
-    study.set_user_attr(STARTS, starts)
+    study.set_user_attr(PRIORS, starts)
     study.enqueue_trial({"length": 0, "convert.op": "none"})
     study.optimize(
         lambda trial: values_of(task, applied(task, suggest(trial, SPACE), seed)),

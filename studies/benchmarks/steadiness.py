@@ -2,7 +2,7 @@
 
 One file is measured ten times while other processes load all cores at random: on each core one is busy for a
 random while, then idle for another; and again while one is busy on each core all the time. Shown are the
-relative median absolute deviations of what a study stores (the ratio to the yardstick, times its frozen
+relative median absolute deviations of what a study stores (the ratio to the baseline, times its frozen
 value) and of the raw median of a hundred calls, and both medians over those on the machine as it is.
 
 A net of half the width is measured against its original, for two originals. In ``convolutional`` nearly all

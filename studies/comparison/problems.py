@@ -26,11 +26,11 @@ import numpy.typing as npt
 import optuna
 from filelock import FileLock
 
-from petra_optuna.benchmarks import Outcome, PipeBench, reference_front, reference_hypervolume
-from petra_optuna.benchmarks.reference import fingerprint
 from petra_optuna.errors import UserError
 from petra_optuna.evolution import Bounds, Direction, minimised, non_dominated, unit_hypervolume
 from petra_optuna.files import write_atomically
+from petra_optuna.pipebench import Outcome, PipeBench, reference_front, reference_hypervolume
+from petra_optuna.pipebench.best_known import fingerprint
 from petra_optuna.pipeline import SearchSpace, suggest
 
 Array = npt.NDArray[np.float64]

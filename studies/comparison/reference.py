@@ -13,12 +13,12 @@ import argparse
 import json
 from pathlib import Path
 
-import petra_optuna.benchmarks
-from petra_optuna.benchmarks import VARIANTS, PipeBench, reference_front
-from petra_optuna.benchmarks.reference import FILE, record_of
+import petra_optuna.pipebench
+from petra_optuna.pipebench import VARIANTS, PipeBench, reference_front
+from petra_optuna.pipebench.best_known import FILE, record_of
 from studies import script
 
-PATH = Path(petra_optuna.benchmarks.__file__).parent / FILE
+PATH = Path(petra_optuna.pipebench.__file__).parent / FILE
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ import optuna
 from optuna.trial import TrialState
 
 from petra_optuna import evolution, pipeline, samplers
-from petra_optuna.benchmarks import Outcome
 from petra_optuna.evolution import minimised
+from petra_optuna.pipebench import Outcome
 from petra_optuna.samplers import BOUNDS
 from studies.comparison.problems import Problem
 from studies.comparison.samplers import OURS, build_sampler

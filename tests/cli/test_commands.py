@@ -11,17 +11,18 @@ from typing import Any
 
 import optuna
 import pytest
-import tiny
 import torch
 from optuna import Trial
+from support import small_task
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna import cli
 from petra_optuna.evaluation import Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
-from petra_optuna.samplers import STARTS, finished_trials
-from petra_optuna.study import attributes, load_study, open_storage, specification_of
+from petra_optuna.samplers import PRIORS, finished_trials
+from petra_optuna.study import load_study, open_storage, specification_of
+from petra_optuna.study import record as attributes
 from petra_optuna.study.objective import Objective
 from petra_optuna.tasks import Task
 
@@ -50,8 +51,8 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 @pytest.fixture
 def user_task(monkeypatch: pytest.MonkeyPatch, tiny_task: Task) -> str:
     """The name of a task of the user's own, without training its base again."""
-    monkeypatch.setattr(tiny, "make", lambda: tiny_task)
-    return "tiny:make"
+    monkeypatch.setattr(small_task, "make", lambda: tiny_task)
+    return "support.small_task:make"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -137,7 +138,7 @@ def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_ta
     assert call("run", user_task, "--trials", 1, *given) == 0
     made = specification_of(load_study(open_storage(url)))
     assert made.sensitivity
-    assert load_study(open_storage(url)).user_attrs[STARTS]
+    assert load_study(open_storage(url)).user_attrs[PRIORS]
     assert made.limits == Limits(size_bytes=3e6, latency_ms=50, quality_drop=0.25)
     assert made.rungs == Rungs(min_epochs=2, min_fraction=0.5, eta=3, levels=1)
     assert made.profile == DeviceProfile(throughput_batches=(16,))
@@ -242,15 +243,15 @@ def _broken() -> Task:
 
 
 def test_a_model_whose_forward_fails_is_one_line(call, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny, "make", _broken)
-    assert call("run", "tiny:make", "--trials", 1) == 2
+    monkeypatch.setattr(small_task, "make", _broken)
+    assert call("run", "support.small_task:make", "--trials", 1) == 2
     error = capsys.readouterr().err
     assert "mat1 and mat2 shapes" in error
     assert error.count("\n") == 1
 
 
 def test_two_workers_share_a_study(call, user_task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(tiny.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(small_task.__file__).parents[1]))
     monkeypatch.setattr(Objective, "__call__", _after_another_worker(Objective.__call__))
     search = ["run", user_task, "--storage", "sqlite:///tiny.db", "--epochs", 1, "--trials", 4]
     assert call(*search, "--workers", 2) == 0

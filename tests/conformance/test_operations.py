@@ -109,7 +109,7 @@ def _other(field: Field) -> Any:
     return kind.low if float(field.default or 0) > middle else kind.high
 
 
-STARTS: dict[type[Operation], dict[str, Any]] = {Prune: {"ratio": 0.3}}
+PRIORS: dict[type[Operation], dict[str, Any]] = {Prune: {"ratio": 0.3}}
 """Where a default would hide a field: cutting half in blocks of 8, both scopes may choose alike."""
 
 FIELDS = [(kind, field) for kind in BODY_OPERATIONS + CONVERSIONS for field in declared_fields(kind)]
@@ -126,7 +126,7 @@ def test_every_field_changes_the_result(
     """No option is declared and not used."""
     task = digits_task if kind.kind == "structure" else tiny_task  # wide layers leave pruning a choice
     needed = {field.when.field: field.when.values[0]} if field.when is not None else {}
-    base = dataclasses.replace(kind(), **{**STARTS.get(kind, {}), **needed})
+    base = dataclasses.replace(kind(), **{**PRIORS.get(kind, {}), **needed})
     changed = dataclasses.replace(base, **{field.name: _other(field)})
     results = []
     for node in (base, changed):

@@ -243,7 +243,7 @@ def test_what_goes_wrong_in_the_first_look_is_the_reason_of_one_trial(kind: Runt
 def test_a_crash_while_measuring_is_the_reason_of_one_trial(
     kind: Runtime, path: Path, tmp_path: Path
 ) -> None:
-    """The runtime's own ``open`` dies on one file; the next one is measured, against the same yardstick."""
+    """The runtime's own ``open`` dies on one file; the next one is measured, against the same baseline."""
     script = tmp_path / "worker.py"
     script.write_text(
         "import os, signal, sys\n"
@@ -296,18 +296,18 @@ def test_the_yardstick_is_in_the_default_runtime_whatever_the_candidate_runs_in(
     monkeypatch.setattr(worker, "_pin", lambda profile: None)
     (tmp_path / "names.json").write_text('["input"]')
     np.save(tmp_path / "0.npy", np.ones((2, WIDTH), np.float32))
-    for name in ("yardstick.onnx", "candidate.onnx"):
+    for name in ("baseline.onnx", "candidate.onnx"):
         (tmp_path / name).write_bytes(path.read_bytes())
     bench = worker.Bench.open(
         {
             "profile": DeviceProfile(runtime=kind.name).to_dict(),
             "feeds": str(tmp_path),
-            "yardstick": str(tmp_path / "yardstick.onnx"),
+            "baseline": str(tmp_path / "baseline.onnx"),
             "schedule": {"block_s": 0.001, "settle_s": 0.0, "min_pairs": 2, "max_pairs": 2},
         }
     )
     bench.measure(str(tmp_path / "candidate.onnx"))
-    assert set(opened) == {("yardstick.onnx", DEFAULT), ("candidate.onnx", kind.name)}
+    assert set(opened) == {("baseline.onnx", DEFAULT), ("candidate.onnx", kind.name)}
 
 
 @every_runtime

@@ -24,15 +24,15 @@ from petra_optuna.evaluation import (
     PrefixCache,
     RungResult,
     Rungs,
-    Savings,
     ShapeHistory,
     Stopped,
+    TrainingLedger,
     checkpoint,
     predictor,
     preview,
 )
-from petra_optuna.evaluation.watching import watcher
-from petra_optuna.measurement import Measured, Measurement, Yardstick
+from petra_optuna.evaluation.rung_callback import rung_callback
+from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
 from petra_optuna.nn.inputs import take
 from petra_optuna.operations import (
     Half,
@@ -55,9 +55,9 @@ PIPELINE = Pipeline(
 class BySize:
     """A measurer whose ratios follow the file's size, so that results are exact."""
 
-    def measure(self, path: Path) -> Measured:
+    def measure(self, path: Path) -> FileMeasurement:
         ratio = path.stat().st_size / 1e5
-        common = {"pairs": 1, "calls_per_block": 1, "threads": 1, "spread": 0.0, "yardstick_p95_ms": 1.0}
+        common = {"pairs": 1, "calls_per_block": 1, "threads": 1, "spread": 0.0, "baseline_p95_ms": 1.0}
         latency, *throughput = (
             Measurement(
                 ratio=ratio * factor,
@@ -65,19 +65,19 @@ class BySize:
                 ratio_high=ratio,
                 batch=batch,
                 candidate_ms=ratio,
-                yardstick_ms=1.0,
+                baseline_ms=1.0,
                 candidate_p95_ms=ratio,
                 **common,
             )
             for factor, batch in ((1.0, 1), (4.0, 16), (2.0, 64))
         )
-        return Measured(latency, tuple(throughput), peak_memory_bytes=path.stat().st_size)
+        return FileMeasurement(latency, tuple(throughput), peak_memory_bytes=path.stat().st_size)
 
 
 def _evaluator(task: Task, folder: Path, **changes: object) -> Evaluator:
     (folder / "files").mkdir(exist_ok=True)
     settings = {"budget": Budget(epochs=3), "seed": 1} | changes
-    return Evaluator(task, BySize(), Yardstick(10.0, {16: 900.0, 64: 1000.0}), folder / "files", **settings)  # type: ignore[arg-type]
+    return Evaluator(task, BySize(), Baseline(10.0, {16: 900.0, 64: 1000.0}), folder / "files", **settings)  # type: ignore[arg-type]
 
 
 def _untimed(evaluation: Evaluation) -> dict[str, float]:
@@ -296,7 +296,7 @@ def test_a_damaged_cache_entry_is_healed_and_counted(tiny_task: Task, tmp_path: 
     cache = PrefixCache(tmp_path / "cache")
     evaluator = _evaluator(tiny_task, tmp_path, cache=cache)
     pipeline = Pipeline((Train(epochs=1),))
-    first, second, third = Savings(), Savings(), Savings()
+    first, second, third = TrainingLedger(), TrainingLedger(), TrainingLedger()
     cold = evaluator.evaluate(pipeline, savings=first)
     (path,) = cache.folder.iterdir()
     path.write_bytes(path.read_bytes()[:-1])
@@ -318,7 +318,7 @@ def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_pat
 
     cache = PrefixCache(tmp_path / "cache")
     evaluator = _evaluator(tiny_task, tmp_path, cache=cache, rungs=Rungs(1, 1.0, levels=None))
-    savings = Savings()
+    savings = TrainingLedger()
     found = evaluator.evaluate(PIPELINE, judge, savings)
     assert [result.rung for result in seen] == [1, 2]
     assert found.stopped == Stopped(2, 2.0, "no")
@@ -363,27 +363,27 @@ def test_what_is_left_of_a_training_is_reckoned_from_its_pace(
 ) -> None:
     """Not from what the node does before its first step, and without judging."""
     clock = [0.0]
-    monkeypatch.setattr("petra_optuna.evaluation.watching.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("petra_optuna.evaluation.rung_callback.time.perf_counter", lambda: clock[0])
     seen: list[RungResult] = []
     pipeline, steps = Pipeline((Train(epochs=2),), PIPELINE.recipe), tiny_task.train.steps(32, 1.0)
-    watch = watcher(
-        tiny_task, pipeline, ("",), (2,), 0, {1: 0.5, 2: 1.0}, lambda one: seen.append(one), Savings()
+    watch = rung_callback(
+        tiny_task, pipeline, ("",), (2,), 0, {1: 0.5, 2: 1.0}, lambda one: seen.append(one), TrainingLedger()
     )
 
-    def so_far() -> nn.Module:
+    def snapshot() -> nn.Module:
         clock[0] += 1000
         return tiny_task.model
 
     clock[0] += 100
     for step in range(1, steps + 1):
         clock[0] += 3
-        watch(so_far, step / steps)
+        watch(snapshot, step / steps)
     assert [one.rest_s for one in seen] == pytest.approx([3 * steps * 1.5, 3 * steps], rel=1 / steps)
 
 
 def _judged(task: Task, folder: Path, pipeline: Pipeline, rungs: Rungs) -> list[RungResult]:
     seen: list[RungResult] = []
-    savings = Savings()
+    savings = TrainingLedger()
     evaluator = _evaluator(task, folder, rungs=rungs, budget=Budget(epochs=2))
     evaluator.evaluate(pipeline, seen.append, savings)
     assert savings.judging_s > 0
@@ -453,6 +453,6 @@ def test_a_pipeline_that_cannot_be_shaped_yet_is_not_judged(
     def fails(*args: object, **options: object) -> nn.Module:
         raise OperationFailed("nothing to prune yet")
 
-    monkeypatch.setattr("petra_optuna.evaluation.watching.shaped", fails)
+    monkeypatch.setattr("petra_optuna.evaluation.rung_callback.shaped", fails)
     pipeline = Pipeline((Train(epochs=2), Prune(ratio=0.5, scope="local")), PIPELINE.recipe)
     assert _judged(tiny_task, tmp_path, pipeline, Rungs()) == []

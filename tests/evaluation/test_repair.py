@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-import planted
 import pytest
 import torch
+from support import planted_front
 
 from petra_optuna.deploy import checks
 from petra_optuna.errors import LoweringFailed, UserError
-from petra_optuna.evaluation import Evaluator, Limits, Savings, ShapeHistory, evaluator, quality_of
-from petra_optuna.measurement import Measured, Measurement, Yardstick
+from petra_optuna.evaluation import Evaluator, Limits, ShapeHistory, TrainingLedger, evaluator, quality_of
+from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
 from petra_optuna.nn.inputs import forward
 from petra_optuna.operations import Half, Prune, QuantizeAware, QuantizeDynamic, QuantizeStatic
 from petra_optuna.pipeline import Operation, Pipeline, Recipe
@@ -26,7 +26,7 @@ class Remembering:
     def __init__(self) -> None:
         self.paths: list[Path] = []
 
-    def measure(self, path: Path) -> Measured:
+    def measure(self, path: Path) -> FileMeasurement:
         self.paths.append(path)
         size = path.stat().st_size
         one = Measurement(
@@ -38,41 +38,41 @@ class Remembering:
             batch=1,
             threads=1,
             candidate_ms=1.0,
-            yardstick_ms=1.0,
+            baseline_ms=1.0,
             spread=0.0,
             candidate_p95_ms=1.0,
-            yardstick_p95_ms=1.0,
+            baseline_p95_ms=1.0,
         )
-        return Measured(one, (one,))
+        return FileMeasurement(one, (one,))
 
 
 @functools.cache
 def _original() -> float:
-    task = planted.make()
+    task = planted_front.make()
     with torch.inference_mode():
         return task.evaluate(lambda inputs: forward(task.model, inputs).numpy(), task.selection)
 
 
 def _evaluator(folder: Path, drop: float | None = 0.02, **changes: object) -> Evaluator:
     settings = {"limits": Limits(quality_drop=drop), "original": _original()} | changes
-    return Evaluator(planted.make(), Remembering(), Yardstick(1.0, {1: 1.0}), folder, **settings)  # type: ignore[arg-type]
+    return Evaluator(planted_front.make(), Remembering(), Baseline(1.0, {1: 1.0}), folder, **settings)  # type: ignore[arg-type]
 
 
 def test_what_misses_the_limit_by_one_pair_of_layers_keeps_it_with_them_in_float(tmp_path: Path) -> None:
     ruined = _evaluator(tmp_path, None).evaluate(PTQ)
     assert ruined.repair is None
     assert ruined.values["accuracy"] < _original() - 0.5
-    savings = Savings()
+    savings = TrainingLedger()
     unit = _evaluator(tmp_path)
     evaluation = unit.evaluate(PTQ, savings=savings)
     assert evaluation.values["accuracy"] >= _original() - 0.02
     kernels = evaluation.artifact.lowering["kernels"]
-    assert checks.count(kernels, checks.FLOAT_KERNELS) == len(planted.SPOILED)
-    assert checks.count(kernels, checks.INT8_KERNELS) == planted.LAYERS - len(planted.SPOILED)
+    assert checks.count(kernels, checks.FLOAT_KERNELS) == len(planted_front.SPOILED)
+    assert checks.count(kernels, checks.INT8_KERNELS) == planted_front.LAYERS - len(planted_front.SPOILED)
     repair = evaluation.repair
     assert repair is not None
     assert repair.shipped
-    assert len(repair.in_float) == len(planted.SPOILED)
+    assert len(repair.in_float) == len(planted_front.SPOILED)
     assert repair.drop_before == pytest.approx(_original() - ruined.values["accuracy"])
     assert repair.drop_after == pytest.approx(_original() - evaluation.values["accuracy"])
     assert (repair.size_before, repair.size_after) == (
@@ -128,7 +128,7 @@ def test_training_under_quantisation_implies_a_conversion_that_is_repaired_too(t
 
 
 def test_nothing_is_repaired_within_the_limit(tmp_path: Path) -> None:
-    savings = Savings()
+    savings = TrainingLedger()
     assert _evaluator(tmp_path, 0.99).evaluate(PTQ, savings=savings).repair is None
     assert savings.repairs == 0
 
@@ -144,7 +144,7 @@ HELPLESS: dict[str, tuple[tuple[Operation, ...], str]] = {
 @pytest.mark.parametrize("case", HELPLESS)
 def test_where_float_cannot_help_none_is_tried_and_the_record_says_why(tmp_path: Path, case: str) -> None:
     nodes, reason = HELPLESS[case]
-    savings = Savings()
+    savings = TrainingLedger()
     unit = _evaluator(tmp_path, original=1.0, limits=Limits(quality_drop=0.0))
     evaluation = unit.evaluate(Pipeline(nodes), savings=savings)
     assert evaluation.values["accuracy"] < 1.0
@@ -166,7 +166,7 @@ def test_a_repair_that_fails_leaves_the_first_file_and_its_reason(
         return real(model, inputs, path, conversion, context, **given)
 
     monkeypatch.setattr(evaluator, "lower", once)
-    savings = Savings()
+    savings = TrainingLedger()
     evaluation = _evaluator(tmp_path).evaluate(PTQ, savings=savings)
     expected = _evaluator(tmp_path, None).evaluate(PTQ)
     assert evaluation.artifact.sha256 == expected.artifact.sha256
@@ -185,7 +185,7 @@ def test_the_file_that_loses_less_ships_though_both_are_beyond(
         return second if "repaired" in path.name else 0.234375
 
     monkeypatch.setattr(evaluator, "quality_of", quality)
-    savings = Savings()
+    savings = TrainingLedger()
     evaluation = _evaluator(tmp_path).evaluate(PTQ, savings=savings)
     assert evaluation.repair is not None
     assert evaluation.repair.shipped == ships

@@ -17,13 +17,13 @@ from petra_optuna.evaluation import (
     Point,
     PrefixCache,
     Sensitivity,
+    priors_from_sensitivity,
     sensitivity,
     sensitivity_of,
-    starts_of,
 )
 from petra_optuna.evaluation.sensitivity import measure_sensitivity
 from petra_optuna.operations import DropBlocks, Prune, Train, default_space
-from petra_optuna.pipeline import SearchSpace, Start
+from petra_optuna.pipeline import FieldPrior, SearchSpace
 from petra_optuna.tasks import Split, Task
 
 CLASSES = 16
@@ -184,7 +184,7 @@ def _made(*layers: tuple[int, list[float]], direction: str = "maximize") -> Sens
 
 
 def _ratios(made: Sensitivity) -> dict[Any, float]:
-    return {start.when["scope"]: start.value for start in starts_of(made, SPACE)}
+    return {start.when["scope"]: start.value for start in priors_from_sensitivity(made, SPACE)}
 
 
 def test_a_model_that_loses_nothing_begins_at_the_strongest_cut_that_was_tried() -> None:
@@ -219,27 +219,29 @@ def test_a_better_result_of_a_stronger_cut_is_no_invitation() -> None:
 
 
 def test_starts_are_in_range_and_of_operations_of_the_space(measured: Sensitivity) -> None:
-    starts = starts_of(measured, SPACE)
+    starts = priors_from_sensitivity(measured, SPACE)
     assert {(start.operation, start.field) for start in starts} >= {
         ("prune", "ratio"), ("low_rank", "energy"), ("low_rank", "singular_values"), ("low_rank", "share"),
     }  # fmt: skip
     for start in starts:
         SPACE.operation(start.operation)(**{start.field: start.value, **start.when})
-    assert starts_of(measured, SearchSpace((Train,))) == ()
-    assert {start.operation for start in starts_of(measured, SearchSpace((Train, Prune)))} == {"prune"}
-    assert [Start(**start.to_dict()) for start in starts] == list(starts)
+    assert priors_from_sensitivity(measured, SearchSpace((Train,))) == ()
+    assert {start.operation for start in priors_from_sensitivity(measured, SearchSpace((Train, Prune)))} == {
+        "prune"
+    }
+    assert [FieldPrior(**start.to_dict()) for start in starts] == list(starts)
 
 
 def test_harmless_blocks_leave_first() -> None:
-    def made(*losses: float) -> list[Start]:
+    def made(*losses: float) -> list[FieldPrior]:
         curves = tuple(
             Curve("drop_blocks", str(place), 10, (Point(0.0, 1.0, {}), Point(1.0, 1.0 - loss, {})))
             for place, loss in enumerate(losses)
         )
         layers = {"prune": 0, "low_rank": 0, "drop_blocks": len(losses)}
-        return list(starts_of(Sensitivity("made", "maximize", 9, curves, layers, {}), SPACE))
+        return list(priors_from_sensitivity(Sensitivity("made", "maximize", 9, curves, layers, {}), SPACE))
 
-    assert made(0.02, 0.9, 0.02, 0.9, 0.9) == [Start(DropBlocks.name, "share", 0.4)]
+    assert made(0.02, 0.9, 0.02, 0.9, 0.9) == [FieldPrior(DropBlocks.name, "share", 0.4)]
     assert made(0.9, 0.9)[0].value == 0.1
 
     assert np.isclose(made(0.0, 0.0)[0].value, 0.6)

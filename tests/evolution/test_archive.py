@@ -6,7 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petra_optuna.evolution import FrontTrace, Skyband, by_rank, most_volume, others, total_violations
+from petra_optuna.evolution import (
+    FrontTrace,
+    Skyband,
+    fill_by_rank,
+    hypervolume_subset,
+    others,
+    total_violations,
+)
 from petra_optuna.evolution.front import unit_hypervolume
 
 LEVELS = st.integers(0, 5)
@@ -39,7 +46,7 @@ def _rank(points: np.ndarray) -> list[int]:
 @given(_tables(), st.integers(1, 12))
 def test_levels_are_those_of_peeling_off_fronts(points: np.ndarray, size: int) -> None:
     rank = _rank(points)
-    ranked = by_rank(points, size)
+    ranked = fill_by_rank(points, size)
     by_level = sorted(range(len(points)), key=lambda row: (rank[row], row))
     assert list(ranked.kept) == by_level[: len(ranked.kept)]
     assert len(ranked.kept) + ranked.room == size
@@ -67,7 +74,7 @@ def test_the_band_knows_the_best_by_rank_in_any_order_of_arrival(
     assert sorted(band.keys) == fewer
     places = np.argsort(band.keys)
     assert (band.points[places] == points[fewer]).all()
-    exact, ours = by_rank(points, depth), by_rank(band.points[places], depth)
+    exact, ours = fill_by_rank(points, depth), fill_by_rank(band.points[places], depth)
     assert tuple(fewer[row] for row in ours.kept) == exact.kept
     assert tuple(fewer[row] for row in ours.crowded) == exact.crowded
 
@@ -100,14 +107,14 @@ def test_what_is_kept_of_a_crowd_dominates_nearly_as_much_as_the_best_subset() -
         points /= np.linalg.norm(points, axis=1, keepdims=True)
         drawn = [rng.choice(14, size, replace=False) for _ in range(600)]
         best = max(unit_hypervolume(points[rows]) for rows in drawn)
-        assert unit_hypervolume(points[list(most_volume(points, size))]) > 0.97 * best
+        assert unit_hypervolume(points[list(hypervolume_subset(points, size))]) > 0.97 * best
 
 
 def test_large_crowds_in_many_objectives_are_thinned_out_without_much_loss() -> None:
     rng = np.random.default_rng(1)
     points = np.abs(rng.standard_normal((300, 4)))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    chosen = unit_hypervolume(points[list(most_volume(points, 12))])
+    chosen = unit_hypervolume(points[list(hypervolume_subset(points, 12))])
     random = [unit_hypervolume(points[rng.choice(300, 12, replace=False)]) for _ in range(200)]
     assert chosen > 1.1 * max(random)
 

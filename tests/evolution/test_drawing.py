@@ -10,7 +10,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from toy_space import ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Squash, Warm
+from support.toy_space import ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Squash, Warm
 
 from petra_optuna.evolution import change_record, change_value, draw_record, draw_value, random_pipeline
 from petra_optuna.pipeline import Recipe

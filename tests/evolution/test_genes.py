@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy_space import Cut, Fit, Fold
+from support.toy_space import Cut, Fit, Fold
 
-from petra_optuna.evolution import RANDOM, StartedGenes
+from petra_optuna.evolution import RANDOM, PriorGenes
 from petra_optuna.evolution.genes import SPREAD, STARTED_SHARE
-from petra_optuna.pipeline import Recipe, Start
+from petra_optuna.pipeline import FieldPrior, Recipe
 
-STARTS = (Start("cut", "ratio", 0.3, {"grain": 8}), Start("fold", "slack", 1e-3, {"energy": "loose"}))
+PRIORS = (
+    FieldPrior("cut", "ratio", 0.3, {"grain": 8}),
+    FieldPrior("fold", "slack", 1e-3, {"energy": "loose"}),
+)
 
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 0.9])
 def test_draws_gather_at_the_start_and_reach_the_whole_range(value: float) -> None:
-    genes, rng = StartedGenes(starts=(Start("cut", "ratio", value),)), np.random.default_rng(0)
+    genes, rng = PriorGenes(starts=(FieldPrior("cut", "ratio", value),)), np.random.default_rng(0)
     drawn = np.array([genes.fresh(Cut, rng).ratio for _ in range(4000)])
     assert np.all((drawn >= 0.1) & (drawn <= 0.9))
     assert np.all(np.histogram(drawn, bins=20, range=(0.1, 0.9))[0] > 4000 / 20 * (1 - STARTED_SHARE) / 2)
@@ -25,7 +28,7 @@ def test_draws_gather_at_the_start_and_reach_the_whole_range(value: float) -> No
 
 
 def test_a_start_holds_only_beside_the_values_that_it_names() -> None:
-    genes, rng = StartedGenes(starts=STARTS), np.random.default_rng(1)
+    genes, rng = PriorGenes(starts=PRIORS), np.random.default_rng(1)
     records = [genes.fresh(Cut, rng) for _ in range(6000)]
     mean = {
         beside: np.mean([record.ratio for record in records if (record.grain == 8) == beside])
@@ -40,19 +43,19 @@ def test_a_start_holds_only_beside_the_values_that_it_names() -> None:
 
 
 def test_whole_numbers_stay_whole() -> None:
-    genes, rng = StartedGenes(starts=(Start("fit", "epochs", 3),)), np.random.default_rng(2)
+    genes, rng = PriorGenes(starts=(FieldPrior("fit", "epochs", 3),)), np.random.default_rng(2)
     assert {type(genes.fresh(Fit, rng).epochs) for _ in range(100)} == {int}
 
 
 @pytest.mark.parametrize("kind", [Fit, Recipe])
 def test_what_has_no_start_is_drawn_as_before(kind: type) -> None:
     started, plain = (np.random.default_rng(3) for _ in range(2))
-    genes = StartedGenes(starts=STARTS)
+    genes = PriorGenes(starts=PRIORS)
     assert [genes.fresh(kind, started) for _ in range(50)] == [RANDOM.fresh(kind, plain) for _ in range(50)]
 
 
 def test_changes_are_small_steps_as_before() -> None:
     started, plain = (np.random.default_rng(4) for _ in range(2))
-    genes = StartedGenes(starts=STARTS)
+    genes = PriorGenes(starts=PRIORS)
     for _ in range(50):
         assert genes.changed(Cut(), started) == RANDOM.changed(Cut(), plain)

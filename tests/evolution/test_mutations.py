@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Squash
+from support.toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Squash
 
 from petra_optuna.evolution import MUTATIONS, Mutation, random_pipeline
 from petra_optuna.pipeline import Pipeline, SearchSpace

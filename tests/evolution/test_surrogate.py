@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from toy_space import BOUNDS, DIRECTIONS, FREE, Cut, Fit, Fold, Pack, landscape
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, Cut, Fit, Fold, Pack, landscape
 
 from petra_optuna.evolution import (
     Bounds,

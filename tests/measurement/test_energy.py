@@ -55,7 +55,7 @@ def test_energy_is_that_of_a_sample_whichever_side_goes_first(tmp_path: Path) ->
         lambda: machine.spend(0.01, 0.08), lambda: machine.spend(0.05, 0.32), counter, machine.clock, batch=16
     )
     assert found.ratio == pytest.approx(0.25)
-    assert (found.candidate_j, found.yardstick_j) == (pytest.approx(0.005), pytest.approx(0.02))
+    assert (found.candidate_j, found.baseline_j) == (pytest.approx(0.005), pytest.approx(0.02))
     alone = energy_alone(lambda: machine.spend(0.05, 0.32), counter, machine.clock, batch=16)
     assert alone == pytest.approx(0.02)
 

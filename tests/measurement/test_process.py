@@ -99,16 +99,16 @@ def test_each_measurement_is_at_its_own_batch_size_and_threads(files, feeds):
     every = (found.latency, *found.throughput)
     assert [item.batch for item in every] == [2, 16, 4]
     assert {item.threads for item in every} == {1}
-    assert all(0 < item.ratio < 1 and item.candidate_ms < item.yardstick_ms for item in every)
+    assert all(0 < item.ratio < 1 and item.candidate_ms < item.baseline_ms for item in every)
 
 
 def test_baseline_is_absolute_and_agrees_with_the_runs(files, feeds):
     with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
-        baseline = process.baseline()
+        baseline = process.measure_baseline()
         found = process.measure(files / "fast.onnx")
     # Other runs on a shared machine: within a factor, not within percents.
-    assert 0.2 < baseline.latency_ms / found.latency.yardstick_ms < 5
-    expected = 64 / found.throughput[0].yardstick_ms * 1e3
+    assert 0.2 < baseline.latency_ms / found.latency.baseline_ms < 5
+    expected = 64 / found.throughput[0].baseline_ms * 1e3
     assert list(baseline.throughput_per_s) == [64]
     assert 0.2 < baseline.throughput_per_s[64] / expected < 5
 
@@ -135,9 +135,9 @@ def test_a_file_that_refuses_the_inputs_fails(files):
 def test_a_broken_yardstick_is_named(files, feeds):
     with (
         MeasuringProcess(DeviceProfile(), files / "garbage.onnx", feeds) as process,
-        pytest.raises(MeasurementFailed, match="yardstick"),
+        pytest.raises(MeasurementFailed, match="baseline"),
     ):
-        process.baseline()
+        process.measure_baseline()
 
 
 def worker(tmp_path, body):
@@ -215,7 +215,7 @@ def test_cores_that_are_not_there_are_refused_by_the_child(files, feeds):
 
 
 def test_a_file_beyond_the_memory_limit_fails_and_the_next_measurement_works(files, feeds, large):
-    # The yardstick and its copies take 350 MB where calls are fast, the large file over 550 MB.
+    # The baseline and its copies take 350 MB where calls are fast, the large file over 550 MB.
     profile = DeviceProfile(memory_limit_bytes=450_000_000)
     with MeasuringProcess(profile, files / "slow.onnx", feeds, schedule=SHORT) as process:
         with pytest.raises(
@@ -228,14 +228,14 @@ def test_a_file_beyond_the_memory_limit_fails_and_the_next_measurement_works(fil
 
 
 def test_peak_memory_is_that_of_the_file_alone(files, feeds, large):
-    """``large`` holds 280 MB of weights; the yardstick and the candidate before it do not count."""
+    """``large`` holds 280 MB of weights; the baseline and the candidate before it do not count."""
     with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
         small = process.measure(files / "fast.onnx").peak_memory_bytes
         assert process.measure(large).peak_memory_bytes > large.stat().st_size
         assert 0 < small < 100e6
         assert process.measure(files / "fast.onnx").peak_memory_bytes == pytest.approx(small, rel=0.3)
         copy = process.measure(files / "copy.onnx").peak_memory_bytes
-        assert process.baseline().peak_memory_bytes == pytest.approx(copy, rel=0.3)
+        assert process.measure_baseline().peak_memory_bytes == pytest.approx(copy, rel=0.3)
 
 
 def test_the_child_starts_without_torch_and_pinned():

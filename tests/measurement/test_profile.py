@@ -35,9 +35,9 @@ def test_the_runtime_is_a_part_of_the_device(tmp_path):
     for text in ("cpu@torch", "cpu:1@torch", str(path)):
         profile = DeviceProfile.parse(text)
         assert profile == DeviceProfile(runtime="torch")
-        assert (profile.place, profile.yardstick_place) == (("torch", "cpu"), ("onnxruntime", "cpu"))
+        assert (profile.place, profile.baseline_place) == (("torch", "cpu"), ("onnxruntime", "cpu"))
     assert DeviceProfile.from_dict({"threads": 1}).runtime == "onnxruntime"  # as older studies stored it
-    assert DeviceProfile(name="cuda").yardstick_place == ("torch", "cuda")
+    assert DeviceProfile(name="cuda").baseline_place == ("torch", "cuda")
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,11 @@ class Machine:
         return call
 
 
-def run(machine, candidate, yardstick, **schedule):
-    return compare([candidate], [yardstick], machine.clock, batch=1, threads=1, schedule=Schedule(**schedule))
+def run(machine, candidate, baseline, **schedule):
+    return compare([candidate], [baseline], machine.clock, batch=1, threads=1, schedule=Schedule(**schedule))
 
 
-def separate_loops(machine, candidate, yardstick, calls=200):
+def separate_loops(machine, candidate, baseline, calls=200):
     def loop(call):
         call()
         began = machine.clock()
@@ -77,17 +77,17 @@ def separate_loops(machine, candidate, yardstick, calls=200):
             call()
         return machine.clock() - began
 
-    return loop(candidate) / loop(yardstick)
+    return loop(candidate) / loop(baseline)
 
 
-def alternating_single_calls(machine, candidate, yardstick, calls=200):
+def alternating_single_calls(machine, candidate, baseline, calls=200):
     own = its = 0.0
     for _ in range(calls):
         began = machine.clock()
         candidate()
         own += machine.clock() - began
         began = machine.clock()
-        yardstick()
+        baseline()
         its += machine.clock() - began
     return own / its
 
@@ -127,7 +127,7 @@ def test_the_95th_percentile_holds_the_interruptions_of_single_calls():
     machine = Machine(interrupt_every=11)
     found = run(machine, machine.net(FAST_S), machine.net(SLOW_S))
     assert found.candidate_p95_ms == pytest.approx(1e3 * (FAST_S + 0.004))
-    assert found.yardstick_p95_ms == pytest.approx(1e3 * (SLOW_S + 0.004))
+    assert found.baseline_p95_ms == pytest.approx(1e3 * (SLOW_S + 0.004))
     assert found.candidate_ms == pytest.approx(1e3 * FAST_S)
     rare = Machine(interrupt_every=37)
     assert run(rare, rare.net(FAST_S), rare.net(SLOW_S)).candidate_p95_ms == pytest.approx(1e3 * FAST_S)
@@ -141,9 +141,9 @@ def test_on_a_shared_core_long_calls_are_not_taken_for_slow_ones():
     told = compare([short], [long], machine.clock, batch=1, threads=1, waited=machine.waited)
     assert told.ratio == pytest.approx(0.07)
     assert told.candidate_ms == pytest.approx(0.7)
-    assert told.yardstick_ms == pytest.approx(10.0)
+    assert told.baseline_ms == pytest.approx(10.0)
     assert told.candidate_p95_ms > 3.0  # the percentile holds what the machine did to single calls
-    assert told.yardstick_p95_ms > 19.0
+    assert told.baseline_p95_ms > 19.0
     assert time_alone([long], machine.clock, waited=machine.waited) == pytest.approx(0.01)
 
 
@@ -214,7 +214,7 @@ def test_times_and_counts_are_those_of_the_run():
         schedule=Schedule(),
     )
     assert found.candidate_ms == pytest.approx(2.0)
-    assert found.yardstick_ms == pytest.approx(20.0)
+    assert found.baseline_ms == pytest.approx(20.0)
     assert found.calls_per_block == 25  # 50 ms of 2 ms each
     assert (found.batch, found.threads) == (64, 2)
     assert found.to_dict()["ratio"] == found.ratio

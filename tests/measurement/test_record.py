@@ -1,4 +1,4 @@
-"""What was measured of a file becomes its values on the scale of the frozen yardstick."""
+"""What was measured of a file becomes its values on the scale of the frozen baseline."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from petra_optuna.measurement import Energy, Measured, Measurement, Yardstick
+from petra_optuna.measurement import Baseline, Energy, FileMeasurement, Measurement
 
 
 def _measurement(ratio: float, batch: int) -> Measurement:
     return Measurement(ratio, ratio, ratio, 6, 10, batch, 1, 1.0, 1.0, 0.0, 1.0, 1.0)
 
 
-MEASURED = Measured(
+MEASURED = FileMeasurement(
     latency=_measurement(0.5, 1),
     throughput=(_measurement(0.25, 8), _measurement(0.5, 64)),
     peak_memory_bytes=5000,
@@ -23,15 +23,15 @@ MEASURED = Measured(
 
 def test_the_best_batch_is_by_samples_per_second_not_by_ratio() -> None:
     """At batch 8 the file gains most, and is slower all the same."""
-    yardstick = Yardstick(10.0, {8: 100.0, 64: 300.0}, 9000, 3.0)
-    assert yardstick.best(MEASURED).batch == 64
-    assert yardstick.values(MEASURED) == {
+    baseline = Baseline(10.0, {8: 100.0, 64: 300.0}, 9000, 3.0)
+    assert baseline.best(MEASURED).batch == 64
+    assert baseline.values(MEASURED) == {
         "latency_ms": 5.0,
         "throughput_per_s": 600.0,
         "peak_memory_bytes": 5000.0,
         "energy_j": pytest.approx(0.6),
     }
-    assert yardstick.own_values() == {
+    assert baseline.own_values() == {
         "latency_ms": 10.0,
         "throughput_per_s": 300.0,
         "peak_memory_bytes": 9000.0,
@@ -40,13 +40,13 @@ def test_the_best_batch_is_by_samples_per_second_not_by_ratio() -> None:
 
 
 def test_what_is_not_measured_is_no_value() -> None:
-    yardstick = Yardstick(10.0, {8: 100.0, 64: 300.0})
-    bare = Measured(MEASURED.latency, MEASURED.throughput)
-    assert set(yardstick.values(bare)) == {"latency_ms", "throughput_per_s"} == set(yardstick.own_values())
+    baseline = Baseline(10.0, {8: 100.0, 64: 300.0})
+    bare = FileMeasurement(MEASURED.latency, MEASURED.throughput)
+    assert set(baseline.values(bare)) == {"latency_ms", "throughput_per_s"} == set(baseline.own_values())
 
 
 def test_round_trips_through_json() -> None:
-    for measured in (MEASURED, Measured(MEASURED.latency, MEASURED.throughput)):
-        assert Measured.from_dict(json.loads(json.dumps(measured.to_dict()))) == measured
-    yardstick = Yardstick(10.0, {8: 100.0, 64: 300.0}, 9000, None, "no counter")
-    assert Yardstick.from_dict(json.loads(json.dumps(yardstick.to_dict()))) == yardstick
+    for measured in (MEASURED, FileMeasurement(MEASURED.latency, MEASURED.throughput)):
+        assert FileMeasurement.from_dict(json.loads(json.dumps(measured.to_dict()))) == measured
+    baseline = Baseline(10.0, {8: 100.0, 64: 300.0}, 9000, None, "no counter")
+    assert Baseline.from_dict(json.loads(json.dumps(baseline.to_dict()))) == baseline

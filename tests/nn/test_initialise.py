@@ -7,9 +7,9 @@ import torch
 from conformance.models import CASES
 from torch import nn
 
-from petra_optuna.nn import Normalize
 from petra_optuna.nn.initialise import initialised
 from petra_optuna.nn.inputs import forward
+from petra_optuna.nn.normalize import Normalize
 
 DRAWN = ("residual", "inception_time", "gru", "lstm", "embedding_mlp", "functional", "tied_weights")
 BARE = {"class_token": "ClassToken", "vision_transformer": "Encoder|VisionTransformer"}

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import FixedTrial
-from toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Warm
+from support.toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Warm
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.evolution import random_pipeline

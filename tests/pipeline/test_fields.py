@@ -5,7 +5,7 @@ from typing import Annotated
 
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
-from toy_space import Cut, Fold
+from support.toy_space import Cut, Fold
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.pipeline import Recipe, When, declared_fields

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Squash
+from support.toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Squash
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.evolution import random_pipeline
@@ -120,7 +120,7 @@ def test_canonical_is_idempotent_and_keeps_the_hash() -> None:
 
 def test_the_hash_does_not_depend_on_the_process() -> None:
     code = (
-        "from toy_space import Cut, Fit, Fold\nfrom petra_optuna.pipeline import Pipeline, Recipe\n"
+        "from support.toy_space import Cut, Fit, Fold\nfrom petra_optuna.pipeline import Pipeline, Recipe\n"
         "print(Pipeline((Fold(), Cut(0.3), Fit()), Recipe(lr=0.01)).hash)"
     )
     here = Pipeline((Fold(), Cut(0.3), Fit()), Recipe(lr=0.01)).hash

@@ -169,7 +169,7 @@ def test_on_cuda_candidates_and_yardstick_run_in_pytorch_by_device_events(
     monkeypatch.setattr(PyTorch, "open", on_the_fake)
     monkeypatch.setattr(worker, "_pin", lambda profile: None)
     profile = DeviceProfile.parse("cuda")
-    assert (profile.place, profile.yardstick_place) == (("torch", "cuda"), ("torch", "cuda"))
+    assert (profile.place, profile.baseline_place) == (("torch", "cuda"), ("torch", "cuda"))
     assert isinstance(runtime("torch").clock("cuda"), DeviceClock)
     (tmp_path / "names.json").write_text('["x"]')
     np.save(tmp_path / "0.npy", floats(2, 3))
@@ -179,7 +179,7 @@ def test_on_cuda_candidates_and_yardstick_run_in_pytorch_by_device_events(
         {
             "profile": profile.to_dict(),
             "feeds": str(tmp_path),
-            "yardstick": str(tmp_path / "model.onnx"),
+            "baseline": str(tmp_path / "model.onnx"),
             "schedule": {"block_s": 0.003, "settle_s": 0.0, "min_pairs": 2, "max_pairs": 2},
         }
     )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
-from toy_space import BOUNDS, DIRECTIONS, FREE, landscape
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, landscape
 
 from petra_optuna.evolution import Bounds
 from petra_optuna.pipeline import Pipeline, distributions, encode, suggest

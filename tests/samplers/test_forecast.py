@@ -4,9 +4,9 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
-from toy_space import DIRECTIONS, FREE, objective
+from support.toy_space import DIRECTIONS, FREE, objective
 
-from petra_optuna.benchmarks import PipeBench
+from petra_optuna.pipebench import PipeBench
 from petra_optuna.samplers import BOUNDS, PetraSampler
 from petra_optuna.samplers.forecast import LEAST, SLOWEST, last_fitting
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from toy_space import FREE, Cut
+from support.toy_space import FREE, Cut
 
 from petra_optuna.evolution import Bounds
 from petra_optuna.pipeline import Pipeline, distributions, encode

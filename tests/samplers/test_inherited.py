@@ -8,13 +8,13 @@ from typing import Any
 
 import optuna
 import pytest
-from toy_space import BOUNDS, DIRECTIONS, FREE, objective
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, objective
 
 from petra_optuna.evolution import MUTATIONS
 from petra_optuna.samplers import (
     CREDIT,
+    OperatorUse,
     PetraSampler,
-    Use,
     fail_orphans,
     finished_trials,
     plan_indices,
@@ -24,11 +24,13 @@ from petra_optuna.samplers import (
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 NAMES = tuple(mutation.name for mutation in MUTATIONS)
-GOOD = [Use("insert", None, None, 1.0)] * 30 + [Use(name, None, None, 0.0) for name in NAMES] * 2
+GOOD = [OperatorUse("insert", None, None, 1.0)] * 30 + [
+    OperatorUse(name, None, None, 0.0) for name in NAMES
+] * 2
 TRIALS = 40
 
 
-def _study(inherited: list[Use], storage: str | None = None) -> optuna.Study:
+def _study(inherited: list[OperatorUse], storage: str | None = None) -> optuna.Study:
     study = optuna.create_study(storage=storage, study_name="toy", directions=DIRECTIONS)
     study.set_user_attr("petra:bounds", BOUNDS)
     if inherited:
@@ -100,7 +102,7 @@ def test_inherited_credit_steers_the_first_plans() -> None:
 
 
 def test_names_that_the_sampler_does_not_have_do_no_harm() -> None:
-    study = _study([Use("of another sampler", "neither", 0.1, 1.0)] * 30)
+    study = _study([OperatorUse("of another sampler", "neither", 0.1, 1.0)] * 30)
     study.optimize(objective, n_trials=12)
     assert sum(_sampler().state(study).rates.values()) == pytest.approx(1)
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from optuna.samplers import PartialFixedSampler
-from toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, UNTRAINED, Cut, landscape
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, UNTRAINED, Cut, landscape
 
 from petra_optuna.evolution import MUTATIONS, Mutation, change_value, draw_value, random_pipeline
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode, suggest

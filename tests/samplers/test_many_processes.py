@@ -10,9 +10,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-import toy_crowd
-from fixtures_postgres import new_database
-from toy_space import BOUNDS, DIRECTIONS, FREE, objective
+from support import toy_workers
+from support.postgres import new_database
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, objective
 
 from petra_optuna.evolution import Bounds
 from petra_optuna.samplers import fail_orphans, finished_trials, plan_indices, plan_of
@@ -27,7 +27,7 @@ def _create(url: str) -> None:
     """A study whose first trial was killed and is to be run again."""
     storage = open_storage(url)
     study = optuna.create_study(
-        storage=storage, study_name="many", directions=DIRECTIONS, sampler=toy_crowd.sampler()
+        storage=storage, study_name="many", directions=DIRECTIONS, sampler=toy_workers.sampler()
     )
     study.set_user_attr("petra:bounds", BOUNDS)
     objective(study.ask())
@@ -36,8 +36,9 @@ def _create(url: str) -> None:
 
 
 def _run(url: str) -> list[list[list[object]]]:
-    command = [sys.executable, toy_crowd.__file__, url, str(PROCESSES), str(EACH)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", toy_workers.__name__, url, str(PROCESSES), str(EACH)]
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     followed: list[list[list[object]]] = json.loads(done.stdout.splitlines()[-1])
@@ -63,7 +64,7 @@ def test_no_plan_and_no_credit_is_lost_or_doubled(
     assert [plan.index for plan in plans] == [indices[trial.number] for trial in trials]
     assert sorted(plan.index for plan in plans) == list(range(PROCESSES * EACH))
 
-    read = History.read(study.trials, DIRECTIONS, Bounds.from_dict(BOUNDS), FREE, toy_crowd.POPULATION)
+    read = History.read(study.trials, DIRECTIONS, Bounds.from_dict(BOUNDS), FREE, toy_workers.POPULATION)
     credits = read.mutated(PROCESSES * EACH)
     assert [plan for plan, _ in credits] == sorted(
         (plan for plan in plans if plan.operator is not None), key=lambda plan: plan.index

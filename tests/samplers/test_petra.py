@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
-from toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, Cut, Fit, Toy, landscape, objective
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, Cut, Fit, Toy, landscape, objective
 
 from petra_optuna.errors import UserError
 from petra_optuna.evolution import Bounds, hypervolume

@@ -12,10 +12,10 @@ from typing import Any
 
 import optuna
 import pytest
-from fixtures_postgres import new_database
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from toy_space import BOUNDS, DIRECTIONS, FREE, objective
+from support.postgres import new_database
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, objective
 
 from petra_optuna.samplers import PetraSampler, plan_of
 from petra_optuna.study import open_storage
@@ -48,7 +48,7 @@ def _story(study: optuna.Study) -> list[dict[str, Any]]:
 
 IN_A_PROCESS = f"""
 import json, optuna
-from toy_space import BOUNDS, DIRECTIONS, FREE, objective
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, objective
 from petra_optuna.samplers import PetraSampler
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import optuna
 import pytest
-import toy_search
 from optuna.trial import TrialState
-from toy_space import BOUNDS, DIRECTIONS, FREE, Cut, Fit, objective
+from support import toy_search
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, Cut, Fit, objective
 
 from petra_optuna.pipeline import Pipeline, encode
 from petra_optuna.samplers import (

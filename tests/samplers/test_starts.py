@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import optuna
-from toy_space import BOUNDS, DIRECTIONS, FREE, Cut, objective
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, Cut, objective
 
-from petra_optuna.pipeline import Start, decode
-from petra_optuna.samplers import STARTS, PetraSampler
+from petra_optuna.pipeline import FieldPrior, decode
+from petra_optuna.samplers import PRIORS, PetraSampler
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-START = Start("cut", "ratio", 0.2)
+START = FieldPrior("cut", "ratio", 0.2)
 TRIALS = 20
 
 
@@ -21,7 +21,7 @@ def _study(started: bool, storage: str | None = None) -> optuna.Study:
     study = optuna.create_study(storage=storage, study_name="toy", directions=DIRECTIONS)
     study.set_user_attr("petra:bounds", BOUNDS)
     if started:
-        study.set_user_attr(STARTS, [START.to_dict()])
+        study.set_user_attr(PRIORS, [START.to_dict()])
     return study
 
 

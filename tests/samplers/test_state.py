@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from toy_space import BOUNDS, DIRECTIONS, FREE, objective
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, objective
 
 from petra_optuna.evolution import Bounds, unit_hypervolume
 from petra_optuna.samplers import PetraSampler, SamplerState, plan_of, plot_state

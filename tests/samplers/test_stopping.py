@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from toy_space import BOUNDS, DIRECTIONS, FREE, objective
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, objective
 
 from petra_optuna.errors import UserError
 from petra_optuna.samplers import Generations, PetraSampler, Stagnation, StopRule, Targets, TimeLimit

@@ -16,17 +16,9 @@ from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, Limits
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.study import (
-    as_json,
-    attributes,
-    confirm,
-    controls,
-    evaluation_of,
-    front,
-    limits_line,
-    optimize,
-    publish,
-)
+from petra_optuna.results import as_json, confirm, evaluation_of, front, limits_line, publish
+from petra_optuna.study import controls, optimize
+from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task
 
 
@@ -71,7 +63,7 @@ def test_what_loses_too_much_is_seen_and_not_on_the_front(tiny_task: Task, tmp_p
         limits=Limits(quality_drop=0.02),
         cache=tmp_path / "cache",
     )
-    original = study.user_attrs[attributes.YARDSTICK]["values"]["accuracy"]
+    original = study.user_attrs[attributes.BASELINE]["values"]["accuracy"]
     lost = {trial.number: original - trial.values[0] for trial in study.trials}
     beyond = [number for number, drop in lost.items() if drop > 0.02 + 1e-9]
     assert 0 < len(beyond) < 7  # the original and FP16 lose nothing, pruning without training much
@@ -89,7 +81,7 @@ def test_what_loses_too_much_is_seen_and_not_on_the_front(tiny_task: Task, tmp_p
     line = limits_line(found)
     assert line is not None
     assert line.startswith(f"beyond the limits: quality_drop {len(beyond)} trials, ")
-    assert json.loads(as_json(found))["beyond_limits"]["quality_drop"]["trials"] == len(beyond)
+    assert json.loads(as_json(found))["violations_by_limit"]["quality_drop"]["trials"] == len(beyond)
     publish(study)
     assert line in str(study._storage.get_study_system_attrs(study._study_id))
 

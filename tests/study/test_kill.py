@@ -14,7 +14,8 @@ import pytest
 from optuna.trial import TrialState
 
 from petra_optuna.samplers import finished_trials, plan_indices, superseded
-from petra_optuna.study import attributes, open_storage, specification_of
+from petra_optuna.study import open_storage, specification_of
+from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Mode
 
 TESTS = Path(__file__).parents[1]
@@ -24,7 +25,9 @@ TRIALS = 3
 def _petra(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, [str(TESTS), *sys.path]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "shortly", *arguments], cwd=folder, env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-m", "support.fast_measurement", *arguments], cwd=folder, env=environment
+    )
 
 
 def _states(study: optuna.Study) -> list[TrialState]:
@@ -34,7 +37,18 @@ def _states(study: optuna.Study) -> list[TrialState]:
 @pytest.mark.parametrize("mode", ["pretrained", pytest.param("untrained", marks=pytest.mark.slow)])
 def test_a_killed_study_goes_on_and_loses_nothing(tmp_path: Path, mode: Mode) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    run = ["run", "tiny:make", "--storage", url, "--study", "tiny", "--trials", str(TRIALS), "--epochs", "1"]
+    run = [
+        "run",
+        "support.small_task:make",
+        "--storage",
+        url,
+        "--study",
+        "tiny",
+        "--trials",
+        str(TRIALS),
+        "--epochs",
+        "1",
+    ]
     process = _petra(tmp_path, *run, "--cache", str(tmp_path / "cache"), "--mode", mode)
     study = _wait_for_second_trial(url, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -42,7 +56,17 @@ def test_a_killed_study_goes_on_and_loses_nothing(tmp_path: Path, mode: Mode) ->
     before = study.get_trials()
     assert [trial.state for trial in before[:2]] == [TrialState.COMPLETE, TrialState.RUNNING]
 
-    resume = _petra(tmp_path, "resume", "--storage", url, "--study", "tiny", "--task", "tiny:make", "--quiet")
+    resume = _petra(
+        tmp_path,
+        "resume",
+        "--storage",
+        url,
+        "--study",
+        "tiny",
+        "--task",
+        "support.small_task:make",
+        "--quiet",
+    )
     assert resume.wait() == 0
 
     after = study.get_trials()

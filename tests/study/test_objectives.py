@@ -11,24 +11,24 @@ import optuna
 import pytest
 
 from petra_optuna.errors import StudyError, UserError
-from petra_optuna.evaluation import QUANTITIES, Budget, Evaluation, Evaluator, Limits
+from petra_optuna.evaluation import EFFICIENCY_METRICS, Budget, Evaluation, Evaluator, Limits
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.measurement.energy import NO_RAPL
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.study import (
+from petra_optuna.results import (
     as_csv,
     as_figure,
     as_json,
     as_table,
-    attributes,
     confirm,
     evaluation_of,
     front,
-    optimize,
     publish,
     study_hypervolume,
 )
+from petra_optuna.study import optimize
+from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task
 
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=2)
@@ -48,7 +48,7 @@ def study(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> optuna.S
 def test_the_chosen_objectives_are_the_values_of_a_trial_and_all_is_recorded(study: optuna.Study) -> None:
     assert study.metric_names == ["accuracy", *CHOSEN]
     assert [way.name for way in study.directions] == ["MAXIMIZE", *["MINIMIZE"] * 4]
-    every = {"accuracy", *(known.name for known in QUANTITIES)} - {"energy_j"}
+    every = {"accuracy", *(known.name for known in EFFICIENCY_METRICS)} - {"energy_j"}
     for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
         recorded = evaluation_of(study, trial.number)["values"]
         assert set(recorded) - {"energy_j"} == every
@@ -138,9 +138,9 @@ def test_the_best_of_several_throughput_batches_counts(tiny_task: Task, tmp_path
 
     profile = DeviceProfile(throughput_batches=(1, 32))
     study = _run(tiny_task, tmp_path, trials=1, objectives=["throughput_per_s"], profile=profile)
-    frozen = study.user_attrs[attributes.YARDSTICK]
-    assert set(frozen["yardstick"]["throughput_per_s"]) == {"1", "32"}
-    assert frozen["values"]["throughput_per_s"] == max(frozen["yardstick"]["throughput_per_s"].values())
+    frozen = study.user_attrs[attributes.BASELINE]
+    assert set(frozen["baseline"]["throughput_per_s"]) == {"1", "32"}
+    assert frozen["values"]["throughput_per_s"] == max(frozen["baseline"]["throughput_per_s"].values())
     record = evaluation_of(study, 0)
     assert [item["batch"] for item in record["measurements"]["throughput"]] == [1, 32]
     assert record["best_throughput_batch"] == 32

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from petra_optuna.evaluation import Budget
-from petra_optuna.study import front, optimize, resume
+from petra_optuna.results import front
+from petra_optuna.study import optimize, resume
 from petra_optuna.tasks import Task
 
 

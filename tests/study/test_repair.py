@@ -7,26 +7,25 @@ import sys
 from pathlib import Path
 
 import optuna
-import planted
 import pytest
+from support import planted_front
 
 from petra_optuna import cli
 from petra_optuna.deploy import lower
 from petra_optuna.evaluation import Limits, evaluator
 from petra_optuna.operations import Prune, QuantizeStatic
 from petra_optuna.pipeline import SearchSpace, suggest
-from petra_optuna.study import (
+from petra_optuna.results import (
     as_json,
-    attributes,
     confirm,
     evaluation_of,
     export_trial,
     front,
     limits_line,
-    optimize,
-    resume,
-    study_savings,
+    study_ledger,
 )
+from petra_optuna.study import optimize, resume
+from petra_optuna.study import record as attributes
 
 SPACE = SearchSpace((Prune,), (QuantizeStatic,), max_length=1)
 LIMITS = Limits(quality_drop=0.02)
@@ -38,7 +37,13 @@ def _searched(folder: Path, limits: Limits = LIMITS) -> optuna.Study:
     folder.mkdir(exist_ok=True)
     url = f"sqlite:///{folder}/study.db"
     return optimize(
-        planted.make(), trials=2, storage=url, space=SPACE, limits=limits, cache=folder / "cache", source=None
+        planted_front.make(),
+        trials=2,
+        storage=url,
+        space=SPACE,
+        limits=limits,
+        cache=folder / "cache",
+        source=None,
     )
 
 
@@ -73,25 +78,25 @@ def test_parameters_and_hash_stay_those_of_the_pipeline(study: optuna.Study) -> 
 
 def test_front_and_savings_count_repairs(study: optuna.Study) -> None:
     found = front(study)
-    assert (study_savings(study).repairs, study_savings(study).repairs_within) == (1, 1)
+    assert (study_ledger(study).repairs, study_ledger(study).repairs_within) == (1, 1)
     assert limits_line(found) == "repairs: 1 tried, 1 brought within quality_drop"
     assert json.loads(as_json(found))["repairs"] == {"tried": 1, "within": 1}
 
 
 def test_card_and_recipe_of_the_export_tell_of_it(study: optuna.Study, tmp_path: Path) -> None:
-    export_trial(study, QUANTISED, tmp_path / "out", planted.make())
+    export_trial(study, QUANTISED, tmp_path / "out", planted_front.make())
     record = evaluation_of(study, QUANTISED)
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
     assert recipe["repair"] == record["repair"]
     card = (tmp_path / "out" / "card.md").read_text()
     assert "Repair: the first file loses 0.7" in card
     assert f"with {', '.join(record['repair']['in_float'])} in float" in card
-    export_trial(study, 0, tmp_path / "original", planted.make())
+    export_trial(study, 0, tmp_path / "original", planted_front.make())
     assert "Repair: none was needed." in (tmp_path / "original" / "card.md").read_text()
 
 
 def test_a_confirmation_builds_the_repaired_file_again(study: optuna.Study) -> None:
-    confirmed = confirm(study, planted.make(), seeds=2, bootstrap=100, rounds=1)
+    confirmed = confirm(study, planted_front.make(), seeds=2, bootstrap=100, rounds=1)
     member = next(member for member in confirmed.members if member.trial == QUANTISED)
     assert member.seedless
     assert member.seeds[0].quality == member.values["accuracy"].value > 0.9
@@ -110,14 +115,14 @@ def test_a_study_killed_in_a_repair_and_resumed_is_the_one_never_killed(
         with pytest.raises(KeyboardInterrupt):
             _searched(tmp_path / "killed")
     url = f"sqlite:///{tmp_path}/killed/study.db"
-    resumed = resume(planted.make(), storage=url, space=SPACE)
+    resumed = resume(planted_front.make(), storage=url, space=SPACE)
     again = next(trial for trial in resumed.trials if "petra:retry" in trial.system_attrs)
     record, expected = evaluation_of(resumed, again.number), evaluation_of(study, QUANTISED)
     assert again.params == study.trials[QUANTISED].params
     for key in ("repair", "hash", "lowering", "nodes"):
         assert record[key] == expected[key]
     assert record["artifact"]["sha256"] == expected["artifact"]["sha256"]
-    assert (study_savings(resumed).repairs, study_savings(resumed).repairs_within) == (1, 1)
+    assert (study_ledger(resumed).repairs, study_ledger(resumed).repairs_within) == (1, 1)
 
 
 def test_without_a_limit_on_quality_nothing_is_repaired(tmp_path: Path) -> None:

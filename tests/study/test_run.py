@@ -25,20 +25,18 @@ from petra_optuna.evaluation import Budget, Limits
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations import Half, Prune, QuantizeStatic, Train
 from petra_optuna.pipeline import Applied, Operation, Pipeline, SearchSpace, encode
-from petra_optuna.study import (
+from petra_optuna.results import (
     as_csv,
     as_html,
     as_json,
-    attributes,
     evaluation_of,
     export_trial,
     front,
-    open_storage,
-    optimize,
     publish,
-    resume,
     study_hypervolume,
 )
+from petra_optuna.study import open_storage, optimize, resume
+from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task
 
 BUDGET = Budget(epochs=1)
@@ -75,11 +73,11 @@ def test_the_original_comes_first_and_the_controls_follow(study: optuna.Study) -
 
 
 def test_the_originals_trial_repeats_the_yardstick(study: optuna.Study) -> None:
-    frozen = study.user_attrs[attributes.YARDSTICK]["values"]
+    frozen = study.user_attrs[attributes.BASELINE]["values"]
     values = evaluation_of(study, 0)["values"]
     assert values["accuracy"] == frozen["accuracy"]
     assert values["size_bytes"] == frozen["size_bytes"]
-    # Measured quickly and beside other tests: only another unit or another file is off by so much.
+    # FileMeasurement quickly and beside other tests: only another unit or another file is off by so much.
     assert 1 / 3 < values["latency_ms"] / frozen["latency_ms"] < 3
 
 
@@ -95,7 +93,7 @@ def test_values_are_named_and_directed(study: optuna.Study) -> None:
 
 def test_a_better_model_dominates(study: optuna.Study) -> None:
     """The public PETRA code lost this sign."""
-    frozen = study.user_attrs[attributes.YARDSTICK]["values"]
+    frozen = study.user_attrs[attributes.BASELINE]["values"]
     ideal = [1.0, frozen["latency_ms"] / 100, frozen["throughput_per_s"] * 100, frozen["size_bytes"] / 100]
     copy = optuna.create_study(directions=study.directions)
     for name, value in study.user_attrs.items():
@@ -111,7 +109,7 @@ def test_a_better_model_dominates(study: optuna.Study) -> None:
 
 def test_the_front_names_every_value_and_its_change(study: optuna.Study) -> None:
     found = json.loads(as_json(front(study)))
-    assert set(found) == {"study", "directions", "original", "front", "beyond_limits", "repairs"}
+    assert set(found) == {"study", "directions", "original", "front", "violations_by_limit", "repairs"}
     names = ["accuracy", "latency_ms", "throughput_per_s", "size_bytes"]
     assert list(found["directions"]) == list(found["original"]) == names
     for row in found["front"]:
@@ -334,7 +332,7 @@ def test_any_optuna_sampler_runs_the_same_objective(
     space = SearchSpace((Prune,), (Half,), max_length=1)
     study = _run(tiny_task, tmp_path, trials=3, space=space, sampler=make(seed=0))
     assert len(study.trials) == 3
-    original = study.user_attrs[attributes.YARDSTICK]["values"]["size_bytes"]
+    original = study.user_attrs[attributes.BASELINE]["values"]["size_bytes"]
     assert any(row.values["size_bytes"] < original for row in front(study).rows)
     with pytest.raises(StudyError, match="of your own"):  # it is not stored, so nothing may stand in for it
         resume(tiny_task, storage=f"sqlite:///{tmp_path}/study.db")
@@ -344,7 +342,7 @@ def test_a_hard_limit_marks_trials_beyond_it_infeasible(
     tiny_task: Task, study: optuna.Study, tmp_path: Path
 ) -> None:
     space = SearchSpace((Prune,), (QuantizeStatic, Half), max_length=1)
-    original = study.user_attrs[attributes.YARDSTICK]["values"]["size_bytes"]
+    original = study.user_attrs[attributes.BASELINE]["values"]["size_bytes"]
     limited = _run(
         tiny_task, tmp_path, trials=5, space=space, limits=Limits(size_bytes=0.75 * original), name="limited"
     )

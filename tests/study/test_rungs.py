@@ -21,20 +21,13 @@ from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, RungResult, Rungs, Stopped
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.study import (
-    attributes,
-    controls,
-    evaluation_of,
-    optimize,
-    pipeline_text,
-    resume,
-    specification_of,
-    study_savings,
-)
-from petra_optuna.study.confirmation.retrain import Blueprint, retrained
-from petra_optuna.study.export import export_trial
-from petra_optuna.study.rungs import Judged, Standing, rung_results, standing_of, why_stop
-from petra_optuna.study.workbench import evaluator_of, training_threads
+from petra_optuna.results import evaluation_of, pipeline_text, study_ledger
+from petra_optuna.results.confirmation.retrain import Blueprint, retrained
+from petra_optuna.results.export import export_trial
+from petra_optuna.study import controls, optimize, resume, specification_of
+from petra_optuna.study import record as attributes
+from petra_optuna.study.rungs import RungDecision, RungRank, rank_at_rung, reason_to_stop, rung_results
+from petra_optuna.study.worker_context import evaluator_of, training_threads
 from petra_optuna.tasks import Mode, Task
 
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=2)
@@ -82,13 +75,13 @@ def _result(quality: float, size: float = 1000, macs: int = 100, rest_s: float =
 
 
 def _place(result: RungResult, others: list[RungResult], direction: str = "maximize") -> int:
-    return standing_of(result, others, direction).better
+    return rank_at_rung(result, others, direction).better
 
 
 def test_a_better_rank_comes_first_whatever_the_direction() -> None:
     others = [_result(0.9), _result(0.8), _result(0.6, 500)]
-    assert standing_of(_result(0.95), others, "maximize") == Standing(better=0, count=4)
-    assert standing_of(_result(0.5), others, "maximize") == Standing(better=3, count=4)
+    assert rank_at_rung(_result(0.95), others, "maximize") == RungRank(better=0, count=4)
+    assert rank_at_rung(_result(0.5), others, "maximize") == RungRank(better=3, count=4)
     assert _place(_result(0.75), others, "minimize") == 1
     assert _place(_result(0.55, 500), others, "minimize") == 0
 
@@ -129,37 +122,39 @@ def test_what_is_far_below_the_best_quality_adds_nothing_however_small() -> None
 def test_only_the_best_share_goes_on() -> None:
     rungs = Rungs(eta=3.0)
     for count in range(1, 30):
-        going = [Standing(better, count).goes_on(rungs) for better in range(count)]
+        going = [RungRank(better, count).goes_on(rungs) for better in range(count)]
         share = math.ceil(count / 3)
         assert going == [True] * share + [False] * (count - share)
 
 
-def _others(*rests: float, on: int = 0) -> list[Judged]:
+def _others(*rests: float, on: int = 0) -> list[RungDecision]:
     """Dominated results that had so much training left, of which the first ``on`` train on."""
-    return [Judged(_result(0.1, 9999, rest_s=rest), number < on) for number, rest in enumerate(rests)]
+    return [RungDecision(_result(0.1, 9999, rest_s=rest), number < on) for number, rest in enumerate(rests)]
 
 
 def test_those_who_train_on_take_no_more_than_their_share() -> None:
     """Three tenths of all that was left, at eta 5, however good what comes is."""
     best, rungs = _result(0.9, rest_s=10.0), Rungs(eta=5.0)
-    assert why_stop(best, _others(24.0), rungs, "maximize") is None
-    assert why_stop(best, _others(22.0), rungs, "maximize") == (
+    assert reason_to_stop(best, _others(24.0), rungs, "maximize") is None
+    assert reason_to_stop(best, _others(22.0), rungs, "maximize") == (
         "its training would take 10 s more, and 9.6 s are left to give"
     )
-    assert why_stop(best, _others(10.0, 47.0, on=1), rungs, "maximize") is None
-    assert why_stop(best, _others(10.0, 46.0, on=1), rungs, "maximize") is not None
-    assert why_stop(best, _others(90.0, 9.0, on=1), rungs, "maximize") is not None
-    assert why_stop(_result(0.05, 99999), _others(90.0), rungs, "maximize") == (
+    assert reason_to_stop(best, _others(10.0, 47.0, on=1), rungs, "maximize") is None
+    assert reason_to_stop(best, _others(10.0, 46.0, on=1), rungs, "maximize") is not None
+    assert reason_to_stop(best, _others(90.0, 9.0, on=1), rungs, "maximize") is not None
+    assert reason_to_stop(_result(0.05, 99999), _others(90.0), rungs, "maximize") == (
         "1 of 2 results there are better"
     )
 
 
 @pytest.mark.parametrize("eta", [2.0, 3.0, 5.0])
 def test_a_search_that_gets_better_and_better_does_not_take_all_training(eta: float) -> None:
-    rng, judged = random.Random(0), [Judged(_result(0.1, rest_s=20.0), trains_on=True)]
+    rng, judged = random.Random(0), [RungDecision(_result(0.1, rest_s=20.0), trains_on=True)]
     for number in range(60):
         result = _result(0.1 + 0.01 * number, rest_s=1 + 50 * rng.random())
-        judged.append(Judged(result, why_stop(result, judged, Rungs(eta=eta), "maximize") is None))
+        judged.append(
+            RungDecision(result, reason_to_stop(result, judged, Rungs(eta=eta), "maximize") is None)
+        )
     given, everything = (
         sum(one.result.rest_s for one in judged if one.trains_on or not only) for only in (True, False)
     )
@@ -173,10 +168,10 @@ def test_equal_results_share_a_place() -> None:
 def test_the_place_does_not_depend_on_the_order_of_the_others() -> None:
     rng = random.Random(0)
     others = [_result(rng.random(), 1 + rng.randrange(9)) for _ in range(30)]
-    expected = standing_of(_result(0.5, 4), others, "maximize")
+    expected = rank_at_rung(_result(0.5, 4), others, "maximize")
     for _ in range(5):
         rng.shuffle(others)
-        assert standing_of(_result(0.5, 4), others, "maximize") == expected
+        assert rank_at_rung(_result(0.5, 4), others, "maximize") == expected
 
 
 def _study(
@@ -222,7 +217,7 @@ def test_a_dominated_trial_trains_no_further_and_has_its_file(stopped: optuna.St
     better = stopped.trials[1].user_attrs[f"{attributes.RUNG}1"]
     assert [one.trains_on for one in rung_results(stopped, 1, without=-1)] == [True, False]
     assert trial.user_attrs[f"{attributes.RUNG}1"]["quality"] < better["quality"]
-    total = study_savings(stopped)
+    total = study_ledger(stopped)
     assert (total.rung_stops, total.preview_stops, total.saved_epochs) == (1, 0, 1.0)
     assert total.train_s > evaluation_of(stopped, 1)["values"]["train_s"] > 0
     assert total.judging_s > 0
@@ -268,7 +263,7 @@ def test_results_of_trials_that_were_run_again_do_not_count(stopped: optuna.Stud
     """State is in the storage alone: what a killed trial stored is its re-run's to store again."""
     before = rung_results(stopped, 1, without=-1)
     dead = optuna.trial.create_trial(
-        state=TrialState.FAIL, user_attrs={f"{attributes.RUNG}1": Judged(_result(1.0, 1)).to_dict()}
+        state=TrialState.FAIL, user_attrs={f"{attributes.RUNG}1": RungDecision(_result(1.0, 1)).to_dict()}
     )
     stopped.add_trial(dead)
     assert len(rung_results(stopped, 1, without=-1)) == len(before) + 1

@@ -18,10 +18,12 @@ from petra_optuna.evolution import Bounds, hypervolume
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import BODY_OPERATIONS, BFloat16, QuantizeDynamic, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, encode
+from petra_optuna.results import confirm, export_trial
+from petra_optuna.results.front import evaluation_of
 from petra_optuna.samplers import BOUNDS, directions_of
-from petra_optuna.study import attributes, confirm, export_trial, optimize, specification_of
-from petra_optuna.study.front import evaluation_of
-from petra_optuna.study.stored import fetch
+from petra_optuna.study import optimize, specification_of
+from petra_optuna.study import record as attributes
+from petra_optuna.study.lookup import fetch
 from petra_optuna.tasks import Task
 
 openvino = pytest.mark.skipif(
@@ -51,7 +53,7 @@ def test_every_trial_ran_in_the_runtime_of_the_profile(study: optuna.Study) -> N
         measured = record["measurements"]
         assert {item["runtime"] for item in (measured["latency"], *measured["throughput"])} == {version}
         assert record["lowering"]["runtime"] == "openvino"
-    host = study.user_attrs[attributes.YARDSTICK]["host"]
+    host = study.user_attrs[attributes.BASELINE]["host"]
     assert host["openvino"] == importlib.metadata.version("openvino")
 
 
@@ -126,7 +128,7 @@ def test_pytorch_is_measured_and_shipped_like_any_other(tiny_task: Task, tmp_pat
 
 def _volume_of_the_original(study: optuna.Study) -> float:
     """Hypervolume of the original as it was measured in the study's runtime before the first trial."""
-    record = study.user_attrs[attributes.YARDSTICK]
+    record = study.user_attrs[attributes.BASELINE]
     values = {**record["values"], **record["elsewhere"]}
     point = [values[name] for name, _ in specification_of(study).objectives]
     bounds = Bounds.from_dict(study.user_attrs[BOUNDS])

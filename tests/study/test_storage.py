@@ -12,7 +12,7 @@ from typing import cast
 import optuna
 import pytest
 import sqlalchemy
-from fixtures_postgres import new_database
+from support.postgres import new_database
 
 from petra_optuna.errors import StudyError
 from petra_optuna.study import artifacts_folder, load_study, open_storage

@@ -1,4 +1,4 @@
-"""Studies whose pipelines start from initialisation: controls, files, resuming, the yardstick."""
+"""Studies whose pipelines start from initialisation: controls, files, resuming, the baseline."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import optuna
 import pytest
-import tiny
 import torch
+from support import small_task
 from torch.utils.data import DataLoader
 
 from petra_optuna.errors import StudyError, TaskError, UserError
@@ -18,18 +18,10 @@ from petra_optuna.evaluation import Budget
 from petra_optuna.models import ResidualNet
 from petra_optuna.operations import Half, Prune, Train, default_space
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.study import (
-    attributes,
-    confirm,
-    controls,
-    evaluation_of,
-    export_trial,
-    front,
-    optimize,
-    resume,
-    specification_of,
-)
-from petra_optuna.study.reference import with_reference
+from petra_optuna.results import confirm, evaluation_of, export_trial, front
+from petra_optuna.study import controls, optimize, resume, specification_of
+from petra_optuna.study import record as attributes
+from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
 
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=1)
@@ -78,7 +70,7 @@ def test_every_trial_trains_first_and_the_yardstick_is_the_given_model(
     for record in records:
         assert record["pipeline"]["nodes"][0]["op"] == "train"
         assert record["nodes"][0]["epochs"] >= 1
-    assert "reference" not in study.user_attrs[attributes.YARDSTICK]
+    assert "reference" not in study.user_attrs[attributes.BASELINE]
     assert front(study).original["accuracy"] > 0.9
     assert specification_of(study).mode == "untrained"
 
@@ -120,10 +112,10 @@ def test_a_specification_of_before_the_mode_is_pretrained(study: optuna.Study) -
 def _raw() -> Task:
     """The tiny task with a model that nothing has trained."""
     train, selection, test = (
-        DataLoader(tiny.data(count, seed), batch_size=32) for seed, count in enumerate((256, 128, 128))
+        DataLoader(small_task.data(count, seed), batch_size=32) for seed, count in enumerate((256, 128, 128))
     )
     torch.manual_seed(1)
-    model = ResidualNet(1, tiny.CLASSES, widths=(16, 32), blocks=1)
+    model = ResidualNet(1, small_task.CLASSES, widths=(16, 32), blocks=1)
     return Task.from_loaders(model, train, selection, test, metric="accuracy", name="raw", trained=False)
 
 
@@ -139,16 +131,18 @@ def test_an_untrained_model_is_trained_before_it_is_yardstick_and_teacher(
     assert "the model of task raw is not trained: training it for 6 epochs" in caplog.text
     assert front(study).original["accuracy"] > 0.5  # of four classes
     specification = specification_of(study)
-    reference = with_reference(task.in_mode("untrained"), specification)
+    reference = with_trained_baseline(task.in_mode("untrained"), specification)
     assert reference.trained
-    assert reference.fingerprint == study.user_attrs[attributes.YARDSTICK]["reference"]
-    assert with_reference(reference, specification) is reference
+    assert reference.fingerprint == study.user_attrs[attributes.BASELINE]["reference"]
+    assert with_trained_baseline(reference, specification) is reference
     for seed in (0, 1):
-        other = with_reference(task.in_mode("untrained"), dataclasses.replace(specification, seed=seed))
+        other = with_trained_baseline(
+            task.in_mode("untrained"), dataclasses.replace(specification, seed=seed)
+        )
         assert (other.fingerprint == reference.fingerprint) is (seed == 0)
     export_trial(study, 0, tmp_path / "out", task)
     assert "the network trained once, for 6 epochs" in (tmp_path / "out" / "card.md").read_text()
-    record = study.user_attrs[attributes.YARDSTICK]
-    study.set_user_attr(attributes.YARDSTICK, {**record, "reference": "of another machine"})
+    record = study.user_attrs[attributes.BASELINE]
+    study.set_user_attr(attributes.BASELINE, {**record, "reference": "of another machine"})
     with pytest.raises(StudyError, match="was trained anew and came out otherwise"):
         resume(task, storage=f"sqlite:///{tmp_path}/study.db", trials=2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
-from fixtures_postgres import new_database
+from support.postgres import new_database
 
 from petra_optuna import cli
 from petra_optuna.errors import StudyError, UserError
@@ -18,11 +18,10 @@ from petra_optuna.evolution import Bounds
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import Half, LowRank, Prune, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, distributions, encode
-from petra_optuna.samplers import BOUNDS, CREDIT, PetraSampler, Use, success_history
+from petra_optuna.samplers import BOUNDS, CREDIT, OperatorUse, PetraSampler, success_history
 from petra_optuna.study import (
     Specification,
     TaskSource,
-    attributes,
     open_storage,
     optimize,
     origin_of,
@@ -31,8 +30,9 @@ from petra_optuna.study import (
     warm_start_line,
     warm_start_of,
 )
+from petra_optuna.study import record as attributes
 from petra_optuna.study.specification import Origin
-from petra_optuna.study.warm_start import carry_over
+from petra_optuna.study.warm_start import initial_from_study
 from petra_optuna.tasks import Task
 
 SPACE = SearchSpace((Prune, Train), (Half, QuantizeStatic), max_length=2)
@@ -40,7 +40,7 @@ LEAN = SearchSpace((Prune,), (Half,), max_length=2)
 WIDER = SearchSpace((Prune, Train, LowRank), (Half, QuantizeStatic), max_length=4)
 ORIGINAL = (0.9, 10.0, 100.0, 1e6)
 DIRECTIONS = ("maximize", "minimize", "maximize", "minimize")
-CREDITS = [Use("drop", None, None, 1.0), Use("insert", "swap", None, 0.5)]
+CREDITS = [OperatorUse("drop", None, None, 1.0), OperatorUse("insert", "swap", None, 0.5)]
 
 Made = list[tuple[Pipeline, tuple[float, float, float, float]]]
 
@@ -84,7 +84,9 @@ def _specification(space: SearchSpace = SPACE, **changes: Any) -> Specification:
     return Specification(**{**settings, **changes})
 
 
-def _other(url: str, made: Made, space: SearchSpace = SPACE, credit: list[Use] = CREDITS) -> optuna.Study:
+def _other(
+    url: str, made: Made, space: SearchSpace = SPACE, credit: list[OperatorUse] = CREDITS
+) -> optuna.Study:
     """A study as if a search had made it: pipelines with values, and a success history."""
     study = optuna.create_study(storage=open_storage(url), study_name="other", directions=DIRECTIONS)
     study.set_user_attr(attributes.SPECIFICATION, _specification(space).to_dict())
@@ -108,7 +110,7 @@ def url(tmp_path: Path) -> str:
 
 def _carried(url: str, space: SearchSpace = SPACE, size: int = 8) -> tuple[list[Pipeline], dict[str, Any]]:
     specification = _specification(space, population_size=size)
-    beginning = carry_over(Origin("other", None), url, space, specification)
+    beginning = initial_from_study(Origin("other", None), url, space, specification)
     return list(beginning.pipelines), beginning.attributes[attributes.WARM_START]
 
 
@@ -197,7 +199,7 @@ def test_a_front_that_does_not_fit_still_gives_its_credit(url: str) -> None:
     ],
 )
 def test_a_study_that_gives_nothing_is_refused(
-    url: str, made: Made, space: SearchSpace, credit: list[Use], reason: str
+    url: str, made: Made, space: SearchSpace, credit: list[OperatorUse], reason: str
 ) -> None:
     _other(url, made, space, credit)
     with pytest.raises(StudyError, match=reason):
@@ -211,7 +213,7 @@ def test_a_missing_study_and_one_of_another_program_are_refused(url: str, tmp_pa
     with pytest.raises(StudyError, match="there is no study 'other'"):
         _carried(url)
     with pytest.raises(StudyError, match="has no petra specification"):
-        carry_over(Origin("theirs", None), url, SPACE, _specification())
+        initial_from_study(Origin("theirs", None), url, SPACE, _specification())
 
 
 def test_the_other_study_is_only_read(url: str) -> None:

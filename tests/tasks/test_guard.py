@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from petra_optuna.errors import SealedSplitRead
 from petra_optuna.evaluation import Budget, Evaluator, quality_of
-from petra_optuna.measurement import Measured, Measurement, Yardstick
+from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
 from petra_optuna.nn.inputs import Inputs, to_feeds
 from petra_optuna.operations import Context, Train
 from petra_optuna.pipeline import Applied, Operation, Pipeline, SearchSpace
-from petra_optuna.study import attributes, optimize
+from petra_optuna.study import optimize
+from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Metric, Task, open_once
 
 X = torch.eye(4).repeat(10, 1)
@@ -112,13 +113,13 @@ class Peek(Operation):
 
 
 class _Clock:
-    def measure(self, path: Path) -> Measured:
+    def measure(self, path: Path) -> FileMeasurement:
         same = Measurement(1, 1, 1, 2, 1, 1, 1, 1, 1, 0, 1, 1)
-        return Measured(same, (same,))
+        return FileMeasurement(same, (same,))
 
 
 def _evaluator(task: Task, folder: Path) -> Evaluator:
-    return Evaluator(task, _Clock(), Yardstick(1.0, {1: 1.0}), folder, Budget(1))
+    return Evaluator(task, _Clock(), Baseline(1.0, {1: 1.0}), folder, Budget(1))
 
 
 def test_an_operation_that_reads_it_fails_its_trial(tiny_task: Task, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Low-rank factors of linear, convolution, embedding and recurrent layers."""

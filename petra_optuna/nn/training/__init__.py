@@ -1,0 +1,1 @@
+"""The training loop, distillation losses and regularising penalties."""

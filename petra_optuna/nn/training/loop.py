@@ -1,0 +1,119 @@
+"""The one training loop: epochs of gradient steps under a schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from petra_optuna.errors import TrainingDiverged
+from petra_optuna.nn.inputs import Inputs
+from petra_optuna.nn.training.schedules import schedule_factor
+
+Batches = Iterable[tuple[Inputs, Tensor]]
+DIVERGENCE_FACTOR = 10.0
+
+
+def run_epochs(
+    model: nn.Module,
+    batches: Callable[[int], Batches],
+    loss: Callable[[Inputs, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    schedule: str,
+    epochs: int,
+    steps_per_epoch: int,
+    clip_norm: float = 5.0,
+    after_backward: Callable[[nn.Module], None] | None = None,
+    after_step: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Train ``model`` in place and leave it in eval mode.
+
+    A run counts as diverged when an epoch's mean loss is above ``10 max(first, 1)``, ``first`` being the
+    loss of the very first step, and is not falling: it is the last epoch, or its loss is above that of
+    the epoch before. The 1 keeps a model that starts almost perfect from failing for losing a little.
+
+    Args:
+        model: Switched to training mode first.
+        batches: Maps the number of an epoch to its batches.
+        loss: Maps a batch to one number; closes over the model.
+        optimizer: Over the model's parameters, at the peak learning rate.
+        schedule: A name that ``schedule_factor`` knows.
+        epochs: How often to read the data.
+        steps_per_epoch: Batches an epoch, for the schedule.
+        clip_norm: Longer gradients are shortened to this Euclidean norm.
+        after_backward: May change the gradients of each step, before they are clipped.
+        after_step: Told after each step how many were taken; what it raises ends the training.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        TrainingDiverged: When a loss or a gradient is NaN or infinite, or the loss diverges.
+    """
+    total = epochs * steps_per_epoch
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: schedule_factor(schedule, min(step / total, 1.0))
+    )
+    model.train()
+    means: list[float] = []
+    limit = math.inf
+    for epoch in range(epochs):
+        losses = []
+        for step, (inputs, targets) in enumerate(batches(epoch), start=1):
+            where = f"epoch {epoch + 1}, step {step}"
+            losses.append(_step(model, loss(inputs, targets), optimizer, clip_norm, after_backward, where))
+            scheduler.step()
+            if after_step is not None:
+                after_step(epoch * steps_per_epoch + step)
+        if epoch == 0:
+            limit = DIVERGENCE_FACTOR * max(losses[0], 1.0)
+        means.append(math.fsum(losses) / len(losses))
+        _check_converges(means, limit, last=epoch == epochs - 1)
+    model.eval()
+    return means
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Trainable parameters in two groups: matrices and kernels decay, biases and norm scales do not."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trainable if parameter.ndim > 1]
+    kept = [parameter for parameter in trainable if parameter.ndim <= 1]
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _check_converges(means: list[float], limit: float, *, last: bool) -> None:
+    rises = len(means) > 1 and means[-1] > means[-2]
+    if means[-1] > limit and (rises or last):
+        raise TrainingDiverged(
+            f"the mean loss of epoch {len(means)} is {means[-1]:.3g}, the training may reach {limit:.3g}; "
+            "a lower learning rate may help"
+        )
+
+
+def _step(
+    model: nn.Module,
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float,
+    after_backward: Callable[[nn.Module], None] | None,
+    where: str,
+) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingDiverged(f"the loss is {value} in {where}; a lower learning rate may help")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if after_backward is not None:
+        after_backward(model)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
+    if not math.isfinite(norm):
+        raise TrainingDiverged(f"the gradient's norm is {norm} in {where}; a lower learning rate may help")
+    optimizer.step()
+    return value

@@ -1,0 +1,78 @@
+"""Paired bootstrap: how far the quality of several files may move with the choice of samples.
+
+Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Every file
+sees the same resamples, so that what two of them share cancels in their difference. Samples are drawn one by
+one: where they depend on each other, as neighbouring windows of a series do, intervals are too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from petra_optuna.errors import MeasurementFailed, TaskError
+from petra_optuna.results.confirmation.record import Estimate
+from petra_optuna.tasks import Metric
+
+Array = npt.NDArray[np.float64]
+LEVEL = (2.5, 97.5)
+
+
+def resampled(
+    metric: Metric,
+    outputs: Sequence[np.ndarray],
+    targets: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Array:
+    """The metric of each file on each resample, shape (resamples, files).
+
+    Resamples on which the metric is undefined for a file (AUC with one class only, say) are left out for
+    all files.
+
+    Args:
+        metric: Quality.
+        outputs: One array (N, ...) a file.
+        targets: (N, ...).
+        count: Resamples to draw, N samples with replacement each.
+        rng: Draws them.
+        progress: Called with the number of resamples done.
+
+    Raises:
+        MeasurementFailed: When the metric is undefined on every resample.
+    """
+    score = _scorer(metric, outputs, targets)
+    rows = []
+    for done in range(1, count + 1):
+        row = score(rng.integers(0, len(targets), len(targets)))
+        if np.isfinite(row).all():
+            rows.append(row)
+        progress(done)
+    if not rows:
+        raise MeasurementFailed(f"{metric.name} is undefined on every resample of the test split")
+    return np.stack(rows)
+
+
+def interval(value: float, resamples: Array) -> Estimate:
+    """The value with the percentile interval of its resamples, shape (resamples,)."""
+    low, high = np.percentile(resamples, LEVEL)
+    return Estimate(value, float(low), float(high))
+
+
+def _scorer(
+    metric: Metric, outputs: Sequence[np.ndarray], targets: np.ndarray
+) -> Callable[[npt.NDArray[np.int64]], Array]:
+    if metric.per_sample is not None:
+        table = np.stack([metric.per_sample(array, targets) for array in outputs], axis=1)
+        return lambda chosen: np.asarray(table[chosen].mean(axis=0))
+    return lambda chosen: np.array([_score(metric, array[chosen], targets[chosen]) for array in outputs])
+
+
+def _score(metric: Metric, outputs: np.ndarray, targets: np.ndarray) -> float:
+    try:
+        return metric(outputs, targets)
+    except (ArithmeticError, TaskError, ValueError):  # what a metric says of samples it cannot serve
+        return float("nan")

@@ -1,0 +1,87 @@
+"""A confirmed front as a table: values with their intervals, ranks, marks, and the spread over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from petra_optuna.results.confirmation.record import Confirmation, Estimate, Member
+from petra_optuna.results.report import as_markdown, heading, shown
+
+
+def confirmed_table(confirmation: Confirmation) -> Table:
+    """For the terminal."""
+    title = f"Front of study {confirmation.study}, confirmed on {confirmation.samples} test samples"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=remarks(confirmation))
+    header, rows = _cells(confirmation)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def confirmed_markdown(confirmation: Confirmation) -> str:
+    """The same in Markdown, with a line on how it was measured."""
+    return f"{as_markdown(*_cells(confirmation))}\n\n{remarks(confirmation)}\n"
+
+
+def remarks(confirmation: Confirmation) -> str:
+    """How the numbers came about, and what failed."""
+    lines = [
+        f"95 % intervals: {confirmation.metric} over {confirmation.resamples} paired resamples of "
+        f"{confirmation.samples} test samples, times over {confirmation.rounds} rounds of pairs of blocks. "
+        "Rank 0: nobody dominates it within noise."
+    ]
+    if confirmation.reading > 1:
+        lines.append(
+            f"This was reading {confirmation.reading} of the test split for this study: whatever was chosen "
+            "after the first one is no longer confirmed by it."
+        )
+    lines += [f"Trial {trial} failed: {reason}." for trial, reason in confirmation.failures.items()]
+    return " ".join(lines)
+
+
+def with_interval(estimate: Estimate, show: Callable[[float], str] = "{:.6g}".format) -> str:
+    """``value (low to high)``, or the value alone where it is exact."""
+    text = show(estimate.value)
+    if estimate.low == estimate.high:
+        return text
+    return f"{text} ({show(estimate.low)} to {show(estimate.high)})"
+
+
+def mark_of(member: Member) -> str:
+    """Who dominates the member within noise."""
+    return ", ".join(f"by {trial}" for trial in member.dominated_by) or "no"
+
+
+def spread_of(member: Member) -> str:
+    """Quality over other seeds: mean, lowest and highest, how many, and how many failed."""
+    found = [run.quality for run in member.seeds if run.quality is not None]
+    if member.seedless and len(member.seeds) == 1:
+        return "the same file with another seed: run once"
+    failed = len(member.seeds) - len(found)
+    text = f"{np.mean(found):.4g} ({min(found):.4g} to {max(found):.4g}), {len(found)} seeds" if found else ""
+    return "; ".join(part for part in (text, f"{failed} failed" if failed else "") if part)
+
+
+def _cell(name: str, values: Mapping[str, Estimate]) -> str:
+    return with_interval(values[name], partial(shown, name))
+
+
+def _cells(confirmation: Confirmation) -> tuple[list[str], list[list[str]]]:
+    names = list(confirmation.directions)
+    reseeded = any(member.seeds for member in confirmation.members)
+    header = ["trial", *map(heading, names), "dominated", "rank", "pipeline"]
+    header += [f"{confirmation.metric} over seeds"] if reseeded else []
+    rows = [["", *(_cell(name, confirmation.original) for name in names), "", "", "original"]]
+    rows[0] += [""] if reseeded else []
+    for member in confirmation.members:
+        values = [_cell(name, member.values) for name in names]
+        row = [str(member.trial), *values, mark_of(member), str(member.rank), member.pipeline]
+        rows.append([*row, spread_of(member)] if reseeded else row)
+    return header, rows

@@ -1,0 +1,68 @@
+"""A confirmed front as files: table, data, page, and a card for each member."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from string import Template
+
+import optuna
+
+from petra_optuna.results.confirmation.record import Confirmation, Member
+from petra_optuna.results.confirmation.tables import confirmed_markdown, mark_of, spread_of, with_interval
+from petra_optuna.results.export import TEMPLATES, card_fields
+from petra_optuna.results.front import evaluation_of
+from petra_optuna.results.report import as_html, as_markdown
+from petra_optuna.study.lookup import specification_of
+from petra_optuna.tasks import Task
+
+
+def write(confirmation: Confirmation, study: optuna.Study, task: Task, folder: Path) -> None:
+    """Write ``table.md``, ``front.json``, ``front.html`` and a ``card-TRIAL.md`` for each member."""
+    title = f"# Front of study {confirmation.study}, confirmed\n\n"
+    (folder / "table.md").write_text(title + confirmed_markdown(confirmation))
+    (folder / "front.json").write_text(json.dumps(confirmation.to_dict(), indent=2) + "\n")
+    (folder / "front.html").write_text(confirmed_html(confirmation))
+    for member in confirmation.members:
+        (folder / f"card-{member.trial}.md").write_text(_card(confirmation, member, study, task))
+
+
+def confirmed_html(confirmation: Confirmation) -> str:
+    """The page of the front with bars for the quality's intervals; members that are dominated are hollow."""
+    quality = confirmation.metric
+    intervals: dict[int | None, tuple[float, float]] = {
+        member.trial: (member.values[quality].low, member.values[quality].high)
+        for member in confirmation.members
+    }
+    intervals[None] = (confirmation.original[quality].low, confirmation.original[quality].high)
+    marked = [member.trial for member in confirmation.members if member.dominated_by]
+    return as_html(confirmation.front(), intervals, marked)
+
+
+def _card(confirmation: Confirmation, member: Member, study: optuna.Study, task: Task) -> str:
+    record = evaluation_of(study, member.trial)
+    fields = card_fields(study, member.trial, record, specification_of(study), task)
+    header = ["value", "this file, confirmed", "when the search chose it", "original, confirmed"]
+    fields["numbers"] = as_markdown(
+        header,
+        [
+            [
+                name,
+                with_interval(estimate),
+                f"{member.selection[name]:.6g}",
+                with_interval(confirmation.original[name]),
+            ]
+            for name, estimate in member.values.items()
+        ],
+    )
+    fields |= {
+        "difference": with_interval(member.difference),
+        "test": confirmation.samples,
+        "resamples": confirmation.resamples,
+        "rounds": confirmation.rounds,
+        "reading": confirmation.reading,
+        "dominated": mark_of(member),
+        "rank": member.rank,
+        "spread": spread_of(member) or "not asked for (`--seeds`)",
+    }
+    return Template((TEMPLATES / "confirmed.md").read_text()).substitute(fields)

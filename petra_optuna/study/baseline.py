@@ -1,0 +1,165 @@
+"""The original as a file, measured once: what everything in a study is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from torch.utils.benchmark import Timer
+
+from petra_optuna.deploy import CONV1D, lower
+from petra_optuna.errors import TaskError, TrialError
+from petra_optuna.evaluation import (
+    ConvLayouts,
+    LoweredModel,
+    counted,
+    faster_layout,
+    quality_of,
+)
+from petra_optuna.measurement import Baseline, DeviceProfile, MeasuringProcess
+from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
+from petra_optuna.pipeline import Pipeline
+from petra_optuna.study import record as attributes
+from petra_optuna.study.lookup import fetch, specification_of
+from petra_optuna.tasks import Task
+
+BASELINE_FILE = "baseline.onnx"
+EAGER_S = 0.5
+"""How long PyTorch eager is timed at each batch size, for the report; nothing is decided by it."""
+
+
+def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str, Any]:
+    """Lower the original to ``path`` in FP32 and measure it; PyTorch eager is reported beside it.
+
+    Returns:
+        ``values`` of the original by name, ``elsewhere``: what was measured of it in the profile's runtime,
+        where that is not the baseline's, ``baseline``, ``eager`` latency and throughput, ``host``,
+        ``sha256``, ``convolutions``: both forms of one-dimensional ones, None where it has none.
+
+    Raises:
+        TaskError: When the original cannot be exported, run or measured.
+    """
+    try:
+        original, forms = lower_baseline(task, profile, path)
+        with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
+            baseline = process.measure_baseline()
+            elsewhere = _elsewhere(task, profile, path, process, baseline)
+    except TrialError as error:
+        raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
+    return {
+        "values": {
+            task.metric.name: original.quality,
+            **baseline.own_values(),
+            "size_bytes": float(original.artifact.size_bytes),
+            "train_s": 0.0,
+            **counted(task.model, Pipeline(), task),
+        },
+        "elsewhere": elsewhere,
+        "baseline": baseline.to_dict(),
+        "eager": _eager(task, profile),
+        "host": profile.host(),
+        "sha256": original.artifact.sha256,
+        "convolutions": forms.to_dict() if forms else None,
+    }
+
+
+def lower_baseline(task: Task, profile: DeviceProfile, path: Path) -> tuple[LoweredModel, ConvLayouts | None]:
+    """Lower the original to ``path`` in FP32 for the baseline's runtime, in the form that is faster there.
+
+    Else every candidate would win by its form.
+
+    Raises:
+        TrialError: When it cannot be exported, run or measured.
+    """
+    runtime, device = profile.baseline_place
+
+    def lowered(form: str) -> LoweredModel:
+        where = path if form == CONV1D else path.with_stem(f"{path.stem}-{form}")
+        artifact = lower(task.model, task.example, where, convolutions=form, runtime=runtime, device=device)
+        threads = torch.get_num_threads()
+        return LoweredModel(artifact, quality_of(where, task, task.selection, threads, runtime, device))
+
+    first = lowered(CONV1D)
+    if first.artifact.lowering["convolutions"] is None:
+        return first, None
+    baseline = path.with_stem(f"{path.stem}-exported")  # the form that does not ship is removed
+    shutil.copyfile(path, baseline)
+    alone = dataclasses.replace(profile, runtime=runtime)
+    with MeasuringProcess(alone, baseline, to_feeds(task.example)) as process:
+        taken, _, forms = faster_layout(first, lowered, process.measure, process.measure_baseline().values)
+    baseline.unlink()
+    if taken is not first:
+        taken.artifact.path.replace(path)
+    return dataclasses.replace(taken, artifact=dataclasses.replace(taken.artifact, path=path)), forms
+
+
+def _elsewhere(
+    task: Task, profile: DeviceProfile, path: Path, process: MeasuringProcess, baseline: Baseline
+) -> dict[str, float]:
+    """What the original measures in the profile's runtime; empty where that is the baseline's."""
+    if profile.place == profile.baseline_place:
+        return {}
+    runtime, device = profile.place
+    own = path.with_stem(f"{path.stem}-{runtime}")
+    lower(task.model, task.example, own, runtime=runtime, device=device)
+    measured = process.measure(own)
+    own.unlink()
+    return baseline.values(measured)
+
+
+def baseline_of(study: optuna.Study) -> Baseline:
+    """The study's frozen baseline."""
+    record = study.user_attrs[attributes.BASELINE]
+    if "baseline" in record:
+        return Baseline.from_dict(record["baseline"])
+    # A study of the time when there was one throughput batch and nothing else was measured.
+    values, batches = record["values"], specification_of(study).profile.throughput_batches
+    return Baseline(values["latency_ms"], {batches[0]: values["throughput_per_s"]})
+
+
+def fetch_baseline(study: optuna.Study, folder: Path) -> Path:
+    """The baseline's file, copied out of the artifact store.
+
+    Raises:
+        StudyError: As ``fetch``.
+    """
+    path = folder / BASELINE_FILE
+    fetch(study, study.user_attrs[attributes.BASELINE]["artifact_id"], path)
+    return path
+
+
+def _eager(task: Task, profile: DeviceProfile) -> dict[str, float]:
+    latency_s = _eager_seconds(task, profile.latency_batch, profile.threads)
+    batches = profile.throughput_batches
+    rates = [batch / _eager_seconds(task, batch, profile.threads) for batch in batches]
+    return {"latency_ms": 1e3 * latency_s, "throughput_per_s": max(rates)}
+
+
+def _eager_seconds(task: Task, batch: int, threads: int) -> float:
+    inputs = _tile(task.example, batch)
+    timer = Timer(
+        "forward(model, inputs)",
+        num_threads=threads,
+        globals={"forward": _eager_forward, "model": task.model, "inputs": inputs},
+    )
+    return float(timer.blocked_autorange(min_run_time=EAGER_S).median)
+
+
+def _eager_forward(model: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
+    with torch.inference_mode():
+        return forward(model, inputs)
+
+
+def _tile(inputs: Inputs, batch: int) -> Inputs:
+    times = -(-batch // batch_size_of(inputs))
+
+    def tile(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.repeat(times, *([1] * (tensor.dim() - 1)))
+
+    if isinstance(inputs, dict):
+        return take({name: tile(value) for name, value in inputs.items()}, batch)
+    return take(tuple(tile(value) for value in inputs), batch)

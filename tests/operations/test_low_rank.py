@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.counting import count_macs, count_parameters
+from petra_optuna.nn.inputs import forward
+from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent
+from petra_optuna.nn.low_rank.pairs import LowRankPair, decompose, factors, matrix
+from petra_optuna.nn.low_rank.ranks import break_even_rank, choose_rank, round_rank, singular_values_of
+from petra_optuna.operations import Context, LowRank, Prune
+from petra_optuna.pipeline import Recipe
+from petra_optuna.tasks import Task
+
+NODES = {
+    "energy": LowRank(rule="energy", energy=0.7),
+    "singular_values": LowRank(rule="singular_values", singular_values=0.4),
+    "share": LowRank(rule="share", share=0.4),
+}
+
+
+def context_of(task: Task) -> Context:
+    return Context(task, Recipe(), seed=0, epochs=0)
+
+
+def task_of(model: nn.Module) -> Task:
+    data = TensorDataset(torch.randn(12, 16), torch.arange(12) % 3)
+    loader = DataLoader(data, batch_size=4)
+    return Task.from_loaders(model, loader, loader, metric="accuracy")
+
+
+@pytest.fixture
+def correlated_task(tiny_task: Task) -> Task:
+    """The tiny task with weights of falling spectra, where every rule finds something to save."""
+    model = copy.deepcopy(tiny_task.model)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                u, s, vh = torch.linalg.svd(module.weight.flatten(1), full_matrices=False)
+                s = s[0] * 0.7 ** torch.arange(len(s))
+                module.weight.copy_((u * s @ vh).reshape(module.weight.shape))
+    return Task(
+        "correlated",
+        model,
+        tiny_task.train,
+        tiny_task.calibration,
+        tiny_task.selection,
+        None,
+        tiny_task.metric,
+    )
+
+
+@pytest.mark.parametrize("rule", NODES)
+def test_parameters_fall_and_the_report_equals_a_recount(correlated_task: Task, rule: str) -> None:
+    model = correlated_task.model
+    applied = NODES[rule].apply(model, context_of(correlated_task))
+    report = applied.report
+    assert report["changed"] is True
+    assert report["parameters_before"] == count_parameters(model)
+    assert report["parameters_after"] == count_parameters(applied.model) < count_parameters(model)
+    example = correlated_task.example
+    assert report["macs_before"] == count_macs(model, example)
+    assert report["macs_after"] == count_macs(applied.model, example) < report["macs_before"]
+    pairs = {n: [None, m.rank] for n, m in applied.model.named_modules() if isinstance(m, LowRankPair)}
+    assert report["ranks"] == pairs
+    forward(applied.model, example).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in applied.model.parameters())
+
+
+@pytest.mark.parametrize("rule", NODES)
+def test_the_input_stays_as_it_was(correlated_task: Task, rule: str) -> None:
+    model = correlated_task.model
+    structure, state = repr(model), copy.deepcopy(model.state_dict())
+    NODES[rule].apply(model, context_of(correlated_task))
+    assert repr(model) == structure
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("rule", NODES)
+def test_every_layer_gets_the_rank_of_the_rule_or_a_reason(correlated_task: Task, rule: str) -> None:
+    """Those split by channels: ``tests/nn/test_reduce.py`` has the choice of the split."""
+    node = dataclasses.replace(NODES[rule], scope="local")
+    report = node.apply(correlated_task.model, context_of(correlated_task)).report
+    assert set(report["spatial"]) < report["ranks"].keys()
+    for name, module in correlated_task.model.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear) or name in report["spatial"]:
+            continue
+        limit = break_even_rank(*matrix(module).shape)
+        spectrum = torch.linalg.svdvals(matrix(module).double())
+        rank = round_rank(choose_rank(spectrum, rule, getattr(node, rule), limit), limit)  # type: ignore[arg-type]
+        if rank < limit:
+            assert report["ranks"][name] == [None, rank]
+        else:
+            assert "saves weights" in report["left_out"][name]
+
+
+def test_the_factors_of_the_result_are_the_singular_values_of_the_layer(correlated_task: Task) -> None:
+    reduced = NODES["energy"].apply(correlated_task.model, context_of(correlated_task)).model
+    for name, pair in reduced.named_modules():
+        if isinstance(pair, LowRankPair):
+            layer = correlated_task.model.get_submodule(name)
+            spectrum = torch.linalg.svdvals(matrix(layer, pair.split))  # type: ignore[arg-type]
+            torch.testing.assert_close(
+                singular_values_of(*factors(pair)), spectrum[: pair.rank], rtol=1e-4, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (LowRank(rule="energy", energy=0.5), LowRank(rule="energy", energy=0.95)),
+        (
+            LowRank(rule="singular_values", singular_values=0.2),
+            LowRank(rule="singular_values", singular_values=0.7),
+        ),
+        (LowRank(rule="share", share=0.2), LowRank(rule="share", share=0.9)),
+        (LowRank(rule="energy", energy=0.8), LowRank(rule="share", share=0.8)),
+        (LowRank(rule="share", share=0.4), LowRank(scope="local", rule="share", share=0.4)),
+    ],
+)
+def test_every_field_changes_the_result(correlated_task: Task, first: LowRank, second: LowRank) -> None:
+    context = context_of(correlated_task)
+    reports = [node.apply(correlated_task.model, context).report for node in (first, second)]
+    assert reports[0]["ranks"] != reports[1]["ranks"]
+
+
+def test_a_pair_is_decomposed_again_only_where_that_saves(correlated_task: Task) -> None:
+    context = context_of(correlated_task)
+    node = LowRank(scope="local", rule="share", share=0.8)
+    wide = node.apply(correlated_task.model, context).model
+    again = node.apply(wide, context)
+    assert again.report["changed"] is False
+    assert "no layer" in again.report["reason"]
+    narrow = dataclasses.replace(node, share=0.3).apply(wide, context)
+    assert narrow.report["parameters_after"] < narrow.report["parameters_before"]
+    for before, after in narrow.report["ranks"].values():
+        assert before is None or after < before
+
+
+def test_a_pair_that_is_larger_than_its_layer_becomes_one_layer() -> None:
+    model = nn.Sequential(decompose(nn.Linear(16, 64), 15), nn.ReLU(), nn.Linear(64, 3)).eval()
+    task = task_of(model)
+    applied = LowRank(rule="energy", energy=0.999).apply(task.model, context_of(task))
+    assert applied.report["ranks"] == {"0": [15, None]}
+    assert type(applied.model[0]) is nn.Linear  # type: ignore[index]
+    torch.testing.assert_close(
+        forward(applied.model, task.example), forward(task.model, task.example), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_grouped_and_tied_layers_are_left_out() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+            self.b.weight = self.a.weight
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.head(self.b(self.a(values).relu()))
+
+    task = task_of(Tied())
+    report = LowRank(rule="share", share=0.5).apply(task.model, context_of(task)).report
+    assert {"a", "b"} <= report["left_out"].keys()
+    assert "shares its weight" in report["left_out"]["a"]
+
+
+def test_a_model_without_layers_fails() -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(3))
+
+        def forward(self, values: Tensor) -> Tensor:
+            return values[:, :3] + self.bias
+
+    task = task_of(Mean())
+    with pytest.raises(OperationFailed, match="no layer to decompose"):
+        LowRank().apply(task.model, context_of(task))
+
+
+class Reads(nn.Module):
+    """Uses the weight of one layer without calling the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.middle, self.head = nn.Linear(16, 64), nn.Linear(64, 64), nn.Linear(64, 3)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.head(self.middle(nn.functional.linear(values, self.wide.weight)))
+
+
+def test_a_layer_whose_weight_the_model_reads_is_left_out() -> None:
+    task = task_of(Reads())
+    applied = LowRank(rule="share", share=0.3).apply(task.model, context_of(task))
+    assert applied.report["left_out"]["wide"] == "the model reads its 'weight' without calling it"
+    assert "wide" not in applied.report["ranks"]
+    assert type(applied.model.wide) is nn.Linear
+    assert applied.report["ranks"]["middle"] == [None, 8]
+    assert applied.report["macs_after"] == count_macs(applied.model, task.example)
+
+
+def test_a_model_that_reads_what_is_inside_fails_with_the_reason() -> None:
+    class Inside(Reads):
+        def forward(self, values: Tensor) -> Tensor:
+            if isinstance(self.middle, LowRankPair):
+                raise AttributeError("middle is not what it was")
+            return super().forward(values)
+
+    task = task_of(Inside())
+    with pytest.raises(OperationFailed, match="reads a part of a layer"):
+        LowRank(rule="share", share=0.3).apply(task.model, context_of(task))
+
+
+class Events(nn.Module):
+    """Embedding, Conv1d, grouped Conv1d, attention, GRU and LSTM on sequences of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(100, 32, padding_idx=0)
+        self.conv, self.grouped = nn.Conv1d(32, 48, 3, padding=1), nn.Conv1d(48, 48, 3, groups=48)
+        self.gru = nn.GRU(48, 32, 2, batch_first=True, bidirectional=True)
+        self.attention = nn.MultiheadAttention(64, 2, batch_first=True)
+        self.lstm = nn.LSTM(64, 32, batch_first=True)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        values = self.gru(self.grouped(self.conv(self.embed(tokens).transpose(1, 2))).transpose(1, 2))[0]
+        values = values + self.attention(values, values, values)[0]
+        return self.head(self.lstm(values)[0][:, -1])
+
+
+def events_task() -> Task:
+    torch.manual_seed(0)
+    loader = DataLoader(TensorDataset(torch.randint(0, 100, (12, 9)), torch.arange(12) % 3), batch_size=4)
+    return Task.from_loaders(Events(), loader, loader, metric="accuracy")
+
+
+def test_sequences_all_kinds_are_factored_counted_and_named() -> None:
+    task = events_task()
+    applied = LowRank(rule="share", share=0.4).apply(task.model, context_of(task))
+    recurrent = [
+        f"{layer}.weight_{part}_l{index}"
+        for layer, indices in (("gru", ("0", "0_reverse", "1", "1_reverse")), ("lstm", ("0",)))
+        for index in indices
+        for part in ("ih", "hh")
+    ]
+    report = applied.report
+    assert report["ranks"].keys() == {"embed", "conv", "head", *recurrent} - report["left_out"].keys()
+    assert report["ranks"].keys() >= {"embed", "conv", *recurrent}
+    assert report["left_out"].keys() - {"head"} == {"grouped", "attention", "attention.out_proj"}
+    assert "groups" in report["left_out"]["grouped"]
+    assert "NonDynamicallyQuantizableLinear" in report["left_out"]["attention.out_proj"]
+    assert report["parameters_after"] == count_parameters(applied.model) < report["parameters_before"]
+    assert report["macs_after"] == count_macs(applied.model, task.example)
+    assert isinstance(applied.model.gru, FactoredRecurrent)
+    again = LowRank(rule="share", share=0.2).apply(applied.model, context_of(task)).report
+    assert all(before is None or after < before for before, after in again["ranks"].values())
+    assert again["ranks"].keys() >= {"embed", "conv", *recurrent} - again["left_out"].keys()
+    assert again["parameters_after"] < report["parameters_after"]
+
+
+def test_torchs_encoder_layer_reads_its_linears_and_keeps_them() -> None:
+    """Its fast path hands the weights to a kernel."""
+    layer = nn.TransformerEncoderLayer(16, 2, 64, batch_first=True, dropout=0.0)
+    data = TensorDataset(torch.randn(12, 5, 16), torch.arange(12) % 3)
+    loader = DataLoader(data, batch_size=4)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(80, 64), nn.Linear(64, 3))
+    task = Task.from_loaders(model, loader, loader, metric="accuracy")
+    report = LowRank(rule="share", share=0.3).apply(task.model, context_of(task)).report
+    assert {"0.linear1", "0.linear2", "0.self_attn"} <= report["left_out"].keys()
+    assert report["ranks"].keys() >= {"2"}
+
+
+def test_low_rank_and_prune_follow_each_other_in_both_orders(correlated_task: Task) -> None:
+    context = context_of(correlated_task)
+    for nodes in ((NODES["share"], Prune(ratio=0.4)), (Prune(ratio=0.4), NODES["share"])):
+        model, sizes = correlated_task.model, [count_parameters(correlated_task.model)]
+        for node in nodes:
+            model = node.apply(model, context).model
+            sizes.append(count_parameters(model))
+        assert sizes[0] > sizes[1] > sizes[2]
+        assert forward(model, correlated_task.example).shape == (8, 4)
