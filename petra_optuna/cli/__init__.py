@@ -13,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from typer.exceptions import TyperException
 
 from petra_optuna.cli.confirm import confirm
+from petra_optuna.cli.options import as_options
 from petra_optuna.cli.results import dashboard, export, front
 from petra_optuna.cli.search import resume, run
 from petra_optuna.cli.sensitivity import sensitivity
@@ -21,7 +22,7 @@ from petra_optuna.errors import UserError, one_line
 
 app = typer.Typer(
     name="petra",
-    help="Pareto fronts of deployable PyTorch models: smaller, faster, still right.",
+    help="Pareto fronts of deployable PyTorch models: smaller, faster, still accurate.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,7 +35,7 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command; what the user can mend ends in one line on stderr and exit code 2."""
+    """Run the command; an error that the user can mend is one line on stderr and exit code 2."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
     try:
@@ -42,7 +43,7 @@ def main() -> None:
     except TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}; see `petra --help`")
     except UserError as error:
-        _fail(str(error))
+        _fail(as_options(str(error)))
     except StorageInternalError as error:
         cause = one_line(error.__cause__ or error)
         _fail(f"the database cannot be written ({cause}); make room or start its server, then resume")
@@ -52,7 +53,7 @@ def main() -> None:
         what = error.filename or "the disk"
         _fail(f"{what}: {error.strerror}; make it writable or make room, then `petra resume`")
     if code == _INTERRUPTED:
-        typer.echo("petra: stopped; what was running is run again by `petra resume`", err=True)
+        typer.echo("petra: stopped; `petra resume` runs the interrupted trial again", err=True)
     sys.exit(code or 0)
 
 

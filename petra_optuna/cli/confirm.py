@@ -22,17 +22,19 @@ def confirm(
     study: options.StudyName = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write, new or empty; confirmed/STUDY beside the database by default."),
+        typer.Option(help="Folder to write, new or empty (default: confirmed/STUDY beside the database)."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=0, help="Train each member again with so many seeds.")] = 0,
-    bootstrap: Annotated[int, typer.Option(min=100, help="Resamples of the test split.")] = 1000,
-    again: Annotated[bool, typer.Option("--again", help="Read the test split once more; counted.")] = False,
+    seeds: Annotated[int, typer.Option(min=0, help="Retrain each member with N other seeds.")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of the test split.")] = 1000,
+    again: Annotated[
+        bool, typer.Option("--again", help="Allow another reading of the test split; readings are counted.")
+    ] = False,
     task: options.UserTask = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure the front on the test split, once, and write table, page and cards.
+    """Measure the front once on the test split and write a table, a page and a card for each member.
 
     Example: petra confirm --storage sqlite:///storage/digits.db --study digits --seeds 3
     """
@@ -43,11 +45,11 @@ def confirm(
         built = stored_task(specification, task, data_root, checkpoint)
     folder = out or _folder(storage, stored.study_name, readings_of(stored))
     with phase_progress(console) as progress:
-        found = confirm_study(
+        confirmation = confirm_study(
             stored, built, out=folder, seeds=seeds, bootstrap=bootstrap, again=again, progress=progress
         )
     publish(stored)
-    console.print(confirmed_table(found))
+    console.print(confirmed_table(confirmation))
     console.print(f"Table, page and cards: {folder}", soft_wrap=True)
 
 

@@ -1,47 +1,161 @@
-"""Options that several commands share, declared once."""
+"""Options that several commands share, declared once, and the Python arguments that they stand for."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from petra_optuna.study import DEFAULT_URL
 
+SEARCH: Final = "Search"
+LIMITS: Final = "Objectives and limits"
+TRAINING: Final = "Training"
+RUNGS: Final = "Rungs (stop weak trainings early)"
+STORAGE: Final = "Storage and workers"
+PANELS: Final = (SEARCH, LIMITS, TRAINING, RUNGS, STORAGE)
+"""Panels of the help text, in the order in which ``petra run --help`` shows them."""
+
 Storage = Annotated[
-    str, typer.Option("--storage", help="SQLAlchemy URL of the database.", show_default=DEFAULT_URL)
+    str,
+    typer.Option(
+        "--storage",
+        help="SQLAlchemy URL of the database.",
+        show_default=DEFAULT_URL,
+        rich_help_panel=STORAGE,
+    ),
 ]
 StudyName = Annotated[
     str | None,
-    typer.Option("--study", help="Study name; the only one where left out."),
+    typer.Option(
+        "--study", help="Study name; optional if the database holds one study.", rich_help_panel=STORAGE
+    ),
 ]
 Trials = Annotated[
     int | None,
-    typer.Option("--trials", help="Finished trials the study shall have in the end, controls included."),
+    typer.Option(
+        "--trials", help="Total finished trials to reach, controls included.", rich_help_panel=SEARCH
+    ),
 ]
-Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds after which no new trial starts.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", help="Seconds after which no new trial starts.", rich_help_panel=SEARCH),
+]
 Generations = Annotated[
-    int | None, typer.Option("--generations", help="End after so many populations of finished trials.")
+    int | None,
+    typer.Option(
+        "--generations",
+        help="Stop after N generations (population-sized blocks of finished trials).",
+        rich_help_panel=SEARCH,
+    ),
 ]
 StagnationTrials = Annotated[
     int | None,
-    typer.Option("--stagnation", help="End after so many trials that grew the hypervolume by less than 1 %."),
+    typer.Option(
+        "--stagnation",
+        help="Stop when N trials together raise the hypervolume by less than 1 %.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 Target = Annotated[
     list[str] | None,
-    typer.Option("--target", help="End when one trial reaches NAME=VALUE; once for each objective."),
+    typer.Option(
+        "--target",
+        help="Stop once one trial reaches NAME=VALUE; repeatable, all must hold.",
+        rich_help_panel=SEARCH,
+    ),
 ]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that run trials side by side.")]
+Workers = Annotated[
+    int,
+    typer.Option("--workers", min=1, help="Number of processes that run trials.", rich_help_panel=STORAGE),
+]
 UserTask = Annotated[
     str | None,
-    typer.Option("--task", help="module:callable that returns the study's own petra_optuna.Task."),
+    typer.Option(
+        "--task",
+        help="module:callable that returns the petra_optuna.Task of the study.",
+        rich_help_panel=STORAGE,
+    ),
 ]
 DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder of the task's data, where the task reads one.")
+    Path | None,
+    typer.Option("--data-root", help="Folder of the task's data.", rich_help_panel=STORAGE),
 ]
 Checkpoint = Annotated[
-    Path | None, typer.Option("--checkpoint", help="Safetensors file with the original model's weights.")
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        help="Safetensors file with the weights of the original model.",
+        rich_help_panel=STORAGE,
+    ),
 ]
-Cache = Annotated[Path, typer.Option("--cache", help="Folder of cached models, shared between studies.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+Cache = Annotated[
+    Path,
+    typer.Option("--cache", help="Folder of cached models, shared between studies.", rich_help_panel=STORAGE),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.", rich_help_panel=STORAGE)]
+
+OPTIONS = {
+    "again": "--again",
+    "bootstrap": "--bootstrap",
+    "cache": "--cache",
+    "cache_dir": "--cache",
+    "checkpoint": "--checkpoint",
+    "data_fraction": "--data-fraction",
+    "data_root": "--data-root",
+    "epochs": "--epochs",
+    "energy_j": "--max-energy-mj",
+    "eta": "--rung-eta",
+    "from_storage": "--from-storage",
+    "from_study": "--from-study",
+    "generations": "--generations",
+    "latency_ms": "--max-latency-ms",
+    "levels": "--rung-levels",
+    "macs": "--max-macs",
+    "max_length": "--max-length",
+    "min_epochs": "--rung-epochs",
+    "min_fraction": "--rung-fraction",
+    "mode": "--mode",
+    "name": "--study",
+    "objectives": "--objective",
+    "out": "--out",
+    "parameters": "--max-parameters",
+    "peak_memory_bytes": "--max-memory-mb",
+    "population_size": "--population",
+    "profile": "--device",
+    "quality_drop": "--max-quality-drop",
+    "rungs": "--rungs",
+    "seed": "--seed",
+    "seeds": "--seeds",
+    "sensitivity": "--sensitivity",
+    "size_bytes": "--max-size-mb",
+    "stagnation": "--stagnation",
+    "storage": "--storage",
+    "targets": "--target",
+    "task": "--task",
+    "timeout_s": "--timeout",
+    "train_threads": "--train-threads",
+    "trials": "--trials",
+    "workers": "--workers",
+}
+"""Python arguments of the library, as its errors quote them in backticks, and their options."""
+
+FUNCTIONS = {
+    "confirm": "`petra confirm`",
+    "export_trial": "`petra export`",
+    "front": "`petra front`",
+    "optimize": "`petra run`",
+    "resume": "`petra resume`",
+}
+"""Functions of the library and their commands."""
+
+
+def as_options(text: str) -> str:
+    """An error of the library in the words of the command: options for arguments, commands for functions."""
+    return re.sub(r"`(?:petra_optuna\.|limits\.|budget\.|rungs\.)?(\w+)`", _translated, text)
+
+
+def _translated(quoted: re.Match[str]) -> str:
+    return OPTIONS.get(quoted[1]) or FUNCTIONS.get(quoted[1]) or quoted[0]

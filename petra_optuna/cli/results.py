@@ -50,54 +50,54 @@ class Format(enum.StrEnum):
 def front(
     storage: options.Storage = DEFAULT_URL,
     study: options.StudyName = None,
-    format: Annotated[Format, typer.Option(help="Form of the output.")] = Format.TABLE,
-    html: Annotated[Path | None, typer.Option(help="Write an interactive page there as well.")] = None,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
+    html: Annotated[Path | None, typer.Option(help="Also write an interactive page to this file.")] = None,
 ) -> None:
-    """Print the Pareto front of a study, and what `petra confirm` found of it.
+    """Print the Pareto front of a study and, if there is one, its confirmation on the test split.
 
     Example: petra front --storage sqlite:///storage/digits.db --format json
     """
     stored = load_study(open_storage(storage, must_exist=True), study)
-    found, confirmation = front_of(stored), confirmation_of(stored)
+    pareto, confirmation = front_of(stored), confirmation_of(stored)
     if format == Format.TABLE:
-        make_console().print(as_table(found))
+        make_console().print(as_table(pareto))
         typer.echo(as_line(study_ledger(stored)))
-        for line in (limits_line(found), warm_start_line(stored)):
+        for line in (limits_line(pareto), warm_start_line(stored)):
             if line:
                 typer.echo(line)
         if confirmation is not None:
             make_console().print(confirmed_table(confirmation))
     else:
         details = None if confirmation is None else confirmation.to_dict()
-        typer.echo(as_json(found, details) if format == Format.JSON else as_csv(found).rstrip("\n"))
+        typer.echo(as_json(pareto, details) if format == Format.JSON else as_csv(pareto).rstrip("\n"))
     if html is not None:
         try:
-            html.write_text(as_html(found))
+            html.write_text(as_html(pareto))
         except OSError as error:
             raise UserError(f"{html} cannot be written ({error.strerror}); give another --html") from error
 
 
 def export(
-    trial: Annotated[int, typer.Option(help="Number of the trial, as `petra front` shows it.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
+    trial: Annotated[int, typer.Option(help="Trial number, as `petra front` shows it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],
     storage: options.Storage = DEFAULT_URL,
     study: options.StudyName = None,
     task: options.UserTask = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
 ) -> None:
-    """Write a trial's model as a folder that runs with its runtime and numpy alone.
+    """Write a trial's model as a folder that needs only its runtime and numpy.
 
-    The file is run on the selection split first and must agree with what the trial stored.
+    The export fails unless the file reproduces the quality that the trial stored on the selection split.
 
     Example: petra export --storage sqlite:///storage/digits.db --trial 4 --out exported
     """
     stored = load_study(open_storage(storage, must_exist=True), study)
     specification = specification_of(stored)
-    done = export_trial(stored, trial, out, stored_task(specification, task, data_root, checkpoint))
+    exported = export_trial(stored, trial, out, stored_task(specification, task, data_root, checkpoint))
     typer.echo(
-        f"{done.folder}: {specification.metric} {done.quality:.4f} on the selection split, "
-        f"stored {done.stored:.4f}"
+        f"{exported.folder}: {specification.metric} {exported.quality:.4f} on the selection split, "
+        f"stored {exported.stored:.4f}"
     )
 
 

@@ -52,68 +52,141 @@ def run(
     generations: options.Generations = None,
     stagnation: options.StagnationTrials = None,
     target: options.Target = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="Start from the trained model or, untrained, from initialisation.",
+            rich_help_panel=options.SEARCH,
+        ),
+    ] = "pretrained",
+    max_length: Annotated[
+        int,
+        typer.Option(help="Maximum nodes of a pipeline before conversion.", rich_help_panel=options.SEARCH),
+    ] = 5,
+    population: Annotated[
+        int, typer.Option(min=2, help="Pipelines that may become parents.", rich_help_panel=options.SEARCH)
+    ] = DEFAULT_POPULATION,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="Seed of the search and of all training.", rich_help_panel=options.SEARCH),
+    ] = 0,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity",
+            help="Measure per-layer sensitivity first and draw new nodes near it.",
+            rich_help_panel=options.SEARCH,
+        ),
+    ] = False,
+    from_study: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from the front and operator credit of this study.", rich_help_panel=options.SEARCH
+        ),
+    ] = None,
+    from_storage: Annotated[
+        str | None,
+        typer.Option(
+            help="SQLAlchemy URL of that study (default: --storage).", rich_help_panel=options.SEARCH
+        ),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Objective besides the task's metric; repeatable. One of {', '.join(_NAMES)} "
+            f"(default: {', '.join(DEFAULT_OBJECTIVES)}).",
+            rich_help_panel=options.LIMITS,
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Device to measure for: cpu, cpu:N (N threads), cpu@openvino, cuda, or a .json file.",
+            rich_help_panel=options.LIMITS,
+        ),
+    ] = "cpu",
+    max_quality_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Maximum loss of the metric on selection, in its unit.", rich_help_panel=options.LIMITS
+        ),
+    ] = None,
+    max_size_mb: Annotated[
+        float | None, typer.Option(help="Maximum file size, 10^6 bytes.", rich_help_panel=options.LIMITS)
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(help="Maximum latency of one call, ms.", rich_help_panel=options.LIMITS),
+    ] = None,
+    max_memory_mb: Annotated[
+        float | None,
+        typer.Option(help="Maximum peak memory of a process, 10^6 bytes.", rich_help_panel=options.LIMITS),
+    ] = None,
+    max_energy_mj: Annotated[
+        float | None, typer.Option(help="Maximum energy per sample, mJ.", rich_help_panel=options.LIMITS)
+    ] = None,
+    max_parameters: Annotated[
+        float | None, typer.Option(help="Maximum number of parameters.", rich_help_panel=options.LIMITS)
+    ] = None,
+    max_macs: Annotated[
+        float | None,
+        typer.Option(help="Maximum multiply-accumulates per sample.", rich_help_panel=options.LIMITS),
+    ] = None,
+    epochs: Annotated[
+        int,
+        typer.Option(help="Maximum training epochs of one pipeline.", rich_help_panel=options.TRAINING),
+    ] = 6,
+    data_fraction: Annotated[
+        float,
+        typer.Option(help="Share of the training data in an epoch.", rich_help_panel=options.TRAINING),
+    ] = 1.0,
+    train_threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads for training (default: the cores divided by --workers).",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = None,
+    rungs: Annotated[
+        bool,
+        typer.Option(
+            "--rungs",
+            help="Stop training weak pipelines early (successive halving).",
+            rich_help_panel=options.RUNGS,
+        ),
+    ] = False,
+    rung_epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs up to the first rung (default 1).", rich_help_panel=options.RUNGS),
+    ] = None,
+    rung_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the data at the first rung (default 0.25).", rich_help_panel=options.RUNGS
+        ),
+    ] = None,
+    rung_eta: Annotated[
+        float | None,
+        typer.Option(
+            help="Let the best 1/ETA of a rung train on (default 5).", rich_help_panel=options.RUNGS
+        ),
+    ] = None,
+    rung_levels: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of rungs, counted from the lowest (default 1).", rich_help_panel=options.RUNGS
+        ),
+    ] = None,
     storage: options.Storage = DEFAULT_URL,
     study: options.StudyName = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
-    mode: Annotated[
-        Mode, typer.Option(help="Pipelines start from the original, or (untrained) from initialisation.")
-    ] = "pretrained",
-    epochs: Annotated[int, typer.Option(help="Most epochs that one pipeline may train.")] = 6,
-    data_fraction: Annotated[float, typer.Option(help="Share of the training data per epoch.")] = 1.0,
-    max_length: Annotated[int, typer.Option(help="Longest pipeline, the conversion not counted.")] = 5,
-    population: Annotated[
-        int, typer.Option(min=2, help="Pipelines that may become parents.")
-    ] = DEFAULT_POPULATION,
-    objective: Annotated[
-        list[str] | None,
-        typer.Option(help=f"What counts beside the metric; once for each of {', '.join(_NAMES)}."),
-    ] = None,
-    device: Annotated[
-        str,
-        typer.Option(help="What to measure for: cpu, cpu:N for N threads, cpu@openvino, or a .json file."),
-    ] = "cpu",
-    max_size_mb: Annotated[float | None, typer.Option(help="Hard limit on the file, 10^6 bytes.")] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Hard limit on latency.")] = None,
-    max_quality_drop: Annotated[
-        float | None,
-        typer.Option(
-            help="Most that the metric may be worse than the original's on selection. A static INT8 file "
-            "beyond it is repaired once: the layers that lose most go back to float."
-        ),
-    ] = None,
-    max_memory_mb: Annotated[
-        float | None, typer.Option(help="Hard limit on the memory that the file adds to a process.")
-    ] = None,
-    max_energy_mj: Annotated[float | None, typer.Option(help="Hard limit on a sample's energy.")] = None,
-    max_parameters: Annotated[float | None, typer.Option(help="Hard limit on parameters.")] = None,
-    max_macs: Annotated[float | None, typer.Option(help="Hard limit on a sample's work.")] = None,
-    rungs: Annotated[bool, typer.Option(help="Compare pipelines in training; the weak end it.")] = False,
-    rung_epochs: Annotated[int | None, typer.Option(help="Epochs of the first rung; 1 by default.")] = None,
-    rung_fraction: Annotated[
-        float | None, typer.Option(help="Its share of the budget's data; 0.25 by default.")
-    ] = None,
-    rung_eta: Annotated[float | None, typer.Option(help="The best 1/eta train on; 5 by default.")] = None,
-    rung_levels: Annotated[
-        int | None, typer.Option(help="Compare at so many rungs, the lowest; 1 by default.")
-    ] = None,
-    train_threads: Annotated[int | None, typer.Option(min=1, help="Threads for training.")] = None,
-    workers: options.Workers = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the search and of every training.")] = 0,
     cache: options.Cache = DEFAULT_CACHE,
-    from_study: Annotated[
-        str | None,
-        typer.Option(help="Start from the front and operator credit of this study, of whatever task."),
-    ] = None,
-    from_storage: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of its database; --storage where left out.")
-    ] = None,
-    sensitivity: Annotated[
-        bool, typer.Option(help="Measure what each layer bears; new nodes begin there.")
-    ] = False,
+    workers: options.Workers = 1,
     quiet: options.Quiet = False,
 ) -> None:
-    """Search for the Pareto front of a task's model; continues a study that exists.
+    """Search for the Pareto front of a task's model; continue the study if it exists.
 
     Example: petra run digits --trials 24 --storage sqlite:///storage/digits.db
     """
@@ -185,9 +258,9 @@ def resume(
     workers: options.Workers = 1,
     quiet: options.Quiet = False,
 ) -> None:
-    """Continue a stored study; trials that were cut off are run again first.
+    """Continue a stored study; interrupted trials are run again first.
 
-    Without --trials, --timeout or another end it goes to the one that its last run was given.
+    Without --trials, --timeout or another stop criterion, those of the study's last run apply.
 
     Example: petra resume --storage sqlite:///storage/digits.db --study digits
     """

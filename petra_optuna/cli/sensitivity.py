@@ -1,4 +1,4 @@
-"""The command that shows what each layer of a model bears."""
+"""The command that shows how sensitive each layer of a model is to compression."""
 
 from __future__ import annotations
 
@@ -22,27 +22,31 @@ def sensitivity(
     checkpoint: options.Checkpoint = None,
     cache: options.Cache = DEFAULT_CACHE,
 ) -> None:
-    """Print how quality falls as each layer alone is cut, and where new nodes begin with --sensitivity.
+    """Print how quality falls as each layer alone is compressed, and the start values that follow.
 
-    FileMeasurement on calibration data, without training, once per model; then read from the cache.
+    The curves are measured once per model on calibration data, without training, then cached.
+    `petra run --sensitivity` draws new nodes near the start values.
 
     Example: petra sensitivity digits
     """
     console = make_console()
     with console.status(f"measuring the layers of {task}"), training_threads(available_cores()):
         built = task_of(TaskSource.of(task, data_root, checkpoint), cache)
-        found = sensitivity_of(built, PrefixCache(cache))
-    table = Table(title=f"{found.metric} on {found.samples} calibration samples, each layer cut alone")
-    for heading in ("operation", "layer", "size", "share cut: quality"):
+        curves = sensitivity_of(built, PrefixCache(cache))
+    table = Table(
+        title=f"{curves.metric} on {curves.samples} calibration samples, one layer compressed at a time"
+    )
+    for heading in ("operation", "layer", "size", "share removed: quality"):
         table.add_column(heading)
-    for curve in found.curves:
+    for curve in curves.curves:
         table.add_row(curve.operation, curve.layer, str(curve.size), _points(curve))
     console.print(table)
-    for name, why in found.left_out.items():
-        typer.echo(f"no curve of {name}: {why}")
-    for start in priors_from_sensitivity(found, default_space()):
-        beside = ", ".join(f"{name} {value}" for name, value in start.when.items())
-        typer.echo(f"begins at {start.operation} {start.field} {start.value:.2f} ({beside or 'always'})")
+    for name, reason in curves.left_out.items():
+        typer.echo(f"no curve of {name}: {reason}")
+    for prior in priors_from_sensitivity(curves, default_space()):
+        condition = ", ".join(f"{name}={value}" for name, value in prior.when.items())
+        suffix = f" ({condition})" if condition else ""
+        typer.echo(f"start value {prior.operation}.{prior.field} = {prior.value:.2f}{suffix}")
 
 
 def _points(curve: Curve) -> str:

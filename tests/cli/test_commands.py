@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -12,12 +14,15 @@ from typing import Any
 import optuna
 import pytest
 import torch
+import typer
 from optuna import Trial
 from support import small_task
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from petra_optuna import cli
+from petra_optuna import cli, confirm, export_trial, optimize, resume
+from petra_optuna.cli import app
+from petra_optuna.cli.options import FUNCTIONS, OPTIONS, PANELS, as_options
 from petra_optuna.evaluation import Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.samplers import PRIORS, finished_trials
@@ -61,9 +66,59 @@ def test_every_command_explains_itself_with_an_example(call, capsys, command: st
     assert f"petra {command}" in capsys.readouterr().out.split("Example:")[1]
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained_in_a_plain_sentence(command: str) -> None:
+    for parameter in typer.main.get_command(app).commands[command].params:
+        text = parameter.help or ""
+        assert re.fullmatch(r"[A-Za-z][^\n]+[.]", text), f"petra {command} {parameter.name}: {text!r}"
+
+
+def test_the_help_of_a_search_fits_two_screens(call, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert call("run", "--help") == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 2 * 40
+    positions = [text.index(f"─ {panel} ─") for panel in PANELS]
+    assert positions == sorted(positions)
+
+
+def test_errors_of_the_library_are_told_in_the_words_of_the_command() -> None:
+    told = as_options(
+        "`trials` must be at least 1, got 0; continue with `resume`, give `limits.macs`, not `x`"
+    )
+    assert (
+        told == "--trials must be at least 1, got 0; continue with `petra resume`, give --max-macs, not `x`"
+    )
+
+
+def test_every_option_that_errors_name_exists() -> None:
+    commands = typer.main.get_command(app).commands
+    flags = {flag for command in commands.values() for option in command.params for flag in option.opts}
+    assert set(OPTIONS.values()) <= flags
+    assert {name.strip("`").removeprefix("petra ") for name in FUNCTIONS.values()} <= set(commands)
+
+
+@pytest.mark.parametrize("function", [optimize, resume, confirm, export_trial], ids=lambda one: one.__name__)
+def test_every_argument_that_an_option_sets_has_its_translation(function) -> None:
+    """What only Python can give, such as a sampler, has no option."""
+    python_only = {
+        "stop",
+        "space",
+        "budget",
+        "limits",
+        "sampler",
+        "source",
+        "callbacks",
+        "progress",
+        "rounds",
+    }
+    arguments = set(inspect.signature(function).parameters) - python_only - {"study", "number"}
+    assert arguments <= set(OPTIONS)
+
+
 BAD = {
     "no trials": (["run", "digits", "--trials", 0], "--trials must be at least 1"),
-    "no end": (["run", "digits"], "--trials, --timeout, or another stop rule"),
+    "no end": (["run", "digits"], "--trials, --timeout"),
     "target": (["run", "digits", "--target", "accuracy"], "--target must be NAME=VALUE"),
     "generations": (["run", "digits", "--generations", 0], "at least 1, got 0"),
     "stagnation": (["run", "digits", "--stagnation", 0], "at least 1 trial"),
