@@ -27,9 +27,8 @@ from petra_optuna import build_task
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_parameters
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank.pairs import decompose, is_decomposable, matrix
-from petra_optuna.nn.low_rank.ranks import break_even_rank
-from petra_optuna.nn.pruning.importance import CRITERIA
+from petra_optuna.nn.low_rank import break_even_rank, decompose, is_decomposable, matrix
+from petra_optuna.nn.pruning import CRITERIA
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import Context, LowRank, Prune, RegularizedTrain
 from petra_optuna.pipeline import Recipe

@@ -18,7 +18,7 @@ import torch
 
 import petra_optuna
 from petra_optuna.evaluation.budget import Budget
-from petra_optuna.nn.training.precision import training_dtype
+from petra_optuna.nn.training import training_dtype
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.source import source_sha256

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent
-from petra_optuna.nn.low_rank.pairs import LowRankPair
+from petra_optuna.nn.low_rank import FactoredRecurrent, LowRankPair
 
 _CONV = (
     "in_channels",

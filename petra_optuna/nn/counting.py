@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
-from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent
+from petra_optuna.nn.low_rank import FactoredRecurrent
 
 Shape = Sequence[int]
 

@@ -1,8 +1,11 @@
-"""Finding and replacing layers by name."""
+"""Layers found and replaced by name, and tensors that hold other values for a while."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
 
 
 def replace_module(model: nn.Module, name: str, replacement: nn.Module) -> nn.Module:
@@ -26,3 +29,20 @@ def shared_layers(model: nn.Module) -> set[str]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     return {name.rpartition(".")[0] for group in names.values() if len(group) > 1 for name in group}
+
+
+@contextmanager
+def temporarily_set(values: Mapping[Tensor, Tensor]) -> Iterator[None]:
+    """Let each tensor hold the value given for it inside the block, and its own again after.
+
+    Args:
+        values: New contents by tensor, of the same shape.
+    """
+    kept = [(tensor, tensor.data) for tensor in values]
+    try:
+        for tensor, value in values.items():
+            tensor.data = value
+        yield
+    finally:
+        for tensor, data in kept:
+            tensor.data = data

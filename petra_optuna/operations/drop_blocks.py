@@ -12,8 +12,7 @@ from torch import nn
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.pruning.blocks import block_score, drop, find_replaceable
-from petra_optuna.nn.pruning.importance import CRITERIA
+from petra_optuna.nn.pruning import CRITERIA, block_score, drop, find_replaceable
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
 from petra_optuna.pipeline import Applied, Kind, Operation

@@ -17,7 +17,7 @@ from torch.nn import functional
 from petra_optuna.errors import one_line
 from petra_optuna.nn.inputs import Inputs, forward, tensors
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training.penalties import input_steepness, lai_scale
+from petra_optuna.nn.training import input_steepness, lai_scale
 from petra_optuna.operations.context import Context
 from petra_optuna.tasks.task import mean_squared_error
 

@@ -12,9 +12,16 @@ from torch import nn
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.low_rank.pairs import LowRankPair, decomposable_layers, shared_names, why_whole
-from petra_optuna.nn.low_rank.ranks import RankRule
-from petra_optuna.nn.low_rank.reduce import ReductionResult, reduce_layer, reduce_together
+from petra_optuna.nn.low_rank import (
+    LowRankPair,
+    RankRule,
+    ReductionResult,
+    decomposable_layers,
+    reduce_layer,
+    reduce_together,
+    shared_names,
+    why_whole,
+)
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations.context import Context
 from petra_optuna.pipeline import Applied, Kind, Operation, When

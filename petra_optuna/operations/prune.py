@@ -11,8 +11,7 @@ from torch import nn
 
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.pruning.importance import CRITERIA, WeightScores
-from petra_optuna.nn.pruning.prune import PruningResult, Scope, prune_channels
+from petra_optuna.nn.pruning import CRITERIA, PruningResult, Scope, WeightScores, prune_channels
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
 from petra_optuna.pipeline import Applied, Kind, Operation

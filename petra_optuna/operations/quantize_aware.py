@@ -10,7 +10,7 @@ from optuna.distributions import IntDistribution
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.quantization.fake_quant import FakeQuantization
+from petra_optuna.nn.quantization import FakeQuantization
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.saturation import LIMITS, weight_bits

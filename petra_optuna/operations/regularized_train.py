@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank.pairs import LowRankPair, all_factors, factorize_fully, matrix, merge
-from petra_optuna.nn.training.penalties import (
+from petra_optuna.nn.low_rank import LowRankPair, all_factors, factorize_fully, matrix, merge
+from petra_optuna.nn.training import (
     mean_hoyer,
     mean_orthogonal,
     norm_penalty,
     shrinkable,
     sparsity_penalty,
     sparsity_step,
+    training_dtype,
 )
-from petra_optuna.nn.training.precision import training_dtype
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import mean_scale, why_no_lai
 from petra_optuna.operations.training import fit, plain_loss

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.pruning.importance import CRITERIA, Criterion, WeightScores, weight_scores
+from petra_optuna.nn.pruning import CRITERIA, Criterion, WeightScores, weight_scores
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.training import plain_loss
 

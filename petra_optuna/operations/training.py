@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training.loop import parameter_groups, run_epochs
-from petra_optuna.nn.training.precision import training_dtype
+from petra_optuna.nn.training import parameter_groups, run_epochs, training_dtype
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import lai_loss
 from petra_optuna.pipeline import Recipe

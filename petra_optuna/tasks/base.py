@@ -19,7 +19,7 @@ from torch import nn
 from petra_optuna.errors import DataError
 from petra_optuna.nn.inputs import forward
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training.loop import parameter_groups, run_epochs
+from petra_optuna.nn.training import parameter_groups, run_epochs
 from petra_optuna.tasks.files import written_whole
 from petra_optuna.tasks.split import Split
 

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from petra_optuna.errors import TaskError
-from petra_optuna.models.residual import ResidualNet
+from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.normalize import Normalize
 from petra_optuna.tasks.base import cached_base, train_base

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from petra_optuna.errors import TaskError
-from petra_optuna.nn.initialise import initialised
+from petra_optuna.nn.initialization import initialised
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.tasks.fingerprint import text_of
 

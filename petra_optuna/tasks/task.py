@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from petra_optuna.errors import MeasurementFailed, TaskError
 from petra_optuna.nn.inputs import Inputs, take
 from petra_optuna.nn.normalize import Normalize
-from petra_optuna.nn.training.distillation import output_matching_loss, soft_label_loss
+from petra_optuna.nn.training import output_matching_loss, soft_label_loss
 from petra_optuna.source import source_sha256
 from petra_optuna.tasks.checks import check_classes, check_forward, check_loss, check_split
 from petra_optuna.tasks.fingerprint import fingerprint_of

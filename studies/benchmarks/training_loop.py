@@ -17,8 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.training.precision import training_dtype
-from petra_optuna.nn.training.schedules import schedule_factor
+from petra_optuna.nn.training import schedule_factor, training_dtype
 from petra_optuna.operations import Context, Train
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task, build_task

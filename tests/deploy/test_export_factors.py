@@ -11,9 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from petra_optuna.deploy import OnnxRuntimeModel, check_parity, export_onnx
 from petra_optuna.nn.counting import count_parameters
-from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent
-from petra_optuna.nn.low_rank.pairs import LowRankPair, decompose, merge
-from petra_optuna.nn.low_rank.reduce import reduce_layer
+from petra_optuna.nn.low_rank import FactoredRecurrent, LowRankPair, decompose, merge, reduce_layer
 
 
 class Events(nn.Module):

@@ -13,9 +13,15 @@ from petra_optuna.errors import OperationFailed, StudyError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.checkpoint import DamagedCheckpoint
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent
-from petra_optuna.nn.low_rank.pairs import LowRankPair, decompose, factorize_fully, merge, recompose
-from petra_optuna.nn.low_rank.reduce import reduce_layer
+from petra_optuna.nn.low_rank import (
+    FactoredRecurrent,
+    LowRankPair,
+    decompose,
+    factorize_fully,
+    merge,
+    reduce_layer,
+)
+from petra_optuna.nn.low_rank.pairs import recompose
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import Context, LowRank, Prune, QuantizeAware, Train
 from petra_optuna.pipeline import Operation, Recipe

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.low_rank.pairs import decompose, factorize_fully
+from petra_optuna.nn.low_rank import decompose, factorize_fully
 
 
 class Functional(nn.Module):

@@ -14,7 +14,7 @@ from petra_optuna.evaluation.checkpoint import from_bytes, to_bytes
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.pruning.importance import CRITERIA
+from petra_optuna.nn.pruning import CRITERIA
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.operations import Context, DropBlocks, LowRank, Prune
 from petra_optuna.pipeline import Recipe

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.training.penalties import lai_scale
+from petra_optuna.nn.training import lai_scale
 from petra_optuna.operations import Context
 from petra_optuna.operations.lai import lai_loss, mean_scale, residuals, why_no_lai
 from petra_optuna.pipeline import Recipe

@@ -11,9 +11,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent
-from petra_optuna.nn.low_rank.pairs import LowRankPair, decompose, factors, matrix
-from petra_optuna.nn.low_rank.ranks import break_even_rank, choose_rank, round_rank, singular_values_of
+from petra_optuna.nn.low_rank import (
+    FactoredRecurrent,
+    LowRankPair,
+    break_even_rank,
+    decompose,
+    matrix,
+    singular_values_of,
+)
+from petra_optuna.nn.low_rank.pairs import factors
+from petra_optuna.nn.low_rank.ranks import choose_rank, round_rank
 from petra_optuna.operations import Context, LowRank, Prune
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task

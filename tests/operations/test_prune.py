@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.pruning.importance import CRITERIA
+from petra_optuna.nn.pruning import CRITERIA
 from petra_optuna.operations import Context, Prune
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.low_rank.pairs import LowRankPair, all_factors, decompose, matrix
+from petra_optuna.nn.low_rank import LowRankPair, all_factors, decompose, matrix
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.surgery import replace_module
-from petra_optuna.nn.training.penalties import input_steepness, mean_hoyer, mean_orthogonal
+from petra_optuna.nn.training import input_steepness, mean_hoyer, mean_orthogonal
 from petra_optuna.operations import Context, RegularizedTrain, Train
 from petra_optuna.pipeline import Recipe
 from petra_optuna.pipeline.recipe import REGULARIZERS

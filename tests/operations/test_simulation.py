@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petra_optuna.deploy import OnnxRuntimeModel, export_onnx
-from petra_optuna.nn.quantization.fake_quant import FakeQuantization
+from petra_optuna.nn.quantization import FakeQuantization
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.saturation import LIMITS, weight_bits
 from petra_optuna.tasks import Task, open_once

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from petra_optuna.errors import DataError, MeasurementFailed, TaskError
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
-from petra_optuna.nn.training.distillation import output_matching_loss, soft_label_loss
+from petra_optuna.nn.training import output_matching_loss, soft_label_loss
 from petra_optuna.tasks import Split, Task
 
 LABELS = torch.arange(60) % 3

@@ -1,1 +1,53 @@
 """Low-rank factors of linear, convolution, embedding and recurrent layers."""
+
+from petra_optuna.nn.low_rank.factored_recurrent import (
+    GATES,
+    FactoredRecurrent,
+    Recurrent,
+    State,
+    kind_of,
+    matrix_names,
+)
+from petra_optuna.nn.low_rank.pairs import (
+    LowRankPair,
+    all_factors,
+    decomposable_layers,
+    decompose,
+    factorize_fully,
+    is_decomposable,
+    matrix,
+    merge,
+    shared_names,
+    why_whole,
+)
+from petra_optuna.nn.low_rank.ranks import Factors, RankRule, break_even_rank, singular_values_of
+from petra_optuna.nn.low_rank.reduce import ReductionResult, kept_shares, reduce_layer, reduce_together
+from petra_optuna.nn.low_rank.split_layers import Decomposable
+
+__all__ = [
+    "GATES",
+    "Decomposable",
+    "FactoredRecurrent",
+    "Factors",
+    "LowRankPair",
+    "RankRule",
+    "Recurrent",
+    "ReductionResult",
+    "State",
+    "all_factors",
+    "break_even_rank",
+    "decomposable_layers",
+    "decompose",
+    "factorize_fully",
+    "is_decomposable",
+    "kept_shares",
+    "kind_of",
+    "matrix",
+    "matrix_names",
+    "merge",
+    "reduce_layer",
+    "reduce_together",
+    "shared_names",
+    "singular_values_of",
+    "why_whole",
+]

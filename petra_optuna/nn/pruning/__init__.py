@@ -1,1 +1,27 @@
-"""Structured pruning: which channels and blocks leave a model, and what leaves with them."""
+"""Structured pruning of channels, and removal of whole blocks."""
+
+from petra_optuna.nn.pruning.blocks import block_score, drop, find_replaceable
+from petra_optuna.nn.pruning.importance import (
+    CRITERIA,
+    Criterion,
+    WeightScores,
+    magnitude_scores,
+    weight_scores,
+)
+from petra_optuna.nn.pruning.prune import PruningResult, Scope, group_widths, prune_channels, prune_group
+
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "PruningResult",
+    "Scope",
+    "WeightScores",
+    "block_score",
+    "drop",
+    "find_replaceable",
+    "group_widths",
+    "magnitude_scores",
+    "prune_channels",
+    "prune_group",
+    "weight_scores",
+]

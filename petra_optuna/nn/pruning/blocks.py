@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from petra_optuna.errors import one_line
-from petra_optuna.nn.holding import temporarily_set
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.low_rank.pairs import LowRankPair
+from petra_optuna.nn.low_rank import LowRankPair
 from petra_optuna.nn.pruning.importance import Criterion, RandomScores, WeightScores
-from petra_optuna.nn.surgery import replace_module
+from petra_optuna.nn.surgery import replace_module, temporarily_set
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, LowRankPair)
 

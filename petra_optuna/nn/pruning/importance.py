@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from petra_optuna.errors import OperationFailed, one_line
-from petra_optuna.nn.holding import temporarily_set
+from petra_optuna.nn.surgery import temporarily_set
 
 Criterion = Literal["magnitude_l1", "magnitude_l2", "taylor", "hessian", "batch_norm", "lamp", "random"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from petra_optuna.nn.low_rank.factored_recurrent import State
+from petra_optuna.nn.low_rank import State
 from petra_optuna.nn.pruning.importance import WeightScores
 
 NOT_PRUNED: Mapping[type[nn.Module], str] = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from petra_optuna.nn.low_rank.factored_recurrent import (
+from petra_optuna.nn.low_rank import (
     GATES,
     FactoredRecurrent,
     Recurrent,

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from petra_optuna.nn.holding import temporarily_set
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.pruning.coverage import NORMS, ignoring
 from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentStandIn
 from petra_optuna.nn.pruning.tracing import ROOTS
 from petra_optuna.nn.randomness import seeded
+from petra_optuna.nn.surgery import temporarily_set
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,21 +1,42 @@
-"""Which channels of a model are coupled: torch-pruning's dependency graph of the anchored model."""
+"""A model for tracing: with anchors where the graph would guess, and stand-ins where it is blind.
+
+An anchor is a layer that stands where torch-pruning's graph would otherwise guess a number of
+channels: behind every input, and before and behind every concatenation. Without them a concatenation
+with a raw input, with a flattened tensor or before a flattening is given wrong offsets (other channels
+would be removed than those that were scored), and a sum with a raw input is pruned though the input
+cannot follow. Some calls are made in another form that the graph follows, with the same values:
+concatenation along the last of three dimensions or along positions, flattening of sequences, and
+picking from stacked tensors. All of it is part of the trace only; the model stays as it is.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch_pruning as tp
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.inputs import Inputs
-from petra_optuna.nn.pruning.traceable import TraceableModel
+from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.pruning.recurrent import Proxy, stand_in_for
 
 _REFUSALS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """What torch-pruning raises, in place of one error of its own, on a model that it cannot trace."""
 ROOTS = (tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, tp.ops.TORCH_EMBED)
 """LayerIndex that make channels."""
+_CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
+_FLATTENINGS = (torch.flatten, torch.reshape, Tensor.flatten, Tensor.reshape, Tensor.view)
+_UNSTACKINGS = (torch.unbind, Tensor.unbind)
+_TRANSPOSITIONS = (torch.permute, torch.transpose, Tensor.permute, Tensor.transpose)
+LONGEST_FLATTENED = 128
+"""Steps of a sequence that is flattened; each becomes an anchor, and the graph is quadratic in them."""
 
 
 def trace(model: nn.Module, inputs: Inputs) -> tuple[tp.DependencyGraph, list[tp.dependency.Group]]:
@@ -75,3 +96,211 @@ def reaches_output(graph: tp.DependencyGraph, group: tp.dependency.Group) -> boo
         not dependency.target.outputs and graph.is_out_channel_pruning_fn(dependency.handler)
         for dependency, _ in group
     )
+
+
+class TraceableModel(nn.Module):
+    """The model with anchors and stand-ins. The first call finds the concatenations."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        named = inputs if isinstance(inputs, dict) else dict(enumerate(inputs))
+        self.temporal = any(isinstance(module, nn.Conv1d) for module in model.modules())
+        self.inputs = nn.ModuleDict(
+            {f"input_{key}": _input_anchor(tensor, self.temporal) for key, tensor in named.items()}
+        )
+        self.joints = nn.ModuleList()
+        made = {module: stand_in_for(module) for module in model.modules()}
+        self.proxies: dict[nn.Module, Proxy] = {
+            module: proxy for module, proxy in made.items() if proxy is not None
+        }
+        self.substitutes = nn.ModuleList(self.proxies.values())
+        self.model = model
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """The model's output; only its gradient functions matter."""
+        with _substituted(self.proxies), _FollowableCalls(self.joints, self.temporal):
+            if isinstance(inputs, dict):
+                return forward(self.model, {key: self._pass(key, value) for key, value in inputs.items()})
+            return forward(self.model, tuple(self._pass(key, value) for key, value in enumerate(inputs)))
+
+    def _pass(self, key: int | str, tensor: Tensor) -> Tensor:
+        return self.inputs[f"input_{key}"](tensor)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _substituted(proxies: Mapping[nn.Module, Proxy]) -> Iterator[None]:
+    """Call each stand-in for its layer inside the block; the layer keeps its place and attributes."""
+    own = {layer: vars(layer).get("forward") for layer in proxies}
+    for layer, proxy in proxies.items():
+        proxy.calls = 0
+        vars(layer)["forward"] = proxy
+    try:
+        yield
+    finally:
+        for layer, called in own.items():
+            if called is None:
+                del vars(layer)["forward"]
+            else:
+                vars(layer)["forward"] = called
+
+
+class _FollowableCalls(TorchFunctionMode):
+    """Makes calls that the graph would misread in a form that it follows, between anchors.
+
+    Channels are taken to be the second of two or four dimensions and the last of three, or the second
+    of three in a model with Conv1d.
+    """
+
+    def __init__(self, joints: nn.ModuleList, temporal: bool) -> None:
+        super().__init__()
+        self._joints = joints
+        self._temporal = temporal
+        self._used = 0
+        self._stacks: dict[int, _Stack] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func in _CONCATENATIONS:
+            return self._concatenate(func, args, named)
+        result = func(*args, **named)
+        stack = self._stacks.get(id(args[0])) if args and not named else None
+        if func is torch.stack:
+            parts = args[0] if args else named["tensors"]
+            dimension = args[1] if len(args) > 1 else named.get("dim", 0)
+            self._remember(_Stack(result, list(parts), dimension % result.ndim))
+        elif func in _FLATTENINGS and result.ndim == 2:
+            result = self._flatten(args[0] if args else named["input"], result, stack)
+        elif stack is not None:
+            result = _picked(stack, func, args[1:], result)
+            if isinstance(result, _Stack):
+                self._remember(result)
+                result = result.whole
+        return result
+
+    def _remember(self, stack: _Stack) -> None:
+        self._stacks[id(stack.whole)] = stack
+
+    def _concatenate(self, func: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        tensors = args[0] if args else named["tensors"]
+        rank = tensors[0].ndim
+        dimension = args[1] if len(args) > 1 else named.get("dim", named.get("axis", 0))
+        known = all(tensor.ndim == rank and tensor.is_floating_point() for tensor in tensors)
+        if not 2 <= rank <= 4 or not known:
+            return func(*args, **named)
+        dimension %= rank
+        if rank == 3 and dimension == 2:
+            rows = [tensor.reshape(-1, tensor.shape[2]) for tensor in tensors]
+            return self._join(rows).reshape(*tensors[0].shape[:2], -1)
+        if dimension == 1 and (rank != 3 or self._temporal):
+            return self._join(tensors)
+        return _laid_side_by_side(tensors, dimension)
+
+    def _flatten(self, tensor: Tensor, result: Tensor, stack: _Stack | None) -> Tensor:
+        """A sequence (B, T, C) becomes (B, T C) step by step; a series (B, C, L) as if it were an image."""
+        if tensor.ndim != 3 or not tensor.is_floating_point() or result.shape[0] != tensor.shape[0]:
+            return result
+        if stack is not None and stack.dimension == 1:
+            return self._join(stack.parts)
+        if self._temporal:
+            return tensor.unsqueeze(-1).flatten(1)
+        if not 1 < tensor.shape[1] <= LONGEST_FLATTENED:
+            return result
+        return self._join([tensor[:, step] for step in range(tensor.shape[1])])
+
+    def _join(self, tensors: list[Tensor]) -> Tensor:
+        return self._anchor(torch.cat([self._anchor(tensor) for tensor in tensors], 1))
+
+    def _anchor(self, tensor: Tensor) -> Tensor:
+        if self._used == len(self._joints):
+            norm = nn.BatchNorm2d if tensor.ndim == 4 else nn.BatchNorm1d
+            made = norm(tensor.shape[1], affine=False, device=tensor.device, dtype=tensor.dtype)
+            self._joints.append(made.eval())
+        self._used += 1
+        anchored: Tensor = self._joints[self._used - 1](tensor)
+        return anchored
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stack:
+    """A tensor of which it is known what was stacked, along its first or second dimension."""
+
+    whole: Tensor
+    parts: list[Any]
+    dimension: int
+
+
+def _picked(stack: _Stack, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> Any:
+    """What a call takes out of a stack; ``result`` itself would couple all that was stacked.
+
+    Args:
+        stack: The first argument of the call.
+        func: What is called.
+        args: The other arguments.
+        result: What the call returned.
+
+    Returns:
+        The part or parts that were asked for, another stack, or ``result`` where the call is unknown.
+    """
+    parts = stack.parts
+    if func is Tensor.contiguous:
+        return _Stack(result, parts, stack.dimension)
+    if func in _TRANSPOSITIONS and result.ndim == 3 and _swaps_first_two(func, args):
+        return _Stack(result, parts, 1 - stack.dimension)
+    if stack.dimension != 0:
+        return result
+    if func in _FLATTENINGS and result.ndim == 4 and result.shape[2:] == stack.whole.shape[1:]:
+        row = result.shape[1]
+        nested = [_Stack(result[at], parts[row * at :][:row], 0) for at in range(result.shape[0])]
+        return _Stack(result, nested, 0)
+    if func in _UNSTACKINGS and args in ((), (0,)) and not isinstance(parts[0], _Stack):
+        return tuple(parts)
+    if func is not Tensor.__getitem__:
+        return result
+    first, *rest = args[0] if isinstance(args[0], tuple) else (args[0],)
+    if isinstance(first, slice) and not rest:
+        return _Stack(result, parts[first], 0)
+    if not isinstance(first, int) or isinstance(first, bool):
+        return result
+    if isinstance(parts[first], _Stack):
+        return _picked(parts[first], func, (tuple(rest),), result) if rest else parts[first]
+    return parts[first][tuple(rest)] if rest else parts[first]
+
+
+def _swaps_first_two(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    order = args[0] if len(args) == 1 else args
+    if func in (Tensor.permute, torch.permute):
+        return tuple(place % 3 for place in order) == (1, 0, 2)
+    return {place % 3 for place in order} == {0, 1}
+
+
+def _laid_side_by_side(tensors: list[Tensor], dimension: int) -> Tensor:
+    """Concatenation along positions as a sum, which couples channels where a concatenation joins them."""
+    lengths = [tensor.shape[dimension] for tensor in tensors]
+    behind = 2 * (tensors[0].ndim - 1 - dimension)
+    padded = [
+        functional.pad(tensor, (*(0,) * behind, sum(lengths[:place]), sum(lengths[place + 1 :])))
+        for place, tensor in enumerate(tensors)
+    ]
+    return torch.stack(padded).sum(0)
+
+
+def _input_anchor(tensor: Tensor, temporal: bool) -> nn.Module:
+    """A layer that passes the tensor on; only its place in the graph matters."""
+    if not tensor.is_floating_point() or tensor.ndim < 2 or tensor.ndim > 4:
+        return nn.Identity()
+    layer: nn.Linear | nn.Conv1d | nn.Conv2d
+    if tensor.ndim == 2 or (tensor.ndim == 3 and not temporal):
+        layer = nn.Linear(tensor.shape[-1], tensor.shape[-1], bias=False, device="meta")
+    else:
+        convolution = nn.Conv1d if tensor.ndim == 3 else nn.Conv2d
+        layer = convolution(tensor.shape[1], tensor.shape[1], 1, bias=False, device="meta")
+    layer = layer.to_empty(device=tensor.device).to(tensor.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(layer.weight.shape[0]).view_as(layer.weight))
+    return layer

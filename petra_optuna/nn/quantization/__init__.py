@@ -1,1 +1,7 @@
-"""Simulated INT8 arithmetic, on the tensors that the exported file rounds."""
+"""Simulated INT8 for quantisation-aware training."""
+
+from petra_optuna.nn.quantization.fake_quant import FakeQuantization
+
+__all__ = [
+    "FakeQuantization",
+]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.quantization.fake_quant_mode import FakeQuantMode
 from petra_optuna.nn.quantization.observers import WEIGHT_LIMIT, QuantState
-from petra_optuna.nn.quantization.rounding import FakeQuantMode
 
 
 class FakeQuantization:

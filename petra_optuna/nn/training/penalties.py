@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petra_optuna.nn.low_rank.ranks import Factors, singular_values_of
+from petra_optuna.nn.low_rank import Factors, singular_values_of
 
 SHORTEST = 1e-19
 """The square of a length below which a column counts as zero."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.low_rank.pairs import LowRankPair, decompose
+from petra_optuna.nn.low_rank import LowRankPair, decompose
 from petra_optuna.nn.pruning.blocks import block_score, drop, find_replaceable
 from petra_optuna.nn.pruning.importance import batch_norm_scores, lamp_scores, magnitude_scores, random_scores
 

@@ -12,7 +12,7 @@ from petra_optuna.errors import OperationFailed
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.counting import count_parameters
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.low_rank.pairs import LowRankPair, decompose
+from petra_optuna.nn.low_rank import LowRankPair, decompose
 from petra_optuna.nn.normalize import Normalize
 from petra_optuna.nn.pruning.importance import magnitude_scores
 from petra_optuna.nn.pruning.prune import PruningResult, prune_channels

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from petra_optuna.deploy import check_parity, export_onnx
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent, assemble, matrix_names, weight_of
+from petra_optuna.nn.low_rank import FactoredRecurrent, matrix_names
+from petra_optuna.nn.low_rank.factored_recurrent import assemble, weight_of
 from petra_optuna.nn.pruning.importance import magnitude_scores, weight_scores
 from petra_optuna.nn.pruning.prune import PruningResult, prune_channels
 

@@ -5,10 +5,21 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from petra_optuna.errors import TrainingDiverged
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.training.loop import DIVERGENCE_FACTOR, parameter_groups, run_epochs
+from petra_optuna.nn.training.loop import (
+    DIVERGENCE_FACTOR,
+    WARM_UP_SHARE,
+    parameter_groups,
+    run_epochs,
+    schedule_factor,
+    training_dtype,
+)
+
+STEPS = [step / 1000 for step in range(1001)]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def _line(steps: int) -> Iterator[tuple[Inputs, Tensor]]:
@@ -166,3 +177,104 @@ def test_only_matrices_and_kernels_decay() -> None:
     assert [decayed["weight_decay"], kept["weight_decay"]] == [0.5, 0.0]
     assert decayed["params"] == [model[0].weight, model[2].weight]
     assert kept["params"] == [model[0].bias, model[1].weight, model[1].bias]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_the_peak_is_one_and_no_step_is_negative(schedule: str) -> None:
+    factors = [schedule_factor(schedule, step) for step in STEPS]
+    assert max(factors) == pytest.approx(1.0)
+    assert min(factors) >= 0.0
+
+
+def test_cosine_falls_from_one_to_zero() -> None:
+    factors = [schedule_factor("cosine", step) for step in STEPS]
+    assert factors == sorted(factors, reverse=True)
+    assert (factors[0], factors[500], factors[-1]) == pytest.approx((1.0, 0.5, 0.0))
+
+
+def test_one_cycle_rises_for_three_tenths_then_falls_to_zero() -> None:
+    factors = [schedule_factor("one_cycle", step) for step in STEPS]
+    assert factors[0] == pytest.approx(1 / 25)
+    assert factors[:301] == sorted(factors[:301])
+    assert factors[300:] == sorted(factors[300:], reverse=True)
+    assert (factors[300], factors[-1]) == pytest.approx((1.0, 0.0))
+
+
+def test_an_unknown_schedule_is_named() -> None:
+    with pytest.raises(ValueError, match="unknown schedule 'linear'"):
+        schedule_factor("linear", 0.5)
+
+
+TOTAL = 40
+
+
+def _rates(make: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]) -> list[float]:
+    """What a scheduler of torch sets over ``TOTAL`` steps from a peak of 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(TOTAL):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_cosine_is_that_of_torch() -> None:
+    expected = _rates(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, TOTAL))
+    assert [schedule_factor("cosine", step / TOTAL) for step in range(TOTAL)] == pytest.approx(expected)
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    """Torch's peak is a step before its share of the steps, and its end is its last step: both are met."""
+    peak = (WARM_UP_SHARE * TOTAL + 1) / (TOTAL + 1)
+
+    def make(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        return lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=1.0,
+            total_steps=TOTAL + 1,
+            pct_start=peak,
+            final_div_factor=1e12,
+            cycle_momentum=False,
+        )
+
+    assert [schedule_factor("one_cycle", step / TOTAL) for step in range(TOTAL)] == pytest.approx(
+        _rates(make)
+    )
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ({"avx2": True, "avx512_f": True, "avx512_vnni": True}, None),
+        ({"avx512_bf16": False, "amx_bf16": False}, None),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+    ],
+)
+def test_a_cpu_gains_with_instructions_for_bfloat16_only(
+    features: dict[str, object], expected: torch.dtype | None
+) -> None:
+    assert training_dtype(CPU, cpu=lambda: features) == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), None), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
+def test_a_gpu_gains_from_the_generation_that_has_it(
+    capability: tuple[int, int], expected: torch.dtype | None
+) -> None:
+    assert training_dtype(CUDA, cuda=lambda device: capability) == expected
+
+
+def test_another_device_stays_in_float32() -> None:
+    assert training_dtype(torch.device("meta")) is None
+
+
+def test_this_machine_is_asked_by_names_that_torch_knows() -> None:
+    known = torch.cpu.get_capabilities()
+    expected = bool(known.get("amx_bf16") or known.get("avx512_bf16"))
+    assert (training_dtype(CPU) == torch.bfloat16) == expected
+    if known["architecture"] == "x86_64":
+        assert {"amx_bf16", "avx512_bf16"} <= set(known)

@@ -7,7 +7,7 @@ import torch
 from conformance.models import CASES
 from torch import nn
 
-from petra_optuna.nn.initialise import initialised
+from petra_optuna.nn.initialization import initialised
 from petra_optuna.nn.inputs import forward
 from petra_optuna.nn.normalize import Normalize
 
