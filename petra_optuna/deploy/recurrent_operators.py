@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from onnxscript.function_libs.torch_lib.ops.core import aten_gru, aten_lstm
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from petra_optuna.nn.function_mode import FunctionMode
 
 _REST = (
     "Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, "
@@ -49,21 +50,15 @@ TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
 """What the exporter makes of the operators."""
 
 
-class RecurrentOperators(TorchFunctionMode):
+class RecurrentOperators(FunctionMode):
     """Within it GRU and LSTM, called as modules or functions, are the operators above, without results.
 
     Packed sequences are left to torch.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Redirect a call on a padded batch: its fourth argument is ``has_biases``."""
         operator = _OPERATORS.get(func)
         if operator is None or kwargs or not isinstance(args[3], bool):
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         return operator(*args)

@@ -7,7 +7,7 @@ change with them any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,8 +15,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.pruning.tracing import ROOTS
 
@@ -132,17 +132,11 @@ def _leaks(gradient: Tensor | None, target: tp.dependency.Node, indices: list[in
     return bool(gradient.index_select(dimension, torch.tensor(indices, device=gradient.device)).any())
 
 
-class _FixedStatistics(TorchFunctionMode):
+class _FixedStatistics(FunctionMode):
     """Norms keep their values and pass gradients on, channel by channel."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
         if func not in NORMS or not args:
             return result
         return args[0] + (result - args[0]).detach()

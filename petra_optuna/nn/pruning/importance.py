@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
 from petra_optuna.errors import OperationFailed, one_line
+from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.surgery import temporarily_set
 
 Criterion = Literal["magnitude_l1", "magnitude_l2", "taylor", "hessian", "batch_norm", "lamp", "random"]
@@ -225,17 +225,11 @@ def _twice_differentiable() -> Iterator[None]:
         yield
 
 
-class _PlainFunctions(TorchFunctionMode):
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+class _PlainFunctions(FunctionMode):
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is functional.hardsigmoid:
             return functional.relu6(args[0] + 3) / 6
-        return func(*args, **dict(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def _probe(

@@ -11,8 +11,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.pruning.coverage import NORMS, ignoring
 from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentStandIn
@@ -136,7 +136,7 @@ def _shorten(norm: nn.LayerNorm, channels: list[int]) -> None:
     norm.normalized_shape = (*norm.normalized_shape[:-1], len(kept))
 
 
-class _Scalings(TorchFunctionMode):
+class _Scalings(FunctionMode):
     """Norms multiply by one number, which keeps values in their range; embeddings do not renormalise.
 
     Args:
@@ -148,19 +148,13 @@ class _Scalings(TorchFunctionMode):
         self._known = None if known is None else iter(known)
         self.found: list[float] = []
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is functional.embedding and len(args) > 1:
             return func(*args[:2])
         if func not in NORMS or not args:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         if self._known is None:
-            before, after = float(args[0].norm()), float(func(*args, **(kwargs or {})).norm())
+            before, after = float(args[0].norm()), float(func(*args, **kwargs).norm())
             self.found.append(after / before if before else 1.0)
             return args[0] * self.found[-1]
         return args[0] * next(self._known, 1.0)

@@ -21,9 +21,9 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.pruning.recurrent import Proxy, stand_in_for
 
@@ -144,7 +144,7 @@ def _substituted(proxies: Mapping[nn.Module, Proxy]) -> Iterator[None]:
                 vars(layer)["forward"] = called
 
 
-class _FollowableCalls(TorchFunctionMode):
+class _FollowableCalls(FunctionMode):
     """Makes calls that the graph would misread in a form that it follows, between anchors.
 
     Channels are taken to be the second of two or four dimensions and the last of three, or the second
@@ -158,14 +158,8 @@ class _FollowableCalls(TorchFunctionMode):
         self._used = 0
         self._stacks: dict[int, _Stack] = {}
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = dict(kwargs or {})
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        named = dict(kwargs)
         if func in _CONCATENATIONS:
             return self._concatenate(func, args, named)
         result = func(*args, **named)

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.quantization.observers import QuantState, RangeObserver
 
 _LAYERS = ("conv1d", "conv2d", "linear")
@@ -100,7 +100,7 @@ class _Known:
     steps: RangeObserver | None = None
 
 
-class FakeQuantMode(TorchFunctionMode):
+class FakeQuantMode(FunctionMode):
     """Active during one forward pass.
 
     Args:
@@ -117,14 +117,9 @@ class FakeQuantMode(TorchFunctionMode):
         """The model's output as the file returns it, once this is no longer active."""
         return self._read(output, "output", 0) if id(output) in self._known else output
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        call = _Call(func, args, dict(kwargs or {}))
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call as the file computes it, with rounded inputs and weights."""
+        call = _Call(func, args, kwargs)
         if call.name in _QUESTIONS:
             return call.run()
         if call.name in _LAYERS and self._grids.is_weight(call.get(1, "weight")):
