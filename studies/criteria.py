@@ -27,7 +27,7 @@ from petra_optuna import build_task
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_parameters
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank import break_even_rank, decompose, is_decomposable, matrix
+from petra_optuna.nn.low_rank import break_even_rank, decompose, is_decomposable, weight_matrix
 from petra_optuna.nn.pruning import CRITERIA
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import Context, LowRank, Prune, RegularizedTrain
@@ -175,7 +175,7 @@ def _uniform(task: Task, seed: int) -> Compress:
         for name, layer in list(model.named_modules()):
             if isinstance(layer, nn.Linear | nn.Conv2d) and is_decomposable(layer):
                 chosen = max(1, int(rank))
-                if chosen < break_even_rank(*matrix(layer).shape):
+                if chosen < break_even_rank(*weight_matrix(layer).shape):
                     model = replace_module(model, name, decompose(layer, chosen))
         batches = (inputs for inputs, _ in _context(task, seed).calibration_batches())
         reestimate_batch_norm(model.eval(), batches)

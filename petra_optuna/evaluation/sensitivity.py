@@ -31,7 +31,7 @@ from petra_optuna.nn.low_rank import (
     reduce_layer,
     shared_names,
 )
-from petra_optuna.nn.pruning import drop, find_replaceable, group_widths, magnitude_scores, prune_group
+from petra_optuna.nn.pruning import drop_blocks, find_replaceable, group_widths, magnitude_scores, prune_group
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.tasks import Task
@@ -231,7 +231,7 @@ def _drops(model: nn.Module, inputs: Inputs, example: Inputs) -> list[_Cut]:
     def cut(name: str) -> _Cut:
         def versions() -> Iterator[tuple[float, dict[str, float], nn.Module]]:
             part = copy.deepcopy(model)
-            _, failed = drop(part, [name], 1, example)
+            _, failed = drop_blocks(part, [name], 1, example)
             if failed:
                 raise OperationFailed(failed[name])
             yield 1.0, {}, part

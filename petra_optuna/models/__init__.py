@@ -1,6 +1,6 @@
 """Plain networks that tasks start from."""
 
-from petra_optuna.models.inception_time import InceptionModule, InceptionTime
-from petra_optuna.models.residual import ResidualBlock, ResidualNet
+from petra_optuna.models.inception_time import InceptionTime
+from petra_optuna.models.residual import ResidualNet
 
-__all__ = ["InceptionModule", "InceptionTime", "ResidualBlock", "ResidualNet"]
+__all__ = ["InceptionTime", "ResidualNet"]

@@ -1,4 +1,4 @@
-"""InceptionTime for series of fixed or changing length (Ismail Fawaz et al., arXiv 1909.04939)."""
+"""InceptionTime for time series of fixed or varying length (Ismail Fawaz et al., arXiv 1909.04939)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import torch
 from torch import Tensor, nn
 
 KERNEL_SIZES = (39, 19, 9)
-"""The paper's 40, 20 and 10, one less: odd kernels keep the length with equal padding on both sides."""
+"""Kernel sizes of the paper, 40, 20 and 10, less one: odd kernels keep the length with equal padding."""
 
 RESIDUAL_EVERY = 3
+"""Number of modules that a shortcut spans."""
 
 
 class InceptionModule(nn.Module):
     """Three long convolutions of a bottleneck beside one of the pooled input, joined by channels.
 
     Args:
-        channels: Of the input.
-        filters: Of each of the four branches.
-        bottleneck: Channels that the long convolutions read; a single input channel goes in as it is.
+        channels: Number of input channels.
+        filters: Number of output channels of each of the four branches.
+        bottleneck: Number of channels that the long convolutions read; a single input channel has no
+            bottleneck.
     """
 
     def __init__(self, channels: int, filters: int, bottleneck: int) -> None:
@@ -42,11 +44,11 @@ class InceptionModule(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """Adds a projection of earlier features to later ones.
+    """Residual connection that adds a projection of earlier features to later ones.
 
     Args:
-        channels: Of the earlier features.
-        width: Of the later ones.
+        channels: Number of channels of the earlier features.
+        width: Number of channels of the later features.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -60,14 +62,16 @@ class Shortcut(nn.Module):
 
 
 class InceptionTime(nn.Module):
-    """Inception modules with a shortcut over every three, mean over time, linear head.
+    """Classifier or regressor of series: inception modules, mean over time, linear head.
+
+    A shortcut spans every three modules.
 
     Args:
-        in_channels: Of the series.
-        outputs: Logits, or values to predict.
-        filters: Of each branch of a module; features are four times as wide.
+        in_channels: Number of channels of the series.
+        outputs: Number of logits, or of values to predict.
+        filters: Number of channels of each branch of a module; features have four times as many.
         depth: Number of modules.
-        bottleneck: Channels that the long convolutions of a module read.
+        bottleneck: Number of channels that the long convolutions of a module read.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A small residual network for small grey images."""
+"""A small residual network for small images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, projected where the shape changes (arXiv 1512.03385).
 
     Args:
-        channels_in: Channels of the input.
-        channels_out: Channels of the output.
-        stride: Of the first convolution.
+        channels_in: Number of input channels.
+        channels_out: Number of output channels.
+        stride: Stride of the first convolution.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
@@ -36,13 +36,13 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNet(nn.Module):
-    """Stem, stages of residual blocks, global average pooling, linear classifier.
+    """Image classifier: stem, stages of residual blocks, global average pooling, linear head.
 
     Args:
-        channels_in: Channels of the images.
+        channels_in: Number of channels of the images.
         classes: Number of logits.
-        widths: Channels of each stage; every stage after the first halves the resolution.
-        blocks: Residual blocks a stage.
+        widths: Number of channels of each stage; every stage after the first halves the resolution.
+        blocks: Number of residual blocks in each stage.
     """
 
     def __init__(

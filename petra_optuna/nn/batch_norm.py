@@ -1,4 +1,4 @@
-"""Running statistics of batch norms, measured again after the weights before them have changed."""
+"""Running statistics of batch norms, estimated again after the weights before them have changed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from petra_optuna.nn.inputs import Inputs, forward
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Inputs]) -> int:
     """Replace running means and variances by their averages over ``batches``, in place.
 
-    Every batch counts the same (a cumulative average), and nothing but batch norms leaves evaluation
-    mode, so dropout stays off.
+    Every batch counts the same (a cumulative average). Nothing but batch norms leaves evaluation mode, so
+    dropout stays off.
 
     Args:
-        model: In evaluation mode and private to the caller.
-        batches: At least one; none leaves the statistics as they are.
+        model: Model in evaluation mode, private to the caller.
+        batches: Batches to average over; an empty iterable leaves the statistics as they are.
 
     Returns:
-        The number of layers that were measured again, 0 where there is nothing to measure.
+        Number of layers whose statistics were replaced.
     """
     layers = [
         module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats

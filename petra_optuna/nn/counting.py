@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a model, counted."""
+"""Number of parameters and of multiply-accumulates of a model."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Shape = Sequence[int]
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of weights; a tensor that two modules share counts once."""
+    """Number of parameters; a tensor that two modules share counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_macs(model: nn.Module, inputs: Inputs) -> int:
     """Multiply-accumulates of convolutions, matrix products, recurrences and attention for one sample.
 
-    Counted at the operators that run, so functional calls count as well as modules. A recurrent layer
-    costs G h (n + h) a time step and direction, also where its matrices are factors: they are
-    multiplied once and for all when a file is loaded. Looking up an embedding costs nothing. The
-    model's mode and buffers are the same afterwards.
+    They are counted at the operators that run, so functional calls count as well as modules. A recurrent
+    layer costs G h (n + h) for each time step and direction, also where its matrices are factors: these
+    are multiplied once, when a file is loaded. Looking up an embedding costs nothing. The model's mode and
+    buffers are the same afterwards.
 
     Args:
         model: Any module that returns one tensor.
-        inputs: A batch of any size; the count is per sample.
+        inputs: Batch of any size; the count is for one sample.
     """
     training = [module for module in model.modules() if module.training]
     factored = [module for module in model.modules() if isinstance(module, FactoredRecurrent)]
@@ -51,24 +51,24 @@ def count_macs(model: nn.Module, inputs: Inputs) -> int:
 
 
 def _product_counter(products: list[int]) -> Callable[..., None]:
-    """A hook that notes what a call spent on multiplying stored factors."""
+    """A forward hook that records the multiply-accumulates of multiplying stored factors."""
 
     def count(module: nn.Module, *_: Any) -> None:
         assert isinstance(module, FactoredRecurrent)
         for name in module.ranks:
-            left, right = module.parts(name)
+            left, right = module.factors(name)
             products.append(left.numel() * right.shape[1])
 
     return count
 
 
 def _recurrent_layer(inputs: Shape, input_weight: Shape, hidden_weight: Shape, *_: Any, **__: Any) -> int:
-    """Operations of oneDNN's kernel, one layer in one direction: (..., n), (G h, n), (G h, h)."""
+    """FLOPs of oneDNN's kernel for one layer in one direction: (..., n), (G h, n), (G h, h)."""
     return 2 * math.prod(inputs[:-1]) * (math.prod(input_weight) + math.prod(hidden_weight))
 
 
 def _recurrent_stack(inputs: Shape, weights: Sequence[Shape], *_: Any, **__: Any) -> int:
-    """Operations of cuDNN's kernel, all layers and directions; biases are vectors."""
+    """FLOPs of cuDNN's kernel for all layers and directions; biases are vectors and cost nothing here."""
     return 2 * math.prod(inputs[:-1]) * sum(math.prod(shape) for shape in weights if len(shape) == 2)
 
 
@@ -76,4 +76,4 @@ _KERNELS = {
     torch.ops.aten.mkldnn_rnn_layer: _recurrent_layer,
     torch.ops.aten._cudnn_rnn: _recurrent_stack,
 }
-"""Recurrent kernels that torch's counter does not know; where torch runs products instead it counts those."""
+"""FLOPs of recurrent kernels that torch does not count; where it runs products instead, it counts those."""

@@ -1,4 +1,4 @@
-"""The same network before any training: new weights, nothing of the old ones."""
+"""Initialisation of a trained network: the same network before any training, with new weights."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import nn
 from petra_optuna.nn.randomness import seeded
 
 _METHODS = ("reset_parameters", "_reset_parameters")
-"""How torch's modules name it; attention has the second."""
+"""Methods of torch's modules that draw new weights; attention has the second."""
 
 
-def initialised(model: nn.Module, seed: int) -> nn.Module:
-    """A copy in eval mode whose every parameter is drawn anew by its module's ``reset_parameters``.
+def reinitialize(model: nn.Module, seed: int) -> nn.Module:
+    """Copy a model in eval mode, each parameter drawn anew by its module's ``reset_parameters``.
 
     The statistics of normalisation layers are reset by the same method. Buffers of modules without it, such
     as mean and deviation of ``Normalize``, belong to the network and stay.
 
     Args:
-        model: Nothing but its structure and such buffers is taken.
-        seed: Of all that is drawn.
+        model: Model that gives its structure and such buffers.
+        seed: Seed of all new parameters.
 
     Raises:
         ValueError: When a parameter is frozen or would keep its value, naming it and its module.

@@ -1,4 +1,4 @@
-"""What a model is called with: a tuple of positional or a dict of keyword tensors, batch first."""
+"""Inputs of a model: a tuple of positional or a dict of keyword tensors, batch first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Inputs = tuple[Tensor, ...] | dict[str, Tensor]
 
 
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Call ``model`` with ``inputs`` and return its output, first dimension the batch.
+    """Call ``model`` with ``inputs`` and return its output, whose first dimension is the batch.
 
     Raises:
         TypeError: When the model returns anything but one tensor.
@@ -26,7 +26,7 @@ def tensors(inputs: Inputs) -> tuple[Tensor, ...]:
 
 
 def batch_size_of(inputs: Inputs) -> int:
-    """Length of the first dimension, which all inputs share."""
+    """Number of samples: the length of the first dimension, which all inputs share."""
     return tensors(inputs)[0].shape[0]
 
 

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """``(x - mean) / std`` per channel.
+    """Normalisation ``(x - mean) / std`` of each channel.
 
     Args:
-        mean: One value a channel, in the units of the raw input.
-        std: One positive value a channel.
+        mean: Mean of each channel, in the units of the raw input.
+        std: Standard deviation of each channel, positive.
 
     Shape:
-        (B, C, H, W) to the same.
+        Images (B, C, H, W) to images of the same shape.
     """
 
     mean: Tensor
@@ -25,7 +25,9 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std) or not mean or min(std) <= 0:
-            raise ValueError(f"mean and std need one value a channel, std positive; got {mean} and {std}")
+            raise ValueError(
+                f"`mean` and `std` need one value a channel, `std` positive; got {mean} and {std}"
+            )
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 

@@ -1,4 +1,4 @@
-"""Seeding by scope: what runs inside sees fixed generators, what runs after sees its own again."""
+"""Seeding by scope: code inside sees seeded generators, code after it the ones from before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy and Python inside the block and restore them after.
+    """Seed the global generators of torch, NumPy and Python inside the block, and restore them after it.
 
     Dropout, weight initialisation and transforms of users' data sets draw from these and take no
     generator of their own.

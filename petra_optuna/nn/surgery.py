@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 
 def replace_module(model: nn.Module, name: str, replacement: nn.Module) -> nn.Module:
-    """Put ``replacement`` where ``name`` is, in place, and return the model.
+    """Put ``replacement`` in the place of the module called ``name``, and return the model.
 
     Args:
-        model: The whole.
-        name: As ``named_modules`` gives it; the empty name is the whole, which is then replaced.
-        replacement: The new part.
+        model: Model that is changed in place.
+        name: Name of a module as in ``named_modules``; the empty name is the model itself, and the
+            replacement is then returned in its stead.
+        replacement: New module.
     """
     if not name:
         return replacement
@@ -24,7 +25,7 @@ def replace_module(model: nn.Module, name: str, replacement: nn.Module) -> nn.Mo
 
 
 def shared_layers(model: nn.Module) -> set[str]:
-    """Names of modules that own a parameter which another name reaches as well."""
+    """Names of modules that own a parameter which also has another name."""
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
@@ -33,16 +34,16 @@ def shared_layers(model: nn.Module) -> set[str]:
 
 @contextmanager
 def temporarily_set(values: Mapping[Tensor, Tensor]) -> Iterator[None]:
-    """Let each tensor hold the value given for it inside the block, and its own again after.
+    """Let each tensor hold the value given for it inside the block, and its previous value after.
 
     Args:
-        values: New contents by tensor, of the same shape.
+        values: New contents of each tensor, of the same shape.
     """
-    kept = [(tensor, tensor.data) for tensor in values]
+    previous = [(tensor, tensor.data) for tensor in values]
     try:
         for tensor, value in values.items():
             tensor.data = value
         yield
     finally:
-        for tensor, data in kept:
+        for tensor, data in previous:
             tensor.data = data

@@ -12,7 +12,7 @@ from torch import nn
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.pruning import CRITERIA, block_score, drop, find_replaceable
+from petra_optuna.nn.pruning import CRITERIA, block_score, drop_blocks, find_replaceable
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
 from petra_optuna.pipeline import Applied, Kind, Operation
@@ -64,7 +64,7 @@ class DropBlocks(Operation):
         left_out = found.left_out | unscored
         ranking = sorted(scores, key=scores.__getitem__)
         wanted, example = max(1, round(self.share * len(ranking))), context.task.example
-        dropped, failed = drop(shortened, ranking, wanted, example)
+        dropped, failed = drop_blocks(shortened, ranking, wanted, example)
         left_out |= failed
         if not dropped:
             raise OperationFailed(_nothing_to_drop(left_out))

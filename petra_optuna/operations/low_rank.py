@@ -17,10 +17,10 @@ from petra_optuna.nn.low_rank import (
     RankRule,
     ReductionResult,
     decomposable_layers,
+    reason_against_low_rank,
     reduce_layer,
     reduce_together,
     shared_names,
-    why_whole,
 )
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations.context import Context
@@ -77,7 +77,11 @@ class LowRank(Operation):
                 "(ungrouped Linear, Conv1d, Conv2d, Embedding, GRU or LSTM); leave low_rank out of the space"
             )
         shared = shared_names(reduced)
-        left_out = {name: reason for name, part in reduced.named_modules() if (reason := why_whole(part))}
+        left_out = {
+            name: reason
+            for name, part in reduced.named_modules()
+            if (reason := reason_against_low_rank(part))
+        }
         left_out |= dict.fromkeys(shared & layers.keys(), "it shares its weight with another layer")
         done = self._reduced({name: layer for name, layer in layers.items() if name not in shared})
         for name, part in done.items():

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank import LowRankPair, all_factors, factorize_fully, matrix, merge
+from petra_optuna.nn.low_rank import LowRankPair, all_factors, factorize_fully, merge_factors, weight_matrix
 from petra_optuna.nn.training import (
     mean_hoyer,
     mean_orthogonal,
     norm_penalty,
-    shrinkable,
+    sparsity_gradient_hook,
     sparsity_penalty,
-    sparsity_step,
+    trainable_matrices,
     training_dtype,
 )
 from petra_optuna.operations.context import Context
@@ -84,13 +84,15 @@ class RegularizedTrain(Operation):
             context,
             self.epochs,
             extra_loss=_extra_loss(terms, context.recipe),
-            after_backward=sparsity_step(context.recipe.lambda_sparsity) if "sparsity" in terms else None,
+            after_backward=sparsity_gradient_hook(context.recipe.lambda_sparsity)
+            if "sparsity" in terms
+            else None,
             lai_bound=context.recipe.lambda_lai if "lai" in terms else None,
-            snapshot=lambda model: merge(copy.deepcopy(model), temporary),
+            snapshot=lambda model: merge_factors(copy.deepcopy(model), temporary),
         )
         after = _penalties(trained, terms, context)
         layers = list(all_factors(trained)) if _any_of_factors(terms) else []
-        trained = merge(trained, temporary)
+        trained = merge_factors(trained, temporary)
         return Applied(trained, {**report, **_report(terms, off, layers, bool(temporary), before, after)})
 
 
@@ -188,7 +190,7 @@ def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> di
         if "lai" in terms:
             values["lai"] = mean_scale(model, context, inputs, targets)
         if "sparsity" in terms:
-            weights, loss = shrinkable(model), plain_loss(model, (inputs, targets), context)
+            weights, loss = trainable_matrices(model), plain_loss(model, (inputs, targets), context)
             gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
             values["sparsity"] = sparsity_penalty(weights, gradients).item()
     return values
@@ -203,7 +205,7 @@ def _layer_weights(model: nn.Module) -> list[Tensor]:
         if isinstance(module, LowRankPair):
             inside_pairs |= {module.first, module.second}
             if not isinstance(module.first, nn.Embedding):
-                weights.append(matrix(module).reshape(len(module.second.weight), -1))
+                weights.append(weight_matrix(module).reshape(len(module.second.weight), -1))
         elif isinstance(module, kinds) and module not in inside_pairs:
             weights.append(module.weight)
     return weights

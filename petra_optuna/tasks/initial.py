@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from petra_optuna.errors import TaskError
-from petra_optuna.nn.initialization import initialised
+from petra_optuna.nn.initialization import reinitialize
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.tasks.fingerprint import text_of
 
@@ -27,7 +27,7 @@ def initial_model(model: nn.Module, initial: Initial | None, seed: int) -> nn.Mo
     """
     if initial is None:
         try:
-            return initialised(model, seed)
+            return reinitialize(model, seed)
         except ValueError as error:
             raise TaskError(
                 f"the model cannot go back to initialisation: {error}; "

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from petra_optuna.deploy import OnnxRuntimeModel, check_parity, export_onnx
 from petra_optuna.nn.counting import count_parameters
-from petra_optuna.nn.low_rank import FactoredRecurrent, LowRankPair, decompose, merge, reduce_layer
+from petra_optuna.nn.low_rank import FactoredRecurrent, LowRankPair, decompose, merge_factors, reduce_layer
 
 
 class Events(nn.Module):
@@ -44,7 +44,7 @@ def test_a_file_of_factored_sequence_layers_is_small_exact_and_runs_as_whole_one
     model = reduced(Events().eval()).eval()
     assert isinstance(model.gru, FactoredRecurrent)
     assert len(model.gru.ranks) == 8
-    whole = merge(copy.deepcopy(model), ("gru", "lstm")).eval()
+    whole = merge_factors(copy.deepcopy(model), ("gru", "lstm")).eval()
     small, large = export_onnx(model, tokens), export_onnx(whole, tokens)
     check_parity(model, small, tokens)
     check_parity(whole, small, tokens)

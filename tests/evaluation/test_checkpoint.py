@@ -18,7 +18,7 @@ from petra_optuna.nn.low_rank import (
     LowRankPair,
     decompose,
     factorize_fully,
-    merge,
+    merge_factors,
     reduce_layer,
 )
 from petra_optuna.nn.low_rank.pairs import recompose
@@ -239,7 +239,7 @@ def test_factored_recurrent_layers_are_built_anew(rule: str) -> None:
     assert_equal(rebuilt, model, (torch.randn(3, 5, 6),))
     whole = checkpoint.from_bytes(checkpoint.to_bytes(model.gru, nn.Linear(3, 3)), nn.Linear(3, 3))
     assert repr(whole) == repr(model.gru)
-    merged = merge(model, names)
+    merged = merge_factors(model, names)
     again = checkpoint.from_bytes(checkpoint.to_bytes(merged, base), base)
     assert_equal(again, merged, (torch.randn(3, 5, 6),))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from petra_optuna.models import InceptionModule, InceptionTime
+from petra_optuna.models.inception_time import InceptionModule, InceptionTime
 
 
 @pytest.mark.parametrize("channels", [1, 5])

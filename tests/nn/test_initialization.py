@@ -7,7 +7,7 @@ import torch
 from conformance.models import CASES
 from torch import nn
 
-from petra_optuna.nn.initialization import initialised
+from petra_optuna.nn.initialization import reinitialize
 from petra_optuna.nn.inputs import forward
 from petra_optuna.nn.normalize import Normalize
 
@@ -41,9 +41,9 @@ def _spoiled(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", DRAWN)
 def test_nothing_of_the_old_weights_is_left_and_the_seed_decides(name: str) -> None:
     task = CASES[name]()
-    fresh = initialised(task.model, seed=1)
-    assert _equal(fresh, initialised(_spoiled(task.model), seed=1))
-    assert not _equal(fresh, initialised(task.model, seed=2))
+    fresh = reinitialize(task.model, seed=1)
+    assert _equal(fresh, reinitialize(_spoiled(task.model), seed=1))
+    assert not _equal(fresh, reinitialize(task.model, seed=2))
     assert not _equal(fresh, task.model)
     assert not fresh.training
     assert bool(forward(fresh, task.example).isfinite().all())
@@ -52,26 +52,26 @@ def test_nothing_of_the_old_weights_is_left_and_the_seed_decides(name: str) -> N
 @pytest.mark.parametrize("name", BARE)
 def test_a_parameter_that_would_stay_as_it_is_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=f"({BARE[name]}) has no reset_parameters that draws '"):
-        initialised(CASES[name]().model, seed=0)
+        reinitialize(CASES[name]().model, seed=0)
 
 
 def test_a_weight_that_hides_from_its_module_is_refused() -> None:
     """Weight norm's own parameters are not those that the layer's ``reset_parameters`` fills."""
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
     with pytest.raises(ValueError, match="no reset_parameters"):
-        initialised(nn.Sequential(normed), seed=0)
+        reinitialize(nn.Sequential(normed), seed=0)
 
 
 def test_a_frozen_parameter_is_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     model.get_parameter("0.weight").requires_grad_(False)
     with pytest.raises(ValueError, match=r"'0\.weight' is frozen"):
-        initialised(model, seed=0)
+        reinitialize(model, seed=0)
 
 
 def test_the_normalisation_of_the_input_stays_and_attention_is_drawn() -> None:
     model = nn.Sequential(Normalize([0.5], [2.0]), nn.MultiheadAttention(4, 2))
-    fresh = initialised(model, seed=0)
+    fresh = reinitialize(model, seed=0)
     assert torch.equal(fresh.get_buffer("0.mean"), torch.full((1, 1, 1), 0.5))
     assert torch.equal(fresh.get_buffer("0.std"), torch.full((1, 1, 1), 2.0))
     assert not torch.equal(fresh.get_parameter("1.in_proj_weight"), model.get_parameter("1.in_proj_weight"))
@@ -86,10 +86,10 @@ def test_what_a_module_does_to_its_children_stands() -> None:
         def reset_parameters(self) -> None:
             nn.init.zeros_(self.last.weight)
 
-    assert not initialised(Zeroed(), seed=0).get_parameter("last.weight").any()
+    assert not reinitialize(Zeroed(), seed=0).get_parameter("last.weight").any()
 
 
 def test_the_global_state_of_randomness_is_left_alone() -> None:
     model, before = nn.Linear(3, 3), torch.random.get_rng_state()
-    initialised(model, seed=5)
+    reinitialize(model, seed=5)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -21,5 +21,5 @@ def test_constants_belong_to_the_state_and_are_not_trained() -> None:
 
 @pytest.mark.parametrize(("mean", "std"), [([0.0], [0.0]), ([0.0, 1.0], [1.0]), ([], [])])
 def test_constants_that_cannot_normalise_are_refused(mean: list[float], std: list[float]) -> None:
-    with pytest.raises(ValueError, match="mean and std"):
+    with pytest.raises(ValueError, match="`mean` and `std`"):
         Normalize(mean, std)

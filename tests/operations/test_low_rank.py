@@ -16,10 +16,10 @@ from petra_optuna.nn.low_rank import (
     LowRankPair,
     break_even_rank,
     decompose,
-    matrix,
     singular_values_of,
+    weight_matrix,
 )
-from petra_optuna.nn.low_rank.pairs import factors
+from petra_optuna.nn.low_rank.pairs import pair_factors
 from petra_optuna.nn.low_rank.ranks import choose_rank, round_rank
 from petra_optuna.operations import Context, LowRank, Prune
 from petra_optuna.pipeline import Recipe
@@ -99,8 +99,8 @@ def test_every_layer_gets_the_rank_of_the_rule_or_a_reason(correlated_task: Task
     for name, module in correlated_task.model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear) or name in report["spatial"]:
             continue
-        limit = break_even_rank(*matrix(module).shape)
-        spectrum = torch.linalg.svdvals(matrix(module).double())
+        limit = break_even_rank(*weight_matrix(module).shape)
+        spectrum = torch.linalg.svdvals(weight_matrix(module).double())
         rank = round_rank(choose_rank(spectrum, rule, getattr(node, rule), limit), limit)  # type: ignore[arg-type]
         if rank < limit:
             assert report["ranks"][name] == [None, rank]
@@ -113,9 +113,9 @@ def test_the_factors_of_the_result_are_the_singular_values_of_the_layer(correlat
     for name, pair in reduced.named_modules():
         if isinstance(pair, LowRankPair):
             layer = correlated_task.model.get_submodule(name)
-            spectrum = torch.linalg.svdvals(matrix(layer, pair.split))  # type: ignore[arg-type]
+            spectrum = torch.linalg.svdvals(weight_matrix(layer, pair.split))  # type: ignore[arg-type]
             torch.testing.assert_close(
-                singular_values_of(*factors(pair)), spectrum[: pair.rank], rtol=1e-4, atol=1e-5
+                singular_values_of(*pair_factors(pair)), spectrum[: pair.rank], rtol=1e-4, atol=1e-5
             )
 
 

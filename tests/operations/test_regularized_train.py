@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.low_rank import LowRankPair, all_factors, decompose, matrix
+from petra_optuna.nn.low_rank import LowRankPair, all_factors, decompose, weight_matrix
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.nn.training import input_steepness, mean_hoyer, mean_orthogonal
@@ -30,7 +30,7 @@ def _with_pairs(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
-            model = replace_module(model, name, decompose(layer, min(8, *matrix(layer).shape)))
+            model = replace_module(model, name, decompose(layer, min(8, *weight_matrix(layer).shape)))
     return model
 
 
@@ -64,7 +64,7 @@ def test_a_model_without_pairs_keeps_its_structure_and_gets_steeper_spectra(tiny
 
     def flatness(model: nn.Module) -> float:
         layers = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1]
-        spectra = [torch.linalg.svdvals(matrix(layer)) for layer in layers]
+        spectra = [torch.linalg.svdvals(weight_matrix(layer)) for layer in layers]
         return sum((s.sum() / s.norm()).item() for s in spectra)
 
     assert flatness(applied.model) < 0.98 * flatness(plain)

@@ -105,4 +105,4 @@ def _steps_of_file(file: onnx.ModelProto) -> list[float]:
 
 
 def _steps_of_simulation(simulation: FakeQuantization) -> list[float]:
-    return sorted({round(step, 7) for step in simulation.steps()})
+    return sorted({round(scale, 7) for scale in simulation.scales()})

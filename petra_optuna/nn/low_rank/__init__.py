@@ -5,8 +5,8 @@ from petra_optuna.nn.low_rank.factored_recurrent import (
     FactoredRecurrent,
     Recurrent,
     State,
-    kind_of,
     matrix_names,
+    recurrent_kind,
 )
 from petra_optuna.nn.low_rank.pairs import (
     LowRankPair,
@@ -15,10 +15,10 @@ from petra_optuna.nn.low_rank.pairs import (
     decompose,
     factorize_fully,
     is_decomposable,
-    matrix,
-    merge,
+    merge_factors,
+    reason_against_low_rank,
     shared_names,
-    why_whole,
+    weight_matrix,
 )
 from petra_optuna.nn.low_rank.ranks import Factors, RankRule, break_even_rank, singular_values_of
 from petra_optuna.nn.low_rank.reduce import ReductionResult, kept_shares, reduce_layer, reduce_together
@@ -41,13 +41,13 @@ __all__ = [
     "factorize_fully",
     "is_decomposable",
     "kept_shares",
-    "kind_of",
-    "matrix",
     "matrix_names",
-    "merge",
+    "merge_factors",
+    "reason_against_low_rank",
+    "recurrent_kind",
     "reduce_layer",
     "reduce_together",
     "shared_names",
     "singular_values_of",
-    "why_whole",
+    "weight_matrix",
 ]

@@ -17,31 +17,32 @@ from torch.nn.utils.rnn import PackedSequence
 
 Kind = Literal["gru", "lstm"]
 GATES: Mapping[Kind, int] = {"gru": 3, "lstm": 4}
-"""Blocks of ``hidden_size`` rows in each weight and bias, in torch's order."""
+"""Number of blocks of ``hidden_size`` rows in each weight and bias, in torch's order."""
 
 State = Tensor | tuple[Tensor, Tensor]
+"""Hidden state of a GRU; hidden state and cell of an LSTM."""
 
 
 class FactoredRecurrent(nn.Module):
-    """Stands for an ``nn.GRU`` or ``nn.LSTM``: same arguments, call, results and parameter names.
+    """An ``nn.GRU`` or ``nn.LSTM`` with factors: same arguments, call, results and parameter names.
 
-    The values of its parameters are not initialised; ``assemble`` fills them.
+    The values of its parameters are not initialised; ``assemble_recurrent`` fills them.
 
     Args:
-        kind: Which of the two.
-        input_size: As in torch, like all that follow but the last three.
-        hidden_size: Of each direction.
-        num_layers: Stacked layers.
+        kind: ``gru`` or ``lstm``.
+        input_size: Number of input features.
+        hidden_size: Number of hidden units of each direction.
+        num_layers: Number of stacked layers.
         bias: Whether there are biases.
         batch_first: Whether sequences come as (batch, time, features).
-        dropout: Between stacked layers, while training.
+        dropout: Dropout probability between stacked layers, while training.
         bidirectional: Whether each layer runs in both directions.
         ranks: Rank of each matrix that is stored as factors, by torch's name of the matrix.
-        device: Of the parameters.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
 
     Raises:
-        ValueError: When the kind is unknown, or ``ranks`` names no matrix of the layer or a rank below 1.
+        ValueError: When ``kind`` is unknown, or ``ranks`` names no matrix of the layer or a rank below 1.
     """
 
     def __init__(
@@ -61,16 +62,16 @@ class FactoredRecurrent(nn.Module):
     ) -> None:
         super().__init__()
         if kind not in GATES:
-            raise ValueError(f"kind must be one of {', '.join(GATES)}, got {kind!r}")
+            raise ValueError(f"`kind` must be one of {', '.join(GATES)}, got {kind!r}")
         self.kind: Kind = kind
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
         self.bidirectional = bidirectional
-        rows = GATES[kind] * hidden_size
+        rows = GATES[self.kind] * hidden_size
         columns = {name: self._columns(name) for name in matrix_names(self)}
         unknown = [name for name, rank in ranks.items() if name not in columns or rank < 1]
         if unknown:
-            raise ValueError(f"ranks must be positive and of {', '.join(columns)}; got {unknown[0]!r}")
+            raise ValueError(f"`ranks` must be positive and of {', '.join(columns)}; got {unknown[0]!r}")
         for name, width in columns.items():
             if name in ranks:
                 self._add(f"{name}_left", (rows, ranks[name]), device, dtype)
@@ -90,14 +91,14 @@ class FactoredRecurrent(nn.Module):
             if hasattr(self, f"{name}_left")
         }
 
-    def parts(self, name: str) -> tuple[Tensor, Tensor]:
-        """The factors (G h, r) and (r, n) of a matrix that is stored as such."""
+    def factors(self, name: str) -> tuple[Tensor, Tensor]:
+        """The factors (G h, r) and (r, n) of a matrix that is stored as factors."""
         return getattr(self, f"{name}_left"), getattr(self, f"{name}_right")
 
     def forward(
         self, input: Tensor | PackedSequence, hx: State | None = None
     ) -> tuple[Tensor | PackedSequence, State]:
-        """As ``nn.GRU`` or ``nn.LSTM``: the last layer's outputs, and the last hidden state (and cell)."""
+        """Run like ``nn.GRU`` or ``nn.LSTM``: the last layer's outputs, the last hidden state (and cell)."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx)
         batch_dimension = 0 if self.batch_first else 1
@@ -116,11 +117,11 @@ class FactoredRecurrent(nn.Module):
             self.batch_first,
         )
         if not batched:
-            output, last = output.squeeze(batch_dimension), [part.squeeze(1) for part in last]
-        return output, _joined(last)
+            output, last = output.squeeze(batch_dimension), [state.squeeze(1) for state in last]
+        return output, _as_state(last)
 
     def flatten_parameters(self) -> None:
-        """Nothing to do; there because models call it on their recurrent layers."""
+        """Do nothing; models call this on their recurrent layers."""
 
     def extra_repr(self) -> str:
         """The arguments, as the constructor takes them."""
@@ -129,9 +130,9 @@ class FactoredRecurrent(nn.Module):
         return f"{self.kind}, {listed}, ranks={self.ranks}"
 
     def _run_packed(self, packed: PackedSequence, hx: State | None) -> tuple[PackedSequence, State]:
-        data, batch_sizes, order, back = packed
-        if hx is not None and order is not None:
-            hx = _joined([part.index_select(1, order) for part in _parts(hx)])
+        data, batch_sizes, sorted_indices, unsorted_indices = packed
+        if hx is not None and sorted_indices is not None:
+            hx = _as_state([state.index_select(1, sorted_indices) for state in _state_tensors(hx)])
         run: Callable[..., tuple[Tensor, ...]] = torch.gru if self.kind == "gru" else torch.lstm
         output, *last = run(
             data,
@@ -144,16 +145,16 @@ class FactoredRecurrent(nn.Module):
             self.training,
             self.bidirectional,
         )
-        if back is not None:
-            last = [part.index_select(1, back) for part in last]
-        return PackedSequence(output, batch_sizes, order, back), _joined(last)
+        if unsorted_indices is not None:
+            last = [state.index_select(1, unsorted_indices) for state in last]
+        return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), _as_state(last)
 
     def _state(self, hx: State | None, like: Tensor, batch_size: int, batched: bool) -> State:
         if hx is None:
             layers = self.num_layers * (2 if self.bidirectional else 1)
             zeros = like.new_zeros(layers, batch_size, self.hidden_size)
             return zeros if self.kind == "gru" else (zeros, zeros)
-        return hx if batched else _joined([part.unsqueeze(1) for part in _parts(hx)])
+        return hx if batched else _as_state([state.unsqueeze(1) for state in _state_tensors(hx)])
 
     def _weights(self) -> list[Tensor]:
         """Matrices and biases in the order of torch's kernels."""
@@ -184,13 +185,13 @@ Recurrent = nn.GRU | nn.LSTM | FactoredRecurrent
 
 
 def is_recurrent(module: nn.Module) -> bool:
-    """Whether the module is a plain GRU or LSTM, or stands for one; projected LSTMs are not."""
+    """Whether the module is a plain GRU or LSTM, or a factored one; projected LSTMs are not."""
     plain = type(module) in (nn.GRU, nn.LSTM) and not module.proj_size
     return plain or isinstance(module, FactoredRecurrent)
 
 
 def matrix_names(layer: Recurrent) -> list[str]:
-    """Torch's names of the weight matrices: input, then hidden, of each layer and direction."""
+    """Torch's names of the weight matrices: input, then hidden, for each layer and direction."""
     directions = ("", "_reverse") if layer.bidirectional else ("",)
     return [
         f"weight_{part}_l{index}{direction}"
@@ -201,39 +202,39 @@ def matrix_names(layer: Recurrent) -> list[str]:
 
 
 def weight_of(layer: Recurrent, name: str) -> Tensor:
-    """The matrix of that name (G h, n), differentiable; the product where it is stored as factors."""
+    """The matrix of a name (G h, n), differentiable; the product where it is stored as factors."""
     if isinstance(layer, FactoredRecurrent) and hasattr(layer, f"{name}_left"):
-        left, right = layer.parts(name)
+        left, right = layer.factors(name)
         return left @ right
-    found: Tensor = getattr(layer, name)
-    return found
+    weight: Tensor = getattr(layer, name)
+    return weight
 
 
 @torch.no_grad()
-def assemble(layer: Recurrent, matrices: Mapping[str, Tensor | tuple[Tensor, Tensor]]) -> Recurrent:
-    """The layer with other matrices: plain torch where all are whole, ``FactoredRecurrent`` otherwise.
+def assemble_recurrent(layer: Recurrent, matrices: Mapping[str, Tensor | tuple[Tensor, Tensor]]) -> Recurrent:
+    """Make the layer with other matrices: plain torch where all are whole, else ``FactoredRecurrent``.
 
     Args:
-        layer: Gives arguments, biases, mode, device and dtype.
+        layer: Layer that gives arguments, biases, mode, device and dtype.
         matrices: Each matrix of ``matrix_names``, whole (G h, n) or as its factors (G h, r), (r, n).
     """
     ranks = {name: value[0].shape[1] for name, value in matrices.items() if isinstance(value, tuple)}
-    made = _empty(layer, ranks)
+    assembled = _empty(layer, ranks)
     for name, value in matrices.items():
         if isinstance(value, tuple):
-            getattr(made, f"{name}_left").copy_(value[0])
-            getattr(made, f"{name}_right").copy_(value[1])
+            getattr(assembled, f"{name}_left").copy_(value[0])
+            getattr(assembled, f"{name}_right").copy_(value[1])
         else:
-            getattr(made, name).copy_(value)
+            getattr(assembled, name).copy_(value)
         if layer.bias and name.startswith("weight_hh"):
             for bias in (_bias_name(name, "ih"), _bias_name(name, "hh")):
-                getattr(made, bias).copy_(getattr(layer, bias))
-    made.train(layer.training)
-    return made
+                getattr(assembled, bias).copy_(getattr(layer, bias))
+    assembled.train(layer.training)
+    return assembled
 
 
-def kind_of(layer: Recurrent) -> Kind:
-    """Which of the two a layer is."""
+def recurrent_kind(layer: Recurrent) -> Kind:
+    """Whether a layer is a GRU or an LSTM."""
     if isinstance(layer, FactoredRecurrent):
         return layer.kind
     return "gru" if isinstance(layer, nn.GRU) else "lstm"
@@ -250,24 +251,24 @@ def _empty(layer: Recurrent, ranks: Mapping[str, int]) -> Recurrent:
         layer.dropout,
         layer.bidirectional,
     )
-    weight = next(layer.parameters())
-    made: Recurrent
+    cell, weight = recurrent_kind(layer), next(layer.parameters())
+    empty: Recurrent
     if ranks:
-        made = FactoredRecurrent(kind_of(layer), *arguments, ranks=ranks, device="meta", dtype=weight.dtype)
+        empty = FactoredRecurrent(cell, *arguments, ranks=ranks, device="meta", dtype=weight.dtype)
     else:
-        plain = nn.GRU if kind_of(layer) == "gru" else nn.LSTM
-        made = plain(*arguments, device="meta", dtype=weight.dtype)
-    return made.to_empty(device=weight.device)
+        plain = nn.GRU if cell == "gru" else nn.LSTM
+        empty = plain(*arguments, device="meta", dtype=weight.dtype)
+    return empty.to_empty(device=weight.device)
 
 
 def _bias_name(matrix: str, part: str) -> str:
     return f"bias_{part}{matrix.removeprefix('weight_hh')}"
 
 
-def _parts(state: State) -> tuple[Tensor, ...]:
+def _state_tensors(state: State) -> tuple[Tensor, ...]:
     return (state,) if isinstance(state, Tensor) else state
 
 
-def _joined(parts: list[Tensor]) -> State:
+def _as_state(tensors: list[Tensor]) -> State:
     """One tensor for a GRU, hidden state and cell for an LSTM."""
-    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+    return tensors[0] if len(tensors) == 1 else (tensors[0], tensors[1])

@@ -1,12 +1,12 @@
 """Low-rank pairs: two plain layers in place of one, from the singular value decomposition.
 
 ``W = U diag(S) V^T`` becomes ``first`` with weight ``sqrt(S) V^T`` and ``second`` with weight
-``U sqrt(S)``. Both are ordinary layers, so training, pruning and export need no special case, and U, S
-and V are at any time the normalised columns of one, the products of the lengths, and the normalised rows
-of the other.
+``U sqrt(S)``. Both are ordinary layers, so training, pruning and export need no special case. U, S and V
+follow from the pair at any time: the normalised columns of the second weight, the products of the lengths
+of columns and rows, and the normalised rows of the first weight.
 
-What a weight is as a matrix (m, n): Linear ``out x in``, Embedding ``features x entries``, a
-convolution by channels ``out x (in k k)``, and Conv2d by space ``(out k) x (in k)``: a column of
+The weight of a layer as a matrix (m, n) is ``out x in`` for Linear, ``features x entries`` for Embedding,
+``out x (in k k)`` for a convolution by channels, and ``(out k) x (in k)`` for Conv2d by space: a column of
 the kernel, then a row (Jaderberg et al., 2014, scheme 2).
 """
 
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from petra_optuna.nn.low_rank.factored_recurrent import (
     FactoredRecurrent,
-    assemble,
+    assemble_recurrent,
     is_recurrent,
     matrix_names,
     weight_of,
 )
-from petra_optuna.nn.low_rank.ranks import Factors, Spectrum
+from petra_optuna.nn.low_rank.ranks import SVD, Factors
 from petra_optuna.nn.low_rank.split_layers import Decomposable, Split, joined_geometry, split_geometry
 from petra_optuna.nn.surgery import replace_module, shared_layers
 
@@ -37,10 +37,10 @@ _PAIRS = {
 
 
 class LowRankPair(nn.Sequential):
-    """``first`` (n -> r, no bias), then ``second`` (r -> m) stand for one layer.
+    """Two layers in place of one: ``first`` (n -> r, no bias), then ``second`` (r -> m).
 
     Args:
-        first: Layer that maps to r features; holds the kernel, or its first dimension alone.
+        first: Layer that maps n to r features; it holds the kernel, or the kernel's first dimension alone.
         second: Layer that maps r to m features: Linear behind Linear and Embedding, a convolution
             of one position, or of the kernel's other dimension, behind a convolution.
 
@@ -67,17 +67,17 @@ class LowRankPair(nn.Sequential):
 
     @property
     def rank(self) -> int:
-        """Features between the two layers."""
+        """Number of features between the two layers."""
         return self.second.weight.shape[1]
 
     @property
     def split(self) -> Split:
-        """How the weight is a matrix."""
+        """Whether the weight is a matrix by channels or by space."""
         return "spatial" if self.second.weight[0, 0].numel() > 1 else "channel"
 
 
 def is_decomposable(module: nn.Module) -> bool:
-    """Whether ``decompose`` takes the module: see ``why_whole`` for those that it does not."""
+    """Whether ``decompose`` takes the module; ``reason_against_low_rank`` says why not."""
     if type(module) is nn.Conv1d or type(module) is nn.Conv2d:
         return module.groups == 1
     if type(module) is nn.Embedding:
@@ -85,10 +85,10 @@ def is_decomposable(module: nn.Module) -> bool:
     return type(module) is nn.Linear
 
 
-def why_whole(module: nn.Module) -> str | None:
-    """Why a layer with a weight matrix stays whole; None for those that need not, and for other modules.
+def reason_against_low_rank(module: nn.Module) -> str | None:
+    """Reason why a layer with a weight matrix stays whole; None where it need not, and for other modules.
 
-    Subclasses stay: some modules read the weight of such a child without calling it.
+    Subclasses stay whole: some modules read the weight of such a child without calling it.
     """
     if is_decomposable(module) or is_recurrent(module):
         return None
@@ -98,8 +98,8 @@ def why_whole(module: nn.Module) -> str | None:
         return "max_norm, sparse and scale_grad_by_freq belong to whole rows"
     if type(module) is nn.LSTM:
         return "its hidden state is projected (proj_size)"
-    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag, nn.RNNBase)
-    if isinstance(module, (*kinds, nn.Bilinear, nn.MultiheadAttention)):
+    unknown = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag, nn.RNNBase)
+    if isinstance(module, (*unknown, nn.Bilinear, nn.MultiheadAttention)):
         return f"low rank does not know {type(module).__name__}"
     return None
 
@@ -109,12 +109,12 @@ def has_spatial_split(layer: Decomposable) -> bool:
     return isinstance(layer, nn.Conv2d) and min(layer.kernel_size) > 1
 
 
-def matrix(layer: Decomposable | LowRankPair, split: Split = "channel") -> Tensor:
+def weight_matrix(layer: Decomposable | LowRankPair, split: Split = "channel") -> Tensor:
     """The weight as a matrix (m, n), differentiable.
 
     Args:
-        layer: A layer, or a pair, whose own split counts.
-        split: How the weight of a convolution is a matrix.
+        layer: Layer, or pair, of which its own split counts.
+        split: Whether the weight of a convolution is a matrix by channels or by space.
     """
     if isinstance(layer, LowRankPair):
         return _left(layer) @ _right(layer)
@@ -125,39 +125,39 @@ def matrix(layer: Decomposable | LowRankPair, split: Split = "channel") -> Tenso
     return layer.weight.flatten(1)
 
 
-def factors(pair: LowRankPair) -> Factors:
-    """``U sqrt(S)`` (m, r) and ``sqrt(S) V^T`` (r, n), whose product is the pair's weight, differentiable."""
+def pair_factors(pair: LowRankPair) -> Factors:
+    """Factors ``U sqrt(S)`` (m, r) and ``sqrt(S) V^T`` (r, n) of the pair's weight, differentiable."""
     return _left(pair), _right(pair)
 
 
 def decompose(layer: Decomposable | LowRankPair, rank: int, split: Split = "channel") -> LowRankPair:
-    """The best pair of a rank in the Frobenius norm (Eckart and Young, 1936).
+    """Decompose a layer into the best pair of a rank in the Frobenius norm (Eckart and Young, 1936).
 
     Args:
-        layer: A layer for which ``is_decomposable`` holds, or a pair to decompose anew by its own split.
-        rank: From 1 to min(m, n); at min(m, n) the pair equals the layer up to rounding.
-        split: How the weight of a convolution is a matrix.
+        layer: Layer for which ``is_decomposable`` holds, or a pair to decompose anew by its own split.
+        rank: Rank from 1 to min(m, n); at min(m, n) the pair equals the layer up to rounding.
+        split: Whether the weight of a convolution is a matrix by channels or by space.
 
     Raises:
         ValueError: When the rank is out of range.
     """
-    return assemble_pair(layer, Spectrum.of(matrix(layer, split)).split(rank), split)
+    return assemble_pair(layer, SVD.of(weight_matrix(layer, split)).truncate(rank), split)
 
 
 @torch.no_grad()
 def assemble_pair(
-    layer: Decomposable | LowRankPair, parts: tuple[Tensor, Tensor], split: Split = "channel"
+    layer: Decomposable | LowRankPair, factors: Factors, split: Split = "channel"
 ) -> LowRankPair:
-    """A pair of these factors in place of a layer or pair.
+    """Make a pair of these factors that replaces a layer or pair.
 
     Args:
-        layer: Gives geometry, bias, mode, device and dtype; a pair its split as well.
-        parts: (m, r) and (r, n).
-        split: How the weight of a convolution is a matrix.
+        layer: Layer or pair that gives geometry, bias, mode, device and dtype; a pair its split as well.
+        factors: Left (m, r) and right (r, n) factor.
+        split: Whether the weight of a convolution is a matrix by channels or by space.
     """
     if isinstance(layer, LowRankPair):
-        return assemble_pair(recompose(layer), parts, layer.split)
-    left, right = parts
+        return assemble_pair(recompose(layer), factors, layer.split)
+    left, right = factors
     rank = len(right)
     pair = LowRankPair(*split_geometry(layer, rank, split))
     first, second = pair.first.weight, pair.second.weight
@@ -177,7 +177,7 @@ def assemble_pair(
 
 @torch.no_grad()
 def recompose(pair: LowRankPair) -> Decomposable:
-    """The single layer that computes what the pair computes; inverse of ``decompose`` at full rank."""
+    """Make the single layer that computes what the pair computes; inverse of ``decompose`` at full rank."""
     weight = (_left(pair).double() @ _right(pair).double()).to(pair.first.weight.dtype)
     layer = joined_geometry(pair.first, pair.second)
     if isinstance(layer, nn.Embedding):
@@ -194,33 +194,33 @@ def recompose(pair: LowRankPair) -> Decomposable:
 
 
 def all_factors(model: nn.Module) -> dict[str, Factors]:
-    """``factors`` of everything that is factored.
+    """Factors of everything in a model that is factored.
 
     Returns:
-        By the name of each pair, and by the torch name of each factored matrix of a recurrent layer,
-        for example ``encoder.weight_hh_l0``.
+        Factors by the name of each pair, and by the torch name of each factored matrix of a recurrent
+        layer, for example ``encoder.weight_hh_l0``.
     """
-    found: dict[str, Factors] = {}
+    factors: dict[str, Factors] = {}
     for name, module in model.named_modules():
         if isinstance(module, LowRankPair):
-            found[name] = factors(module)
+            factors[name] = pair_factors(module)
         elif isinstance(module, FactoredRecurrent):
-            for part in module.ranks:
-                found[f"{name}.{part}" if name else part] = module.parts(part)
-    return found
+            for matrix in module.ranks:
+                factors[f"{name}.{matrix}" if name else matrix] = module.factors(matrix)
+    return factors
 
 
 def decomposable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Pairs, recurrent layers, and decomposable layers outside pairs, by name."""
-    found: dict[str, nn.Module] = {}
+    layers: dict[str, nn.Module] = {}
     inside_pairs: set[nn.Module] = set()
     for name, module in model.named_modules():
         if isinstance(module, LowRankPair):
             inside_pairs |= set(module.children())
         elif module in inside_pairs or not (is_decomposable(module) or is_recurrent(module)):
             continue
-        found[name] = module
-    return found
+        layers[name] = module
+    return layers
 
 
 def shared_names(model: nn.Module) -> set[str]:
@@ -230,10 +230,10 @@ def shared_names(model: nn.Module) -> set[str]:
 
 
 def factorize_fully(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """Every whole layer of its own weight as factors of full rank, in place.
+    """Replace every whole layer that shares no weight by factors of full rank, in place.
 
     Returns:
-        The model, or what replaces it where it is one layer, and the names of the layers: Linear,
+        The model, or its replacement where it is one layer, and the names of the layers: Linear,
         Conv1d, Conv2d (by channels), Embedding, GRU and LSTM (each matrix).
     """
     shared = shared_names(model)
@@ -242,29 +242,29 @@ def factorize_fully(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         if name in shared or isinstance(layer, LowRankPair | FactoredRecurrent):
             continue
         if isinstance(layer, nn.GRU | nn.LSTM):
-            whole = {part: weight_of(layer, part) for part in matrix_names(layer)}
-            parts = {part: Spectrum.of(weight).split(min(weight.shape)) for part, weight in whole.items()}
-            model = replace_module(model, name, assemble(layer, parts))
+            whole = {matrix: weight_of(layer, matrix) for matrix in matrix_names(layer)}
+            factors = {matrix: SVD.of(weight).truncate(min(weight.shape)) for matrix, weight in whole.items()}
+            model = replace_module(model, name, assemble_recurrent(layer, factors))
         else:
             assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)
-            model = replace_module(model, name, decompose(layer, min(matrix(layer).shape)))
+            model = replace_module(model, name, decompose(layer, min(weight_matrix(layer).shape)))
         names.append(name)
     return model, tuple(names)
 
 
-def merge(model: nn.Module, names: Sequence[str]) -> nn.Module:
-    """Pairs and factored recurrent layers of these names as plain layers again, in place.
+def merge_factors(model: nn.Module, names: Sequence[str]) -> nn.Module:
+    """Replace pairs and factored recurrent layers of these names by plain layers, in place.
 
     Returns:
-        The model, or what replaces it where it is one layer.
+        The model, or its replacement where it is one layer.
     """
     for name in names:
         layer = model.get_submodule(name)
         if isinstance(layer, LowRankPair):
             model = replace_module(model, name, recompose(layer))
         elif isinstance(layer, FactoredRecurrent):
-            whole = {part: weight_of(layer, part) for part in matrix_names(layer)}
-            model = replace_module(model, name, assemble(layer, whole))
+            whole = {matrix: weight_of(layer, matrix) for matrix in matrix_names(layer)}
+            model = replace_module(model, name, assemble_recurrent(layer, whole))
     return model
 
 

@@ -1,4 +1,4 @@
-"""Singular values of a matrix, the rank that a rule asks for, and the factors of that rank."""
+"""Decomposition of a matrix, the rank that a rule asks for, and the factors of that rank."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 RankRule = Literal["energy", "singular_values", "share"]
 SINGLE_FROM = 512
-"""Sides from which eigenvectors are found in single precision: there they take seconds, and half in it."""
+"""Side from which eigenvectors are found in single precision: it halves the seconds that they take there."""
 ROUND_TO = 8
 """Ranks are rounded up to multiples of this, the width of a vector register in floats."""
 
@@ -23,21 +23,21 @@ Factors = tuple[Tensor, Tensor]
 
 
 def break_even_rank(rows: int, columns: int) -> float:
-    """The rank mn / (m + n), below which two factors have fewer weights than the matrix."""
+    """Rank mn / (m + n), below which two factors have fewer weights than the matrix (m, n)."""
     return rows * columns / (rows + columns)
 
 
 def choose_rank(singular_values: Tensor, rule: RankRule, threshold: float, break_even: float) -> int:
-    """The rank that a rule asks for, at least 1.
+    """Choose the rank that a rule asks for, at least 1.
 
     ``energy`` and ``singular_values`` take the smallest k whose cumulative share of sigma^2 or sigma
     reaches the threshold; ``share`` takes that share of the largest rank that saves weights.
 
     Args:
-        singular_values: Descending, (min(m, n),).
-        rule: Which rule.
-        threshold: In (0, 1].
-        break_even: mn / (m + n).
+        singular_values: Singular values, descending, (min(m, n),).
+        rule: Name of the rule.
+        threshold: Threshold of the rule, in (0, 1].
+        break_even: Break-even rank mn / (m + n).
     """
     if rule == "share":
         return max(1, math.floor(threshold * break_even))
@@ -51,7 +51,7 @@ def choose_rank(singular_values: Tensor, rule: RankRule, threshold: float, break
 
 
 def round_rank(rank: int, break_even: float) -> int:
-    """The rank rounded up to a multiple of ``ROUND_TO`` where that still saves weights."""
+    """Round the rank up to a multiple of ``ROUND_TO`` where that still saves weights."""
     rounded = math.ceil(rank / ROUND_TO) * ROUND_TO
     return rounded if rounded < break_even else rank
 
@@ -64,48 +64,48 @@ def kept_energy(singular_values: Tensor, rank: int) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spectrum:
-    """Singular values of a matrix (m, n), and a basis from which factors of any rank follow.
+class SVD:
+    """Singular value decomposition of a matrix (m, n), from which factors of any rank follow.
 
-    From the eigenvalues of the smaller Gram matrix, several times as fast as the decomposition itself, in
-    double precision, or in single where that matrix has a side of at least ``SINGLE_FROM``. Values below
-    1e-8 of the largest are noise, in single precision below 1e-3.
+    It comes from the eigenvalues of the smaller Gram matrix, several times as fast as a decomposition of the
+    matrix itself, in double precision, or in single where that Gram matrix has a side of at least
+    ``SINGLE_FROM``. Singular values below 1e-8 of the largest are noise, in single precision below 1e-3.
 
     Attributes:
-        matrix: (m, n).
-        values: Descending, (min(m, n),), in double precision.
-        basis: Singular vectors as columns, of the shorter side, in the precision that they were found in.
+        matrix: Matrix that was decomposed, (m, n).
+        singular_values: Singular values, descending, (min(m, n),), in double precision.
+        basis: Singular vectors of the shorter side as columns, in the precision that they were found in.
     """
 
     matrix: Tensor
-    values: Tensor
+    singular_values: Tensor
     basis: Tensor
 
     @classmethod
     @torch.no_grad()
-    def of(cls, matrix: Tensor) -> Spectrum:
-        """The spectrum of a matrix."""
+    def of(cls, matrix: Tensor) -> SVD:
+        """Decompose a matrix (m, n)."""
         weight = matrix.double() if min(matrix.shape) < SINGLE_FROM else matrix.float()
         wide = weight.shape[0] <= weight.shape[1]
         squares, basis = _eigh(weight @ weight.T if wide else weight.T @ weight)
         return cls(matrix.detach(), squares.flip(0).double().clamp_min(0).sqrt(), basis.flip(1))
 
     @torch.no_grad()
-    def split(self, rank: int) -> Factors:
-        """``U sqrt(S)`` (m, r) and ``sqrt(S) V^T`` (r, n), the best pair in the Frobenius norm.
+    def truncate(self, rank: int) -> Factors:
+        """Factors ``U sqrt(S)`` (m, r) and ``sqrt(S) V^T`` (r, n), the best pair in the Frobenius norm.
 
         One factor is the basis and the other the matrix in that basis, so their product is a projection:
         exact at full rank, and elsewhere within the noise (see the class) of the smallest error possible
         (Eckart and Young, 1936).
 
         Args:
-            rank: From 1 to min(m, n); at min(m, n) the product equals the matrix up to rounding.
+            rank: Rank from 1 to min(m, n); at min(m, n) the product equals the matrix up to rounding.
 
         Raises:
             ValueError: When the rank is out of range.
         """
-        if not 1 <= rank <= len(self.values):
-            raise ValueError(f"rank must be in [1, {len(self.values)}], got {rank}")
+        if not 1 <= rank <= len(self.singular_values):
+            raise ValueError(f"`rank` must be in [1, {len(self.singular_values)}], got {rank}")
         basis = self.basis[:, :rank]
         weight = self.matrix.to(basis.dtype)
         wide = weight.shape[0] <= weight.shape[1]
@@ -132,9 +132,9 @@ def _threadpools() -> ThreadpoolController:
 
 
 def singular_values_of(left: Tensor, right: Tensor) -> Tensor:
-    """S (r,) of ``left @ right`` from its factors (m, r) and (r, n), differentiable.
+    """Singular values S (r,) of ``left @ right`` from its factors (m, r) and (r, n), differentiable.
 
-    ``S_i = |column i of left| |row i of right|``, the singular values straight after ``Spectrum.split``;
+    ``S_i = |column i of left| |row i of right|``, the singular values straight after ``SVD.truncate``;
     training moves them.
     """
     values: Tensor = torch.linalg.vector_norm(left, dim=0) * torch.linalg.vector_norm(right, dim=1)

@@ -15,11 +15,11 @@ Split = Literal["channel", "spatial"]
 
 
 def split_geometry(layer: Decomposable, rank: int, split: Split) -> tuple[Decomposable, Decomposable]:
-    """Layers n -> r without bias and r -> m with the layer's bias.
+    """Layers n -> r without bias, and r -> m with the layer's bias.
 
     Args:
-        layer: Its convolution has no groups.
-        rank: Features between the two.
+        layer: Layer n -> m; a convolution without groups.
+        rank: Number of features r between the two.
         split: ``channel`` gives the first layer the whole kernel and the second one position;
             ``spatial`` the first layer the kernel's rows and the second its columns (Conv2d only).
     """
@@ -33,16 +33,16 @@ def split_geometry(layer: Decomposable, rank: int, split: Split) -> tuple[Decomp
         return _linear(weight, layer.in_features, rank, False), _linear(
             weight, rank, layer.out_features, bias
         )
-    every = range(len(layer.kernel_size))
-    heads, tails = ((0,), (1,)) if split == "spatial" else (every, ())
+    all_axes = range(len(layer.kernel_size))
+    first_axes, second_axes = ((0,), (1,)) if split == "spatial" else (all_axes, ())
     return (
-        _convolution(layer, layer.in_channels, rank, heads, bias=False),
-        _convolution(layer, rank, layer.out_channels, tails, bias=bias),
+        _convolution(layer, layer.in_channels, rank, first_axes, bias=False),
+        _convolution(layer, rank, layer.out_channels, second_axes, bias=bias),
     )
 
 
 def joined_geometry(first: Decomposable, second: Decomposable) -> Decomposable:
-    """The layer that ``split_geometry`` gives these two for."""
+    """The layer of which ``split_geometry`` made these two."""
     weight, bias = first.weight, getattr(second, "bias", None) is not None
     if isinstance(first, nn.Embedding):
         features = second.weight.shape[0]
@@ -78,7 +78,7 @@ def _linear(like: Tensor, inputs: int, outputs: int, bias: bool) -> nn.Linear:
 def _convolution(
     like: nn.Conv1d | nn.Conv2d, inputs: int, outputs: int, axes: Collection[int], *, bias: bool
 ) -> nn.Conv1d | nn.Conv2d:
-    """The convolution along these dimensions alone, one position along the others."""
+    """A convolution like this along ``axes`` alone, of one position along the other dimensions."""
 
     def along(values: tuple[int, ...], other: int) -> tuple[int, ...]:
         return tuple(value if axis in axes else other for axis, value in enumerate(values))

@@ -1,6 +1,6 @@
 """Structured pruning of channels, and removal of whole blocks."""
 
-from petra_optuna.nn.pruning.blocks import block_score, drop, find_replaceable
+from petra_optuna.nn.pruning.blocks import block_score, drop_blocks, find_replaceable
 from petra_optuna.nn.pruning.importance import (
     CRITERIA,
     Criterion,
@@ -17,7 +17,7 @@ __all__ = [
     "Scope",
     "WeightScores",
     "block_score",
-    "drop",
+    "drop_blocks",
     "find_replaceable",
     "group_widths",
     "magnitude_scores",

@@ -1,7 +1,7 @@
-"""Parts of a model for which an identity can stand: residual blocks, and layers that keep a shape.
+"""Parts of a model that an identity can replace: residual blocks, and layers that keep a shape.
 
-A residual block is known by a law, not by its class: with all its weights at zero it returns its input,
-on the activations that it gets from data. So a block that ends in a ReLU is one where its input is
+A residual block is recognised by a law, not by its class: with all its weights at zero it returns its
+input, on the activations that it gets from data. So a block that ends in a ReLU is one where its input is
 never negative. The stage around it often keeps the law as well; the innermost module that does is the
 block.
 """
@@ -27,13 +27,13 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, LowRankPair)
 
 
 @dataclasses.dataclass(frozen=True)
-class Replaceable:
-    """What an identity may replace.
+class ReplaceableParts:
+    """Parts of a model that an identity may replace.
 
     Attributes:
-        names: Of residual blocks, and of layers outside them that map a shape onto itself; in the
+        names: Names of residual blocks, and of layers outside them that map a shape onto itself, in the
             order of the model.
-        left_out: Those that no identity can replace: why.
+        left_out: Reason why an identity cannot replace a block or layer, by its name.
     """
 
     names: tuple[str, ...]
@@ -41,8 +41,15 @@ class Replaceable:
 
 
 @dataclasses.dataclass
-class _Seen:
-    """What is known of a module after a forward pass."""
+class _CallRecord:
+    """What a forward pass has shown of a module.
+
+    Attributes:
+        calls: Number of calls.
+        keeps_shape: Whether every output had the shape and type of its input.
+        is_block: Whether every call kept the law of residual blocks.
+        is_plain: Whether every call had one tensor as its only argument.
+    """
 
     calls: int = 0
     keeps_shape: bool = True
@@ -50,26 +57,26 @@ class _Seen:
     is_plain: bool = True
 
 
-def find_replaceable(model: nn.Module, inputs: Inputs) -> Replaceable:
-    """Residual blocks, and weighted layers outside them whose output has the shape of their input.
+def find_replaceable(model: nn.Module, inputs: Inputs) -> ReplaceableParts:
+    """Find residual blocks, and weighted layers outside them whose output has the shape of their input.
 
     The model itself is none of them.
 
     Args:
-        model: In evaluation mode and private to the caller; it is the same afterwards.
-        inputs: A batch of real data: what a block gets decides whether it keeps the law.
+        model: Model in evaluation mode, private to the caller; it is the same afterwards.
+        inputs: Batch of real data: what a block gets decides whether it keeps the law.
     """
     modules = {name: module for name, module in model.named_modules() if name and _has_matrix(module)}
-    seen = _watch(model, modules, inputs)
-    blocks = [name for name in modules if seen[name].calls and seen[name].is_block]
+    records = _record_calls(model, modules, inputs)
+    blocks = [name for name in modules if records[name].calls and records[name].is_block]
     blocks = [name for name in blocks if not any(other.startswith(f"{name}.") for other in blocks)]
     pairs = [name for name, module in modules.items() if isinstance(module, LowRankPair)]
     layers = [
         name
         for name, module in modules.items()
         if isinstance(module, _LAYERS)
-        and seen[name].calls
-        and seen[name].keeps_shape
+        and records[name].calls
+        and records[name].keeps_shape
         and not any(name == outer or name.startswith(f"{outer}.") for outer in blocks)
         and not any(name.startswith(f"{pair}.") for pair in pairs)
     ]
@@ -77,14 +84,15 @@ def find_replaceable(model: nn.Module, inputs: Inputs) -> Replaceable:
     left_out = {
         name: reason
         for name in modules
-        if name in {*blocks, *layers} and (reason := _refusal(model, name, seen[name], name in last))
+        if name in {*blocks, *layers}
+        and (reason := _reason_against(model, name, records[name], name in last))
     }
     names = tuple(name for name in modules if name in {*blocks, *layers} and name not in left_out)
-    return Replaceable(names, left_out)
+    return ReplaceableParts(names, left_out)
 
 
 def block_score(block: nn.Module, criterion: Criterion, scores: WeightScores) -> float | None:
-    """How much a block matters, on a scale on which blocks of any width and depth compare.
+    """Importance of a block, on a scale on which blocks of any width and depth compare.
 
     - ``taylor`` and ``hessian``: the mean over all weights. They are changes of the loss, in one unit
       wherever a weight is, so the mean is what is lost for each weight that is saved.
@@ -94,12 +102,12 @@ def block_score(block: nn.Module, criterion: Criterion, scores: WeightScores) ->
     - ``lamp``: the mean over matrices and kernels, of which each is a layer of its own. It is blind to
       the scale of a layer; the more weights, the less each one scores.
     - ``batch_norm``: the mean of ``|gamma|``.
-    - ``random``: the first draw of the block. Means of many draws would hardly differ.
+    - ``random``: the first random number of the block. Means of many would hardly differ.
 
     Args:
-        block: A part of the model.
-        criterion: What ``scores`` are of.
-        scores: Of the weights of the model.
+        block: Part of the model.
+        criterion: Criterion that gave ``scores``.
+        scores: Scores of the weights of the model.
 
     Returns:
         The score, or None where the block has no weight that is scored.
@@ -111,24 +119,24 @@ def block_score(block: nn.Module, criterion: Criterion, scores: WeightScores) ->
         return None
     if isinstance(scores, RandomScores):
         return float(scores[weights[0]].flatten()[0])
-    power = {"magnitude_l1": 0.5, "magnitude_l2": 1.0}.get(criterion, 0.0)
+    power = {"magnitude_l1": 0.5, "magnitude_l2": 1.0}.get(criterion, 0.0)  # n^(p/2), see eq. 10
     total = sum(float(scores[weight].double().sum()) * weight[0].numel() ** power for weight in weights)
     return float(total / sum(weight.numel() for weight in weights))
 
 
-def drop(
+def drop_blocks(
     model: nn.Module, names: Sequence[str], count: int, inputs: Inputs
 ) -> tuple[list[str], dict[str, str]]:
-    """Put identities in the places of the first ``count`` blocks that the model runs without, in place.
+    """Replace the first ``count`` blocks that the model runs without by identities, in place.
 
     Args:
-        model: In evaluation mode and private to the caller.
-        names: Of blocks, those that go first first.
-        count: How many go, where so many can.
-        inputs: A batch to try the model on.
+        model: Model in evaluation mode, private to the caller.
+        names: Names of blocks in the order in which they go.
+        count: Number of blocks to drop, where so many can be.
+        inputs: Batch to try the model on.
 
     Returns:
-        The names of the blocks that went, and of those that could not: why.
+        The names of the dropped blocks, and the reason for each that could not be dropped, by name.
     """
     with torch.no_grad():
         shape = forward(model, inputs).shape
@@ -139,7 +147,7 @@ def drop(
             break
         block = model.get_submodule(name)
         replace_module(model, name, nn.Identity().eval())
-        reason = _why_broken(model, inputs, shape)
+        reason = _check_output(model, inputs, shape)
         if reason is None:
             dropped.append(name)
         else:
@@ -148,14 +156,15 @@ def drop(
     return dropped, failed
 
 
-def _why_broken(model: nn.Module, inputs: Inputs, shape: torch.Size) -> str | None:
+def _check_output(model: nn.Module, inputs: Inputs, shape: torch.Size) -> str | None:
+    """What is wrong with the model without a block, or None where it still returns this shape."""
     try:
         with torch.no_grad():
-            found = forward(model, inputs).shape
+            shape_without = forward(model, inputs).shape
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         return f"the model does not run without it ({one_line(error)})"
-    if found != shape:
-        return f"without it the output's shape is {tuple(found)}, not {tuple(shape)}"
+    if shape_without != shape:
+        return f"without it the output's shape is {tuple(shape_without)}, not {tuple(shape)}"
     return None
 
 
@@ -163,54 +172,58 @@ def _has_matrix(module: nn.Module) -> bool:
     return any(weight.dim() > 1 for weight in module.parameters())
 
 
-def _watch(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Inputs) -> dict[str, _Seen]:
+def _record_calls(
+    model: nn.Module, modules: Mapping[str, nn.Module], inputs: Inputs
+) -> dict[str, _CallRecord]:
     """Run the model once, and in it each module that keeps its input's shape once more without weights."""
-    seen = {name: _Seen() for name in modules}
-    rung_callback = _Watcher()
+    records = {name: _CallRecord() for name in modules}
+    recorder = _CallRecorder()
     with contextlib.ExitStack() as hooks, torch.no_grad():
         for name, module in modules.items():
-            before = module.register_forward_pre_hook(rung_callback.before, with_kwargs=True)
-            after = module.register_forward_hook(rung_callback.after(seen[name]), with_kwargs=True)
+            before = module.register_forward_pre_hook(recorder.before_call, with_kwargs=True)
+            after = module.register_forward_hook(recorder.after_call(records[name]), with_kwargs=True)
             hooks.callback(before.remove)
             hooks.callback(after.remove)
         forward(model, inputs)
-    return seen
+    return records
 
 
-class _Watcher:
-    """Hooks that follow the calls of modules and try the law at each of them."""
+class _CallRecorder:
+    """Hooks that record the calls of modules and test the law of residual blocks at each of them."""
 
     def __init__(self) -> None:
         self._given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._trying = False
 
-    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep a copy of what the module is called with: it may change its input in place."""
         if not self._trying:
             copies = tuple(_copied(value) for value in args)
             self._given.append((copies, {name: _copied(value) for name, value in kwargs.items()}))
 
-    def after(self, seen: _Seen) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
-        """A hook that writes what it sees into ``seen``."""
+    def after_call(
+        self, record: _CallRecord
+    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
+        """A hook that writes what a call shows into ``record``."""
 
         def check(module: nn.Module, _: tuple[Any, ...], __: dict[str, Any], output: Any) -> None:
             if self._trying:
                 return
             args, kwargs = self._given.pop()
             given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-            seen.calls += 1
-            seen.is_plain &= len(args) == 1 and not kwargs and given is not None
-            seen.keeps_shape &= (
+            record.calls += 1
+            record.is_plain &= len(args) == 1 and not kwargs and given is not None
+            record.keeps_shape &= (
                 given is not None
                 and isinstance(output, Tensor)
                 and (given.shape, given.dtype) == (output.shape, output.dtype)
             )
             # Zeros come back from every layer without weights, so they tell nothing.
-            if given is None or not seen.keeps_shape or not given.any():
-                seen.is_block = False
-            elif seen.is_block:
+            if given is None or not record.keeps_shape or not given.any():
+                record.is_block = False
+            elif record.is_block:
                 expected = given.clone()
-                seen.is_block = torch.equal(self._without_weights(module, args, kwargs), expected)
+                record.is_block = torch.equal(self._without_weights(module, args, kwargs), expected)
 
         return check
 
@@ -229,7 +242,7 @@ def _copied(value: Any) -> Any:
 
 
 def _weights(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters, and the means of batch norms: without a weight of its own a norm subtracts its mean."""
+    """Parameters, and the running means of batch norms: a norm without weights still subtracts its mean."""
     yield from module.parameters()
     for part in module.modules():
         if isinstance(part, _BatchNorm) and part.running_mean is not None:
@@ -237,10 +250,10 @@ def _weights(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _reaching_output(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Inputs) -> set[str]:
-    """LayerIndex between which and the model's output no other layer stands.
+    """Names of the layers whose output reaches the model's output through no other layer.
 
-    Every layer's output is cut from what made it, so that gradients of the model's output reach such
-    layers alone.
+    Every layer's output is detached from what made it, so that gradients of the model's output reach
+    such layers alone.
     """
     names = {layer: name for name, layer in layers.items()}
     leaves: dict[str, Tensor] = {}
@@ -268,19 +281,19 @@ def _detached(value: Any) -> Any:
     return tuple(_detached(part) for part in value) if type(value) is tuple else value
 
 
-def _refusal(model: nn.Module, name: str, seen: _Seen, is_last: bool) -> str | None:
-    """Why no identity can stand for the block, or None where one can."""
-    if seen.calls > 1:
-        return f"it is called {seen.calls} times in a forward pass"
-    if not seen.is_plain:
+def _reason_against(model: nn.Module, name: str, record: _CallRecord, is_last: bool) -> str | None:
+    """Reason why no identity can replace the block, or None where one can."""
+    if record.calls > 1:
+        return f"it is called {record.calls} times in a forward pass"
+    if not record.is_plain:
         return "it is not called with one tensor alone"
     if is_last:
         return "no other layer stands between it and the output of the model"
     inside = set(model.get_submodule(name).parameters())
     outside = {
         weight
-        for place, weight in model.named_parameters(remove_duplicate=False)
-        if not place.startswith(f"{name}.")
+        for parameter_name, weight in model.named_parameters(remove_duplicate=False)
+        if not parameter_name.startswith(f"{name}.")
     }
     if inside & outside:
         return "it shares weights with another part of the model"

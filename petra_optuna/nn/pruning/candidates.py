@@ -18,27 +18,30 @@ from torch import Tensor, nn
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.pruning.eligibility import LayerIndex
 from petra_optuna.nn.pruning.importance import RandomScores, WeightScores, channel_scores
-from petra_optuna.nn.pruning.proxies import NOT_PRUNED, Numbered
-from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentStandIn
+from petra_optuna.nn.pruning.proxies import NOT_PRUNED, ChannelTracker
+from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentProxy
 from petra_optuna.nn.pruning.tracing import trace
 
 ROUND_TO = 8
 """Widths that pruning leaves are multiples of this, the width of a vector register in floats."""
 LARGEST_CUT = 15 / 16
-"""A layer never loses more than this share, whatever a global ranking says of it."""
+"""Largest share of its channels that a layer may lose, whatever a global ranking says of it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Groups that lose the same number of units; a unit is one channel of each of equal segments.
+    """Groups of coupled channels that lose the same number of units.
+
+    A unit is one channel of each of the group's equal segments.
 
     Attributes:
-        name: Of the first layer, or of the first recurrent layer among them.
-        groups: At least one.
-        scores: Of the units of each group, (groups, units).
-        segments: Equal parts of each group's channels.
-        channels: Width of the layer of that name; hidden units of all its layers and directions.
-        weight: How many of these leave when each group loses one unit.
+        name: Name of the first layer, or of the first recurrent layer among them.
+        groups: Groups of coupled channels, at least one.
+        scores: Scores of the units of each group, (groups, units).
+        segments: Number of equal parts of each group's channels.
+        channels: Width of the layer of that name; for a recurrent layer its hidden units in all layers and
+            directions.
+        channels_per_unit: How many of ``channels`` leave when each group loses one unit.
     """
 
     name: str
@@ -46,10 +49,10 @@ class Candidate:
     scores: Tensor
     segments: int
     channels: int
-    weight: int
+    channels_per_unit: int
 
-    def blocks(self) -> list[tuple[float, int]]:
-        """Units that may leave, worst first, in blocks after each of which the width is round.
+    def removable_blocks(self) -> list[tuple[float, int]]:
+        """Units that may leave, least important first, in blocks that leave a multiple of ``ROUND_TO``.
 
         Returns:
             The mean score of each block and its number of units.
@@ -65,23 +68,32 @@ class Candidate:
         ]
 
     def least_important(self, count: int) -> list[tuple[tp.dependency.Group, list[int]]]:
-        """The channels of each group's root that its ``count`` least important units stand for."""
+        """The ``count`` least important units of each group, as channels of its root."""
         size = self.scores.shape[1]
         chosen = [torch.argsort(scores, stable=True)[:count].tolist() for scores in self.scores]
         return [
-            (group, sorted(part * size + unit for part in range(self.segments) for unit in units))
+            (group, sorted(segment * size + unit for segment in range(self.segments) for unit in units))
             for group, units in zip(self.groups, chosen, strict=True)
         ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Part:
-    """A group and the sets of hidden units in it, with its scores or why it cannot be pruned."""
+class _ScoredGroup:
+    """A group of coupled channels with its scores, or the reason why it cannot be pruned.
+
+    Attributes:
+        name: Name of its first layer.
+        group: Group that torch-pruning found.
+        covers: Number of hidden units in the group, by the ``ChannelTracker`` that follows them.
+        reason_against: Reason why it cannot be pruned, or None.
+        scores: Scores of its units, (units,).
+        segments: Number of equal parts of its channels.
+    """
 
     name: str
     group: tp.dependency.Group
     covers: dict[nn.Module, int]
-    refusal: str | None
+    reason_against: str | None
     scores: Tensor = torch.empty(0)
     segments: int = 1
 
@@ -93,12 +105,16 @@ class _Part:
 def find_candidates(
     model: nn.Module, inputs: Inputs, scores: WeightScores
 ) -> tuple[tp.DependencyGraph, list[Candidate], dict[str, str]]:
-    """What may be pruned, what may not and why, in the graph of the anchored model.
+    """What may be pruned in a model, and what may not.
 
     Args:
-        model: In evaluation mode; its weights require gradients.
-        inputs: A batch.
-        scores: Of every weight.
+        model: Model in evaluation mode; its weights require gradients.
+        inputs: One batch.
+        scores: Scores of every weight.
+
+    Returns:
+        The graph of the traceable model, the candidates, and the reason for each layer that is left out,
+        by its name.
 
     Raises:
         OperationFailed: When the model cannot be traced.
@@ -106,91 +122,97 @@ def find_candidates(
     graph, groups = trace(model, inputs)
     proxies: list[Proxy] = list(graph.model.proxies.values())
     layers = LayerIndex(model, graph, inputs)
-    extended = _with_stand_ins(scores, proxies)
+    extended = _with_proxy_scores(scores, proxies)
     named = [(name, group) for group in groups if (name := layers.name_of(group)) is not None]
-    refusals = layers.refusals([group for _, group in named])
-    parts = [
-        _part(graph, name, group, refusal, extended)
-        for (name, group), refusal in zip(named, refusals, strict=True)
+    reasons = layers.reasons_against([group for _, group in named])
+    scored_groups = [
+        _score_group(graph, name, group, reason, extended)
+        for (name, group), reason in zip(named, reasons, strict=True)
     ]
     recurrent = {
-        layers.name_of_layer(each.layer): each for each in proxies if isinstance(each, RecurrentStandIn)
+        layers.name_of_layer(proxy.layer): proxy for proxy in proxies if isinstance(proxy, RecurrentProxy)
     }
     candidates: list[Candidate] = []
     left_out = {
-        name: each.refusal or "nothing that reaches the output reads it" for name, each in recurrent.items()
+        name: proxy.reason_against or "nothing that reaches the output reads it"
+        for name, proxy in recurrent.items()
     }
-    for bundle in _bundles(parts, list(recurrent.values())):
-        tied = {name: each for name, each in recurrent.items() if any(_counts(bundle, each))}
-        found = _candidate(bundle, tied)
+    for bundle in _bundle(scored_groups, list(recurrent.values())):
+        tied = {name: proxy for name, proxy in recurrent.items() if any(_counts(bundle, proxy))}
+        candidate = _as_candidate(bundle, tied)
         left_out = {name: reason for name, reason in left_out.items() if name not in tied}
-        if isinstance(found, Candidate):
-            candidates.append(found)
+        if isinstance(candidate, Candidate):
+            candidates.append(candidate)
         else:
-            left_out |= dict.fromkeys([*(part.name for part in bundle), *tied], found)
-    left_out |= {name: each.refusal for name, each in recurrent.items() if each.refusal is not None}
-    return graph, candidates, left_out | _not_pruned(model)
+            left_out |= dict.fromkeys([*(scored.name for scored in bundle), *tied], candidate)
+    left_out |= {
+        name: proxy.reason_against for name, proxy in recurrent.items() if proxy.reason_against is not None
+    }
+    return graph, candidates, left_out | _classes_not_pruned(model)
 
 
-def _part(
+def _score_group(
     graph: tp.DependencyGraph,
     name: str,
     group: tp.dependency.Group,
-    refusal: str | None,
+    reason_against: str | None,
     scores: WeightScores,
-) -> _Part:
+) -> _ScoredGroup:
     covers: dict[nn.Module, int] = {
-        item.dep.layer: len(item.idxs) for item in group if isinstance(item.dep.layer, Numbered)
+        item.dep.layer: len(item.idxs) for item in group if isinstance(item.dep.layer, ChannelTracker)
     }
-    if refusal is not None:
-        return _Part(name, group, covers, refusal)
+    if reason_against is not None:
+        return _ScoredGroup(name, group, covers, reason_against)
     values, segments = channel_scores(group, scores), _segments(graph, group)
     if segments is None or len(group[0].idxs) % segments:
-        return _Part(name, group, covers, "its channels are split in ways that do not divide each other")
+        reason_against = "its channels are split in ways that do not divide each other"
+        return _ScoredGroup(name, group, covers, reason_against)
     if values is None:
-        return _Part(name, group, covers, "the criterion has nothing to score in it")
-    return _Part(name, group, covers, None, values.view(segments, -1).mean(0), segments)
+        return _ScoredGroup(name, group, covers, "the criterion has nothing to score in it")
+    return _ScoredGroup(name, group, covers, None, values.view(segments, -1).mean(0), segments)
 
 
-def _bundles(parts: list[_Part], recurrent: list[RecurrentStandIn]) -> list[list[_Part]]:
-    """Parts that share a recurrent layer, directly or through others, together."""
-    bundles = [[part] for part in parts]
+def _bundle(groups: list[_ScoredGroup], recurrent: list[RecurrentProxy]) -> list[list[_ScoredGroup]]:
+    """Put groups together that share a recurrent layer, directly or through others."""
+    bundles = [[group] for group in groups]
     for proxy in recurrent:
         tied = [bundle for bundle in bundles if any(_counts(bundle, proxy))]
         if len(tied) > 1:
             rest = [bundle for bundle in bundles if bundle not in tied]
-            bundles = [*rest, [part for bundle in tied for part in bundle]]
+            bundles = [*rest, [group for bundle in tied for group in bundle]]
     return bundles
 
 
-def _counts(bundle: list[_Part], proxy: RecurrentStandIn) -> list[int]:
-    """For each set of hidden units of a layer, the number of parts that hold units of it."""
-    return [sum(units in part.covers for part in bundle) for units in proxy.sets]
+def _counts(bundle: list[_ScoredGroup], proxy: RecurrentProxy) -> list[int]:
+    """For each set of hidden units of a layer, the number of groups that hold units of it."""
+    return [sum(units in scored.covers for scored in bundle) for units in proxy.unit_sets]
 
 
-def _candidate(bundle: list[_Part], tied: dict[str, RecurrentStandIn]) -> Candidate | str:
-    """The parts as one candidate, or why they are none."""
-    refusal = next((part.refusal for part in bundle if part.refusal is not None), None)
-    if refusal is not None:
-        return refusal
-    first, groups = bundle[0], tuple(part.group for part in bundle)
+def _as_candidate(bundle: list[_ScoredGroup], tied: dict[str, RecurrentProxy]) -> Candidate | str:
+    """The groups as one candidate, or the reason why they are none."""
+    reasons = [scored.reason_against for scored in bundle if scored.reason_against is not None]
+    if reasons:
+        return reasons[0]
+    first, groups = bundle[0], tuple(scored.group for scored in bundle)
     channels = first.units * first.segments
     if not tied:
         return Candidate(first.name, groups, first.scores[None], first.segments, channels, first.segments)
-    hidden = {units for each in tied.values() for units in each.sets}
-    alike = all((part.units, part.segments) == (first.units, first.segments) for part in bundle)
-    whole = all(part.covers[units] == channels for part in bundle for units in part.covers.keys() & hidden)
-    counts = {name: _counts(bundle, each) for name, each in tied.items()}
+    hidden = {units for proxy in tied.values() for units in proxy.unit_sets}
+    alike = all((scored.units, scored.segments) == (first.units, first.segments) for scored in bundle)
+    whole = all(
+        scored.covers[units] == channels for scored in bundle for units in scored.covers.keys() & hidden
+    )
+    counts = {name: _counts(bundle, proxy) for name, proxy in tied.items()}
     if not alike or not whole or any(len(set(count) - {0}) > 1 for count in counts.values()):
         return "its layers and directions cannot lose the same number of hidden units"
     name, leading = next(iter(tied.items()))
-    weight = first.segments * max(counts[name]) * len(leading.sets)
-    scores = torch.stack([part.scores for part in bundle])
-    return Candidate(name, groups, scores, first.segments, leading.width, weight)
+    channels_per_unit = first.segments * max(counts[name]) * len(leading.unit_sets)
+    scores = torch.stack([scored.scores for scored in bundle])
+    return Candidate(name, groups, scores, first.segments, leading.width, channels_per_unit)
 
 
 def _segments(graph: tp.DependencyGraph, group: tp.dependency.Group) -> int | None:
-    """Equal parts that must lose the same positions: groups of convolutions and of group norms."""
+    """Number of equal parts that must lose the same positions: groups of convolutions and group norms."""
     counts = {1}
     for dependency, _ in group:
         layer = dependency.layer
@@ -202,22 +224,22 @@ def _segments(graph: tp.DependencyGraph, group: tp.dependency.Group) -> int | No
             counts.add(pruner.get_out_channel_groups(layer))
         else:
             counts.add(pruner.get_in_channel_groups(layer))
-    most = max(counts)
-    return most if all(most % count == 0 for count in counts) else None
+    largest = max(counts)
+    return largest if all(largest % count == 0 for count in counts) else None
 
 
-def _with_stand_ins(scores: WeightScores, proxies: list[Proxy]) -> WeightScores:
-    """The scores, and those of what the stand-ins' channels own; random draws remain draws."""
+def _with_proxy_scores(scores: WeightScores, proxies: list[Proxy]) -> WeightScores:
+    """The scores, and those of what the proxies' channels own; random scores remain random."""
     extended = dict(scores)
     for proxy in proxies:
         extended |= proxy.scores(scores)
     return RandomScores(extended) if isinstance(scores, RandomScores) else extended
 
 
-def _not_pruned(model: nn.Module) -> dict[str, str]:
+def _classes_not_pruned(model: nn.Module) -> dict[str, str]:
     return {
         name: reason
         for name, module in model.named_modules()
-        for kind, reason in NOT_PRUNED.items()
-        if isinstance(module, kind)
+        for layer_class, reason in NOT_PRUNED.items()
+        if isinstance(module, layer_class)
     }

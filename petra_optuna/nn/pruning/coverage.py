@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs
-from petra_optuna.nn.pruning.tracing import ROOTS
+from petra_optuna.nn.pruning.tracing import ROOT_TYPES
 
 NORMS = (
     functional.layer_norm,
@@ -35,38 +35,38 @@ NORMS = (
 def are_fully_traced(
     graph: tp.DependencyGraph, groups: Sequence[tp.dependency.Group], inputs: Inputs
 ) -> list[bool]:
-    """Of each group, whether the layers in it are all that read its channels.
+    """For each group, whether the layers in it are all that read its channels.
 
     Half of the channels of every group are hidden from the layers that are said to read them. The
     gradient of the output with respect to those channels must then be zero. Norms over channels count
     as reading each channel for itself: a norm over fewer channels is what pruning means there.
 
     Args:
-        graph: From ``trace``.
-        groups: Sound ones.
-        inputs: A batch.
+        graph: Graph that ``trace`` returned.
+        groups: Groups for which ``is_sound`` holds.
+        inputs: One batch.
     """
-    halves = [_half(graph, group) for group in groups]
+    halves = [_half_group(graph, group) for group in groups]
     probes: dict[nn.Module | nn.Parameter, Tensor] = {}
     with ExitStack() as hooks, torch.enable_grad(), _FixedStatistics():
         for dependency, channels in (item for half in halves for item in half):
             layer = dependency.layer
             if isinstance(layer, nn.Parameter):
                 probes[layer] = layer
-            elif isinstance(layer, ROOTS) and not graph.is_out_channel_pruning_fn(dependency.handler):
-                hooks.callback(layer.register_forward_pre_hook(ignoring(layer, channels)).remove)
-            elif isinstance(layer, ROOTS) and layer not in probes:
+            elif isinstance(layer, ROOT_TYPES) and not graph.is_out_channel_pruning_fn(dependency.handler):
+                hooks.callback(layer.register_forward_pre_hook(masking_hook(layer, channels)).remove)
+            elif isinstance(layer, ROOT_TYPES) and layer not in probes:
                 probes[layer] = _zeros(layer, graph.get_out_channels(dependency.target)).requires_grad_()
-                hooks.callback(layer.register_forward_hook(_adding(probes[layer])).remove)
+                hooks.callback(layer.register_forward_hook(_probe_hook(probes[layer])).remove)
         outputs = graph.model(inputs)
     if not probes:
         return []
     weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
     gradients = torch.autograd.grad((outputs * weights).sum(), list(probes.values()), allow_unused=True)
-    found = dict(zip(probes, gradients, strict=True))
+    gradient_of = dict(zip(probes, gradients, strict=True))
     return [
         not any(
-            _leaks(found.get(dependency.layer), dependency.target, channels)
+            _leaks(gradient_of.get(dependency.layer), dependency.target, channels)
             for dependency, channels in half
             if graph.is_out_channel_pruning_fn(dependency.handler)
         )
@@ -74,12 +74,12 @@ def are_fully_traced(
     ]
 
 
-def read_elsewhere(graph: tp.DependencyGraph, inputs: Inputs) -> set[nn.Module]:
-    """LayerIndex with a stand-in whose weights the model reads although they are not called.
+def layers_read_elsewhere(graph: tp.DependencyGraph, inputs: Inputs) -> set[nn.Module]:
+    """Layers with a proxy whose weights the model reads without calling the layer.
 
     Args:
-        graph: From ``trace``.
-        inputs: A batch.
+        graph: Graph that ``trace`` returned.
+        inputs: One batch.
     """
     owners = {parameter: layer for layer in graph.model.proxies for parameter in layer.parameters()}
     if not owners:
@@ -90,38 +90,40 @@ def read_elsewhere(graph: tp.DependencyGraph, inputs: Inputs) -> set[nn.Module]:
     return {layer for layer, gradient in zip(owners.values(), gradients, strict=True) if gradient is not None}
 
 
-def ignoring(
+def masking_hook(
     layer: nn.Module, channels: list[int]
 ) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """A hook before a Linear or convolution that hides channels of its input.
+    """A forward pre-hook of a Linear or convolution that sets channels of its input to zero.
 
     Args:
-        layer: The layer.
-        channels: Of its input.
+        layer: Layer that will have the hook.
+        channels: Channels of its input to hide.
     """
     behind = (1,) * len(getattr(layer, "kernel_size", ()))
 
-    def hide(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def mask_input(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         mask = args[0].new_ones(args[0].shape[-1 - len(behind)], *behind)
         mask[channels] = 0
         return (args[0] * mask, *args[1:])
 
-    return hide
+    return mask_input
 
 
-def _half(graph: tp.DependencyGraph, group: tp.dependency.Group) -> tp.dependency.Group:
-    """The group of half of the channels, drawn: a regular choice could hide a shift by its period."""
+def _half_group(graph: tp.DependencyGraph, group: tp.dependency.Group) -> tp.dependency.Group:
+    """The group of a random half of the channels: a regular choice could hide a shift by its period."""
     root, channels = group[0].dep, len(group[0].idxs)
-    drawn = torch.randperm(channels, generator=torch.Generator().manual_seed(channels))
-    return graph.get_pruning_group(root.layer, root.handler, sorted(drawn[: (channels + 1) // 2].tolist()))
+    shuffled = torch.randperm(channels, generator=torch.Generator().manual_seed(channels))
+    half = sorted(shuffled[: (channels + 1) // 2].tolist())
+    return graph.get_pruning_group(root.layer, root.handler, half)
 
 
 def _zeros(layer: nn.Module, channels: int) -> Tensor:
-    """One for each channel, in a shape that broadcasts over the layer's output."""
+    """One zero for each channel, in a shape that broadcasts over the layer's output."""
     return next(layer.parameters()).new_zeros(channels, *(1,) * len(getattr(layer, "kernel_size", ())))
 
 
-def _adding(probe: Tensor) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+def _probe_hook(probe: Tensor) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+    """A forward hook that adds ``probe``, whose gradient is then that of each channel."""
     return lambda _, args, output: output + probe
 
 

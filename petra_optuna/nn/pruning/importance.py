@@ -1,6 +1,6 @@
 """How much each weight matters, and how much each group of coupled channels matters.
 
-A criterion scores every weight; torch-pruning's group importance sums the scores of the weights that
+A criterion scores every weight. torch-pruning's group importance sums the scores of the weights that
 a channel owns in each layer and averages over the layers of its group (arXiv 2301.12900). One
 aggregation serves every criterion, over residual sums, concatenations and flattening alike.
 """
@@ -25,30 +25,30 @@ from petra_optuna.nn.surgery import temporarily_set
 Criterion = Literal["magnitude_l1", "magnitude_l2", "taylor", "hessian", "batch_norm", "lamp", "random"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 HESSIAN_PROBES = 2
-"""Random directions a batch; each costs about three times the batch's gradient."""
+"""Random directions for each batch; each costs about three times the batch's gradient."""
 
 WeightScores = Mapping[nn.Parameter, Tensor]
 Loss = Callable[[nn.Module, Any], Tensor]
 
 
 class RandomScores(dict[nn.Parameter, Tensor]):
-    """Draws in place of scores. A channel's place among those of its group is all that they say."""
+    """Random numbers in place of scores: only a channel's rank within its group has a meaning."""
 
 
 def weight_scores(
     model: nn.Module, criterion: Criterion, *, batches: Iterable[Any], loss: Loss, seed: int
 ) -> WeightScores:
-    """The scores of one criterion for every weight, or for ``batch_norm`` for every gamma.
+    """Scores of one criterion for every weight; of ``batch_norm`` for every gamma.
 
     Args:
-        model: In evaluation mode; neither its weights nor their gradients change.
+        model: Model in evaluation mode; neither its weights nor their gradients change.
         criterion: One of ``CRITERIA``.
-        batches: What ``taylor`` and ``hessian`` read; the others read none of it.
-        loss: The loss of one batch.
-        seed: Of the draws of ``hessian`` and ``random``.
+        batches: Batches that ``taylor`` and ``hessian`` read; the others read none of them.
+        loss: Maps a model and a batch to the loss.
+        seed: Seed of the random numbers of ``hessian`` and ``random``.
 
     Raises:
-        ValueError: When the criterion reads batches and there is none, or is unknown.
+        ValueError: When the criterion is unknown, or reads batches and there is none.
         OperationFailed: When ``hessian`` finds no second derivative.
     """
     match criterion:
@@ -64,25 +64,25 @@ def weight_scores(
             return lamp_scores(model)
         case "random":
             return random_scores(model, seed)
-    raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
+    raise ValueError(f"`criterion` must be one of {', '.join(CRITERIA)}, got {criterion!r}")
 
 
 def magnitude_scores(model: nn.Module, power: int) -> WeightScores:
-    """``|w|^power`` for every weight."""
+    """Score ``|w|^power`` of every weight."""
     return {parameter: parameter.detach().abs().pow(power) for parameter in model.parameters()}
 
 
 def taylor_scores(model: nn.Module, batches: Iterable[Any], loss: Loss) -> WeightScores:
     """``(w dL/dw)^2`` averaged over batches: the squared first-order change of the loss without w.
 
-    Squares of each batch (arXiv 1906.10771), because the gradient of the whole set is about
+    The square is taken of each batch (arXiv 1906.10771), because the gradient of the whole set is about
     zero where training has converged. The smaller the batches the better: on the digits at half width
     the model keeps 91 % accuracy with batches of 8 and 83 % with batches of 32.
 
     Args:
-        model: In evaluation mode; neither its weights nor their gradients change.
-        batches: At least one.
-        loss: The loss of one batch.
+        model: Model in evaluation mode; neither its weights nor their gradients change.
+        batches: Batches, at least one.
+        loss: Maps a model and a batch to the loss.
 
     Raises:
         ValueError: When there is no batch.
@@ -106,16 +106,17 @@ def hessian_scores(
     """``h w^2 / 2`` with h the Hessian's diagonal: the second-order change of the loss without w.
 
     Optimal brain damage (LeCun 1990, eq. 5). The diagonal is the mean of ``v * Hv`` over random signs v
-    (Hutchinson), H of each batch's loss. A negative entry counts as none: at a minimum there is none, so
-    it is mostly the estimate's error. ResNet-18 at 32x32, 30 % of the channels gone by a global ranking,
-    keeps 77.7 % accuracy so and 72.4 % with absolute values (4 batches of 32, 2 probes).
+    (Hutchinson), with H the Hessian of each batch's loss. A negative entry counts as zero: at a minimum
+    there is none, so it is mostly the estimate's error. ResNet-18 at 32x32 with 30 % of the channels
+    removed by a global ranking keeps 77.7 % accuracy so, and 72.4 % with absolute values (4 batches of
+    32, 2 probes).
 
     Args:
-        model: In evaluation mode; neither its weights nor their gradients change.
-        batches: At least one; every one counts the same.
-        loss: The loss of one batch.
-        seed: Of the random signs.
-        probes: Random directions a batch.
+        model: Model in evaluation mode; neither its weights nor their gradients change.
+        batches: Batches, at least one; each counts the same.
+        loss: Maps a model and a batch to the loss.
+        seed: Seed of the random signs.
+        probes: Number of random directions for each batch.
 
     Raises:
         ValueError: When there is no batch.
@@ -131,19 +132,19 @@ def hessian_scores(
                 loss(model, batch), parameters, allow_unused=True, create_graph=True
             )
             for _ in range(probes):
-                for parameter, product in _probe(parameters, gradients, generator):
+                for parameter, product in _hutchinson_products(parameters, gradients, generator):
                     diagonal[parameter] += product
     if count == 0:
         raise ValueError("Hessian scores need at least one batch")
-    drawn = count * probes
+    directions = count * probes
     return {
-        parameter: parameter.detach().square() * value.clamp(min=0) / (2 * drawn)
+        parameter: parameter.detach().square() * value.clamp(min=0) / (2 * directions)  # eq. 5
         for parameter, value in diagonal.items()
     }
 
 
 def batch_norm_scores(model: nn.Module) -> WeightScores:
-    """``|gamma|`` of every batch norm that has one (arXiv 1708.06519), and nothing for other weights."""
+    """Score ``|gamma|`` of every batch norm that has one (arXiv 1708.06519), none of other weights."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     return {norm.weight: norm.weight.detach().abs() for norm in norms if norm.weight is not None}
 
@@ -153,11 +154,11 @@ def lamp_scores(model: nn.Module) -> WeightScores:
 
     LAMP (arXiv 2010.07611, eq. 3). Equal weights have equal scores; the largest scores 1 unless tied.
     """
-    return {parameter: share_of_rest(parameter.detach().square()) for parameter in model.parameters()}
+    return {parameter: lamp_shares(parameter.detach().square()) for parameter in model.parameters()}
 
 
 def random_scores(model: nn.Module, seed: int) -> WeightScores:
-    """Uniform draws: the control that a criterion must beat."""
+    """Uniform random numbers: the control that a criterion must beat."""
     generator = torch.Generator().manual_seed(seed)
     return RandomScores(
         (parameter, torch.rand(parameter.shape, generator=generator).to(parameter))
@@ -166,73 +167,78 @@ def random_scores(model: nn.Module, seed: int) -> WeightScores:
 
 
 def channel_scores(group: tp.dependency.Group, scores: WeightScores) -> Tensor | None:
-    """One score per channel of the group's root, on the scale of ``comparable``.
+    """One score for each channel of the group's root, on the scale of ``normalize_across_groups``.
+
+    Args:
+        group: Group of coupled channels.
+        scores: Scores of the weights.
 
     Returns:
         Scores (channels,) in (0, 1], or None where a channel of the group has no weight that is scored.
     """
-    scored = [item for item in group if _is_scored(item.dep.layer, scores) and None not in item.root_idxs]
+    items = [item for item in group if _is_scored(item.dep.layer, scores) and None not in item.root_idxs]
     channels = len(group[0].idxs)
-    if not set(range(channels)) <= {root for item in scored for root in item.root_idxs}:
+    if not set(range(channels)) <= {root for item in items for root in item.root_idxs}:
         return None
-    scored.sort(key=lambda item: -len(item.idxs))  # the importance is as long as its first item
-    weights = {weight for item in scored for weight in item.dep.layer.parameters()}
+    items.sort(key=lambda item: -len(item.idxs))  # the importance is as long as its first item
+    weights = {weight for item in items for weight in item.dep.layer.parameters()}
     with temporarily_set({weight: scores[weight] for weight in weights if weight in scores}):
-        summed: Tensor | None = tp.importance.GroupMagnitudeImportance(p=1, normalizer=None)(scored)
-    return None if summed is None else comparable(summed[:channels], scores)
+        summed: Tensor | None = tp.importance.GroupMagnitudeImportance(p=1, normalizer=None)(items)
+    return None if summed is None else normalize_across_groups(summed[:channels], scores)
 
 
-def comparable(summed: Tensor, scores: WeightScores) -> Tensor:
+def normalize_across_groups(summed: Tensor, scores: WeightScores) -> Tensor:
     """Each channel's share of what is left of its group when all that matter less are gone.
 
-    LAMP's argument for weights (arXiv 2010.07611, eq. 3), for channels: groups of any width, depth and
-    scale then compare, and none vanishes, for its last channel scores 1. FileMeasurement on torchvision's
+    This is LAMP's argument for weights (arXiv 2010.07611, eq. 3), for channels: groups of any width, depth
+    and scale then compare, and none vanishes, because its last channel scores 1. Measured on torchvision's
     ResNet-18 and CIFAR-10, ranked by ``magnitude_l2`` over all layers: with a quarter of its parameters
     it keeps 83 % accuracy so, 48 % where sums are divided by the mean of their group; with a third of its
     multiplications 70 %, and 25 % where sums compare as they are.
 
-    Sums of random draws count by their rank only: the more weights a channel has the less its sum varies.
+    Sums of random numbers count by their rank only: the more weights a channel has, the less its sum
+    varies.
 
     Args:
-        summed: One value a channel, (channels,).
-        scores: What was summed.
+        summed: Sum of scores of each channel, (channels,).
+        scores: Scores that were summed.
     """
     if isinstance(scores, RandomScores):
         summed = summed.argsort(stable=True).argsort(stable=True).to(summed) + 1
-    return share_of_rest(summed)
+    return lamp_shares(summed)
 
 
-def share_of_rest(values: Tensor) -> Tensor:
-    """Each value over the sum of all values that are not smaller; 0 where the value is 0.
+def lamp_shares(values: Tensor) -> Tensor:
+    """Each value over the sum of all values that are not smaller (LAMP, eq. 3); 0 where the value is 0.
 
     Args:
-        values: Not negative, of any shape.
+        values: Values of any shape, none negative.
     """
-    ordered, places = values.flatten().sort()
+    ordered, indices = values.flatten().sort()
     tails = ordered.double().flip(0).cumsum(0).flip(0)
-    starts = torch.arange(len(ordered), device=values.device)
-    starts[1:][ordered[1:] == ordered[:-1]] = 0
-    tails = tails[starts.cummax(0).values]  # equal values share the sum that holds all of them
+    first_equal = torch.arange(len(ordered), device=values.device)
+    first_equal[1:][ordered[1:] == ordered[:-1]] = 0
+    tails = tails[first_equal.cummax(0).values]  # equal values share the sum that holds all of them
     result = torch.zeros_like(ordered)
-    result[places] = torch.where(ordered > 0, ordered / tails, 0).to(ordered)
+    result[indices] = torch.where(ordered > 0, ordered / tails, 0).to(ordered)  # eq. 3
     return result.view_as(values)
 
 
 @contextmanager
 def _twice_differentiable() -> Iterator[None]:
-    """Functions that torch differentiates once only run in another form inside the block."""
-    with sdpa_kernel(SDPBackend.MATH), _PlainFunctions():
+    """Run functions that torch differentiates only once in another form inside the block."""
+    with sdpa_kernel(SDPBackend.MATH), _TwiceDifferentiableForms():
         yield
 
 
-class _PlainFunctions(FunctionMode):
+class _TwiceDifferentiableForms(FunctionMode):
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is functional.hardsigmoid:
             return functional.relu6(args[0] + 3) / 6
         return func(*args, **kwargs)
 
 
-def _probe(
+def _hutchinson_products(
     parameters: list[nn.Parameter], gradients: tuple[Tensor | None, ...], generator: torch.Generator
 ) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """``v * Hv`` of one random v for the parameters on which a gradient depends."""
@@ -243,18 +249,18 @@ def _probe(
     ]
     if not pairs:
         return
-    wanted, outputs = zip(*pairs, strict=True)
-    signs = [_signs(parameter, generator) for parameter in wanted]
+    differentiated, outputs = zip(*pairs, strict=True)
+    signs = [_random_signs(parameter, generator) for parameter in differentiated]
     try:
-        products = torch.autograd.grad(outputs, wanted, signs, retain_graph=True, allow_unused=True)
+        products = torch.autograd.grad(outputs, differentiated, signs, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         raise OperationFailed(f"the loss cannot be differentiated twice ({one_line(error)})") from error
-    for parameter, sign, product in zip(wanted, signs, products, strict=True):
+    for parameter, sign, product in zip(differentiated, signs, products, strict=True):
         if product is not None:
             yield parameter, sign * product
 
 
-def _signs(parameter: Tensor, generator: torch.Generator) -> Tensor:
+def _random_signs(parameter: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randint(0, 2, parameter.shape, generator=generator).mul_(2).sub_(1).to(parameter)
 
 

@@ -1,7 +1,7 @@
 """Structured pruning: channels leave together with everything that is coupled to them.
 
-torch-pruning finds which channels are coupled (arXiv 2301.12900); what leaves is decided here, in
-blocks that keep widths multiples of 8, so that no layer vanishes and the asked share is met closely.
+torch-pruning finds which channels are coupled (arXiv 2301.12900). How many leave is decided here, in
+blocks that keep widths multiples of 8, so that no layer vanishes and the requested share is met closely.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Scope = Literal["global", "local"]
 
 @dataclasses.dataclass(frozen=True)
 class PruningResult:
-    """What happened.
+    """Widths before and after pruning, and what was left out.
 
     Attributes:
-        widths: For each group, by the name of its first layer: channels before and after. Of a recurrent
-            layer these are the hidden units of all its layers and directions.
-        left_out: For each group that could not be pruned: why.
+        widths: Channels of each group before and after, by the name of its first layer; of a recurrent layer
+            the hidden units of all its layers and directions.
+        left_out: Reason why a group could not be pruned, by the name of its first layer.
     """
 
     widths: dict[str, tuple[int, int]]
@@ -50,9 +50,9 @@ def prune_channels(
     anything else stay, with that reason.
 
     Args:
-        model: In evaluation mode and private to the caller.
-        inputs: A batch of at least one sample, to trace the model with.
-        scores: Scores of every weight of the model.
+        model: Model in evaluation mode, private to the caller.
+        inputs: Batch of at least one sample, to trace the model with.
+        scores: Maps the model to scores of each of its weights.
         ratio: Share of the prunable channels to remove.
         scope: ``global`` ranks all channels together, ``local`` removes the share in each layer.
 
@@ -62,15 +62,16 @@ def prune_channels(
     """
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     model.requires_grad_(True)  # the graph is traced by autograd
-    attempts = _Attempts(*_twin(model, weights := scores(model)), inputs)
+    weight_scores = scores(model)
+    pruner = _Pruner(*_copy_with_scores(model, weight_scores), inputs)
 
-    def select(candidates: Sequence[Candidate]) -> list[int]:
-        return _select(candidates, ratio, scope)
+    def allocate(candidates: Sequence[Candidate]) -> list[int]:
+        return _allocate(candidates, ratio, scope)
 
-    first = attempts.on(model, weights, select)
-    result = first.pruned
+    first = pruner.prune(model, weight_scores, allocate)
+    result = first.result
     if first.problem is not None:
-        result = _without_culprits(model, attempts, first.counts, first.problem, select)
+        result = _prune_without_failing(model, pruner, first.unit_counts, first.problem, allocate)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     return result
@@ -80,15 +81,15 @@ def group_widths(model: nn.Module, inputs: Inputs, scores: WeightScores) -> dict
     """Channels of each group that can lose some, by the name of its first layer.
 
     Args:
-        model: In evaluation mode, its weights requiring gradients; it stays as it is.
-        inputs: A batch of at least one sample.
-        scores: Of every weight.
+        model: Model in evaluation mode whose weights require gradients; it stays as it is.
+        inputs: Batch of at least one sample.
+        scores: Scores of every weight.
 
     Raises:
-        OperationFailed: As ``prune_channels``.
+        OperationFailed: When the model cannot be traced or has nothing to prune.
     """
-    _, attempt = _Attempts(model, scores, inputs).on_copy(lambda candidates: [0] * len(candidates))
-    return {name: before for name, (before, _) in attempt.pruned.widths.items()}
+    _, unpruned = _Pruner(model, scores, inputs).prune_copy(lambda candidates: [0] * len(candidates))
+    return {name: before for name, (before, _) in unpruned.result.widths.items()}
 
 
 def prune_group(
@@ -97,144 +98,161 @@ def prune_group(
     """A copy in which one group alone has lost its least important channels, and the width that is left.
 
     Args:
-        model: As ``group_widths``.
-        inputs: A batch of at least one sample.
-        scores: Of every weight.
-        name: One of ``group_widths``.
+        model: Model in evaluation mode whose weights require gradients; it stays as it is.
+        inputs: Batch of at least one sample.
+        scores: Scores of every weight.
+        name: Name of the group, one of ``group_widths``.
         ratio: Share of its channels to remove.
 
     Raises:
         OperationFailed: When the model computes something else then.
     """
 
-    def select(candidates: Sequence[Candidate]) -> list[int]:
-        counts = _select(candidates, ratio, "local")
-        return [count * (each.name == name) for each, count in zip(candidates, counts, strict=True)]
+    def allocate(candidates: Sequence[Candidate]) -> list[int]:
+        counts = _allocate(candidates, ratio, "local")
+        return [count * (candidate.name == name) for candidate, count in zip(candidates, counts, strict=True)]
 
-    copied, attempt = _Attempts(model, scores, inputs).on_copy(select)
-    if attempt.problem is not None:
-        raise OperationFailed(attempt.problem)
-    return copied, attempt.pruned.widths[name][1]
+    copied, pruned = _Pruner(model, scores, inputs).prune_copy(allocate)
+    if pruned.problem is not None:
+        raise OperationFailed(pruned.problem)
+    return copied, pruned.result.widths[name][1]
 
 
-Select = Callable[[Sequence[Candidate]], list[int]]
-"""How many units each candidate loses."""
+Allocation = Callable[[Sequence[Candidate]], list[int]]
+"""Maps candidates to the number of units that each of them loses."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Attempt:
-    """What was removed, in units by name, and what is wrong with the result."""
+class _CheckedPruning:
+    """A pruning, and whether the pruned model still computes what the original does.
 
-    pruned: PruningResult
-    counts: dict[str, int]
+    Attributes:
+        result: Widths, and what was left out.
+        unit_counts: Number of removed units by name of the candidate.
+        problem: What else the pruning has changed, or None.
+    """
+
+    result: PruningResult
+    unit_counts: dict[str, int]
     problem: str | None
 
 
 @dataclasses.dataclass(frozen=True)
-class _Attempts:
-    """A model that is never pruned, the scores of its weights, and a batch."""
+class _Pruner:
+    """Prunes copies of a model and compares them with it.
+
+    Attributes:
+        original: Model that is never pruned.
+        scores: Scores of its weights.
+        inputs: Batch that copies are traced and compared on.
+    """
 
     original: nn.Module
-    weights: WeightScores
+    scores: WeightScores
     inputs: Inputs
 
-    def on(
+    def prune(
         self,
         model: nn.Module,
-        weights: WeightScores,
-        select: Select,
+        scores: WeightScores,
+        allocate: Allocation,
         excluded: dict[str, str] | None = None,
-    ) -> _Attempt:
+    ) -> _CheckedPruning:
         """Prune a copy of the original in place and compare it with the original.
 
         Args:
-            model: The copy.
-            weights: Scores of its weights.
-            select: Chooses among the candidates.
-            excluded: Candidates that stay, and why.
+            model: Copy of the original.
+            scores: Scores of its weights.
+            allocate: Number of units that each candidate loses.
+            excluded: Reasons why candidates are left out, by name.
         """
         excluded = excluded or {}
-        graph, found, left_out = find_candidates(model, self.inputs, weights)
-        candidates = [candidate for candidate in found if candidate.name not in excluded]
-        if not found and not left_out:
+        graph, eligible, left_out = find_candidates(model, self.inputs, scores)
+        candidates = [candidate for candidate in eligible if candidate.name not in excluded]
+        if not eligible and not left_out:
             raise OperationFailed("the model has no Linear or convolution whose channels can be removed")
-        counts = select(candidates)
-        wanted = [
+        counts = allocate(candidates)
+        chosen = [
             item
             for candidate, count in zip(candidates, counts, strict=True)
             for item in (candidate.least_important(count) if count else ())
         ]
         problem = None
-        if wanted:
-            problem = difference(model, self.original, self.inputs, remove(model, graph, wanted))
+        if chosen:
+            problem = difference(model, self.original, self.inputs, remove(model, graph, chosen))
         widths = {
-            candidate.name: (candidate.channels, candidate.channels - count * candidate.weight)
+            candidate.name: (candidate.channels, candidate.channels - count * candidate.channels_per_unit)
             for candidate, count in zip(candidates, counts, strict=True)
         }
         names = [candidate.name for candidate in candidates]
-        return _Attempt(
-            PruningResult(widths, left_out | excluded), dict(zip(names, counts, strict=True)), problem
-        )
+        result = PruningResult(widths, left_out | excluded)
+        return _CheckedPruning(result, dict(zip(names, counts, strict=True)), problem)
 
-    def on_copy(self, select: Select, excluded: dict[str, str] | None = None) -> tuple[nn.Module, _Attempt]:
-        """A pruned copy, and what became of it."""
-        copied, weights = _twin(self.original, self.weights)
-        return copied, self.on(copied, weights, select, excluded)
+    def prune_copy(
+        self, allocate: Allocation, excluded: dict[str, str] | None = None
+    ) -> tuple[nn.Module, _CheckedPruning]:
+        """A pruned copy, and how its pruning went."""
+        copied, scores = _copy_with_scores(self.original, self.scores)
+        return copied, self.prune(copied, scores, allocate, excluded)
 
 
-def _without_culprits(
-    model: nn.Module, attempts: _Attempts, counts: Mapping[str, int], problem: str, select: Select
+def _prune_without_failing(
+    model: nn.Module, pruner: _Pruner, counts: Mapping[str, int], problem: str, allocate: Allocation
 ) -> PruningResult:
-    """Prune all but the candidates on which an attempt at ``counts`` failed; ``model`` becomes the result."""
+    """Prune all but the candidates on which a pruning by ``counts`` failed; ``model`` becomes the result."""
 
     def problem_of(names: Sequence[str]) -> str | None:
-        _, attempt = attempts.on_copy(
-            lambda candidates: [counts[each.name] * (each.name in names) for each in candidates]
+        _, pruned = pruner.prune_copy(
+            lambda candidates: [
+                counts[candidate.name] * (candidate.name in names) for candidate in candidates
+            ]
         )
-        return attempt.problem
+        return pruned.problem
 
-    culprits = _culprits([name for name, count in counts.items() if count], problem, problem_of)
-    work, last = attempts.on_copy(select, culprits)
-    if last.problem is not None or not last.pruned.widths:
-        raise OperationFailed(last.problem or problem)
-    vars(model).update(vars(work))
-    return last.pruned
+    failing = _find_failing([name for name, count in counts.items() if count], problem, problem_of)
+    copied, pruned = pruner.prune_copy(allocate, failing)
+    if pruned.problem is not None or not pruned.result.widths:
+        raise OperationFailed(pruned.problem or problem)
+    vars(model).update(vars(copied))
+    return pruned.result
 
 
-def _culprits(
+def _find_failing(
     names: Sequence[str], problem: str, problem_of: Callable[[Sequence[str]], str | None]
 ) -> dict[str, str]:
-    """Those of the names that have a problem by themselves, found by halving."""
+    """Problems of those names that have one by themselves, found by halving."""
     if len(names) == 1:
         return {names[0]: problem}
-    half = len(names) // 2
-    found: dict[str, str] = {}
-    for part in (names[:half], names[half:]):
-        remaining = problem_of(part)
+    middle = len(names) // 2
+    failing: dict[str, str] = {}
+    for half in (names[:middle], names[middle:]):
+        remaining = problem_of(half)
         if remaining is not None:
-            found |= _culprits(part, remaining, problem_of)
-    return found
+            failing |= _find_failing(half, remaining, problem_of)
+    return failing
 
 
-def _twin(model: nn.Module, weights: WeightScores) -> tuple[nn.Module, WeightScores]:
-    """A copy of the model and the same scores of its weights."""
+def _copy_with_scores(model: nn.Module, scores: WeightScores) -> tuple[nn.Module, WeightScores]:
+    """A copy of the model, and the same scores of the copy's weights."""
     memo: dict[int, Any] = {}
     copied = copy.deepcopy(model, memo)
-    mapped = {memo[id(parameter)]: score for parameter, score in weights.items()}
-    return copied, RandomScores(mapped) if isinstance(weights, RandomScores) else mapped
+    mapped = {memo[id(parameter)]: score for parameter, score in scores.items()}
+    return copied, RandomScores(mapped) if isinstance(scores, RandomScores) else mapped
 
 
-def _select(candidates: Sequence[Candidate], ratio: float, scope: Scope) -> list[int]:
+def _allocate(candidates: Sequence[Candidate], ratio: float, scope: Scope) -> list[int]:
     """Units that each candidate loses: lowest blocks first until the share is met most closely."""
     counts = [0] * len(candidates)
-    places = range(len(candidates))
-    for ranked in [places] if scope == "global" else [[place] for place in places]:
-        blocks = [(score, place, count) for place in ranked for score, count in candidates[place].blocks()]
-        wanted = ratio * sum(candidates[place].channels for place in ranked)
-        for _, place, count in sorted(blocks, key=lambda block: block[0]):
-            size = count * candidates[place].weight
-            if wanted < size / 2:
+    indices = range(len(candidates))
+    for ranked in [indices] if scope == "global" else [[index] for index in indices]:
+        blocks = [
+            (score, index, count) for index in ranked for score, count in candidates[index].removable_blocks()
+        ]
+        channels_to_remove = ratio * sum(candidates[index].channels for index in ranked)
+        for _, index, count in sorted(blocks, key=lambda block: block[0]):
+            size = count * candidates[index].channels_per_unit
+            if channels_to_remove < size / 2:
                 break
-            counts[place] += count
-            wanted -= size
+            counts[index] += count
+            channels_to_remove -= size
     return counts

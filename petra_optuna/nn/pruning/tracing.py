@@ -1,12 +1,13 @@
-"""A model for tracing: with anchors where the graph would guess, and stand-ins where it is blind.
+"""Which channels of a model are coupled: torch-pruning's dependency graph of a traceable form of the model.
 
-An anchor is a layer that stands where torch-pruning's graph would otherwise guess a number of
-channels: behind every input, and before and behind every concatenation. Without them a concatenation
-with a raw input, with a flattened tensor or before a flattening is given wrong offsets (other channels
-would be removed than those that were scored), and a sum with a raw input is pruned though the input
-cannot follow. Some calls are made in another form that the graph follows, with the same values:
-concatenation along the last of three dimensions or along positions, flattening of sequences, and
-picking from stacked tensors. All of it is part of the trace only; the model stays as it is.
+The traceable form has anchors where the graph would guess, and proxies for layers that it cannot follow.
+An anchor is a layer that stands where torch-pruning's graph would otherwise guess a number of channels:
+behind every input, and before and behind every concatenation. Without them a concatenation with a raw
+input, with a flattened tensor or before a flattening is given wrong offsets (other channels would be
+removed than those that were scored), and a sum with a raw input is pruned though the input cannot follow.
+Some calls are made in another form that the graph follows, with the same values: concatenation along the
+last of three dimensions or along positions, flattening of sequences, and picking from stacked tensors. All
+of it is part of the trace only; the model stays as it is.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from torch.nn import functional
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.pruning.recurrent import Proxy, stand_in_for
+from petra_optuna.nn.pruning.recurrent import Proxy, proxy_for
 
-_REFUSALS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+_TRACING_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """What torch-pruning raises, in place of one error of its own, on a model that it cannot trace."""
-ROOTS = (tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, tp.ops.TORCH_EMBED)
-"""LayerIndex that make channels."""
+ROOT_TYPES = (tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, tp.ops.TORCH_EMBED)
+"""Layers that make channels."""
 _CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 _FLATTENINGS = (torch.flatten, torch.reshape, Tensor.flatten, Tensor.reshape, Tensor.view)
 _UNSTACKINGS = (torch.unbind, Tensor.unbind)
@@ -40,39 +41,41 @@ LONGEST_FLATTENED = 128
 
 
 def trace(model: nn.Module, inputs: Inputs) -> tuple[tp.DependencyGraph, list[tp.dependency.Group]]:
-    """The graph, whose ``model`` is ``TraceableModel``, and its groups of coupled channels.
+    """The graph, whose ``model`` is a ``TraceableModel``, and its groups of coupled channels.
 
     Groups of hidden units come first, narrow ones before wide ones.
 
     Args:
-        model: In evaluation mode; its weights require gradients, because the trace follows autograd.
-        inputs: A batch.
+        model: Model in evaluation mode; its weights require gradients, because the trace follows autograd.
+        inputs: One batch.
 
     Raises:
         OperationFailed: When torch-pruning cannot follow the model.
     """
-    anchored = TraceableModel(model, inputs).eval()
+    traceable = TraceableModel(model, inputs).eval()
     with torch.no_grad():
-        anchored(inputs)
+        traceable(inputs)
     try:
         with torch.enable_grad():
             graph = tp.DependencyGraph().build_dependency(
-                anchored,
+                traceable,
                 inputs,
                 forward_fn=lambda module, batch: module(batch),
-                ignored_layers=list(anchored.proxies),
+                ignored_layers=list(traceable.proxies),
                 verbose=False,
             )
         # torch-pruning gives up on every concatenation behind a parameter of three dimensions.
         for node in graph.module2node.values():
             node.enable_index_mapping = True
         units = {
-            part: part.out_features for part in anchored.substitutes.modules() if isinstance(part, nn.Linear)
+            part: part.out_features
+            for part in traceable.proxy_modules.modules()
+            if isinstance(part, nn.Linear)
         }
         ordered = sorted(graph.module2node.items(), key=lambda item: units.get(item[0], math.inf))
         graph.module2node = dict(ordered)
-        return graph, list(graph.get_all_groups(root_module_types=ROOTS))
-    except _REFUSALS as error:
+        return graph, list(graph.get_all_groups(root_module_types=ROOT_TYPES))
+    except _TRACING_ERRORS as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise OperationFailed(f"the channels of the model cannot be traced ({reason})") from error
 
@@ -99,79 +102,87 @@ def reaches_output(graph: tp.DependencyGraph, group: tp.dependency.Group) -> boo
 
 
 class TraceableModel(nn.Module):
-    """The model with anchors and stand-ins. The first call finds the concatenations."""
+    """A model with anchors and proxies. The first call finds its concatenations.
+
+    Attributes:
+        temporal: Whether the model has a Conv1d, so that channels are the second of three dimensions.
+        input_anchors: Anchors behind the inputs.
+        concatenation_anchors: Anchors before and behind concatenations, in the order of the calls.
+        proxies: Proxy of each layer that the graph cannot follow.
+        proxy_modules: The proxies as a part of this module.
+        model: The model itself.
+    """
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()
         named = inputs if isinstance(inputs, dict) else dict(enumerate(inputs))
         self.temporal = any(isinstance(module, nn.Conv1d) for module in model.modules())
-        self.inputs = nn.ModuleDict(
+        self.input_anchors = nn.ModuleDict(
             {f"input_{key}": _input_anchor(tensor, self.temporal) for key, tensor in named.items()}
         )
-        self.joints = nn.ModuleList()
-        made = {module: stand_in_for(module) for module in model.modules()}
+        self.concatenation_anchors = nn.ModuleList()
+        proxies = {module: proxy_for(module) for module in model.modules()}
         self.proxies: dict[nn.Module, Proxy] = {
-            module: proxy for module, proxy in made.items() if proxy is not None
+            module: proxy for module, proxy in proxies.items() if proxy is not None
         }
-        self.substitutes = nn.ModuleList(self.proxies.values())
+        self.proxy_modules = nn.ModuleList(self.proxies.values())
         self.model = model
 
     def forward(self, inputs: Inputs) -> Tensor:
         """The model's output; only its gradient functions matter."""
-        with _substituted(self.proxies), _FollowableCalls(self.joints, self.temporal):
+        with _proxies_called(self.proxies), _TraceableCalls(self.concatenation_anchors, self.temporal):
             if isinstance(inputs, dict):
-                return forward(self.model, {key: self._pass(key, value) for key, value in inputs.items()})
-            return forward(self.model, tuple(self._pass(key, value) for key, value in enumerate(inputs)))
+                return forward(self.model, {key: self._anchor(key, value) for key, value in inputs.items()})
+            return forward(self.model, tuple(self._anchor(key, value) for key, value in enumerate(inputs)))
 
-    def _pass(self, key: int | str, tensor: Tensor) -> Tensor:
-        return self.inputs[f"input_{key}"](tensor)  # type: ignore[no-any-return]
+    def _anchor(self, key: int | str, tensor: Tensor) -> Tensor:
+        return self.input_anchors[f"input_{key}"](tensor)  # type: ignore[no-any-return]
 
 
 @contextmanager
-def _substituted(proxies: Mapping[nn.Module, Proxy]) -> Iterator[None]:
-    """Call each stand-in for its layer inside the block; the layer keeps its place and attributes."""
-    own = {layer: vars(layer).get("forward") for layer in proxies}
+def _proxies_called(proxies: Mapping[nn.Module, Proxy]) -> Iterator[None]:
+    """Call each proxy for its layer inside the block; the layer keeps its place and attributes."""
+    replaced = {layer: vars(layer).get("forward") for layer in proxies}
     for layer, proxy in proxies.items():
         proxy.calls = 0
         vars(layer)["forward"] = proxy
     try:
         yield
     finally:
-        for layer, called in own.items():
-            if called is None:
+        for layer, forward_of_instance in replaced.items():
+            if forward_of_instance is None:
                 del vars(layer)["forward"]
             else:
-                vars(layer)["forward"] = called
+                vars(layer)["forward"] = forward_of_instance
 
 
-class _FollowableCalls(FunctionMode):
+class _TraceableCalls(FunctionMode):
     """Makes calls that the graph would misread in a form that it follows, between anchors.
 
     Channels are taken to be the second of two or four dimensions and the last of three, or the second
     of three in a model with Conv1d.
     """
 
-    def __init__(self, joints: nn.ModuleList, temporal: bool) -> None:
+    def __init__(self, anchors: nn.ModuleList, temporal: bool) -> None:
         super().__init__()
-        self._joints = joints
+        self._anchors = anchors
         self._temporal = temporal
         self._used = 0
         self._stacks: dict[int, _Stack] = {}
 
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        named = dict(kwargs)
         if func in _CONCATENATIONS:
-            return self._concatenate(func, args, named)
-        result = func(*args, **named)
-        stack = self._stacks.get(id(args[0])) if args and not named else None
+            return self._concatenate(func, args, kwargs)
+        result = func(*args, **kwargs)
+        stack = self._stacks.get(id(args[0])) if args and not kwargs else None
         if func is torch.stack:
-            parts = args[0] if args else named["tensors"]
-            dimension = args[1] if len(args) > 1 else named.get("dim", 0)
+            parts = args[0] if args else kwargs["tensors"]
+            dimension = args[1] if len(args) > 1 else kwargs.get("dim", 0)
             self._remember(_Stack(result, list(parts), dimension % result.ndim))
         elif func in _FLATTENINGS and result.ndim == 2:
-            result = self._flatten(args[0] if args else named["input"], result, stack)
+            result = self._flatten(args[0] if args else kwargs["input"], result, stack)
         elif stack is not None:
-            result = _picked(stack, func, args[1:], result)
+            result = _pick(stack, func, args[1:], result)
             if isinstance(result, _Stack):
                 self._remember(result)
                 result = result.whole
@@ -180,20 +191,20 @@ class _FollowableCalls(FunctionMode):
     def _remember(self, stack: _Stack) -> None:
         self._stacks[id(stack.whole)] = stack
 
-    def _concatenate(self, func: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        tensors = args[0] if args else named["tensors"]
+    def _concatenate(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tensors = args[0] if args else kwargs["tensors"]
         rank = tensors[0].ndim
-        dimension = args[1] if len(args) > 1 else named.get("dim", named.get("axis", 0))
-        known = all(tensor.ndim == rank and tensor.is_floating_point() for tensor in tensors)
-        if not 2 <= rank <= 4 or not known:
-            return func(*args, **named)
+        dimension = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
+        alike = all(tensor.ndim == rank and tensor.is_floating_point() for tensor in tensors)
+        if not 2 <= rank <= 4 or not alike:
+            return func(*args, **kwargs)
         dimension %= rank
         if rank == 3 and dimension == 2:
             rows = [tensor.reshape(-1, tensor.shape[2]) for tensor in tensors]
             return self._join(rows).reshape(*tensors[0].shape[:2], -1)
         if dimension == 1 and (rank != 3 or self._temporal):
             return self._join(tensors)
-        return _laid_side_by_side(tensors, dimension)
+        return _concatenate_as_sum(tensors, dimension)
 
     def _flatten(self, tensor: Tensor, result: Tensor, stack: _Stack | None) -> Tensor:
         """A sequence (B, T, C) becomes (B, T C) step by step; a series (B, C, L) as if it were an image."""
@@ -211,31 +222,31 @@ class _FollowableCalls(FunctionMode):
         return self._anchor(torch.cat([self._anchor(tensor) for tensor in tensors], 1))
 
     def _anchor(self, tensor: Tensor) -> Tensor:
-        if self._used == len(self._joints):
-            norm = nn.BatchNorm2d if tensor.ndim == 4 else nn.BatchNorm1d
-            made = norm(tensor.shape[1], affine=False, device=tensor.device, dtype=tensor.dtype)
-            self._joints.append(made.eval())
+        if self._used == len(self._anchors):
+            norm_type = nn.BatchNorm2d if tensor.ndim == 4 else nn.BatchNorm1d
+            norm = norm_type(tensor.shape[1], affine=False, device=tensor.device, dtype=tensor.dtype)
+            self._anchors.append(norm.eval())
         self._used += 1
-        anchored: Tensor = self._joints[self._used - 1](tensor)
+        anchored: Tensor = self._anchors[self._used - 1](tensor)
         return anchored
 
 
 @dataclasses.dataclass(frozen=True)
 class _Stack:
-    """A tensor of which it is known what was stacked, along its first or second dimension."""
+    """A tensor whose stacked parts are known, along its first or second dimension."""
 
     whole: Tensor
     parts: list[Any]
     dimension: int
 
 
-def _picked(stack: _Stack, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> Any:
+def _pick(stack: _Stack, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> Any:
     """What a call takes out of a stack; ``result`` itself would couple all that was stacked.
 
     Args:
-        stack: The first argument of the call.
-        func: What is called.
-        args: The other arguments.
+        stack: First argument of the call.
+        func: Function that is called.
+        args: Other arguments of the call.
         result: What the call returned.
 
     Returns:
@@ -250,7 +261,7 @@ def _picked(stack: _Stack, func: Callable[..., Any], args: tuple[Any, ...], resu
         return result
     if func in _FLATTENINGS and result.ndim == 4 and result.shape[2:] == stack.whole.shape[1:]:
         row = result.shape[1]
-        nested = [_Stack(result[at], parts[row * at :][:row], 0) for at in range(result.shape[0])]
+        nested = [_Stack(result[index], parts[row * index :][:row], 0) for index in range(result.shape[0])]
         return _Stack(result, nested, 0)
     if func in _UNSTACKINGS and args in ((), (0,)) and not isinstance(parts[0], _Stack):
         return tuple(parts)
@@ -262,24 +273,24 @@ def _picked(stack: _Stack, func: Callable[..., Any], args: tuple[Any, ...], resu
     if not isinstance(first, int) or isinstance(first, bool):
         return result
     if isinstance(parts[first], _Stack):
-        return _picked(parts[first], func, (tuple(rest),), result) if rest else parts[first]
+        return _pick(parts[first], func, (tuple(rest),), result) if rest else parts[first]
     return parts[first][tuple(rest)] if rest else parts[first]
 
 
 def _swaps_first_two(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     order = args[0] if len(args) == 1 else args
     if func in (Tensor.permute, torch.permute):
-        return tuple(place % 3 for place in order) == (1, 0, 2)
-    return {place % 3 for place in order} == {0, 1}
+        return tuple(dimension % 3 for dimension in order) == (1, 0, 2)
+    return {dimension % 3 for dimension in order} == {0, 1}
 
 
-def _laid_side_by_side(tensors: list[Tensor], dimension: int) -> Tensor:
+def _concatenate_as_sum(tensors: list[Tensor], dimension: int) -> Tensor:
     """Concatenation along positions as a sum, which couples channels where a concatenation joins them."""
     lengths = [tensor.shape[dimension] for tensor in tensors]
     behind = 2 * (tensors[0].ndim - 1 - dimension)
     padded = [
-        functional.pad(tensor, (*(0,) * behind, sum(lengths[:place]), sum(lengths[place + 1 :])))
-        for place, tensor in enumerate(tensors)
+        functional.pad(tensor, (*(0,) * behind, sum(lengths[:index]), sum(lengths[index + 1 :])))
+        for index, tensor in enumerate(tensors)
     ]
     return torch.stack(padded).sum(0)
 

@@ -15,16 +15,16 @@ from petra_optuna.nn.quantization.observers import WEIGHT_LIMIT, QuantState
 
 
 class FakeQuantization:
-    """The forward pass of one model rounds as its INT8 file will; ``remove`` leaves no trace.
+    """Simulation of INT8 in one model: its forward pass rounds as its file will, until ``remove``.
 
-    It follows torch functions and not modules, so functional calls, shared layers, tied weights and modules
-    that read the weight of a child are covered. Calls of a part of the model from outside are not simulated,
-    nor what torch runs as one function of its own, such as the input projection of ``MultiheadAttention``.
+    It intercepts torch functions and not modules, so functional calls, shared layers, tied weights and
+    modules that read the weight of a child are covered. Calls of a part of the model from outside are not
+    simulated, nor what torch runs as one function, such as the input projection of ``MultiheadAttention``.
     Batch norms are not folded: rounding per output channel gives the same before and after folding.
 
     Args:
-        model: Private to the caller, in evaluation mode.
-        batches: Set the first ranges of the activations; at least one.
+        model: Model in evaluation mode, private to the caller.
+        batches: Batches that set the first ranges of the activations, at least one.
         limit: Largest weight of a layer in INT8 arithmetic.
 
     Attributes:
@@ -33,22 +33,22 @@ class FakeQuantization:
 
     def __init__(self, model: nn.Module, batches: Iterable[Inputs], limit: int = WEIGHT_LIMIT) -> None:
         self._model = model
-        self._grids = QuantState(model, limit)
+        self._state = QuantState(model, limit)
         self._forward = model.forward
         model.forward = self._simulated
         with torch.no_grad():
             for inputs in batches:
                 forward(model, inputs)
-        self._grids.calibrating = False
-        self.layers = tuple(name for name, _ in model.named_modules() if name in self._grids.used)
+        self._state.calibrating = False
+        self.layers = tuple(name for name, _ in model.named_modules() if name in self._state.rounded_modules)
 
-    def steps(self) -> tuple[float, ...]:
-        """The step of each rounded activation, in the order of the forward pass."""
-        return self._grids.steps()
+    def scales(self) -> tuple[float, ...]:
+        """Scale of each rounded activation, in the order of the forward pass."""
+        return self._state.scales()
 
     def remove(self) -> None:
         """Take the simulation out; the trained float weights stay."""
-        del self._model.forward  # the instance's: the class keeps its own
+        del self._model.forward  # of the instance: the class keeps its method
 
     def plain_copy(self) -> nn.Module:
         """A copy of the model as ``remove`` would leave it."""
@@ -59,7 +59,7 @@ class FakeQuantization:
             self._model.forward = self._simulated
 
     def _simulated(self, *args: Any, **kwargs: Any) -> Any:
-        self._grids.training = self._model.training
-        with FakeQuantMode(self._grids) as rounding:
+        self._state.training = self._model.training
+        with FakeQuantMode(self._state) as mode:
             output = self._forward(*args, **kwargs)
-        return rounding.finish(output) if isinstance(output, Tensor) else output
+        return mode.finish(output) if isinstance(output, Tensor) else output

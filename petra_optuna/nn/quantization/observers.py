@@ -1,9 +1,9 @@
-"""Simulated INT8 for quantisation-aware training: inserted, trained through, removed.
+"""Observers of activation ranges, and the rounding of weights and activations to INT8.
 
 Weights are rounded per output channel, symmetric; activations to unsigned 8 bits between the smallest and
-largest value seen. Both are the grids that the exported file uses, and gradients pass straight through the
-rounding (arXiv 1712.05877). A symmetric grid per output channel commutes with the folding of a batch norm
-that follows, so batch norms stay as they are. Which tensors are rounded says ``rounding``.
+largest value seen. The exported file rounds to the same values, and gradients pass straight through the
+rounding (arXiv 1712.05877). Symmetric rounding per output channel commutes with the folding of a batch norm
+that follows, so batch norms stay as they are. ``fake_quant_mode`` decides which tensors are rounded.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 WEIGHT_LIMIT = 127
 ACTIVATION_LEVELS = 255
 _SMALLEST_SCALE = torch.finfo(torch.float32).eps
-_MOMENTUM = 0.01
+_AVERAGING = 0.01
 
 RangeKey = tuple[str, int, int, int]
-"""Function that reads a tensor, which of its tensors, its dimensions, which such call of a pass."""
+"""Name of the function that reads a tensor, index of the tensor among its arguments, number of dimensions of
+the tensor, number of such calls so far in the forward pass."""
 
 
 def fake_quantize_weight(weight: Tensor, limit: int = WEIGHT_LIMIT, axis: int = 0) -> Tensor:
-    """The weight as INT8 holds it: symmetric in [-limit, limit], one scale for each index along ``axis``."""
+    """Round a weight as INT8 holds it: symmetric in [-limit, limit], one scale for each index of ``axis``."""
     others = [dimension for dimension in range(weight.dim()) if dimension != axis]
     peaks = weight.detach().abs().amax(others)
     scales = (peaks / limit).clamp_min(_SMALLEST_SCALE)
@@ -31,23 +32,23 @@ def fake_quantize_weight(weight: Tensor, limit: int = WEIGHT_LIMIT, axis: int = 
     return torch.fake_quantize_per_channel_affine(weight, scales, zeros, axis, -limit, limit)
 
 
-def activation_step(low: Tensor, high: Tensor) -> Tensor:
-    """The distance between neighbouring values between ``low`` and ``high`` (scalars), 0 among them."""
+def activation_scale(low: Tensor, high: Tensor) -> Tensor:
+    """Scale of unsigned INT8 from ``low`` to ``high`` (scalars), a range that is made to include 0."""
     return ((high.clamp_min(0.0) - low.clamp_max(0.0)) / ACTIVATION_LEVELS).clamp_min(_SMALLEST_SCALE)
 
 
 def fake_quantize_activation(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The values as unsigned INT8 holds them between ``low`` and ``high`` (scalars), 0 held exactly."""
-    scale = activation_step(low, high)
+    """Round values as unsigned INT8 holds them from ``low`` to ``high`` (scalars), 0 held exactly."""
+    scale = activation_scale(low, high)
     zero = (-low.clamp_max(0.0) / scale).round().clamp(0, ACTIVATION_LEVELS).to(torch.int32)
     return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, ACTIVATION_LEVELS)
 
 
 class RangeObserver:
-    """Follows the range of one tensor and rounds within it.
+    """Observes the range of one tensor and rounds within it.
 
-    While calibrating, the range grows to hold everything; in training it follows slowly, because the
-    layers before it move; in evaluation mode it stands.
+    While calibrating, the range widens to hold everything; in training it follows as a moving average,
+    because the layers before it change; in evaluation mode it stays.
     """
 
     def __init__(self) -> None:
@@ -55,34 +56,34 @@ class RangeObserver:
         self.high = torch.tensor(float("-inf"))
 
     @property
-    def step(self) -> Tensor:
-        """The distance between neighbouring values."""
-        return activation_step(self.low, self.high)
+    def scale(self) -> Tensor:
+        """Scale of the rounding: the distance between neighbouring values."""
+        return activation_scale(self.low, self.high)
 
-    def grow(self, values: Tensor) -> None:
-        """Hold these values as well."""
+    def widen(self, values: Tensor) -> None:
+        """Widen the range to hold these values as well."""
         self.low = torch.minimum(self.low, values.detach().min())
         self.high = torch.maximum(self.high, values.detach().max())
 
-    def follow(self, values: Tensor) -> None:
-        """Move a little towards the range of these values."""
-        self.low = torch.lerp(self.low, values.detach().min(), _MOMENTUM)
-        self.high = torch.lerp(self.high, values.detach().max(), _MOMENTUM)
+    def average(self, values: Tensor) -> None:
+        """Move the range a little towards that of these values: a moving average."""
+        self.low = torch.lerp(self.low, values.detach().min(), _AVERAGING)
+        self.high = torch.lerp(self.high, values.detach().max(), _AVERAGING)
 
     def round(self, values: Tensor) -> Tensor:
-        """The values as the file holds them."""
+        """Round values as the file holds them."""
         return fake_quantize_activation(values, self.low, self.high)
 
 
 class QuantState:
-    """What the simulation knows between two calls of a model: ranges, weights and settings.
+    """State of the simulation between two calls of a model: observers, weights and settings.
 
     Attributes:
         limit: Largest weight of a layer in INT8 arithmetic.
-        calibrating: Whether ranges grow and nothing is rounded.
-        training: Whether ranges follow.
-        owners: Identity of each parameter -> names of the modules that own it.
-        used: Names of modules whose weight has been rounded.
+        calibrating: Whether ranges widen and nothing is rounded.
+        training: Whether ranges follow as moving averages.
+        owners: Names of the modules that own a parameter, by the parameter's identity.
+        rounded_modules: Names of modules whose weight has been rounded.
     """
 
     def __init__(self, model: nn.Module, limit: int) -> None:
@@ -92,29 +93,29 @@ class QuantState:
         self.owners: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self.owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
-        self.used: set[str] = set()
-        self._ranges: dict[RangeKey, RangeObserver] = {}
+        self.rounded_modules: set[str] = set()
+        self._observers: dict[RangeKey, RangeObserver] = {}
 
-    def range_of(self, key: RangeKey, values: Tensor) -> RangeObserver | None:
-        """The range of a tensor, up to date; None for one that calibration has not seen."""
+    def observe(self, key: RangeKey, values: Tensor) -> RangeObserver | None:
+        """The observer of a tensor, after it has seen these values; None where calibration saw none."""
         if self.calibrating:
-            self._ranges.setdefault(key, RangeObserver()).grow(values)
-        found = self._ranges.get(key)
-        if found is not None and self.training and not self.calibrating:
-            found.follow(values)
-        return found
+            self._observers.setdefault(key, RangeObserver()).widen(values)
+        observer = self._observers.get(key)
+        if observer is not None and self.training and not self.calibrating:
+            observer.average(values)
+        return observer
 
-    def steps(self) -> tuple[float, ...]:
-        """The distance between neighbouring values of each activation, in the order they were first seen."""
-        return tuple(float(found.step) for found in self._ranges.values())
+    def scales(self) -> tuple[float, ...]:
+        """Scale of each activation, in the order they were first seen."""
+        return tuple(float(observer.scale) for observer in self._observers.values())
 
     def is_weight(self, value: Any) -> bool:
         """Whether this is a parameter of the model, of rank two or more."""
         return isinstance(value, Tensor) and id(value) in self.owners and value.dim() > 1
 
     def round_weight(self, weight: Tensor, *, limit: int = WEIGHT_LIMIT, axis: int = 0) -> Tensor:
-        """The weight as the file stores it."""
-        self.used.update(self.owners[id(weight)])
+        """Round a weight as the file stores it."""
+        self.rounded_modules.update(self.owners[id(weight)])
         if self.calibrating:
             return weight
         return fake_quantize_weight(weight.float(), limit, axis)

@@ -8,9 +8,9 @@ from petra_optuna.nn.training.penalties import (
     mean_hoyer,
     mean_orthogonal,
     norm_penalty,
-    shrinkable,
+    sparsity_gradient_hook,
     sparsity_penalty,
-    sparsity_step,
+    trainable_matrices,
 )
 
 __all__ = [
@@ -23,9 +23,9 @@ __all__ = [
     "parameter_groups",
     "run_epochs",
     "schedule_factor",
-    "shrinkable",
     "soft_label_loss",
+    "sparsity_gradient_hook",
     "sparsity_penalty",
-    "sparsity_step",
+    "trainable_matrices",
     "training_dtype",
 ]

@@ -13,14 +13,17 @@ from petra_optuna.nn.inputs import Inputs
 
 Batches = Iterable[tuple[Inputs, Tensor]]
 DIVERGENCE_FACTOR = 10.0
+"""An epoch's mean loss may be this many times the first loss."""
 WARM_UP_SHARE = 0.3
+"""Share of the steps in which ``one_cycle`` rises."""
 START_FACTOR = 1 / 25
+"""Share of the peak learning rate with which ``one_cycle`` starts."""
 
 CPU_FEATURES = ("amx_bf16", "avx512_bf16")
 """With either, matrix products of bfloat16 are instructions; without, they are emulated 20 times slower."""
 
 CUDA_CAPABILITY = (8, 0)
-"""The first with tensor cores for bfloat16."""
+"""The first compute capability with tensor cores for bfloat16."""
 
 
 def run_epochs(
@@ -43,16 +46,17 @@ def run_epochs(
     the epoch before. The 1 keeps a model that starts almost perfect from failing for losing a little.
 
     Args:
-        model: Switched to training mode first.
+        model: Model to train; it is switched to training mode first.
         batches: Maps the number of an epoch to its batches.
         loss: Maps a batch to one number; closes over the model.
-        optimizer: Over the model's parameters, at the peak learning rate.
-        schedule: A name that ``schedule_factor`` knows.
-        epochs: How often to read the data.
-        steps_per_epoch: Batches an epoch, for the schedule.
-        clip_norm: Longer gradients are shortened to this Euclidean norm.
-        after_backward: May change the gradients of each step, before they are clipped.
-        after_step: Told after each step how many were taken; what it raises ends the training.
+        optimizer: Optimiser of the model's parameters, at the peak learning rate.
+        schedule: Name of a schedule that ``schedule_factor`` knows.
+        epochs: Number of times to read the data.
+        steps_per_epoch: Number of batches in an epoch, for the schedule.
+        clip_norm: Euclidean norm to which longer gradients are shortened.
+        after_backward: Called with the model after each backward pass; may change the gradients before they
+            are clipped.
+        after_step: Called after each step with the number of steps taken; what it raises ends the training.
 
     Returns:
         The mean loss of each epoch.
@@ -96,12 +100,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def schedule_factor(schedule: str, progress: float) -> float:
-    """What the peak learning rate is multiplied by.
+    """Factor of the peak learning rate.
 
     Args:
         schedule: ``constant``; ``cosine``, from 1 down to 0; ``one_cycle``, up from 1/25 to 1 over the
             first 30 % and down to 0 after, both along a cosine (Smith and Topin, arXiv 1708.07120).
-        progress: Steps taken over steps in all, 0 to 1.
+        progress: Share of the steps that were taken, 0 to 1.
 
     Raises:
         ValueError: When the schedule is unknown.
@@ -114,7 +118,7 @@ def schedule_factor(schedule: str, progress: float) -> float:
         if progress < WARM_UP_SHARE:
             return 1.0 - (1.0 - START_FACTOR) * _half_cosine(progress / WARM_UP_SHARE)
         return _half_cosine((progress - WARM_UP_SHARE) / (1.0 - WARM_UP_SHARE))
-    raise ValueError(f"unknown schedule {schedule!r}; known: constant, cosine, one_cycle")
+    raise ValueError(f"`schedule` must be one of constant, cosine, one_cycle, got {schedule!r}")
 
 
 def training_dtype(
@@ -123,15 +127,16 @@ def training_dtype(
     cpu: Callable[[], Mapping[str, object]] = torch.cpu.get_capabilities,
     cuda: Callable[[torch.device], tuple[int, int]] = torch.cuda.get_device_capability,
 ) -> torch.dtype | None:
-    """``bfloat16`` where the device multiplies in it natively, None where float32 is the right choice.
+    """The type in which a forward pass trains fastest on a device.
 
-    bfloat16 has the range of float32, so gradients need no scaling. Any other kind of device gets
+    It is ``bfloat16`` where the device multiplies in it natively, and None where float32 is the right
+    choice. bfloat16 has the range of float32, so gradients need no scaling. Any other kind of device gets
     float32.
 
     Args:
-        device: Where the model lies.
+        device: Device of the model.
         cpu: Names of instruction sets and whether this machine has them.
-        cuda: The compute capability of a CUDA device.
+        cuda: Compute capability of a CUDA device.
     """
     if device.type == "cuda":
         return torch.bfloat16 if cuda(device) >= CUDA_CAPABILITY else None

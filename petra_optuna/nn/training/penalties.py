@@ -1,4 +1,4 @@
-"""Regularisers of training: of factors W = U diag(S) V^T, of weights, and of a model's steepness.
+"""Regularising penalties: on factors W = U diag(S) V^T, on weights, and on a model's steepness.
 
 PETRA (arXiv 2510.09566) names all five and gives eq. 4-5 for the first two.
 """
@@ -13,36 +13,36 @@ from torch import Tensor, nn
 
 from petra_optuna.nn.low_rank import Factors, singular_values_of
 
-SHORTEST = 1e-19
-"""The square of a length below which a column counts as zero."""
+SMALLEST_SQUARE = 1e-19
+"""Squared length below which a column counts as zero."""
 
 
 def orthogonal_penalty(left: Tensor, right: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """``(||U^T U - I||_F^2 + ||V^T V - I||_F^2) / r^2`` (eq. 4).
+    """Orthogonality ``(||U^T U - I||_F^2 + ||V^T V - I||_F^2) / r^2`` of two factors (eq. 4).
 
     U has the columns of ``left`` at length 1, V the rows of ``right``, so these are sums of squared
-    cosines; a column of zeros costs 1. Costs two products of matrices for each factor, one of them
-    backwards.
+    cosines; a column of zeros costs 1. It takes two products of matrices for each factor, one of them in the
+    backward pass.
 
     Args:
-        left: (m, r).
-        right: (r, n).
-        dtype: In which the products are taken; that of the factors by default.
+        left: Left factor (m, r).
+        right: Right factor (r, n).
+        dtype: Type in which the products are taken; that of the factors by default.
     """
-    return (_squared_cosines(left.T, dtype) + _squared_cosines(right, dtype)) / len(right) ** 2
+    return (_squared_cosines(left.T, dtype) + _squared_cosines(right, dtype)) / len(right) ** 2  # eq. 4
 
 
 def _squared_cosines(rows: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Sum over all ordered pairs of two rows (r, n), and 1 for each row of zeros."""
-    products: Tensor = _Products.apply(rows.to(dtype or rows.dtype))  # type: ignore[no-untyped-call]
+    """Sum of squared cosines over all ordered pairs of two rows (r, n), and 1 for each row of zeros."""
+    products: Tensor = _GramMatrix.apply(rows.to(dtype or rows.dtype))  # type: ignore[no-untyped-call]
     products = products.to(rows.dtype)
     squares = products.diagonal()
-    scale = squares.clamp_min(SHORTEST).rsqrt()
+    scale = squares.clamp_min(SMALLEST_SQUARE).rsqrt()
     cosines = products * scale[:, None] * scale
-    return 2 * cosines.triu(1).square().sum() + (squares < SHORTEST).sum()
+    return 2 * cosines.triu(1).square().sum() + (squares < SMALLEST_SQUARE).sum()
 
 
-class _Products(torch.autograd.Function):
+class _GramMatrix(torch.autograd.Function):
     """``rows @ rows.T``, whose gradient needs one product where autograd takes two."""
 
     @staticmethod
@@ -57,30 +57,34 @@ class _Products(torch.autograd.Function):
 
 
 def hoyer_penalty(s: Tensor) -> Tensor:
-    """``||S||_1 / ||S||_2`` (eq. 5): 1 for a single non-zero value, sqrt(r) for r equal ones.
+    """Hoyer sparsity ``||S||_1 / ||S||_2`` (eq. 5): 1 for one non-zero value, sqrt(r) for r equal ones.
 
     Args:
         s: Singular values (r,). When all are zero the penalty is zero.
     """
     euclidean: Tensor = torch.linalg.vector_norm(s)
-    return s.abs().sum() / euclidean.clamp_min(torch.finfo(s.dtype).tiny)
+    return s.abs().sum() / euclidean.clamp_min(torch.finfo(s.dtype).tiny)  # eq. 5
 
 
 def mean_orthogonal(factors: Iterable[Factors], dtype: torch.dtype | None = None) -> Tensor:
-    """``(1/|D|) sum L_O`` over the factored matrices D, at least one (eq. 6); ``dtype`` as there."""
+    """Mean ``(1/|D|) sum L_O`` of ``orthogonal_penalty`` over the factored matrices D (eq. 6).
+
+    Args:
+        factors: Factors of each matrix, at least one.
+        dtype: Type in which the products are taken; that of the factors by default.
+    """
     return torch.stack([orthogonal_penalty(left, right, dtype) for left, right in factors]).mean()
 
 
 def mean_hoyer(factors: Iterable[Factors]) -> Tensor:
-    """``(1/|D|) sum L_H`` over the factored matrices D, at least one (eq. 6)."""
+    """Mean ``(1/|D|) sum L_H`` of ``hoyer_penalty`` over the factored matrices D, at least one (eq. 6)."""
     return torch.stack([hoyer_penalty(singular_values_of(*pair)) for pair in factors]).mean()
 
 
 def norm_penalty(weights: Sequence[Tensor]) -> Tensor:
-    """Mean over layers of ``sum over rows (1 - ||row||_2)^2``.
+    """Norm loss: mean over layers of ``sum over rows (1 - ||row||_2)^2`` (arXiv 2103.06583).
 
-    Norm loss, arXiv 2103.06583, which sums over layers as well; the mean makes one lambda fit shallow
-    and deep models.
+    The paper sums over layers as well; the mean makes one lambda fit shallow and deep models.
 
     Args:
         weights: One matrix (outputs, inputs) or kernel (outputs, ...) for each layer; at least one.
@@ -90,51 +94,54 @@ def norm_penalty(weights: Sequence[Tensor]) -> Tensor:
 
 
 def sparsity_penalty(weights: Iterable[Tensor], gradients: Iterable[Tensor]) -> Tensor:
-    """``sum exp(-|dL/dw|) w^2``, the gradients being constants (arXiv 2204.04977).
+    """Sparsity ``sum exp(-|dL/dw|) w^2`` with the gradients as constants (arXiv 2204.04977).
 
     It is a sum, not a mean, like weight decay: what it takes from one weight must not depend on how
     many others there are.
 
     Args:
-        weights: Of any shapes.
-        gradients: Of the loss, in the same order and shapes.
+        weights: Weights of any shapes.
+        gradients: Gradients of the loss, in the same order and shapes.
     """
     pairs = zip(weights, gradients, strict=True)
     terms = [((-gradient.detach().abs()).exp() * weight.square()).sum() for weight, gradient in pairs]
     return torch.stack(terms).sum()
 
 
-def sparsity_step(weight: float) -> Callable[[nn.Module], None]:
+def sparsity_gradient_hook(weight: float) -> Callable[[nn.Module], None]:
     """A function that adds ``2 weight exp(-|g|) w`` to the gradient g of each matrix and kernel w.
 
     That is the gradient of ``weight * sparsity_penalty``, so the term costs no second backward pass.
+
+    Args:
+        weight: Weight of the penalty in the loss.
     """
 
     @torch.no_grad()
     def add(model: nn.Module) -> None:
-        for parameter in shrinkable(model):
+        for parameter in trainable_matrices(model):
             if parameter.grad is not None:
                 parameter.grad += 2 * weight * (-parameter.grad.abs()).exp() * parameter
 
     return add
 
 
-def shrinkable(model: nn.Module) -> list[nn.Parameter]:
-    """The trainable matrices and kernels, which also weight decay acts on."""
+def trainable_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable matrices and kernels: those that weight decay acts on."""
     return [weight for weight in model.parameters() if weight.requires_grad and weight.ndim > 1]
 
 
 def lai_scale(steepness: Tensor, bound: float) -> Tensor:
-    """What a residual is multiplied with: ``max(|k|, lambda) / (min(lambda, 1) sqrt(1 + k^2))``.
+    """Factor of each residual in the Lai loss: ``max(|k|, lambda) / (min(lambda, 1) sqrt(1 + k^2))``.
 
-    Lai loss, arXiv 2405.07884. The residual e, drawn upright at a point of the curve, has the part
+    Source: arXiv 2405.07884. The residual e, drawn upright at a point of the curve, has the part
     ``e |k| / sqrt(1 + k^2)`` along the curve's tangent and ``e / sqrt(1 + k^2)`` across it; the larger
     one counts. Below 1 lambda divides the first part, which punishes steep models; above 1 it
     multiplies the second, which punishes flat ones.
 
     Args:
-        steepness: |k|, of any shape, not negative.
-        bound: lambda > 0.
+        steepness: Steepness |k|, of any shape, not negative.
+        bound: Bound lambda > 0.
     """
     return steepness.clamp_min(bound) / (min(bound, 1.0) * (1 + steepness.square()).sqrt())
 
@@ -146,8 +153,8 @@ def input_steepness(residuals: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     samples of a batch together, a sample's part in the others' residuals counts as its own.
 
     Args:
-        residuals: (B,).
-        inputs: Each (B, ...), with gradient.
+        residuals: Residual of each sample (B,).
+        inputs: Inputs (B, ...) that require gradients.
     """
     gradients = torch.autograd.grad(residuals.sum(), inputs, create_graph=True)
     rows = torch.cat([gradient.flatten(1) for gradient in gradients], 1)

@@ -12,28 +12,28 @@ from torch import nn
 from petra_optuna.nn.counting import count_parameters
 from petra_optuna.nn.low_rank.allocation import allocate
 from petra_optuna.nn.low_rank.pairs import LowRankPair, decompose
-from petra_optuna.nn.low_rank.ranks import Spectrum, break_even_rank, round_rank
+from petra_optuna.nn.low_rank.ranks import SVD, break_even_rank, round_rank
 from petra_optuna.nn.low_rank.reduce import reduce_together
 
 SHAPES = [(24, 40), (64, 48), (10, 64), (96, 96)]
 
 
-def spectra(seed: int) -> list[Spectrum]:
+def decompositions_of(seed: int) -> list[SVD]:
     generator = np.random.default_rng(seed)
-    found = []
+    decompositions = []
     for rows, columns in SHAPES:
         values = generator.uniform(0.6, 0.99) ** np.arange(columns) * generator.uniform(0.01, 100)
         weight = torch.from_numpy(generator.normal(size=(rows, columns)) * values)
-        found.append(Spectrum.of(weight))
-    return found
+        decompositions.append(SVD.of(weight))
+    return decompositions
 
 
-def whole(found: list[Spectrum]) -> list[int]:
-    return [spectrum.matrix.numel() for spectrum in found]
+def whole(decompositions: list[SVD]) -> list[int]:
+    return [svd.matrix.numel() for svd in decompositions]
 
 
-def kept(spectrum: Spectrum, rank: int, power: int) -> float:
-    values = spectrum.values**power
+def kept(svd: SVD, rank: int, power: int) -> float:
+    values = svd.singular_values**power
     return float(values[:rank].sum() / values.sum())
 
 
@@ -41,11 +41,17 @@ def kept(spectrum: Spectrum, rank: int, power: int) -> float:
 @given(seed=st.integers(0, 10_000), threshold=st.floats(0.3, 0.99), power=st.sampled_from([1, 2]))
 def test_no_fewer_weights_keep_as_much(seed: int, threshold: float, power: int) -> None:
     """Taking one singular value back misses the threshold, and a trade of one for another loses."""
-    found = spectra(seed)
-    ranks = allocate(found, whole(found), "energy" if power == 2 else "singular_values", threshold)
-    average = [kept(spectrum, rank, power) for spectrum, rank in zip(found, ranks, strict=True)]
+    decompositions = decompositions_of(seed)
+    ranks = allocate(
+        decompositions, whole(decompositions), "energy" if power == 2 else "singular_values", threshold
+    )
+    average = [kept(svd, rank, power) for svd, rank in zip(decompositions, ranks, strict=True)]
     assert np.mean(average) >= threshold - 1e-9
-    worth = [(s.values**power / (s.values**power).sum() / sum(s.matrix.shape)).tolist() for s in found]
+    values = [svd.singular_values**power for svd in decompositions]
+    worth = [
+        (part / part.sum() / sum(svd.matrix.shape)).tolist()
+        for part, svd in zip(values, decompositions, strict=True)
+    ]
     taken = [
         (values[rank - 1], row)
         for row, (values, rank) in enumerate(zip(worth, ranks, strict=True))
@@ -55,20 +61,20 @@ def test_no_fewer_weights_keep_as_much(seed: int, threshold: float, power: int) 
     if taken:
         least, row = min(taken)
         assert least >= max(left, default=0.0)
-        loss = float(found[row].values[ranks[row] - 1] ** power / (found[row].values ** power).sum())
-        assert np.mean(average) - loss / len(found) < threshold
+        loss = float(values[row][ranks[row] - 1] / values[row].sum())
+        assert np.mean(average) - loss / len(decompositions) < threshold
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("seed", range(5))
 def test_share_is_what_is_left_of_the_weights(share: float, seed: int) -> None:
-    found = spectra(seed)
-    ranks = allocate(found, whole(found), "share", share)
+    decompositions = decompositions_of(seed)
+    ranks = allocate(decompositions, whole(decompositions), "share", share)
     left = 0
-    for spectrum, rank in zip(found, ranks, strict=True):
-        limit = break_even_rank(*spectrum.matrix.shape)
-        left += min(spectrum.matrix.numel(), round_rank(rank, limit) * sum(spectrum.matrix.shape))
-    total = sum(whole(found))
+    for svd, rank in zip(decompositions, ranks, strict=True):
+        limit = break_even_rank(*svd.matrix.shape)
+        left += min(svd.matrix.numel(), round_rank(rank, limit) * sum(svd.matrix.shape))
+    total = sum(whole(decompositions))
     assert left <= share * total
     assert left >= share * total - 8 * max(sum(shape) for shape in SHAPES)
 
@@ -77,16 +83,16 @@ def test_scale_does_not_matter_and_size_does() -> None:
     torch.manual_seed(0)
     small, large = torch.randn(32, 32), torch.randn(256, 256)
     ranks = [
-        allocate([Spectrum.of(small * scale), Spectrum.of(large)], [32**2, 256**2], "share", 0.5)
+        allocate([SVD.of(small * scale), SVD.of(large)], [32**2, 256**2], "share", 0.5)
         for scale in (1e-3, 1.0, 1e3)
     ]
-    assert all(found == ranks[0] for found in ranks)
+    assert all(rank == ranks[0] for rank in ranks)
     assert ranks[0][0] >= break_even_rank(32, 32)  # stays whole
     assert ranks[0][1] < 128
 
 
 def test_a_matrix_of_zeros_costs_least() -> None:
-    zero, other = Spectrum.of(torch.zeros(32, 32)), Spectrum.of(torch.randn(32, 32))
+    zero, other = SVD.of(torch.zeros(32, 32)), SVD.of(torch.randn(32, 32))
     for rule, threshold in itertools.product(("energy", "singular_values"), (0.8, 0.99)):
         ranks = allocate([zero, other], [1024, 1024], rule, threshold)  # type: ignore[arg-type]
         assert ranks[0] == 1 < ranks[1]
@@ -108,12 +114,12 @@ def test_what_is_factored_counts_by_what_it_costs_now() -> None:
 def test_both_precisions_find_the_best_factors(side: int) -> None:
     torch.manual_seed(0)
     weight = torch.randn(side, side) * 0.99 ** torch.arange(side)
-    spectrum = Spectrum.of(weight)
+    svd = SVD.of(weight)
     exact = np.linalg.svd(weight.double().numpy(), compute_uv=False)
-    np.testing.assert_allclose(spectrum.values, exact, atol=1e-3 * exact[0])
+    np.testing.assert_allclose(svd.singular_values, exact, atol=1e-3 * exact[0])
     for rank in (side // 10, side // 2):
-        left, right = spectrum.split(rank)
+        left, right = svd.truncate(rank)
         error = float(torch.linalg.matrix_norm(weight - left @ right))
         assert error == pytest.approx(np.sqrt((exact[rank:] ** 2).sum()), rel=1e-4)
-    left, right = spectrum.split(side)
+    left, right = svd.truncate(side)
     torch.testing.assert_close(left @ right, weight, rtol=1e-4, atol=1e-4 * float(exact[0]) / side)

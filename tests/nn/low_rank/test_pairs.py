@@ -15,12 +15,12 @@ from petra_optuna.nn.low_rank.pairs import (
     all_factors,
     decompose,
     factorize_fully,
-    factors,
     is_decomposable,
-    matrix,
-    merge,
+    merge_factors,
+    pair_factors,
+    reason_against_low_rank,
     recompose,
-    why_whole,
+    weight_matrix,
 )
 from petra_optuna.nn.low_rank.ranks import break_even_rank, singular_values_of
 from petra_optuna.nn.low_rank.split_layers import Decomposable, Split
@@ -73,16 +73,16 @@ def as_matrix(layer: Decomposable, split: Split) -> np.ndarray:
     if split == "channel":
         return weight.reshape(len(weight), -1)
     outputs, inputs, rows, columns = weight.shape
-    found = np.empty((outputs * columns, inputs * rows))
+    matrix = np.empty((outputs * columns, inputs * rows))
     for o, i, a, b in np.ndindex(weight.shape):
-        found[o * columns + b, i * rows + a] = weight[o, i, a, b]
-    return found
+        matrix[o * columns + b, i * rows + a] = weight[o, i, a, b]
+    return matrix
 
 
 @pytest.mark.parametrize("case", LAYERS)
 def test_full_rank_pair_computes_what_the_layer_computes_and_recomposes_to_it(case: str) -> None:
     layer, inputs, split = made(case)
-    pair = decompose(layer, min(matrix(layer, split).shape), split)
+    pair = decompose(layer, min(weight_matrix(layer, split).shape), split)
     assert pair.split == split
     torch.testing.assert_close(pair(inputs), layer(inputs), rtol=1e-5, atol=1e-5)
     whole = recompose(pair)
@@ -101,14 +101,14 @@ def test_error_is_the_smallest_possible(case: str, rank: int) -> None:
     spectrum = np.linalg.svd(weight, compute_uv=False)
     pair = decompose(layer, rank, split)
     assert pair.rank == rank
-    error = np.linalg.norm(matrix(pair).detach().double().numpy() - weight)
+    error = np.linalg.norm(weight_matrix(pair).detach().double().numpy() - weight)
     assert error == pytest.approx(np.sqrt((spectrum[rank:] ** 2).sum()), rel=1e-5)
 
 
 @pytest.mark.parametrize("case", LAYERS)
 def test_factors_after_decomposition_are_the_singular_value_decomposition(case: str) -> None:
     layer, _, split = made(case)
-    left, right = factors(decompose(layer, 4, split))
+    left, right = pair_factors(decompose(layer, 4, split))
     u, v = normalize(left, dim=0), normalize(right, dim=1).T
     weight = torch.from_numpy(as_matrix(layer, split)).float()
     expected = torch.linalg.svdvals(weight)
@@ -144,8 +144,8 @@ def test_factors_give_the_weight_back_after_training_has_moved_it_and_are_differ
     with torch.no_grad():
         pair.first.weight.mul_(torch.rand_like(pair.first.weight))
         pair.second.weight.add_(torch.rand_like(pair.second.weight))
-    left, right = factors(pair)
-    torch.testing.assert_close(left @ right, matrix(pair))
+    left, right = pair_factors(pair)
+    torch.testing.assert_close(left @ right, weight_matrix(pair))
     (singular_values_of(left, right).sum() + orthogonal_penalty(left, right)).backward()
     assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in (pair[0].weight, pair[1].weight))
 
@@ -154,7 +154,7 @@ def test_factors_of_a_zero_weight_have_finite_gradients() -> None:
     layer = nn.Linear(4, 4)
     nn.init.zeros_(layer.weight)
     pair = decompose(layer, 2)
-    left, right = factors(pair)
+    left, right = pair_factors(pair)
     s = singular_values_of(left, right)
     assert s.tolist() == [0.0, 0.0]
     (s.sum() + orthogonal_penalty(left, right)).backward()
@@ -165,7 +165,7 @@ def test_factors_of_a_zero_weight_have_finite_gradients() -> None:
 def test_a_pair_saves_exactly_below_the_break_even_rank(rank: int) -> None:
     layer = nn.Conv2d(4, 10, 3, bias=False)
     for split in ("channel", "spatial"):
-        limit = break_even_rank(*matrix(layer, split).shape)
+        limit = break_even_rank(*weight_matrix(layer, split).shape)
         weights = sum(parameter.numel() for parameter in decompose(layer, rank, split).parameters())
         assert (weights < layer.weight.numel()) == (rank < limit)
 
@@ -206,9 +206,9 @@ def test_only_plain_layers_are_decomposable() -> None:
     for reason, modules in whole.items():
         for module in modules:
             assert not is_decomposable(module)
-            assert reason in str(why_whole(module))
+            assert reason in str(reason_against_low_rank(module))
     for module in (nn.Linear(4, 4), nn.GRU(4, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Sequential()):
-        assert why_whole(module) is None
+        assert reason_against_low_rank(module) is None
 
 
 @pytest.mark.parametrize(
@@ -255,15 +255,15 @@ def test_all_layers_of_their_own_weight_become_factors_of_full_rank_and_whole_ag
     factored, names = factorize_fully(copy.deepcopy(model))
     assert names == WHOLE
     torch.testing.assert_close(factored(tokens), model(tokens), rtol=1e-4, atol=1e-5)
-    found = all_factors(factored)
+    factors = all_factors(factored)
     recurrent = [f"gru.{name}" for name in matrix_names(model.gru)]
     recurrent += [f"lstm.{name}" for name in matrix_names(model.lstm)]
-    assert list(found) == ["embed", "conv", "image", *recurrent, "pair"]
-    for name, (left, right) in found.items():
+    assert list(factors) == ["embed", "conv", "image", *recurrent, "pair"]
+    for name, (left, right) in factors.items():
         if name in recurrent:
             assert len(right) == min(len(left), right.shape[1])
             torch.testing.assert_close(left @ right, model.get_parameter(name), rtol=1e-4, atol=1e-5)
-    merged = merge(factored, names)
+    merged = merge_factors(factored, names)
     assert repr(merged) == repr(model)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(merged.state_dict()[name], value, rtol=1e-4, atol=1e-5)
@@ -281,4 +281,4 @@ def test_a_model_that_is_one_layer_is_replaced(whole: Callable[[], nn.Module]) -
     factored, names = factorize_fully(whole())
     assert names == ("",)
     assert all_factors(factored)
-    assert repr(merge(factored, names)) == repr(whole())
+    assert repr(merge_factors(factored, names)) == repr(whole())

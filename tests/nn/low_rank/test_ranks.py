@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from petra_optuna.nn.low_rank.ranks import (
-    Spectrum,
+    SVD,
     break_even_rank,
     choose_rank,
     kept_energy,
@@ -32,16 +32,18 @@ def ill_conditioned() -> tuple[torch.Tensor, np.ndarray]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_singular_values_are_numpys(shape: tuple[int, int]) -> None:
-    found = Spectrum.of(weight(shape)).values
-    assert found.dtype == torch.float64
-    np.testing.assert_allclose(found, np.linalg.svd(weight(shape).double(), compute_uv=False), rtol=1e-7)
+    singular_values = SVD.of(weight(shape)).singular_values
+    assert singular_values.dtype == torch.float64
+    np.testing.assert_allclose(
+        singular_values, np.linalg.svd(weight(shape).double(), compute_uv=False), rtol=1e-7
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_factors_are_numpys_up_to_signs(shape: tuple[int, int]) -> None:
     rank = min(3, *shape)
     u, s, vh = np.linalg.svd(weight(shape).double().numpy(), full_matrices=False)
-    left, right = (part.double() for part in Spectrum.of(weight(shape)).split(rank))
+    left, right = (part.double() for part in SVD.of(weight(shape)).truncate(rank))
     found_s = singular_values_of(left, right).numpy()
     found_u, found_v = normalize(left, dim=0).numpy(), normalize(right, dim=1).T.numpy()
     np.testing.assert_allclose(found_s, s[:rank], rtol=1e-5)
@@ -56,7 +58,7 @@ def test_the_error_is_eckart_and_youngs_also_where_singular_values_are_noise(
     rank: int, transposed: bool
 ) -> None:
     matrix, values = ill_conditioned()
-    left, right = Spectrum.of(matrix.T if transposed else matrix).split(rank)
+    left, right = SVD.of(matrix.T if transposed else matrix).truncate(rank)
     product = (left @ right).T if transposed else left @ right
     error = np.linalg.norm(product - matrix)
     noise = 1e-14 if rank == min(matrix.shape) else 1e-8
@@ -65,15 +67,15 @@ def test_the_error_is_eckart_and_youngs_also_where_singular_values_are_noise(
 
 
 def test_a_zero_matrix_splits_into_finite_factors_of_zero_values() -> None:
-    left, right = Spectrum.of(torch.zeros(4, 6)).split(2)
+    left, right = SVD.of(torch.zeros(4, 6)).truncate(2)
     assert singular_values_of(left, right).tolist() == [0.0, 0.0]
     assert bool(left.isfinite().all() and right.isfinite().all())
 
 
 @pytest.mark.parametrize("rank", [0, 13])
 def test_a_rank_out_of_range_is_refused(rank: int) -> None:
-    with pytest.raises(ValueError, match=r"rank must be in \[1, 12\]"):
-        Spectrum.of(torch.randn(20, 12)).split(rank)
+    with pytest.raises(ValueError, match=r"`rank` must be in \[1, 12\]"):
+        SVD.of(torch.randn(20, 12)).truncate(rank)
 
 
 def brute_force_rank(values: np.ndarray, threshold: float, power: int) -> int:
@@ -85,11 +87,13 @@ def brute_force_rank(values: np.ndarray, threshold: float, power: int) -> int:
 @pytest.mark.parametrize("threshold", [0.3, 0.6, 0.9, 0.99])
 def test_rank_rules_against_brute_force(seed: int, threshold: float) -> None:
     values = np.sort(np.random.default_rng(seed).exponential(size=30))[::-1].copy()
-    found = torch.from_numpy(values)
-    assert choose_rank(found, "energy", threshold, 99.0) == brute_force_rank(values, threshold, 2)
-    assert choose_rank(found, "singular_values", threshold, 99.0) == brute_force_rank(values, threshold, 1)
-    rank = choose_rank(found, "energy", threshold, 99.0)
-    assert kept_energy(found, rank) >= threshold > kept_energy(found, rank - 1)
+    singular_values = torch.from_numpy(values)
+    assert choose_rank(singular_values, "energy", threshold, 99.0) == brute_force_rank(values, threshold, 2)
+    assert choose_rank(singular_values, "singular_values", threshold, 99.0) == brute_force_rank(
+        values, threshold, 1
+    )
+    rank = choose_rank(singular_values, "energy", threshold, 99.0)
+    assert kept_energy(singular_values, rank) >= threshold > kept_energy(singular_values, rank - 1)
 
 
 def test_share_is_of_the_break_even_rank() -> None:

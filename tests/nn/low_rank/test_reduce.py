@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from petra_optuna.nn.counting import count_parameters
 from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent, matrix_names, weight_of
-from petra_optuna.nn.low_rank.pairs import LowRankPair, decompose, matrix
+from petra_optuna.nn.low_rank.pairs import LowRankPair, decompose, weight_matrix
 from petra_optuna.nn.low_rank.ranks import RankRule
 from petra_optuna.nn.low_rank.reduce import reduce_layer
 
@@ -31,7 +31,7 @@ def convolution(split: str, base: float, stride: int = 1) -> nn.Conv2d:
 
 
 def relative_error(layer: nn.Conv2d, rank: int, split: str) -> float:
-    values = np.linalg.svd(matrix(layer, split).detach().numpy(), compute_uv=False)  # type: ignore[arg-type]
+    values = np.linalg.svd(weight_matrix(layer, split).detach().numpy(), compute_uv=False)  # type: ignore[arg-type]
     return float(np.sqrt((values[rank:] ** 2).sum() / (values**2).sum()))
 
 

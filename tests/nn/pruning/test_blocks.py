@@ -11,7 +11,7 @@ from torch.nn import functional
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.low_rank import LowRankPair, decompose
-from petra_optuna.nn.pruning.blocks import block_score, drop, find_replaceable
+from petra_optuna.nn.pruning.blocks import block_score, drop_blocks, find_replaceable
 from petra_optuna.nn.pruning.importance import batch_norm_scores, lamp_scores, magnitude_scores, random_scores
 
 
@@ -207,9 +207,9 @@ def unchanged(model: nn.Module, state: dict[str, Tensor]) -> bool:
 def test_innermost_residual_blocks_and_layers_that_keep_a_shape_are_found(case: str) -> None:
     model, inputs = made(case)
     state, output = state_of(model), forward(model, inputs)
-    found = find_replaceable(model, inputs)
-    assert found.names == MODELS[case][2]
-    assert not found.left_out
+    replaceable = find_replaceable(model, inputs)
+    assert replaceable.names == MODELS[case][2]
+    assert not replaceable.left_out
     assert unchanged(model, state)
     assert torch.equal(forward(model, inputs), output)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -221,7 +221,7 @@ def test_every_one_of_them_can_go(case: str) -> None:
     model, inputs = made(case)
     shape = forward(model, inputs).shape
     names = find_replaceable(model, inputs).names
-    assert drop(model, names, len(names), inputs) == (list(names), {})
+    assert drop_blocks(model, names, len(names), inputs) == (list(names), {})
     assert forward(model, inputs).shape == shape
     assert all(type(model.get_submodule(name)) is nn.Identity for name in names)
     assert not any(module.training for module in model.modules())
@@ -235,16 +235,16 @@ def test_a_dropped_block_is_one_that_adds_nothing(case: str) -> None:
         for parameter in model.get_submodule(name).parameters():
             parameter.zero_()
     silent = forward(model, inputs)
-    drop(model, [name], 1, inputs)
+    drop_blocks(model, [name], 1, inputs)
     assert torch.equal(forward(model, inputs), silent)
 
 
 def test_a_layer_before_the_output_stays_and_is_named() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(inplace=True), nn.LayerNorm(4))
-    found = find_replaceable(model.eval(), (torch.randn(2, 4),))
-    assert found.names == ("0",)
-    assert found.left_out == {"2": "no other layer stands between it and the output of the model"}
+    replaceable = find_replaceable(model.eval(), (torch.randn(2, 4),))
+    assert replaceable.names == ("0",)
+    assert replaceable.left_out == {"2": "no other layer stands between it and the output of the model"}
 
 
 class Awkward(nn.Module):
@@ -276,9 +276,9 @@ class Masked(nn.Module):
 
 def test_what_an_identity_cannot_stand_for_is_named_with_the_reason() -> None:
     torch.manual_seed(0)
-    found = find_replaceable(Awkward().eval(), (torch.randn(3, 8),))
-    assert found.names == ("wide",)
-    assert found.left_out == {
+    replaceable = find_replaceable(Awkward().eval(), (torch.randn(3, 8),))
+    assert replaceable.names == ("wide",)
+    assert replaceable.left_out == {
         "twice": "it is called 2 times in a forward pass",
         "masked": "it is not called with one tensor alone",
         "one": "it shares weights with another part of the model",
@@ -346,7 +346,7 @@ def test_what_the_model_reads_goes_back_and_the_next_one_goes() -> None:
 
     model = Reading().eval()
     kept = model.a
-    dropped, failed = drop(model, ["a", "b"], 1, (torch.randn(3, 4),))
+    dropped, failed = drop_blocks(model, ["a", "b"], 1, (torch.randn(3, 4),))
     assert dropped == ["b"]
     assert "does not run without it" in failed["a"]
     assert "in_features" in failed["a"]
@@ -396,6 +396,6 @@ def test_a_block_without_what_the_criterion_scores_has_no_score() -> None:
 
 def test_the_layers_of_a_pair_are_not_blocks() -> None:
     model = nn.Sequential(nn.Linear(6, 4), LowRankPair(nn.Linear(4, 4, bias=False), nn.Linear(4, 8)))
-    found = find_replaceable(nn.Sequential(model, nn.Linear(8, 2)).eval(), (torch.randn(3, 6),))
-    assert found.names == ()
-    assert not found.left_out
+    replaceable = find_replaceable(nn.Sequential(model, nn.Linear(8, 2)).eval(), (torch.randn(3, 6),))
+    assert replaceable.names == ()
+    assert not replaceable.left_out

@@ -44,8 +44,8 @@ class Joined(nn.Module):
 
 
 def groups(model: nn.Module) -> dict[nn.Module, tp.dependency.Group]:
-    _, found = trace(model, (torch.randn(2, 3, 2, 2),))
-    return {group[0].dep.layer: group for group in found}
+    _, coupled = trace(model, (torch.randn(2, 3, 2, 2),))
+    return {group[0].dep.layer: group for group in coupled}
 
 
 @pytest.fixture
@@ -75,10 +75,10 @@ def test_magnitudes_are_aggregated_over_coupled_layers(model: Joined, power: int
     scores = magnitude_scores(model, power)
     by_hand = {parameter: parameter.detach().abs() ** power for parameter in model.parameters()}
     summed, lone = owned(model, by_hand)
-    found = groups(model)
-    coupled = channel_scores(found.get(model.a, found.get(model.b)), scores)
+    by_layer = groups(model)
+    coupled = channel_scores(by_layer.get(model.a, by_layer.get(model.b)), scores)
     torch.testing.assert_close(coupled, summed)
-    torch.testing.assert_close(channel_scores(found[model.c], scores), lone)
+    torch.testing.assert_close(channel_scores(by_layer[model.c], scores), lone)
 
 
 def test_taylor_is_the_square_of_weight_times_gradient_averaged_over_batches(model: Joined) -> None:
@@ -126,8 +126,8 @@ def test_the_hessians_diagonal_is_that_of_the_exact_hessian() -> None:
     exact = torch.autograd.functional.hessian(of_vector, vector).diagonal()
     expected = exact.clamp(min=0) * vector.square() / 2
     scores = hessian_scores(model, batches, loss, seed=0, probes=300)
-    found = torch.cat([scores[parameter].flatten() for parameter in parameters.values()])
-    assert float((found - expected).norm()) < 0.1 * float(expected.norm())
+    estimated = torch.cat([scores[parameter].flatten() for parameter in parameters.values()])
+    assert float((estimated - expected).norm()) < 0.1 * float(expected.norm())
 
 
 def test_a_diagonal_hessian_is_exact_with_one_probe_and_negative_curvature_counts_as_none() -> None:
@@ -156,8 +156,8 @@ def test_the_hessian_of_functions_that_torch_differentiates_once(activation: nn.
     with torch.no_grad():
         layer.weight.fill_(0.5)
     second = (values[0] - 2 * values[1] + values[2]) / step**2
-    found = float(hessian_scores(layer, [x], loss, seed=0)[layer.weight])
-    assert found == pytest.approx(second * 0.25 / 2, rel=0.02)
+    estimated = float(hessian_scores(layer, [x], loss, seed=0)[layer.weight])
+    assert estimated == pytest.approx(second * 0.25 / 2, rel=0.02)
 
 
 def test_the_hessian_of_attention_exists_and_of_a_summed_embedding_does_not() -> None:
@@ -202,10 +202,10 @@ def test_batch_norm_scores_are_the_sizes_of_gamma_where_there_is_one(model: Join
         model.norm.weight.copy_(torch.tensor([0.5, -2.0, 1.0, -0.1]))
     scores = batch_norm_scores(model)
     assert set(scores) == {model.norm.weight}
-    found = groups(model)
-    coupled = channel_scores(found.get(model.a, found.get(model.b)), scores)
+    by_layer = groups(model)
+    coupled = channel_scores(by_layer.get(model.a, by_layer.get(model.b)), scores)
     torch.testing.assert_close(coupled, by_definition(torch.tensor([0.5, 2.0, 1.0, 0.1])))
-    assert channel_scores(found[model.c], scores) is None
+    assert channel_scores(by_layer[model.c], scores) is None
     assert batch_norm_scores(nn.BatchNorm2d(4, affine=False)) == {}
 
 
@@ -219,8 +219,8 @@ def test_a_norm_of_flattened_channels_scores_each_channel_by_all_its_places() ->
 
 
 def test_random_ranks_are_alike_in_every_group_and_follow_the_seed(model: Joined) -> None:
-    found = groups(model)
-    group = found[model.c]
+    by_layer = groups(model)
+    group = by_layer[model.c]
     ranks = torch.arange(1.0, 6.0)
     first = channel_scores(group, random_scores(model, 0))
     assert first is not None
@@ -256,15 +256,15 @@ def test_a_criterion_by_name_is_its_function_and_only_two_read_data(
         return net(batch).square().mean()
 
     state, random_state = [value.clone() for value in model.parameters()], torch.get_rng_state()
-    found = weight_scores(model, criterion, batches=batches(), loss=loss, seed=3)
+    chosen = weight_scores(model, criterion, batches=batches(), loss=loss, seed=3)
     assert read == ([0, 1] if criterion in ("taylor", "hessian") else [])
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(*pair) for pair in zip(state, model.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in model.parameters())
     expected = EXPECTED[criterion](model, list(batches()), loss)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[parameter], expected[parameter]) for parameter in expected)
-    assert all(found[parameter].shape == parameter.shape for parameter in found)
+    assert chosen.keys() == expected.keys()
+    assert all(torch.equal(chosen[parameter], expected[parameter]) for parameter in expected)
+    assert all(chosen[parameter].shape == parameter.shape for parameter in chosen)
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "hessian"])
@@ -274,5 +274,5 @@ def test_criteria_of_the_loss_without_batches_are_refused(model: Joined, criteri
 
 
 def test_an_unknown_criterion_is_refused(model: Joined) -> None:
-    with pytest.raises(ValueError, match="criterion must be one of magnitude_l1"):
+    with pytest.raises(ValueError, match="`criterion` must be one of magnitude_l1"):
         weight_scores(model, "weight", batches=[], loss=lambda net, images: net(images).sum(), seed=0)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from torch.nn import functional
 from petra_optuna.deploy import check_parity, export_onnx
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.low_rank import FactoredRecurrent, matrix_names
-from petra_optuna.nn.low_rank.factored_recurrent import assemble, weight_of
+from petra_optuna.nn.low_rank.factored_recurrent import assemble_recurrent, weight_of
 from petra_optuna.nn.pruning.importance import magnitude_scores, weight_scores
 from petra_optuna.nn.pruning.prune import PruningResult, prune_channels
 
@@ -75,22 +75,22 @@ def steps(rnn: nn.Module) -> list[str]:
 def importance(model: Encoder, step: str) -> Tensor:
     """By hand: squares of all weights that a hidden unit owns: rows in every gate, and what reads it."""
     rnn, names = model.rnn, steps(model.rnn)
-    found = torch.zeros(WIDTH)
+    sums = torch.zeros(WIDTH)
     for unit in range(WIDTH):
         for gate in range(GATES[type(rnn)]):
             row = gate * WIDTH + unit
             for weight in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                found[unit] += getattr(rnn, f"{weight}_{step}")[row].square().sum()
-        found[unit] += getattr(rnn, f"weight_hh_{step}")[:, unit].square().sum()
+                sums[unit] += getattr(rnn, f"{weight}_{step}")[row].square().sum()
+        sums[unit] += getattr(rnn, f"weight_hh_{step}")[:, unit].square().sum()
         directions = 1 + rnn.bidirectional
         layer, direction = divmod(names.index(step), directions)
         column = direction * WIDTH + unit
         if layer + 1 < rnn.num_layers:
             for reader in names[(layer + 1) * directions : (layer + 2) * directions]:
-                found[unit] += getattr(rnn, f"weight_ih_{reader}")[:, column].square().sum()
+                sums[unit] += getattr(rnn, f"weight_ih_{reader}")[:, column].square().sum()
         else:
-            found[unit] += model.head.weight[:, column].square().sum()
-    return found
+            sums[unit] += model.head.weight[:, column].square().sum()
+    return sums
 
 
 def small_by_hand(model: Encoder) -> Encoder:
@@ -197,7 +197,7 @@ def test_factored_matrices_are_pruned_and_multiplied_where_that_is_smaller(
         matrices[name] = weight_of(model.rnn, name).detach()
         if name in ("weight_ih_l1", "weight_hh_l0"):
             matrices[name] = (u[:, :rank] * s[:rank], v[:rank])
-    model.rnn = assemble(model.rnn, matrices)
+    model.rnn = assemble_recurrent(model.rnn, matrices)
     silent = torch.arange(0, WIDTH, 2)
     with torch.no_grad():
         model.rnn.weight_hh_l0_right[:, silent] = 0

@@ -1,4 +1,4 @@
-"""The grids of weights and activations, against hand values and numpy."""
+"""The rounding of weights and activations, against hand values and numpy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_weights_of_seven_bits_along_another_axis_against_numpy() -> None:
 
 
 def test_rounding_commutes_with_a_batch_norm_of_either_sign() -> None:
-    """Scaling an output channel, by a negative number as well, scales its grid."""
+    """Scaling an output channel, by a negative number as well, scales its rounding."""
     weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     gamma = torch.tensor([[0.5], [-2.0], [3.0]])
     torch.testing.assert_close(fake_quantize_weight(weight * gamma), fake_quantize_weight(weight) * gamma)

@@ -201,7 +201,9 @@ def test_one_cycle_rises_for_three_tenths_then_falls_to_zero() -> None:
 
 
 def test_an_unknown_schedule_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown schedule 'linear'"):
+    with pytest.raises(
+        ValueError, match="`schedule` must be one of constant, cosine, one_cycle, got 'linear'"
+    ):
         schedule_factor("linear", 0.5)
 
 

@@ -14,9 +14,9 @@ from petra_optuna.nn.training.penalties import (
     mean_orthogonal,
     norm_penalty,
     orthogonal_penalty,
-    shrinkable,
+    sparsity_gradient_hook,
     sparsity_penalty,
-    sparsity_step,
+    trainable_matrices,
 )
 
 
@@ -37,21 +37,21 @@ def test_equation_4_by_hand() -> None:
 def test_equation_4_and_its_gradient_on_factors_of_any_lengths() -> None:
     left = torch.randn(9, 5, dtype=torch.float64).mul(torch.rand(5)).requires_grad_()
     right = torch.randn(5, 20, dtype=torch.float64).requires_grad_()
-    found, expected = orthogonal_penalty(left, right), _equation_4(left, right)
-    torch.testing.assert_close(found, expected)
+    penalty, expected = orthogonal_penalty(left, right), _equation_4(left, right)
+    torch.testing.assert_close(penalty, expected)
     for one, other in zip(
-        torch.autograd.grad(found, (left, right)), torch.autograd.grad(expected, (left, right)), strict=True
+        torch.autograd.grad(penalty, (left, right)), torch.autograd.grad(expected, (left, right)), strict=True
     ):
         torch.testing.assert_close(one, other)
 
 
 def test_products_in_bfloat16_give_nearly_the_same() -> None:
     left, right = torch.randn(64, 32, requires_grad=True), torch.randn(32, 300, requires_grad=True)
-    found, expected = orthogonal_penalty(left, right, torch.bfloat16), _equation_4(left, right)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+    penalty, expected = orthogonal_penalty(left, right, torch.bfloat16), _equation_4(left, right)
+    assert penalty.dtype == torch.float32
+    torch.testing.assert_close(penalty, expected, rtol=1e-2, atol=0)
     for one, other in zip(
-        torch.autograd.grad(found, (left, right)), torch.autograd.grad(expected, (left, right)), strict=True
+        torch.autograd.grad(penalty, (left, right)), torch.autograd.grad(expected, (left, right)), strict=True
     ):
         assert one.dtype == torch.float32
         assert (one - other).norm() < 2e-2 * other.norm()
@@ -151,10 +151,10 @@ def test_the_sparsity_step_is_the_gradient_of_the_penalty() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(2, 3))
     model(torch.randn(5, 1, 2, 2)).square().mean().backward()
     plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}  # type: ignore[union-attr]
-    weights = shrinkable(model)
+    weights = trainable_matrices(model)
     penalty = 0.3 * sparsity_penalty(weights, [plain["0.weight"], plain["2.weight"]])
     expected = torch.autograd.grad(penalty, weights)
-    sparsity_step(0.3)(model)
+    sparsity_gradient_hook(0.3)(model)
     for name, weight, term in zip(("0.weight", "2.weight"), weights, expected, strict=True):
         torch.testing.assert_close(weight.grad, plain[name] + term)
     assert torch.equal(model[2].bias.grad, plain["2.bias"])
