@@ -1,4 +1,4 @@
-"""Layers found and replaced by name, and tensors that hold other values for a while."""
+"""Changes to the parts of a model: layers replaced by name, tensors that hold other values for a while."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+
+VECTOR_WIDTH = 8
+"""Number of floats in a vector register; pruned widths and ranks are multiples of it where they can be."""
 
 
 def replace_module(model: nn.Module, name: str, replacement: nn.Module) -> nn.Module:

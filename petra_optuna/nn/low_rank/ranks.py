@@ -12,11 +12,11 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from petra_optuna.nn.surgery import VECTOR_WIDTH
+
 RankRule = Literal["energy", "singular_values", "share"]
 SINGLE_FROM = 512
 """Side from which eigenvectors are found in single precision: it halves the seconds that they take there."""
-ROUND_TO = 8
-"""Ranks are rounded up to multiples of this, the width of a vector register in floats."""
 
 Factors = tuple[Tensor, Tensor]
 """Left (m, r) and right (r, n), whose product stands for a matrix (m, n)."""
@@ -51,8 +51,8 @@ def choose_rank(singular_values: Tensor, rule: RankRule, threshold: float, break
 
 
 def round_rank(rank: int, break_even: float) -> int:
-    """Round the rank up to a multiple of ``ROUND_TO`` where that still saves weights."""
-    rounded = math.ceil(rank / ROUND_TO) * ROUND_TO
+    """Round the rank up to a multiple of ``VECTOR_WIDTH`` where that still saves weights."""
+    rounded = math.ceil(rank / VECTOR_WIDTH) * VECTOR_WIDTH
     return rounded if rounded < break_even else rank
 
 

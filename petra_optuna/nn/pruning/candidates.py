@@ -21,9 +21,8 @@ from petra_optuna.nn.pruning.importance import RandomScores, WeightScores, chann
 from petra_optuna.nn.pruning.proxies import NOT_PRUNED, ChannelTracker
 from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentProxy
 from petra_optuna.nn.pruning.tracing import trace
+from petra_optuna.nn.surgery import VECTOR_WIDTH
 
-ROUND_TO = 8
-"""Widths that pruning leaves are multiples of this, the width of a vector register in floats."""
 LARGEST_CUT = 15 / 16
 """Largest share of its channels that a layer may lose, whatever a global ranking says of it."""
 
@@ -52,12 +51,12 @@ class Candidate:
     channels_per_unit: int
 
     def removable_blocks(self) -> list[tuple[float, int]]:
-        """Units that may leave, least important first, in blocks that leave a multiple of ``ROUND_TO``.
+        """Units that may leave, least important first, in blocks that leave a multiple of ``VECTOR_WIDTH``.
 
         Returns:
             The mean score of each block and its number of units.
         """
-        step = ROUND_TO // math.gcd(ROUND_TO, self.segments)
+        step = VECTOR_WIDTH // math.gcd(VECTOR_WIDTH, self.segments)
         units = self.scores.shape[1]
         smallest = math.ceil(max(step, units * (1 - LARGEST_CUT)) / step) * step
         kept = range(units - units % step if units % step else units - step, smallest - 1, -step)
