@@ -18,9 +18,9 @@ from petra_optuna.nn.pruning.importance import (
     channel_scores,
     hessian_scores,
     lamp_scores,
+    lamp_shares,
     magnitude_scores,
     random_scores,
-    share_of_rest,
     taylor_scores,
     weight_scores,
 )
@@ -193,8 +193,8 @@ def test_lamp_by_hand_and_equal_weights_alike() -> None:
 
 
 @pytest.mark.parametrize("values", [torch.rand(50), torch.randint(4, (50,)).float(), torch.ones(3)])
-def test_share_of_rest_is_its_definition(values: Tensor) -> None:
-    torch.testing.assert_close(share_of_rest(values), by_definition(values).nan_to_num())
+def test_lamp_shares_are_their_definition(values: Tensor) -> None:
+    torch.testing.assert_close(lamp_shares(values), by_definition(values).nan_to_num())
 
 
 def test_batch_norm_scores_are_the_sizes_of_gamma_where_there_is_one(model: Joined) -> None:
