@@ -16,15 +16,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from petra_optuna.errors import RuntimeFailed, one_line
+from petra_optuna.errors import FOREIGN_ERRORS, RuntimeFailed, one_line
 from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
 from petra_optuna.runtimes.device_clock import DeviceClock
 from petra_optuna.runtimes.torch_operators import Operators
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul", "GRU", "LSTM")
 _SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
-_FOREIGN = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
-"""What PyTorch's functions raise on shapes and types that they cannot serve."""
 
 
 class PyTorch(Runtime):
@@ -105,7 +103,7 @@ class PyTorchSession:
         try:
             with self._settings():
                 self._nodes = self._folded(proto.graph.node, onnx)
-        except _FOREIGN as error:
+        except FOREIGN_ERRORS as error:
             raise RuntimeFailed(f"PyTorch cannot load the file: {one_line(error)}") from error
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -119,7 +117,7 @@ class PyTorchSession:
                 return [
                     (value.float() if value.is_floating_point() else value).cpu().numpy() for value in found
                 ]
-        except _FOREIGN as error:
+        except FOREIGN_ERRORS as error:
             raise RuntimeFailed(f"PyTorch cannot run the file: {one_line(error)}") from error
 
     def kernels(self) -> Counter[str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from petra_optuna.errors import DataError, TaskError, one_line
+from petra_optuna.errors import DataError, TaskError, foreign_errors_as
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.tasks.split import Split
@@ -39,7 +38,7 @@ def check_forward(model: nn.Module, split: Split) -> None:
         TaskError: Naming what the model raised or returned.
     """
     inputs, targets = next(split.batches(2))
-    with torch.no_grad(), _reported("the model fails on a selection batch"):
+    with torch.no_grad(), foreign_errors_as(TaskError, "the model fails on a selection batch"):
         outputs = forward(model, inputs)
     count = batch_size_of(inputs)
     if outputs.ndim == 0 or len(outputs) != count or len(targets) != count:
@@ -62,7 +61,7 @@ def check_loss(
     """
     inputs, targets = next(split.batches(2))
     private = copy.deepcopy(model)
-    with _reported("the loss fails on a training batch"), seeded(0):
+    with foreign_errors_as(TaskError, "the loss fails on a training batch"), seeded(0):
         if training_step is not None:
             value = training_step(private, inputs, targets)
         else:
@@ -75,15 +74,6 @@ def check_loss(
             f"the training loss must be one differentiable number, got shape {tuple(value.shape)} "
             f"{gradient} a gradient"
         )
-
-
-@contextmanager
-def _reported(what: str) -> Iterator[None]:
-    """Turn what users' code raises into one line."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise TaskError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def check_classes(split: Split, labels: tuple[str, ...]) -> None:

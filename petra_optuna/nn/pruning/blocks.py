@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from petra_optuna.errors import one_line
+from petra_optuna.errors import FOREIGN_ERRORS, one_line
 from petra_optuna.nn.holding import temporarily_set
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.low_rank.pairs import LowRankPair
@@ -153,7 +153,7 @@ def _why_broken(model: nn.Module, inputs: Inputs, shape: torch.Size) -> str | No
     try:
         with torch.no_grad():
             found = forward(model, inputs).shape
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except FOREIGN_ERRORS as error:
         return f"the model does not run without it ({one_line(error)})"
     if found != shape:
         return f"without it the output's shape is {tuple(found)}, not {tuple(shape)}"

@@ -8,11 +8,11 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from petra_optuna.errors import OperationFailed
+from petra_optuna.errors import FOREIGN_ERRORS, OperationFailed, one_line
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.pruning.traceable import TraceableModel
 
-_REFUSALS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+_REFUSALS = (AssertionError, *FOREIGN_ERRORS)
 """What torch-pruning raises, in place of one error of its own, on a model that it cannot trace."""
 ROOTS = (tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, tp.ops.TORCH_EMBED)
 """LayerIndex that make channels."""
@@ -52,7 +52,7 @@ def trace(model: nn.Module, inputs: Inputs) -> tuple[tp.DependencyGraph, list[tp
         graph.module2node = dict(ordered)
         return graph, list(graph.get_all_groups(root_module_types=ROOTS))
     except _REFUSALS as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise OperationFailed(f"the channels of the model cannot be traced ({reason})") from error
 
 
