@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from petra_optuna.deploy.checks import FLOAT_KERNELS, INT8_KERNELS, RECURRENT_KERNELS
 from petra_optuna.errors import LoweringFailed
+from petra_optuna.runtimes import WeightedKernels
 
 _TYPES = ("float32", "float16", "int8", "uint8", "int32")
 _ENOUGH_SAMPLES = 32
@@ -21,7 +21,11 @@ _CLEARLY = 0.1
 
 
 def certificate(
-    proto: onnx.ModelProto, kernels: Mapping[str, int], expected: np.ndarray, actual: np.ndarray
+    proto: onnx.ModelProto,
+    kernels: Mapping[str, int],
+    weighted: WeightedKernels,
+    expected: np.ndarray,
+    actual: np.ndarray,
 ) -> dict[str, Any]:
     """Compare the file's outputs with the model's, and count what it runs and stores.
 
@@ -30,9 +34,10 @@ def certificate(
 
     Args:
         proto: The file.
-        kernels: Those of the graph that the runtime runs, by name.
+        kernels: Kernels of the graph that the runtime runs, by name.
+        weighted: Names of the runtime's kernels that multiply with weights.
         expected: The model's outputs, (N, ...).
-        actual: The file's, from the same inputs.
+        actual: The file's outputs for the same inputs, of the same shape.
 
     Returns:
         JSON-ready: ``samples``; ``agreement``, the share of samples whose largest score is the same one,
@@ -55,10 +60,8 @@ def certificate(
         "max_abs_difference": float(difference.max(initial=0.0)),
         "mean_abs_difference": float(difference.mean()) if difference.size else 0.0,
         "kernels": {
-            "float": {
-                kind: kernels[kind] for kind in sorted(kernels.keys() & (FLOAT_KERNELS | RECURRENT_KERNELS))
-            },
-            "int8": {kind: kernels[kind] for kind in sorted(kernels.keys() & INT8_KERNELS)},
+            "float": _picked(kernels, weighted.float | weighted.recurrent),
+            "int8": _picked(kernels, weighted.int8),
         },
         "bytes": bytes_by_type(proto),
     }
@@ -100,6 +103,10 @@ def bytes_by_type(proto: onnx.ModelProto) -> dict[str, int]:
         name = {"float": "float32"}.get(kind, kind)
         found[name if name in _TYPES else "other"] += numpy_helper.to_array(tensor).nbytes
     return {name: found[name] for name in (*_TYPES, "other")}
+
+
+def _picked(kernels: Mapping[str, int], kinds: frozenset[str]) -> dict[str, int]:
+    return {kind: kernels[kind] for kind in sorted(kernels.keys() & kinds)}
 
 
 def _standardised(array: np.ndarray) -> np.ndarray:

@@ -11,55 +11,34 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from petra_optuna.errors import LoweringFailed
-
-
-def _typed(kinds: Iterable[str], precisions: Iterable[str]) -> frozenset[str]:
-    """Names of kernels with weights in OpenVINO and PyTorch: ``Convolution.u8``, ``Conv.f32``."""
-    return frozenset(f"{kind}.{precision}" for kind in kinds for precision in precisions)
-
-
-_FLOATS = ("f32", "f16", "bf16")
-_CONVOLUTIONS = ("Convolution", "Deconvolution", "Conv")
-_LINEAR_KERNELS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul"}) | _typed(
-    ["FullyConnected", "Gemm", "MatMul"], _FLOATS
-)
-FLOAT_KERNELS = _LINEAR_KERNELS | {"Conv", "FusedConv", "NhwcFusedConv"} | _typed(_CONVOLUTIONS, _FLOATS)
-RECURRENT_KERNELS = frozenset({"GRU", "LSTM", "RNN"}) | _typed(["RNNSeq", "RNNCell", "GRU", "LSTM"], _FLOATS)
-INT8_KERNELS = frozenset(
-    {
-        "QLinearConv",
-        "QGemm",
-        "QLinearMatMul",
-        "ConvInteger",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "DynamicQuantizeMatMul",
-    }
-) | _typed((*_CONVOLUTIONS, "FullyConnected"), ("i8", "u8"))
-"""Kernels that multiply with weights; what runs between them does not count."""
+from petra_optuna.runtimes import WeightedKernels
 
 BFLOAT16 = "bfloat16"
 STATIC = "int8_static"
 DYNAMIC = "int8_dynamic"
 WEIGHTS = "int8_weights"
 _TINY_BYTES = 4096
-_PROMISED_IN_INT8 = {STATIC: FLOAT_KERNELS, DYNAMIC: _LINEAR_KERNELS}
-"""By precision, the float kernels that its file may run only where its report says so."""
+_LINEAR = ("Gemm", "MatMul")
+_PROMISED_IN_INT8 = {STATIC: ("Conv", *_LINEAR), DYNAMIC: _LINEAR}
+"""Precision -> the file's operators that run in float only where the conversion's report says so."""
 
 
 def count(kernels: Mapping[str, int], kinds: frozenset[str]) -> int:
-    """How many of the kernels are of these kinds."""
+    """Number of the kernels that are of these kinds."""
     return sum(number for kind, number in kernels.items() if kind in kinds)
 
 
-def check_kernels(kernels: Counter[str], precision: str, report: Mapping[str, Any]) -> None:
-    """The session must run in INT8 what the conversion says it quantised.
+def check_kernels(
+    kernels: Counter[str], weighted: WeightedKernels, precision: str, report: Mapping[str, Any]
+) -> None:
+    """Check that the session runs in INT8 what the conversion says it quantised.
 
     Args:
-        kernels: Those of the graph that the runtime runs, by name.
-        precision: As the conversion reports it; those with INT8 arithmetic promise kernels.
-        report: Of the conversion; ``left_float`` lists what it left, with ``op`` and ``reason``, and
-            ``error_after`` where that was chosen by measured error.
+        kernels: Kernels of the graph that the runtime runs, by name.
+        weighted: Names of the runtime's kernels that multiply with weights.
+        precision: Precision that the conversion reports; static and dynamic INT8 promise INT8 kernels.
+        report: Report of the conversion; ``left_float`` lists what it left in float, with ``op`` and
+            ``reason``, and with ``error_after`` where that was chosen by measured error.
 
     Raises:
         LoweringFailed: When no INT8 kernel runs, or a float one does that the report does not allow (with
@@ -74,11 +53,11 @@ def check_kernels(kernels: Counter[str], precision: str, report: Mapping[str, An
     if precision not in _PROMISED_IN_INT8:
         return
     promised = _PROMISED_IN_INT8[precision]
-    integer = count(kernels, INT8_KERNELS)
+    integer = count(kernels, weighted.int8)
     if integer == 0:
         raise LoweringFailed(f"no INT8 kernel runs in the {precision} file; it runs {_listed(kernels)}")
     allowed = sum(1 for item in report.get("left_float", ()) if item["op"] in promised)
-    floating = count(kernels, promised)
+    floating = count(kernels, weighted.float if precision == STATIC else weighted.linear)
     if floating > allowed:
         raise LoweringFailed(
             f"{floating} of {floating + integer} weighted kernels run in float in the INT8 file, "

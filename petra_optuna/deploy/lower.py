@@ -90,14 +90,14 @@ def lower(
         proto, report = applied.model, {"op": conversion.name, **applied.report}
         strip_metadata(proto)
     precision = _precision(proto, report, target.precisions(device))
-    data, kernels = _checked(proto, inputs, report, precision, (target.name, device))
+    data, kernels = _checked(proto, inputs, report, precision, (target, device))
     check_size(proto, float_bytes, report)
     real = inputs if samples is None else samples
     with torch.inference_mode():
         expected = forward(model, real).numpy()
     # After the probe: a file on which the runtime dies has died in a child.
     actual = target.open(data, 1, device).run(to_feeds(real))[0]
-    parity = certificate(proto, kernels, expected, actual)
+    parity = certificate(proto, kernels, target.weighted, expected, actual)
     if precision == FLOAT32:
         _check_float(parity, expected, target)
     write_atomically(path, data)
@@ -122,14 +122,15 @@ def _precision(proto: onnx.ModelProto, report: Mapping[str, Any], able: Sequence
 
 
 def _checked(
-    proto: onnx.ModelProto, inputs: Inputs, report: dict[str, Any], precision: str, place: tuple[str, str]
+    proto: onnx.ModelProto, inputs: Inputs, report: dict[str, Any], precision: str, place: tuple[Runtime, str]
 ) -> tuple[bytes, dict[str, int]]:
+    target, device = place
     check_weights(proto, report)
     data = proto.SerializeToString(deterministic=True)
-    seen = probe(data, to_feeds(inputs), runtime=place[0], device=place[1])
+    seen = probe(data, to_feeds(inputs), runtime=target.name, device=device)
     if not seen.finite:
         raise LoweringFailed("the file gives outputs that are not finite")
-    check_kernels(seen.kernels, precision, report)
+    check_kernels(seen.kernels, target.weighted, precision, report)
     return data, dict(sorted(seen.kernels.items()))
 
 

@@ -1,6 +1,6 @@
 """What runs a file: one runtime a module. Imports neither torch nor openvino until a file is opened."""
 
-from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
+from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session, WeightedKernels
 from petra_optuna.runtimes.onnxruntime import OnnxRuntime
 from petra_optuna.runtimes.openvino import OpenVino
 from petra_optuna.runtimes.pytorch import PyTorch
@@ -15,6 +15,7 @@ __all__ = [
     "PyTorch",
     "Runtime",
     "Session",
+    "WeightedKernels",
     "check_name",
     "runtime",
 ]

@@ -10,19 +10,32 @@ import contextlib
 import importlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from petra_optuna.errors import FOREIGN_ERRORS, RuntimeFailed, one_line
-from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
+from petra_optuna.runtimes.base import (
+    ARITHMETIC,
+    RunScript,
+    Runtime,
+    Session,
+    WeightedKernels,
+    typed_kernels,
+)
 from petra_optuna.runtimes.device_clock import DeviceClock
 from petra_optuna.runtimes.torch_operators import Operators
 
-_WEIGHTED = ("Conv", "Gemm", "MatMul", "GRU", "LSTM")
 _SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+_CONVOLUTIONS, _LINEAR, _RECURRENT = ("Conv",), ("Gemm", "MatMul"), ("GRU", "LSTM")
+_WEIGHTED = (*_CONVOLUTIONS, *_LINEAR, *_RECURRENT)
+
+
+def _weighted(kinds: Sequence[str]) -> frozenset[str]:
+    """The operators by name: with the type of a stored weight, or alone where the weight is computed."""
+    return frozenset(kinds) | typed_kernels(kinds, _SHORT.values())
 
 
 class PyTorch(Runtime):
@@ -31,6 +44,9 @@ class PyTorch(Runtime):
     name: ClassVar[str] = "torch"
     package: ClassVar[str] = "torch"
     suffix: ClassVar[str] = ".onnx"
+    weighted: ClassVar[WeightedKernels] = WeightedKernels(
+        convolution=_weighted(_CONVOLUTIONS), linear=_weighted(_LINEAR), recurrent=_weighted(_RECURRENT)
+    )
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     def precisions(self, device: str = "cpu") -> tuple[str, ...]:
@@ -52,6 +68,15 @@ class PyTorch(Runtime):
         """Load a file and count its operators, those with weights with the type that they compute in."""
         session = self.open(path, threads=1, device=device)
         return session, session.kernels()
+
+    def run_script(self, device: str = "cpu") -> RunScript:
+        """A session of this package, which runs the file's operators in PyTorch."""
+        return RunScript(
+            imports="from petra_optuna.runtimes import runtime",
+            load=f'session = runtime("{self.name}").open(file, threads=1, device="{device}")\n'
+            "names = session.inputs",
+            run="session.run(feeds)",
+        )
 
     def clock(self, device: str = "cpu") -> Callable[[], float]:
         """The host's on the CPU, else one of events on the device."""
