@@ -1,4 +1,4 @@
-"""How fast is a file, against the baseline, on this device? Does not import torch."""
+"""How fast a file is against the baseline on this device. Does not import torch."""
 
 from petra_optuna.measurement.process import MeasuringProcess
 from petra_optuna.measurement.profile import DeviceProfile, available_cores

@@ -313,7 +313,7 @@ def test_the_baseline_is_in_the_default_runtime_whatever_the_candidate_runs_in(
         return found
 
     monkeypatch.setattr(worker, "runtime", recorder)
-    monkeypatch.setattr(worker, "_pin", lambda profile: None)
+    monkeypatch.setattr(worker, "_keep_to_cores", lambda profile: None)
     (tmp_path / "names.json").write_text('["input"]')
     np.save(tmp_path / "0.npy", np.ones((2, WIDTH), np.float32))
     for name in ("baseline.onnx", "candidate.onnx"):

@@ -241,7 +241,7 @@ def test_peak_memory_is_that_of_the_file_alone(files, feeds, large):
 def test_the_child_starts_without_torch_and_pinned():
     code = (
         "import os, sys, petra_optuna.measurement.worker as worker; "
-        "worker._pin(worker.DeviceProfile()); "
+        "worker._keep_to_cores(worker.DeviceProfile()); "
         "print('torch' in sys.modules, len(os.sched_getaffinity(0)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

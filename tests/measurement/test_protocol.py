@@ -217,7 +217,6 @@ def test_times_and_counts_are_those_of_the_run():
     assert found.baseline_ms == pytest.approx(20.0)
     assert found.calls_per_block == 25  # 50 ms of 2 ms each
     assert (found.batch, found.threads) == (64, 2)
-    assert found.to_dict()["ratio"] == found.ratio
 
 
 def test_a_call_longer_than_a_block_is_timed_once_a_block_and_warmed_up_once():

@@ -167,7 +167,7 @@ def test_on_cuda_candidates_and_yardstick_run_in_pytorch_by_device_events(
     monkeypatch.setattr(torch.cuda, "Event", Mark)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(PyTorch, "open", on_the_fake)
-    monkeypatch.setattr(worker, "_pin", lambda profile: None)
+    monkeypatch.setattr(worker, "_keep_to_cores", lambda profile: None)
     profile = DeviceProfile.parse("cuda")
     assert (profile.place, profile.baseline_place) == (("torch", "cuda"), ("torch", "cuda"))
     assert isinstance(runtime("torch").clock("cuda"), DeviceClock)
