@@ -1,4 +1,4 @@
-"""What runs a file: one runtime a module. Imports neither torch nor openvino until a file is opened."""
+"""Runtimes that run a file, one a module. Neither torch nor openvino is imported until a file is opened."""
 
 from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session, WeightedKernels
 from petra_optuna.runtimes.onnxruntime import OnnxRuntime

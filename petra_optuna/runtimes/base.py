@@ -1,4 +1,4 @@
-"""What every runtime offers."""
+"""The interface of a runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from petra_optuna.errors import UserError
 
 ARITHMETIC = "petra:arithmetic"
-"""Key of a file's own metadata: the type that its float arithmetic takes; FP32 where it is not there."""
+"""Key in a file's metadata of the type of its float arithmetic, which is FP32 where the key is missing."""
 
 
 class Session(Protocol):

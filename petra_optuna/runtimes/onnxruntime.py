@@ -24,11 +24,11 @@ _ERRORS: tuple[type[Exception], ...] = (
     state.NotImplemented,
     state.RuntimeException,
 )
-"""What ONNX Runtime raises; the classes share no base of their own."""
+"""Errors that ONNX Runtime raises; the classes share no base of their own."""
 
 
 class OnnxRuntime(Runtime):
-    """Sessions on the CPU. A file in FP16 or BF16 is stored so and computes in FP32."""
+    """ONNX Runtime on the CPU. A file stored in FP16 or BF16 computes in FP32."""
 
     name: ClassVar[str] = "onnxruntime"
     package: ClassVar[str] = "onnxruntime"

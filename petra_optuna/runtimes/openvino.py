@@ -35,9 +35,9 @@ names = [item.any_name for item in session.inputs]"""
 
 
 class OpenVino(Runtime):
-    """Compiled models on the CPU, in FP32, INT8, and BF16 where the CPU has it.
+    """OpenVINO on the CPU, in FP32, INT8, and BF16 where the CPU has it.
 
-    A file computes in BF16 only if it says so. OpenVINO by itself does wherever the CPU can.
+    A file computes in BF16 only if its metadata asks for it. OpenVINO's default is BF16 wherever the CPU can.
     """
 
     name: ClassVar[str] = "openvino"
@@ -55,8 +55,8 @@ class OpenVino(Runtime):
         """FP32 and INT8 on the CPU, BF16 where it has the instructions."""
         if device != "cpu":
             return ()
-        able = _library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return ("float32", "int8", *(("bfloat16",) if "BF16" in able else ()))
+        capabilities = _library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return ("float32", "int8", *(("bfloat16",) if "BF16" in capabilities else ()))
 
     def formats(self, device: str = "cpu") -> tuple[str, ...]:
         """Static INT8, FP16 that computes in FP32, BF16 that computes in BF16; not dynamic INT8.
@@ -91,14 +91,14 @@ class OpenVino(Runtime):
 
 
 class OpenVinoSession:
-    """A compiled model with one request, which every call uses."""
+    """A compiled model with one inference request, which every call uses."""
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The outputs; copies, since the request's own buffers are used again."""
+        """Copies of the outputs, since the request's own buffers are used again."""
         try:
             outputs = self._request.infer(dict(feeds), share_inputs=True)
         except RuntimeError as error:

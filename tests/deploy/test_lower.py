@@ -263,13 +263,13 @@ def test_a_runtime_that_dies_on_the_file_fails_the_trial_only(tmp_path, body, re
     child = tmp_path / "child.py"
     child.write_text(f"import os, signal, sys, time\n{body}\n")
     with pytest.raises(LoweringFailed, match=reason):
-        probe(b"", look=(sys.executable, str(child)), timeout_s=2)
+        probe(b"", command=(sys.executable, str(child)), timeout_s=2)
 
 
 def test_a_file_that_is_none_is_one_line():
-    for look in (OnnxRuntimeModel, probe):
+    for open_file in (OnnxRuntimeModel, probe):
         with pytest.raises((RuntimeFailed, LoweringFailed), match="INVALID_PROTOBUF") as caught:
-            look(b"this is no model")
+            open_file(b"this is no model")
         assert "\n" not in str(caught.value)
 
 
