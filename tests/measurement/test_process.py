@@ -132,7 +132,7 @@ def test_a_file_that_refuses_the_inputs_fails(files):
         process.measure(files / "fast.onnx")
 
 
-def test_a_broken_yardstick_is_named(files, feeds):
+def test_a_broken_baseline_is_named(files, feeds):
     with (
         MeasuringProcess(DeviceProfile(), files / "garbage.onnx", feeds) as process,
         pytest.raises(MeasurementFailed, match="baseline"),

@@ -138,7 +138,7 @@ def test_cuda_is_refused_in_one_line_where_torch_sees_none(tmp_path: Path) -> No
         DeviceProfile.parse("npu")
 
 
-def test_on_cuda_candidates_and_yardstick_run_in_pytorch_by_device_events(
+def test_on_cuda_candidates_and_baseline_run_in_pytorch_by_device_events(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With a device that is faked: its events tell the time, and every file is opened on it."""
