@@ -112,7 +112,7 @@ class DeviceProfile:
                 cores or other ones.
             UserError: When the runtime is not installed, or does not see the device.
         """
-        profile = cls._read(Path(text)) if text.endswith(".json") else cls._named(text)
+        profile = cls._from_file(Path(text)) if text.endswith(".json") else cls._from_name(text)
         if profile.threads > available_cores():
             raise StudyError(
                 f"device {text!r} asks for {profile.threads} threads, there are {available_cores()} cores"
@@ -123,7 +123,7 @@ class DeviceProfile:
         return profile
 
     @classmethod
-    def _read(cls, path: Path) -> DeviceProfile:
+    def _from_file(cls, path: Path) -> DeviceProfile:
         try:
             data = json.loads(path.read_text())
         except OSError as error:
@@ -142,7 +142,7 @@ class DeviceProfile:
             raise StudyError(f"device file {path}: {error}") from error
 
     @classmethod
-    def _named(cls, text: str) -> DeviceProfile:
+    def _from_name(cls, text: str) -> DeviceProfile:
         device, _, chosen = text.partition("@")
         name, colon, number = device.partition(":")
         if colon and not number.isdecimal():
@@ -188,7 +188,7 @@ class DeviceProfile:
             recorded: Result of ``host`` where the study was made.
 
         Raises:
-            StudyError: Naming each difference.
+            StudyError: When a value differs; the text names each.
             UserError: When the runtime is not installed.
         """
         here = self.host()
