@@ -2,8 +2,6 @@
 
 from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session, WeightedKernels
 from petra_optuna.runtimes.onnxruntime import OnnxRuntime
-from petra_optuna.runtimes.openvino import OpenVino
-from petra_optuna.runtimes.pytorch import PyTorch
 from petra_optuna.runtimes.registry import DEFAULT, RUNTIMES, check_name, runtime
 
 __all__ = [
@@ -11,8 +9,6 @@ __all__ = [
     "DEFAULT",
     "RUNTIMES",
     "OnnxRuntime",
-    "OpenVino",
-    "PyTorch",
     "Runtime",
     "Session",
     "WeightedKernels",

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petra_optuna.errors import MeasurementFailed
-from petra_optuna.measurement import Schedule, compare, time_alone
-from petra_optuna.measurement.protocol import _block, median_ratio
+from petra_optuna.measurement.protocol import Schedule, _block, compare, median_ratio, time_alone
 
 FAST_S, SLOW_S = 0.0001, 0.00085  # 8.5 times
 COLD_FAST_S, COLD_SLOW_S = 0.0004, 0.0002

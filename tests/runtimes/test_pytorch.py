@@ -17,8 +17,9 @@ from petra_optuna.measurement import DeviceProfile, worker
 from petra_optuna.nn.inputs import take, to_feeds
 from petra_optuna.operations import Half, QuantizeAware, Train, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.runtimes import OnnxRuntime, PyTorch, runtime
+from petra_optuna.runtimes import OnnxRuntime, runtime
 from petra_optuna.runtimes.device_clock import DeviceClock
+from petra_optuna.runtimes.pytorch import PyTorch
 
 
 @pytest.mark.parametrize("name", CASES)
