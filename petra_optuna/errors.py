@@ -19,6 +19,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class PetraError(Exception):
     """Root of the tree."""
@@ -77,3 +80,21 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+FOREIGN_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What torch, another library or a user's function raises on a model, value or batch it cannot serve."""
+
+
+@contextmanager
+def foreign_errors_as(kind: type[PetraError], what: str) -> Iterator[None]:
+    """Raise ``kind`` in place of a foreign error in the block: ``WHAT: TYPE: first line of its text``.
+
+    Args:
+        kind: Error to raise; the foreign one is its cause.
+        what: Beginning of the text: what failed.
+    """
+    try:
+        yield
+    except FOREIGN_ERRORS as error:
+        raise kind(f"{what}: {type(error).__name__}: {one_line(error)}") from error

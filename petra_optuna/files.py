@@ -1,4 +1,4 @@
-"""Files that many processes share."""
+"""Files that many processes share: other processes see each of them whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from petra_optuna.errors import DataError
+
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def write_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
 
-    Other processes see the file whole or not at all. Folders are made where they are missing.
+    Missing folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -28,6 +30,23 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that other processes see whole or not at all."""
-    with written_whole(path) as temporary:
+    """Write ``data`` as the whole of the file."""
+    with write_whole(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def write_to_cache(path: Path) -> Iterator[Path]:
+    """``write_whole`` of a file in a folder that the user chose.
+
+    Raises:
+        DataError: When the folder cannot be written or is full.
+    """
+    try:
+        with write_whole(path) as temporary:
+            yield temporary
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"cannot write {path.name} to {path.parent} ({reason}); free space or choose another cache folder"
+        ) from error

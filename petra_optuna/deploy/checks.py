@@ -1,4 +1,4 @@
-"""What a lowered file promises, checked on the file and on the graph that the session runs."""
+"""Checks of what a lowered file promises, on the file and on the graph that the session runs."""
 
 from __future__ import annotations
 
@@ -11,55 +11,34 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from petra_optuna.errors import LoweringFailed
-
-
-def _typed(kinds: Iterable[str], precisions: Iterable[str]) -> frozenset[str]:
-    """Names of kernels with weights in OpenVINO and PyTorch: ``Convolution.u8``, ``Conv.f32``."""
-    return frozenset(f"{kind}.{precision}" for kind in kinds for precision in precisions)
-
-
-_FLOATS = ("f32", "f16", "bf16")
-_CONVOLUTIONS = ("Convolution", "Deconvolution", "Conv")
-_LINEAR_KERNELS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul"}) | _typed(
-    ["FullyConnected", "Gemm", "MatMul"], _FLOATS
-)
-FLOAT_KERNELS = _LINEAR_KERNELS | {"Conv", "FusedConv", "NhwcFusedConv"} | _typed(_CONVOLUTIONS, _FLOATS)
-RECURRENT_KERNELS = frozenset({"GRU", "LSTM", "RNN"}) | _typed(["RNNSeq", "RNNCell", "GRU", "LSTM"], _FLOATS)
-INT8_KERNELS = frozenset(
-    {
-        "QLinearConv",
-        "QGemm",
-        "QLinearMatMul",
-        "ConvInteger",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "DynamicQuantizeMatMul",
-    }
-) | _typed((*_CONVOLUTIONS, "FullyConnected"), ("i8", "u8"))
-"""Kernels that multiply with weights; what runs between them does not count."""
+from petra_optuna.runtimes import WeightedKernels
 
 BFLOAT16 = "bfloat16"
 STATIC = "int8_static"
 DYNAMIC = "int8_dynamic"
 WEIGHTS = "int8_weights"
 _TINY_BYTES = 4096
-_PROMISED_IN_INT8 = {STATIC: FLOAT_KERNELS, DYNAMIC: _LINEAR_KERNELS}
-"""By precision, the float kernels that its file may run only where its report says so."""
+_LINEAR = ("Gemm", "MatMul")
+_PROMISED_IN_INT8 = {STATIC: ("Conv", *_LINEAR), DYNAMIC: _LINEAR}
+"""Precision -> the file's operators that run in float only where the conversion's report says so."""
 
 
 def count(kernels: Mapping[str, int], kinds: frozenset[str]) -> int:
-    """How many of the kernels are of these kinds."""
+    """Number of the kernels that are of these kinds."""
     return sum(number for kind, number in kernels.items() if kind in kinds)
 
 
-def check_kernels(kernels: Counter[str], precision: str, report: Mapping[str, Any]) -> None:
-    """The session must run in INT8 what the conversion says it quantised.
+def check_kernels(
+    kernels: Counter[str], weighted: WeightedKernels, precision: str, report: Mapping[str, Any]
+) -> None:
+    """Check that the session runs in INT8 what the conversion says it quantised.
 
     Args:
-        kernels: Those of the graph that the runtime runs, by name.
-        precision: As the conversion reports it; those with INT8 arithmetic promise kernels.
-        report: Of the conversion; ``left_float`` lists what it left, with ``op`` and ``reason``, and
-            ``error_after`` where that was chosen by measured error.
+        kernels: Kernels of the graph that the runtime runs, by name.
+        weighted: Names of the runtime's kernels that multiply with weights.
+        precision: Precision that the conversion reports; static and dynamic INT8 promise INT8 kernels.
+        report: Report of the conversion; ``left_float`` lists what it left in float, with ``op`` and
+            ``reason``, and with ``error_after`` where that was chosen by measured error.
 
     Raises:
         LoweringFailed: When no INT8 kernel runs, or a float one does that the report does not allow (with
@@ -69,36 +48,36 @@ def check_kernels(kernels: Counter[str], precision: str, report: Mapping[str, An
     bfloat16 = sum(number for kind, number in kernels.items() if kind.endswith(".bf16"))
     if (bfloat16 > 0) != (precision == BFLOAT16):
         raise LoweringFailed(
-            f"{bfloat16} kernels of the {precision} file run in BF16; it runs {_listed(kernels)}"
+            f"{bfloat16} kernels of the {precision} file run in BF16; it runs {_most_common(kernels)}"
         )
     if precision not in _PROMISED_IN_INT8:
         return
     promised = _PROMISED_IN_INT8[precision]
-    integer = count(kernels, INT8_KERNELS)
+    integer = count(kernels, weighted.int8)
     if integer == 0:
-        raise LoweringFailed(f"no INT8 kernel runs in the {precision} file; it runs {_listed(kernels)}")
+        raise LoweringFailed(f"no INT8 kernel runs in the {precision} file; it runs {_most_common(kernels)}")
     allowed = sum(1 for item in report.get("left_float", ()) if item["op"] in promised)
-    floating = count(kernels, promised)
+    floating = count(kernels, weighted.float if precision == STATIC else weighted.linear)
     if floating > allowed:
         raise LoweringFailed(
             f"{floating} of {floating + integer} weighted kernels run in float in the INT8 file, "
-            f"{allowed} are allowed; it runs {_listed(kernels)}"
+            f"{allowed} are allowed; it runs {_most_common(kernels)}"
         )
     kept = sum(1 for item in report.get("left_float", ()) if "error_after" in item)
     if floating < kept:
         raise LoweringFailed(
-            f"{kept} layers were kept in float, {floating} run so; it runs {_listed(kernels)}"
+            f"{kept} layers were kept in float, {floating} run so; it runs {_most_common(kernels)}"
         )
 
 
 def check_batch_norms(proto: onnx.ModelProto) -> None:
-    """No batch norm stands where it folds into the layer before it.
+    """Check that every batch norm that can be folded into the layer before it has been.
 
-    After an addition, beside another reader of the layer's output, or behind one of several calls of a
-    layer, it cannot be folded and is legal.
+    A batch norm after an addition, beside another reader of the layer's output, or after one of several calls
+    of a layer cannot be folded and is legal.
 
     Raises:
-        LoweringFailed: Naming the batch norm.
+        LoweringFailed: When one is left; the text names it.
     """
     graph = proto.graph
     readers = Counter(name for node in graph.node for name in node.input)
@@ -107,24 +86,22 @@ def check_batch_norms(proto: onnx.ModelProto) -> None:
     for node in graph.node:
         if node.op_type != "BatchNormalization":
             continue
-        before = makers.get(node.input[0])
-        if before is None or before.op_type not in ("Conv", "Gemm"):
+        layer = makers.get(node.input[0])
+        if layer is None or layer.op_type not in ("Conv", "Gemm"):
             continue
-        if readers[node.input[0]] == readers[before.input[1]] == 1:
-            raise LoweringFailed(
-                f"batch norm {node.name!r} is not folded into the {before.op_type} before it"
-            )
+        if readers[node.input[0]] == readers[layer.input[1]] == 1:
+            raise LoweringFailed(f"batch norm {node.name!r} is not folded into the {layer.op_type} before it")
 
 
 def check_weights(proto: onnx.ModelProto, report: Mapping[str, Any] | None = None) -> None:
-    """No weight is stored and not used, and none that is stored in INT8 is stored in float as well.
+    """Check that every stored weight is used and that none in INT8 is stored in float as well.
 
     Args:
-        proto: The file.
-        report: Of the conversion; each of its ``weight_only`` must be stored in INT8.
+        proto: File, parsed.
+        report: Report of the conversion; each weight of its ``weight_only`` must be stored in INT8.
 
     Raises:
-        LoweringFailed: Naming the weight.
+        LoweringFailed: When a weight breaks a rule; the text names it.
     """
     graph = proto.graph
     used = {name for node in graph.node for name in node.input}
@@ -145,22 +122,22 @@ def check_weights(proto: onnx.ModelProto, report: Mapping[str, Any] | None = Non
 
 
 def stored_bytes(proto: onnx.ModelProto) -> int:
-    """Bytes of the values that the file stores, without nodes and names."""
+    """Bytes of the stored values of a file, without nodes and names."""
     return sum(numpy_helper.to_array(tensor).nbytes for tensor in proto.graph.initializer)
 
 
 def check_size(proto: onnx.ModelProto, float_bytes: int, report: Mapping[str, Any]) -> None:
-    """A conversion to INT8 must have made the stored values smaller.
+    """Check that a conversion to INT8 made the stored values smaller.
 
-    Scales outweigh the weights of a tiny network, so below 4 KiB anything is legal.
+    Scales outweigh the weights of a tiny network, so below 4 KiB any size is legal.
 
     Args:
-        proto: The converted file.
+        proto: Converted file, parsed.
         float_bytes: ``stored_bytes`` of the float file.
-        report: Of the conversion, empty where there was none.
+        report: Report of the conversion, empty where there was none.
 
     Raises:
-        LoweringFailed: With both sizes.
+        LoweringFailed: When they did not become smaller; the text gives both sizes.
     """
     precision, size = report.get("precision"), stored_bytes(proto)
     if precision in (STATIC, DYNAMIC, WEIGHTS) and size >= float_bytes > _TINY_BYTES:
@@ -170,7 +147,7 @@ def check_size(proto: onnx.ModelProto, float_bytes: int, report: Mapping[str, An
 def _restored(
     graph: onnx.GraphProto, stored: Mapping[str, onnx.TensorProto]
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """Name of each value restored from stored INT8 -> its float values and the steps they were rounded by."""
+    """Each value restored from stored INT8: its name, its float values and the steps of their rounding."""
     casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
     for node in graph.node:
         if node.op_type == "DequantizeLinear":
@@ -191,6 +168,7 @@ def _restored(
 def _refuse_copies(
     tensors: Iterable[onnx.TensorProto], restored: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
+    """Refuse a float tensor that rounds to a value stored in INT8, whatever its name."""
     for tensor in tensors:
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
             continue
@@ -203,5 +181,5 @@ def _refuse_copies(
                 )
 
 
-def _listed(kernels: Counter[str]) -> str:
+def _most_common(kernels: Counter[str]) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in kernels.most_common(6))

@@ -11,7 +11,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import onnx
@@ -20,7 +20,6 @@ from onnxscript import ir
 from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
-from petra_optuna.deploy.metadata import strip_metadata
 from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
 from petra_optuna.errors import LoweringFailed, one_line
 from petra_optuna.nn.inputs import Inputs, batch_size_of, input_names
@@ -37,7 +36,7 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
 
     Args:
         model: Returns one tensor whose first dimension is the batch.
-        inputs: An example batch; its values do not matter.
+        inputs: Example batch; its values do not matter.
 
     Raises:
         LoweringFailed: When the exporter cannot translate the model, with its reason.
@@ -51,15 +50,30 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
                 program = _export(_captured_strictly(private, example), example)
             optimize_ir(program.model, should_fold=_should_fold)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
-        reason = _root(error)
+        reason = _first_cause(error)
         raise LoweringFailed(f"ONNX export failed: {type(reason).__name__}: {one_line(reason)}") from error
     proto: onnx.ModelProto = program.model_proto
     strip_metadata(proto)
     return proto
 
 
+def strip_metadata(proto: onnx.ModelProto) -> None:
+    """Remove documentation, metadata and intermediate shapes, in place.
+
+    The exporter writes tens of kB of stack traces with absolute paths, and a conversion leaves the shapes and
+    types of the graph before it.
+    """
+    proto.doc_string = ""
+    del proto.metadata_props[:]
+    for function in proto.functions:
+        function.doc_string = ""
+        del function.metadata_props[:], function.value_info[:]
+        _strip_nodes(function.node)
+    _strip_graph(proto.graph)
+
+
 def _export(model: nn.Module | torch.export.ExportedProgram, example: Inputs) -> torch.onnx.ONNXProgram:
-    args, kwargs = _call(example)
+    args, kwargs = _args_and_kwargs(example)
     program = torch.onnx.export(
         model,
         args=args,
@@ -78,13 +92,13 @@ def _export(model: nn.Module | torch.export.ExportedProgram, example: Inputs) ->
 
 
 def _captured_strictly(model: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
-    """From the bytecode, where ``len`` of a batch is its dynamic size and not a constant; slower."""
-    args, kwargs = _call(example)
+    """The program captured from bytecode, where ``len`` of a batch is dynamic and no constant; slower."""
+    args, kwargs = _args_and_kwargs(example)
     shapes = _first_dimension(example, torch.export.Dim("batch"))
     return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=True)
 
 
-def _call(example: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor] | None]:
+def _args_and_kwargs(example: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor] | None]:
     return ((), dict(example)) if isinstance(example, dict) else (tuple(example), None)
 
 
@@ -94,7 +108,7 @@ def _has_dynamic_batch(program: torch.onnx.ONNXProgram) -> bool:
 
 
 def _at_least_two(inputs: Inputs) -> Inputs:
-    """A batch of one would be taken for a constant."""
+    """The batch, twice where it has one sample, since the exporter takes a size of one for a constant."""
     if batch_size_of(inputs) > 1:
         return inputs
     if isinstance(inputs, dict):
@@ -112,14 +126,14 @@ def _first_dimension(inputs: Inputs, batch: Any) -> Any:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """False for a product of stored factors that is larger than both; None leaves it to the optimiser."""
+    """Whether to compute a node at export: not a product larger than its factors; None if undecided."""
     if node.op_type != "MatMul":
         return None
     left, right = (value.const_value.numpy() for value in node.inputs if value and value.const_value)
     return False if left[..., 0].size * right[0, ...].size > left.size + right.size else None
 
 
-def _root(error: BaseException) -> BaseException:
+def _first_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -127,7 +141,7 @@ def _root(error: BaseException) -> BaseException:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter talks on stdout, stderr, in warnings and in logs, also when all is well."""
+    """Silence the exporter, which writes to stdout, stderr, warnings and logs also when all is well."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -140,3 +154,26 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+def _strip_graph(graph: onnx.GraphProto) -> None:
+    graph.doc_string = ""
+    del graph.metadata_props[:], graph.value_info[:]
+    for values in (graph.input, graph.output):
+        for value in values:
+            value.doc_string = ""
+            del value.metadata_props[:]
+    for initializer in graph.initializer:
+        initializer.doc_string = ""
+        del initializer.metadata_props[:]
+    _strip_nodes(graph.node)
+
+
+def _strip_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            attribute.doc_string = ""
+            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _strip_graph(graph)

@@ -1,8 +1,10 @@
-"""Model to file: export, compare, convert, check, write."""
+"""From a model to the file that ships: export, compare, convert, check, write."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ import onnx
 import torch
 from torch import nn
 
-from petra_optuna.deploy.artifact import Artifact
 from petra_optuna.deploy.certificate import certificate
 from petra_optuna.deploy.checks import (
     BFLOAT16,
@@ -22,9 +23,8 @@ from petra_optuna.deploy.checks import (
     check_weights,
     stored_bytes,
 )
-from petra_optuna.deploy.convolutions import CONV1D, CONV2D, as_images, has_series
-from petra_optuna.deploy.export import export_onnx
-from petra_optuna.deploy.metadata import strip_metadata
+from petra_optuna.deploy.convolutions import CONV1D, CONV2D, has_conv1d, to_conv2d
+from petra_optuna.deploy.export import export_onnx, strip_metadata
 from petra_optuna.deploy.parity import TOLERANCE, check_parity
 from petra_optuna.deploy.probe import probe
 from petra_optuna.errors import LoweringFailed
@@ -36,6 +36,25 @@ from petra_optuna.runtimes import runtime as find_runtime
 
 FLOAT32 = "float32"
 _STORED_BFLOAT16 = "bfloat16_storage"
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """The file that ships: one ONNX file with everything that the runtime loads.
+
+    Attributes:
+        path: Path of the file.
+        size_bytes: Length of the file.
+        sha256: SHA-256 of its bytes.
+        lowering: Facts of the lowering, JSON-ready: ``runtime`` and ``precision``; ``kernels`` counted in the
+            graph that runs; ``convolutions``, the layout of one-dimensional ones, None where there are none;
+            ``parity``, the file's ``certificate``; ``conversion``, the report of one, None without.
+    """
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    lowering: dict[str, Any]
 
 
 def lower(
@@ -53,19 +72,19 @@ def lower(
     """Write ``model`` as one ONNX file that runs as it promises.
 
     The float file must compute what the model computes, in ONNX Runtime and in the runtime that it is for.
-    How far a converted file may be from it is not checked, since its quality is measured by running it; the
-    certificate says how far it is.
+    The distance of a converted file from the model is not limited, since its quality is measured by running
+    it; the certificate records the distance.
 
     Args:
-        model: Not changed.
+        model: Model to write; it is not changed.
         inputs: Example batch.
-        path: Where to write, ending in ``.onnx``; written whole or not at all.
-        conversion: A node of kind ``conversion``; None for FP32.
-        context: Handed to the conversion.
+        path: Path to write, ending in ``.onnx``; the file is written whole or not at all.
+        conversion: Node of kind ``conversion``; None for FP32.
+        context: Context that the conversion is given.
         samples: Real inputs for the certificate; ``inputs`` when None.
-        convolutions: Form of the one-dimensional ones, where there are any (see ``convolutions``).
+        convolutions: Layout of one-dimensional convolutions, where there are any (see ``convolutions``).
         runtime: Name of the runtime that the file is for: it counts the kernels and makes the certificate.
-        device: On which it runs.
+        device: Device that the file runs on.
 
     Raises:
         LoweringFailed: When the export fails or differs, or the file breaks a promise.
@@ -78,9 +97,9 @@ def lower(
     target = find_runtime(runtime)
     model = copy.deepcopy(model).eval()
     proto = export_onnx(model, inputs)
-    form = convolutions if has_series(proto) else None
-    if form == CONV2D:
-        proto = as_images(proto)
+    layout = convolutions if has_conv1d(proto) else None
+    if layout == CONV2D:
+        proto = to_conv2d(proto)
     check_batch_norms(proto)
     check_parity(model, proto, inputs)
     report: dict[str, Any] = {}
@@ -90,30 +109,30 @@ def lower(
         proto, report = applied.model, {"op": conversion.name, **applied.report}
         strip_metadata(proto)
     precision = _precision(proto, report, target.precisions(device))
-    data, kernels = _checked(proto, inputs, report, precision, (target.name, device))
+    data, kernels = _check_file(proto, inputs, report, precision, (target, device))
     check_size(proto, float_bytes, report)
     real = inputs if samples is None else samples
     with torch.inference_mode():
         expected = forward(model, real).numpy()
-    # After the probe: a file on which the runtime dies has died in a child.
+    # After the probe: a file on which the runtime dies has made the child die.
     actual = target.open(data, 1, device).run(to_feeds(real))[0]
-    parity = certificate(proto, kernels, expected, actual)
+    parity = certificate(proto, kernels, target.weighted, expected, actual)
     if precision == FLOAT32:
         _check_float(parity, expected, target)
     write_atomically(path, data)
     lowering = {
         "runtime": target.name,
         "precision": precision,
-        "convolutions": form,
+        "convolutions": layout,
         "kernels": kernels,
         "parity": parity,
         "conversion": report or None,
     }
-    return Artifact.describe(path, data, lowering)
+    return Artifact(path, len(data), hashlib.sha256(data).hexdigest(), lowering)
 
 
 def _precision(proto: onnx.ModelProto, report: Mapping[str, Any], able: Sequence[str]) -> str:
-    """What the file computes in. Weights stored in BF16 are computed in BF16 where the runtime can."""
+    """Precision that the file computes in. Weights stored in BF16 compute in BF16 where the runtime can."""
     precision = str(report.get("precision", FLOAT32))
     if precision == _STORED_BFLOAT16 and BFLOAT16 in able:
         proto.metadata_props.add(key=ARITHMETIC, value=BFLOAT16)
@@ -121,20 +140,26 @@ def _precision(proto: onnx.ModelProto, report: Mapping[str, Any], able: Sequence
     return precision
 
 
-def _checked(
-    proto: onnx.ModelProto, inputs: Inputs, report: dict[str, Any], precision: str, place: tuple[str, str]
+def _check_file(
+    proto: onnx.ModelProto,
+    inputs: Inputs,
+    report: dict[str, Any],
+    precision: str,
+    runs_on: tuple[Runtime, str],
 ) -> tuple[bytes, dict[str, int]]:
+    """Check what the file stores and runs; return its bytes and the kernels that run, by name."""
+    target, device = runs_on
     check_weights(proto, report)
     data = proto.SerializeToString(deterministic=True)
-    seen = probe(data, to_feeds(inputs), runtime=place[0], device=place[1])
+    seen = probe(data, to_feeds(inputs), runtime=target.name, device=device)
     if not seen.finite:
         raise LoweringFailed("the file gives outputs that are not finite")
-    check_kernels(seen.kernels, precision, report)
+    check_kernels(seen.kernels, target.weighted, precision, report)
     return data, dict(sorted(seen.kernels.items()))
 
 
 def _check_float(parity: Mapping[str, Any], expected: np.ndarray, target: Runtime) -> None:
-    """An FP32 file computes in FP32 in its own runtime too."""
+    """Check that an FP32 file computes in FP32 in its own runtime too."""
     difference, scale = parity["max_abs_difference"], float(np.abs(expected).max(initial=0.0))
     if difference > TOLERANCE * scale:
         raise LoweringFailed(

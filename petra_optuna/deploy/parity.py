@@ -1,4 +1,4 @@
-"""Does the file compute what the model computes?"""
+"""Check that the file computes what the model computes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from petra_optuna.deploy.onnxruntime import OnnxRuntimeModel
+from petra_optuna.deploy.probe import OnnxRuntimeModel
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
 
 TOLERANCE = 1e-3
-"""Share of the output's largest magnitude; FP32 kernels of two libraries differ by about 1e-6 of it."""
+"""Share of the largest absolute output; FP32 kernels of two libraries differ by about 1e-6 of it."""
 
 
 def check_parity(
     model: nn.Module, proto: onnx.ModelProto | bytes, inputs: Inputs, tolerance: float = TOLERANCE
 ) -> float:
-    """Compare the file with the model, at the example's batch size, at one sample and at a larger batch.
+    """Compare the file with the model at the example's batch size, at one sample and at a larger batch.
 
     Args:
-        model: In evaluation mode; only run.
-        proto: The file.
+        model: Model in evaluation mode; it is not changed.
+        proto: File, parsed or as bytes.
         inputs: Example batch.
         tolerance: Largest allowed difference, relative to the largest absolute output of the model.
 
@@ -61,7 +61,7 @@ def _difference(model: nn.Module, runtime: OnnxRuntimeModel, inputs: Inputs, tol
 
 
 def _enlarged(inputs: Inputs) -> Inputs:
-    """The batch and its first sample once more, a size that the export has not seen."""
+    """The batch with its first sample once more: a size that the export has not seen."""
 
     def enlarge(tensor: Tensor) -> Tensor:
         return torch.cat([tensor, tensor[:1]])

@@ -1,7 +1,7 @@
-"""The first look at a file, in a process of its own: a native runtime can die on a model.
+"""Opening a file for the first time, in a child process: a native runtime can die on a model.
 
-ONNX Runtime 1.32 does, by a segmentation fault while it optimises an FP16 transformer encoder. Seen
-in a child it is the failure of one trial; seen in the worker it would be the end of the worker.
+ONNX Runtime 1.32 does, by a segmentation fault while it optimises an FP16 transformer encoder. In a child
+process that fails one trial; in the worker it would end the worker.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from petra_optuna.errors import LoweringFailed
-from petra_optuna.runtimes import DEFAULT
+from petra_optuna.runtimes import DEFAULT, OnnxRuntime
 
-_LOOK = (sys.executable, "-m", "petra_optuna.runtimes.look")
+_INSPECTOR = (sys.executable, "-m", "petra_optuna.runtimes.inspect_file")
 _TIMEOUT_S = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """What the child saw.
+    """What the child process found out about a file.
 
     Attributes:
-        kernels: Kernels of the graph that the runtime runs, by name.
+        kernels: Number of kernels of the graph that the runtime runs, by name.
         finite: Whether all outputs were finite; True where nothing was run.
     """
 
@@ -40,20 +41,20 @@ class Probe:
 def probe(
     data: bytes,
     feeds: Mapping[str, np.ndarray] | None = None,
-    look: Sequence[str] = _LOOK,
+    command: Sequence[str] = _INSPECTOR,
     timeout_s: float = _TIMEOUT_S,
     runtime: str = DEFAULT,
     device: str = "cpu",
 ) -> Probe:
-    """Load the file with all optimisations in a child process, and run it where feeds are given.
+    """Load the file with all optimisations in a child process, and run it if ``feeds`` are given.
 
     Args:
-        data: The file.
+        data: Bytes of the file.
         feeds: One array per input name.
-        look: Command of the child; another one only in tests.
-        timeout_s: When the child counts as hung.
-        runtime: Name of the runtime that loads it.
-        device: On which.
+        command: Command of the child process; another one only in tests.
+        timeout_s: Seconds after which the child counts as hung.
+        runtime: Name of the runtime that loads the file.
+        device: Device that the file runs on.
 
     Raises:
         LoweringFailed: When the child crashes, hangs or reports an error; the text names the reason.
@@ -67,7 +68,7 @@ def probe(
             (folder / f"{index}.name").write_text(key)
         try:
             done = subprocess.run(
-                [*look, runtime, device, name],
+                [*command, runtime, device, name],
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -78,8 +79,43 @@ def probe(
             raise LoweringFailed(f"{runtime} hangs on the file: no answer in {timeout_s:g} s") from error
         if done.returncode != 0:
             raise LoweringFailed(f"{runtime} fails on the file: {_reason(done)}")
-        seen = json.loads((folder / "seen.json").read_text())
-        return Probe(Counter(seen["kernels"]), finite=seen["finite"])
+        inspection = json.loads((folder / "inspection.json").read_text())
+        return Probe(Counter(inspection["kernels"]), finite=inspection["finite"])
+
+
+class OnnxRuntimeModel:
+    """A file with one output, in a session of ONNX Runtime on the CPU.
+
+    Args:
+        model: Bytes of the file, its path or its parsed form.
+        threads: Threads of the session; with 1 results do not depend on the machine's load.
+
+    Raises:
+        RuntimeFailed: When ONNX Runtime cannot load the file.
+    """
+
+    def __init__(self, model: bytes | Path | onnx.ModelProto, threads: int = 1) -> None:
+        self._data = _read(model)
+        self._session = OnnxRuntime().open(self._data, threads)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The file's first output.
+
+        Args:
+            feeds: One array per input name, batch first.
+
+        Raises:
+            RuntimeFailed: When the file does not run on these inputs.
+        """
+        return self._session.run(feeds)[0]
+
+    def kernels(self) -> Counter[str]:
+        """Number of operators in the session's optimised graph, the one that runs, by type.
+
+        Raises:
+            LoweringFailed: When the runtime dies on the file.
+        """
+        return probe(self._data).kernels
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
@@ -87,3 +123,10 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
         return f"crash by signal {-done.returncode}"
     lines = done.stderr.strip().splitlines()
     return lines[-1] if lines else f"exit status {done.returncode}"
+
+
+def _read(model: bytes | Path | onnx.ModelProto) -> bytes:
+    if isinstance(model, onnx.ModelProto):
+        data: bytes = model.SerializeToString()
+        return data
+    return model.read_bytes() if isinstance(model, Path) else model

@@ -1,8 +1,8 @@
 """GRU and LSTM as one operator each while a model is exported.
 
-The exporter learns the shapes of a recurrent layer's results by running it step by step, twice, at
-0.25 s a step: half a minute for a hundred steps, in every trial. An operator of our own says the
-shapes at once, and is translated to the same ONNX graph as torch's.
+The exporter finds the shapes of a recurrent layer's outputs by running it step by step, twice, at 0.25 s a
+step: half a minute for a hundred steps, in every trial. An operator of our own gives the shapes at once and
+is translated to the same ONNX graph as torch's.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.petra_optuna.gru.default: aten_gru,
     torch.ops.petra_optuna.lstm.default: aten_lstm,
 }
-"""What the exporter makes of the operators."""
+"""Operators -> functions by which the exporter translates them to ONNX."""
 
 
 class RecurrentOperators(FunctionMode):
-    """Within it GRU and LSTM, called as modules or functions, are the operators above, without results.
+    """Replaces GRU and LSTM, called as modules or functions, by the operators above within a ``with`` block.
 
-    Packed sequences are left to torch.
+    The operators give shapes and no values. Packed sequences are left to torch.
     """
 
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

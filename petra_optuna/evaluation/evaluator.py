@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from petra_optuna.deploy import CONV1D, Artifact, lower
-from petra_optuna.errors import LoweringFailed, OperationFailed, TrialError, UserError
+from petra_optuna.errors import LoweringFailed, OperationFailed, TrialError, UserError, foreign_errors_as
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.cache import Entry, PrefixCache
@@ -23,7 +23,6 @@ from petra_optuna.evaluation.ledger import TrainingLedger
 from petra_optuna.evaluation.limits import Limits
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.quality import certified_inputs, quality_of
-from petra_optuna.evaluation.reasons import as_trial_error
 from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.repair import LoweredModel, Repair, repaired
 from petra_optuna.evaluation.rung_callback import rung_callback
@@ -203,7 +202,7 @@ class Evaluator:
     ) -> LoweredModel:
         context = dataclasses.replace(self._context(pipeline, start, epochs=0), repair=repair)
         path = self.folder / f"{pipeline.hash[:16]}{'-repaired' if repair else ''}-{form}.onnx"
-        with as_trial_error(LoweringFailed, "lowering"):
+        with foreign_errors_as(LoweringFailed, "lowering"):
             artifact = lower(
                 model,
                 self.task.example,
@@ -247,7 +246,7 @@ class Evaluator:
                 context = dataclasses.replace(context, watch=watched)
             began, judged = time.perf_counter(), savings.judging_s
             try:
-                with as_trial_error(OperationFailed, node.name):
+                with foreign_errors_as(OperationFailed, node.name):
                     applied = node.apply(model, context)
             except RungStop as stop:
                 stopped = stop.stopped

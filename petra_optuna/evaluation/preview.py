@@ -17,10 +17,9 @@ from pathlib import Path
 
 from torch import nn
 
-from petra_optuna.errors import OperationFailed
+from petra_optuna.errors import OperationFailed, foreign_errors_as
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.keys import node_seed, prefix_keys
-from petra_optuna.evaluation.reasons import as_trial_error
 from petra_optuna.files import write_atomically
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import take
@@ -117,7 +116,7 @@ def shaped(
     for node, key in zip(pipeline.body[first:], keys[first:], strict=True):
         if node.kind == "structure":
             context = Context(task=task, recipe=pipeline.recipe, seed=node_seed(key), epochs=0)
-            with as_trial_error(OperationFailed, node.name):
+            with foreign_errors_as(OperationFailed, node.name):
                 model = node.apply(model, context).model
     return model
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from petra_optuna.errors import MeasurementFailed
-from petra_optuna.evaluation.reasons import as_trial_error
+from petra_optuna.errors import MeasurementFailed, foreign_errors_as
 from petra_optuna.nn.inputs import Inputs, to_feeds
 from petra_optuna.runtimes import DEFAULT
 from petra_optuna.runtimes import runtime as find_runtime
@@ -39,5 +38,5 @@ def quality_of(
     Raises:
         MeasurementFailed: When the file or the metric cannot serve the split.
     """
-    with as_trial_error(MeasurementFailed, task.metric.name):
+    with foreign_errors_as(MeasurementFailed, task.metric.name):
         return task.evaluate(predictor(path, threads, runtime, device), split)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from petra_optuna.errors import MeasurementFailed, OperationFailed, TrialError
+from petra_optuna.errors import MeasurementFailed, OperationFailed, TrialError, foreign_errors_as
 from petra_optuna.evaluation.ledger import TrainingLedger
 from petra_optuna.evaluation.preview import predicted_bytes, shaped
-from petra_optuna.evaluation.reasons import as_trial_error
 from petra_optuna.evaluation.rungs import Judge, RungResult, RungStop, Stopped
 from petra_optuna.nn.counting import count_macs
 from petra_optuna.nn.inputs import forward, take
@@ -55,7 +54,7 @@ def rung_callback(
 
     def met(snapshot: Callable[[], nn.Module], number: int, done: float) -> None:
         try:
-            with as_trial_error(OperationFailed, "a copy of the model in training"):
+            with foreign_errors_as(OperationFailed, "a copy of the model in training"):
                 model = snapshot()
             final = shaped(model, pipeline, keys, task, first=index + 1)
         except TrialError:
@@ -105,5 +104,5 @@ class _Pace:
 
 def quality_in_torch(model: nn.Module, task: Task) -> float:
     """The task's metric of a model in evaluation mode on the selection split; not lowered."""
-    with torch.no_grad(), as_trial_error(MeasurementFailed, task.metric.name):
+    with torch.no_grad(), foreign_errors_as(MeasurementFailed, task.metric.name):
         return task.evaluate(lambda inputs: forward(model, inputs).numpy(), task.selection)

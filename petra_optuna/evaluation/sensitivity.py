@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from petra_optuna.errors import MeasurementFailed, OperationFailed
+from petra_optuna.errors import MeasurementFailed, OperationFailed, foreign_errors_as
 from petra_optuna.evaluation.cache import Entry, PrefixCache
 from petra_optuna.evaluation.keys import base_key
-from petra_optuna.evaluation.reasons import as_trial_error
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
@@ -260,7 +259,7 @@ class _Data:
     def quality_anew(self, model: nn.Module) -> float:
         """The metric once batch norms are measured again, as after each operation."""
         inputs = [inputs for inputs, _ in self.batches[: NORM_SAMPLES // BATCH]]
-        with as_trial_error(MeasurementFailed, "the model with this cut"):
+        with foreign_errors_as(MeasurementFailed, "the model with this cut"):
             reestimate_batch_norm(model, inputs)
         return self.quality(model)
 
@@ -270,7 +269,7 @@ class _Data:
                 return np.asarray(forward(model, inputs).numpy())
 
         outputs = Outputs(predict)
-        with as_trial_error(MeasurementFailed, self.task.metric.name):
+        with foreign_errors_as(MeasurementFailed, self.task.metric.name):
             for inputs, targets in self.batches:
                 outputs.add(inputs, len(targets))
             return self.task.score(

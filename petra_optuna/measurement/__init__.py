@@ -1,8 +1,8 @@
-"""How fast is a file, against the baseline, on this device? Does not import torch."""
+"""How fast a file is against the baseline on this device. Does not import torch."""
 
 from petra_optuna.measurement.process import MeasuringProcess
 from petra_optuna.measurement.profile import DeviceProfile, available_cores
-from petra_optuna.measurement.protocol import Schedule, compare, time_alone
+from petra_optuna.measurement.protocol import Schedule
 from petra_optuna.measurement.record import Baseline, Energy, FileMeasurement, Measurement
 
 __all__ = [
@@ -14,6 +14,4 @@ __all__ = [
     "MeasuringProcess",
     "Schedule",
     "available_cores",
-    "compare",
-    "time_alone",
 ]

@@ -1,4 +1,4 @@
-"""A child process that answers JSON lines, and every way in which it can fail to."""
+"""A child process that answers JSON lines, and the error for each way in which it can fail."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from petra_optuna.errors import MeasurementFailed
 
 
 class RequestRefused(Exception):
-    """The child is well and answered with an error."""
+    """The child answered with an error and can take the next request."""
 
 
 class Child:
-    """Starts the command at once.
+    """A process that answers one request at a time; it starts when this is made.
 
     Args:
-        command: Program and arguments; reads requests on stdin, answers on stdout.
+        command: Program and arguments of a process that reads requests on stdin and answers on stdout.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -41,25 +41,25 @@ class Child:
         self._requests: IO[str] = self._process.stdin
         self._answers: queue.Queue[str | None] = queue.Queue()
         # Reading with a timeout needs a thread on every platform but Unix.
-        threading.Thread(target=_pump, args=(self._process.stdout, self._answers), daemon=True).start()
+        threading.Thread(target=_queue_lines, args=(self._process.stdout, self._answers), daemon=True).start()
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> Any:
         """Send a request and return the ``result`` of the answer.
 
         Raises:
             RequestRefused: When the child answers with an error.
-            MeasurementFailed: When it dies or does not answer in time; it is of no use any more.
+            MeasurementFailed: When it dies or does not answer in time; it cannot be asked again.
         """
         try:
             self._requests.write(json.dumps(request) + "\n")
             self._requests.flush()
             line = self._answers.get(timeout=timeout_s)
         except OSError as error:
-            raise MeasurementFailed(self._last_words()) from error
+            raise MeasurementFailed(self._reason_of_end()) from error
         except queue.Empty as error:
             raise MeasurementFailed(f"no answer from the measuring process in {timeout_s:g} s") from error
         if line is None:
-            raise MeasurementFailed(self._last_words())
+            raise MeasurementFailed(self._reason_of_end())
         answer = json.loads(line)
         if "error" in answer:
             raise RequestRefused(answer["error"])
@@ -71,7 +71,8 @@ class Child:
         self._process.wait()
         self._stderr.close()
 
-    def _last_words(self) -> str:
+    def _reason_of_end(self) -> str:
+        """Signal, last line on stderr or exit status of the process, once it has ended."""
         code = self._process.wait()
         if code < 0:
             return f"the measuring process crashed: {signal.Signals(-code).name}"
@@ -80,8 +81,8 @@ class Child:
         return f"the measuring process ended: {lines[-1] if lines else f'exit status {code}'}"
 
 
-def _pump(source: IO[str], answers: queue.Queue[str | None]) -> None:
-    """Lines of ``source``, then None."""
+def _queue_lines(source: IO[str], answers: queue.Queue[str | None]) -> None:
+    """Put each line of ``source`` into the queue, then None."""
     for line in source:
         answers.put(line)
     answers.put(None)

@@ -22,23 +22,27 @@ NO_RAPL = "not measured: this machine lets nobody read RAPL counters"
 NO_NVML = "not measured: NVML cannot be read (pip install petra-optuna[energy])"
 _PAIRS = 6
 _BLOCK_S = 0.25
-"""RAPL moves once a millisecond: an error of half a percent at most."""
+"""RAPL is updated once a millisecond, so the energy of a block is off by half a percent at most."""
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
 
 class Counter(Protocol):
-    """Joules since some moment; never falls."""
+    """Joules since a fixed moment; they never fall.
+
+    Attributes:
+        source: Name of what counts.
+    """
 
     source: str
 
     def joules(self) -> float:
-        """The reading."""
+        """Joules so far."""
 
 
 class Rapl:
-    """The packages of a machine, summed.
+    """Energy of a machine's CPU packages, summed, since this was made.
 
     Args:
         zones: Folders of the powercap tree, one a package.
@@ -52,17 +56,22 @@ class Rapl:
         self._total = 0
 
     def joules(self) -> float:
-        """Since the making. That a counter wrapped, once in minutes, is seen where it is read more often."""
+        """Joules so far; must be read more often than a counter wraps, which takes minutes."""
         for index, zone in enumerate(self._zones):
-            now = _number(zone / "energy_uj")
-            passed = now - self._last[index]
-            self._total += passed if passed >= 0 else passed + self._ranges[index]
-            self._last[index] = now
+            reading = _number(zone / "energy_uj")
+            spent = reading - self._last[index]
+            self._total += spent if spent >= 0 else spent + self._ranges[index]
+            self._last[index] = reading
         return self._total * 1e-6
 
 
 class Nvml:
-    """A GPU since its driver was loaded."""
+    """Energy of a GPU since its driver was loaded.
+
+    Args:
+        nvml: The module ``pynvml``, initialised.
+        index: Number of the GPU.
+    """
 
     def __init__(self, nvml: Any, index: int = 0) -> None:
         self.source = "NVML"
@@ -70,16 +79,16 @@ class Nvml:
         self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
 
     def joules(self) -> float:
-        """NVML counts millijoules."""
+        """Joules so far; NVML counts millijoules."""
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) * 1e-3
 
 
 def find_counter(device: str, root: Path = RAPL) -> Counter | str:
-    """What counts the energy of a device, or why nothing does.
+    """The counter of a device's energy, or the reason why there is none.
 
     Args:
         device: ``cuda`` for a GPU, else the CPU.
-        root: Of the powercap tree.
+        root: Folder of the powercap tree.
     """
     if device == "cuda":
         try:
@@ -105,28 +114,29 @@ def compare_energy(candidate: Call, baseline: Call, counter: Counter, clock: Clo
     """Energy of one sample, in alternating blocks of at least a quarter of a second.
 
     Args:
-        candidate: Runs one batch.
-        baseline: The same.
-        counter: Read before and after each block.
+        candidate: Runs one batch of the candidate.
+        baseline: Runs one batch of the baseline.
+        counter: Counter that is read before and after each block.
         clock: Seconds, monotonic.
         batch: Samples a call.
 
     Raises:
         RuntimeFailed: When the counter stands still.
     """
-    own: list[float] = []
-    its: list[float] = []
+    candidate_j: list[float] = []
+    baseline_j: list[float] = []
     for pair in range(_PAIRS):
-        sides = [(candidate, own), (baseline, its)]
-        for call, found in sides if pair % 2 == 0 else sides[::-1]:
-            found.append(_block(call, counter, clock) / batch)
-    ratios = [first / second for first, second in zip(own, its, strict=True) if second > 0]
+        sides = [(candidate, candidate_j), (baseline, baseline_j)]
+        for call, joules in sides if pair % 2 == 0 else sides[::-1]:
+            joules.append(_joules_per_call(call, counter, clock) / batch)
+    pairs = zip(candidate_j, baseline_j, strict=True)
+    ratios = [first / second for first, second in pairs if second > 0]
     if not ratios:
         raise RuntimeFailed(f"{counter.source} does not move")
     return Energy(
         ratio=float(np.median(ratios)),
-        candidate_j=float(np.median(own)),
-        baseline_j=float(np.median(its)),
+        candidate_j=float(np.median(candidate_j)),
+        baseline_j=float(np.median(baseline_j)),
         batch=batch,
         pairs=_PAIRS,
         source=counter.source,
@@ -135,11 +145,11 @@ def compare_energy(candidate: Call, baseline: Call, counter: Counter, clock: Clo
 
 def energy_alone(call: Call, counter: Counter, clock: Clock, batch: int) -> float:
     """Joules of one sample: median over blocks."""
-    return float(np.median([_block(call, counter, clock) / batch for _ in range(_PAIRS)]))
+    return float(np.median([_joules_per_call(call, counter, clock) / batch for _ in range(_PAIRS)]))
 
 
-def _block(call: Call, counter: Counter, clock: Clock) -> float:
-    """Joules of a call."""
+def _joules_per_call(call: Call, counter: Counter, clock: Clock) -> float:
+    """Mean joules of a call in one block; the first call of the block is not counted."""
     call()
     calls = 0
     began, before = clock(), counter.joules()

@@ -1,4 +1,4 @@
-"""What else the machine was doing, and what that took from this process."""
+"""What else the machine was doing, and how long this process waited for a core because of it."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ SCHEDULER = Path("/proc/thread-self/schedstat")
 
 
 class CoreWaits:
-    """Reads how long the thread that made this stood ready to run while its cores were others'.
+    """Seconds for which the thread that made this was ready to run and had no core.
 
-    The file stays open: opening it for each reading takes as long as a small network. Other threads of the
-    process do not count: a runtime that computes in them hides its waits here.
+    The file stays open, because opening it for each reading takes as long as a small network. Other threads
+    of the process do not count, so the waits of a runtime that computes in them are not seen.
     """
 
     def __init__(self) -> None:
         try:
             self._file: IO[bytes] | None = SCHEDULER.open("rb", buffering=0)
-        except OSError:  # it is Linux that tells
+        except OSError:  # only Linux has the file
             self._file = None
 
     def seconds(self) -> float:
-        """Seconds waited so far; 0 where the system does not tell."""
+        """Seconds waited so far; 0 where the system does not count them."""
         if self._file is None:
             return 0.0
         return int(os.pread(self._file.fileno(), _READ_BYTES, 0).split()[1]) / 1e9
 
 
 class ForeignLoad:
-    """Counts from its making on."""
+    """Load of the machine by other processes, from when this was made."""
 
     def __init__(self) -> None:
         self._began = _Instant()
 
     def cores(self) -> float:
-        """How many cores were busy with other things than this process, in the mean since the making.
+        """Mean number of cores that other processes kept busy since this was made.
 
-        What a hypervisor gave to its other guests counts. 0 where the system's own counters, which are
-        coarse, have not moved further than this process's.
+        Time that a hypervisor gave to its other guests counts. The result is 0 where the system's own
+        counters, which are coarse, have not moved further than this process's.
         """
         now, began = _Instant(), self._began
         others = (now.busy_s - began.busy_s) - (now.own_s - began.own_s)
@@ -52,6 +52,8 @@ class ForeignLoad:
 
 
 class _Instant:
+    """Seconds of the clock, of all busy cores and of this process, now."""
+
     def __init__(self) -> None:
         times = psutil.cpu_times()._asdict()
         self.clock_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How much memory a process needed at its highest. Linux counts it; elsewhere it is not measured."""
+"""Peak memory of a process. Linux counts it; elsewhere it is not measured."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ _RESET = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Counts from its making on, in a process of its own: what was given back before is used again unseen."""
+    """Peak memory of this process from when this was made.
+
+    It needs a process of its own: memory that was freed before is used again without being counted.
+    """
 
     def __init__(self) -> None:
-        # Where the mark may not be reset it stands where loading the libraries left it.
+        # Where the peak may not be reset it stays where loading the libraries left it.
         with contextlib.suppress(OSError):
             _RESET.write_text("5")
         self._began = _resident("VmRSS")
 
     def bytes(self) -> int | None:
-        """Resident bytes at the highest since the making, less those at the making; at least a page."""
+        """Largest resident bytes since this was made, less those at that moment; at least a page.
+
+        None where the system does not count them.
+        """
         highest = _resident("VmHWM")
         if highest is None or self._began is None:
             return None

@@ -25,14 +25,17 @@ _LOCK = "petra-optuna-measurement.lock"
 
 
 class MeasuringProcess:
-    """Measures files against one baseline. The child starts on demand and again after a crash.
+    """Measures files against one baseline in a child process.
+
+    The child starts on demand, and again after a crash.
 
     Args:
         profile: Threads, batch sizes and the candidates' runtime.
-        baseline: The original in FP32, run in the default runtime; must stay where it is.
+        baseline: Path of the original model's FP32 file, which runs in the device's default runtime; the file
+            must stay there.
         feeds: Sample inputs by name, batch first; repeated up to the batch sizes.
-        timeout_s: Longest time of one request; then the child is killed.
-        schedule: Of the protocol.
+        timeout_s: Longest time of one request in seconds; then the child is killed.
+        schedule: Lengths and numbers of the measured blocks.
         worker: Command of the child; another one only in tests.
 
     Raises:
@@ -52,7 +55,7 @@ class MeasuringProcess:
         if not feeds or min(len(array) for array in feeds.values()) < 1:
             raise ValueError("the measuring process needs at least one sample of every input")
         self._profile = profile
-        self._yardstick = baseline
+        self._baseline = baseline
         self._timeout_s = timeout_s
         self._schedule = schedule
         self._worker = tuple(worker)
@@ -68,22 +71,20 @@ class MeasuringProcess:
             MeasurementFailed: When the file cannot be loaded or run, crashes the runtime, or takes too long.
         """
         with self._lock:
-            found = FileMeasurement.from_dict(self._ask({"command": "measure", "path": str(path.resolve())}))
-            return dataclasses.replace(
-                found, peak_memory_bytes=self._peak_memory(path, self._profile.place[0])
-            )
+            answer = self._ask({"command": "measure", "path": str(path.resolve())})
+            memory = self._peak_memory(path, self._profile.place[0])
+            return dataclasses.replace(FileMeasurement.from_dict(answer), peak_memory_bytes=memory)
 
     def measure_baseline(self) -> Baseline:
-        """The baseline alone, medians over blocks.
+        """Measure the baseline alone: medians over blocks in milliseconds and samples per second.
 
         Raises:
-            MeasurementFailed: As ``measure``.
+            MeasurementFailed: When it cannot be loaded or run, or takes too long.
         """
         with self._lock:
-            found = Baseline.from_dict(self._ask({"command": "baseline"}))
-            return dataclasses.replace(
-                found, peak_memory_bytes=self._peak_memory(self._yardstick, self._profile.baseline_place[0])
-            )
+            answer = self._ask({"command": "baseline"})
+            memory = self._peak_memory(self._baseline, self._profile.baseline_place[0])
+            return dataclasses.replace(Baseline.from_dict(answer), peak_memory_bytes=memory)
 
     def close(self) -> None:
         """End the child and remove the samples."""
@@ -93,7 +94,7 @@ class MeasuringProcess:
         self._folder.cleanup()
 
     def __enter__(self) -> MeasuringProcess:
-        """Itself; nothing is started yet."""
+        """The same object; nothing is started yet."""
         return self
 
     def __exit__(
@@ -117,9 +118,8 @@ class MeasuringProcess:
         return result
 
     def _explained(self, error: RequestRefused) -> str:
-        most = self._profile.memory_limit_bytes
-        limit = "" if most is None else f" (the device's memory limit is {most} bytes)"
-        return f"{error}{limit}"
+        limit = self._profile.memory_limit_bytes
+        return str(error) if limit is None else f"{error} (the device's memory limit is {limit} bytes)"
 
     def _peak_memory(self, path: Path, runtime: str) -> int | None:
         child = Child(self._worker)
@@ -131,12 +131,12 @@ class MeasuringProcess:
             "profile": self._profile.to_dict(),
         }
         try:
-            found: int | None = child.ask(request, self._timeout_s)
+            peak: int | None = child.ask(request, self._timeout_s)
         except RequestRefused as error:
             raise MeasurementFailed(self._explained(error)) from error
         finally:
             child.kill()
-        return found
+        return peak
 
     def _start(self) -> Child:
         child = Child(self._worker)
@@ -145,7 +145,7 @@ class MeasuringProcess:
             child.ask(
                 {
                     "command": "open",
-                    "baseline": str(self._yardstick.resolve()),
+                    "baseline": str(self._baseline.resolve()),
                     "feeds": self._folder.name,
                     "profile": self._profile.to_dict(),
                     "schedule": dataclasses.asdict(self._schedule),
@@ -162,7 +162,7 @@ class MeasuringProcess:
 
 
 def _write_feeds(folder: Path, feeds: Mapping[str, np.ndarray]) -> None:
-    """Arrays by number beside a list of names; ``worker.load_feeds`` reads them."""
+    """Write arrays by number beside a list of their names, for ``worker.load_feeds``."""
     (folder / "names.json").write_text(json.dumps(list(feeds)))
     for index, array in enumerate(feeds.values()):
         np.save(folder / f"{index}.npy", array, allow_pickle=False)

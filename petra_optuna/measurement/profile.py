@@ -1,4 +1,4 @@
-"""What a measurement is for, and on which machine it was taken."""
+"""The device that a measurement is for, and the machine on which it was taken."""
 
 from __future__ import annotations
 
@@ -30,31 +30,30 @@ _INSTRUCTION_SETS = (
     "bf16",
     "sve",
 )
-"""Flags of /proc/cpuinfo by which the runtime chooses kernels."""
+"""Flags of /proc/cpuinfo by which a runtime chooses kernels."""
 
 _LIBRARIES = ("numpy", "onnxruntime", "torch", "torch-pruning")
-"""Whose versions decide what a trial makes; their numbers are read without loading them."""
-
+"""Libraries whose versions decide what a trial makes; the versions are read without loading them."""
 
 _RUNTIME_ON = {"cpu": DEFAULT, "cuda": "torch"}
-"""By device the runtime of the baseline, which is the default for the candidates too."""
+"""Device -> runtime of its baseline, which is the default for the candidates too."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceProfile:
-    """A device and how it is used.
+    """A device and how it is used while files are measured on it.
 
     Attributes:
         name: ``cpu`` or ``cuda``.
-        threads: Of the session; on cuda those that feed the device.
+        threads: Threads of a session; on cuda those that feed the device.
         latency_batch: Samples per call when latency is measured.
-        throughput_batches: Samples per call when throughput is measured; that of the best one counts.
-        affinity: Numbers of the cores that the measuring process keeps to; the last ``threads`` of those here
-            when None.
+        throughput_batches: Samples per call when throughput is measured; the best of them counts.
+        affinity: Numbers of the cores that the measuring process keeps to; the last ``threads`` of this
+            machine's when None.
         memory_limit_bytes: Most private memory of the measuring process, which holds the baseline's sessions
             and the candidate's; None means unlimited. A file that needs more is a failed trial.
-        runtime: What runs the files, by its name in ``petra_optuna.runtimes``; the device's default one when
-            empty. The baseline always runs in the device's default one.
+        runtime: Name of the runtime of the candidates, in ``petra_optuna.runtimes``; the device's default
+            one when empty. The baseline always runs in the device's default one.
 
     Raises:
         StudyError: On construction, when a value is of another kind or out of range or the device unknown.
@@ -104,7 +103,7 @@ class DeviceProfile:
     def parse(cls, text: str) -> DeviceProfile:
         """Read ``cpu`` (one thread), ``cpu:N`` (N threads), ``cuda``, or the name of a JSON file.
 
-        ``@RUNTIME`` behind the first three names another runtime than the default, as in ``cpu:2@openvino``.
+        ``@RUNTIME`` after the first three names another runtime than the default, as in ``cpu:2@openvino``.
         The file holds an object with attributes of this class, for example
         ``{"threads": 2, "affinity": [0, 1], "throughput_batches": [4, 16], "runtime": "openvino"}``.
 
@@ -113,7 +112,7 @@ class DeviceProfile:
                 cores or other ones.
             UserError: When the runtime is not installed, or does not see the device.
         """
-        profile = cls._read(Path(text)) if text.endswith(".json") else cls._named(text)
+        profile = cls._from_file(Path(text)) if text.endswith(".json") else cls._from_name(text)
         if profile.threads > available_cores():
             raise StudyError(
                 f"device {text!r} asks for {profile.threads} threads, there are {available_cores()} cores"
@@ -124,19 +123,18 @@ class DeviceProfile:
         return profile
 
     @classmethod
-    def _read(cls, path: Path) -> DeviceProfile:
+    def _from_file(cls, path: Path) -> DeviceProfile:
         try:
             data = json.loads(path.read_text())
         except OSError as error:
             raise StudyError(f"device file {path} cannot be read ({error.strerror})") from error
         except ValueError as error:
             raise StudyError(f"device file {path} is not JSON: {one_line(error)}") from error
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(data) - set(known)) if isinstance(data, dict) else ["something else"]
+        allowed = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(data) - set(allowed)) if isinstance(data, dict) else ["something else"]
         if unknown:
-            allowed = ", ".join(known)
             raise StudyError(
-                f"device file {path} must hold an object with only {allowed}; it has {unknown[0]}"
+                f"device file {path} must hold an object with only {', '.join(allowed)}; it has {unknown[0]}"
             )
         try:
             return cls.from_dict(data)
@@ -144,7 +142,7 @@ class DeviceProfile:
             raise StudyError(f"device file {path}: {error}") from error
 
     @classmethod
-    def _named(cls, text: str) -> DeviceProfile:
+    def _from_name(cls, text: str) -> DeviceProfile:
         device, _, chosen = text.partition("@")
         name, colon, number = device.partition(":")
         if colon and not number.isdecimal():
@@ -160,7 +158,7 @@ class DeviceProfile:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DeviceProfile:
-        """Inverse of ``to_dict``; reads what a study stored when there could be one throughput batch only."""
+        """Inverse of ``to_dict``; also reads a study of when there was one ``throughput_batch`` only."""
         fields = dict(data)
         if "throughput_batch" in fields:
             fields["throughput_batches"] = (fields.pop("throughput_batch"),)
@@ -187,10 +185,10 @@ class DeviceProfile:
         """Refuse to add measurements of another machine to a study.
 
         Args:
-            recorded: What ``host`` returned where the study was made.
+            recorded: Result of ``host`` where the study was made.
 
         Raises:
-            StudyError: Naming each difference.
+            StudyError: When a value differs; the text names each.
             UserError: When the runtime is not installed.
         """
         here = self.host()

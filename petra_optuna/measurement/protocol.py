@@ -1,4 +1,4 @@
-"""Comparing two functions that differ in speed on a machine that is never quiet.
+"""Comparing the speed of two functions on a machine that is never quiet.
 
 Blocks of calls alternate between the candidate and the baseline. Within a block the caches belong to one
 of them (alternating single calls made a net that is 8.5 times faster look 3 times faster); the first
@@ -6,14 +6,14 @@ calls of each block, which refill the caches, are thrown away. Two neighbouring 
 give one ratio, so that slow drifts of the machine cancel; the order within a pair is swapped from pair
 to pair, so that an advantage of going first cancels as well.
 
-A call that another process interrupts is longer by what it waited for a core. In a block of short calls that
-is a few, and the median passes them over; calls as long as a time slice are all interrupted, and beside
-trainings a fast net looked twice as fast against its baseline as it was. So it is taken out of long calls:
-the waits are read within the time that they are taken from, so that no call is charged for what was waited
-before it or between it and the clock.
+A call that another process interrupts is longer by the time for which it waited for a core. Of short calls
+only a few are interrupted, and the median of a block passes them over. Calls as long as a time slice are all
+interrupted: beside trainings a fast net looked twice as fast against its baseline as it was. So waits are
+subtracted from long calls. They are read within the time that they are subtracted from, so no call is charged
+for a wait before it or between it and the clock.
 
-Where in memory a session happens to lie makes it up to 6 % faster or slower for all its life (a net of
-50 us a call, against copies of itself). So both sides come as several copies, and each pair takes the next.
+The place of a session in memory makes it up to 6 % faster or slower for all its life (a net of 50 us a call,
+against copies of itself). So both sides come as several copies, and each pair takes the next.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from petra_optuna.measurement.record import Measurement
 Call = Callable[[], object]
 Clock = Callable[[], float]
 _SHORT_CALL_S = 0.0003
-"""Shorter calls than this keep their waits, which the median passes over: reading them takes some 3 us."""
+"""Calls shorter than this keep their waits, which the median passes over: reading them takes some 3 us."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long to measure.
+    """Length of a block, and when there are enough pairs of blocks.
 
     Attributes:
-        block_s: Timed seconds of a block, at least; one call at least.
-        settle_s: Seconds of untimed calls at the start of each block, at least; one call at least.
-        min_pairs, max_pairs: Bounds on the number of pairs, both even: each order as often as the other.
-        tolerance: Stop once the interval of the median ratio is narrower than this share of it.
-        max_s: Stop after as many seconds once there are ``min_pairs``: calls of seconds are not noisy.
+        block_s: Least timed seconds of a block; a block has at least one call.
+        settle_s: Least seconds of untimed calls at the start of each block; there is at least one.
+        min_pairs, max_pairs: Bounds on the number of pairs, both even: both orders occur equally often.
+        tolerance: Share of the median ratio; measuring stops once its interval is narrower.
+        max_s: Seconds after which ``min_pairs`` are enough: calls of seconds are not noisy.
     """
 
     block_s: float = 0.05
@@ -70,7 +70,7 @@ class Block:
 
     Attributes:
         times: Seconds of each call, without what it waited for a core where that was read.
-        elapsed: Seconds of each call by the clock alone.
+        elapsed: Seconds of each call by the clock alone, waits included.
     """
 
     times: tuple[float, ...]
@@ -95,14 +95,14 @@ def compare(
     """Measure a candidate against the baseline.
 
     Args:
-        candidates: Each runs one batch through its own copy of the candidate. An odd number of copies meets
-            both orders equally often.
-        baselines: The same for the baseline.
-        clock: Seconds, monotonic.
+        candidates: Functions that each run one batch through a copy of the candidate. An odd number of copies
+            meets both orders equally often.
+        baselines: Functions that each run one batch through a copy of the baseline.
+        clock: Monotonic clock in seconds.
         batch: Samples per call; recorded.
-        threads: Of both; recorded.
-        waited: Seconds of ``clock`` in which a call could have run and was given no core, so far.
-        schedule: Lengths and bounds.
+        threads: Threads of each side; recorded.
+        waited: Seconds of ``clock`` so far for which a call could have run and had no core.
+        schedule: Lengths of blocks and numbers of pairs.
 
     Raises:
         MeasurementFailed: When a block has no positive time, as by a clock that stands still or goes back.
@@ -114,24 +114,26 @@ def compare(
         pairs.append(_pair(candidates, baselines, len(pairs), clock, waited, schedule))
         if len(pairs) < schedule.min_pairs or len(pairs) % 2:
             continue
-        ratio, low, high = median_ratio([_positive(own) / _positive(its) for own, its in pairs])
+        ratios = [_positive_seconds(candidate) / _positive_seconds(baseline) for candidate, baseline in pairs]
+        ratio, low, high = median_ratio(ratios)
         if high - low <= schedule.tolerance * ratio or clock() - began > schedule.max_s:
             break
-    own_median = float(np.median([own.seconds for own, _ in pairs]))
-    elapsed = np.array([np.median(own.elapsed) for own, _ in pairs])
+    of_candidate = [candidate for candidate, _ in pairs]
+    of_baseline = [baseline for _, baseline in pairs]
+    elapsed = np.array([np.median(block.elapsed) for block in of_candidate])
     return Measurement(
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
         pairs=len(pairs),
-        calls_per_block=int(np.median([len(own.times) for own, _ in pairs])),
+        calls_per_block=int(np.median([len(block.times) for block in of_candidate])),
         batch=batch,
         threads=threads,
-        candidate_ms=own_median * 1e3,
-        baseline_ms=float(np.median([its.seconds for _, its in pairs])) * 1e3,
+        candidate_ms=float(np.median([block.seconds for block in of_candidate])) * 1e3,
+        baseline_ms=float(np.median([block.seconds for block in of_baseline])) * 1e3,
         spread=float(np.median(np.abs(elapsed - np.median(elapsed))) / np.median(elapsed)),
-        candidate_p95_ms=_p95([own for own, _ in pairs]) * 1e3,
-        baseline_p95_ms=_p95([its for _, its in pairs]) * 1e3,
+        candidate_p95_ms=_p95(of_candidate) * 1e3,
+        baseline_p95_ms=_p95(of_baseline) * 1e3,
     )
 
 
@@ -142,17 +144,17 @@ def time_alone(
     waited: Clock = lambda: 0.0,
     schedule: Schedule = DEFAULT_SCHEDULE,
 ) -> float:
-    """Seconds of one call: median over ``max_pairs`` blocks, the copies in turn, nothing in between.
+    """Seconds of one call: median over up to ``max_pairs`` blocks of the copies in turn.
 
     Raises:
-        MeasurementFailed: As ``compare``.
+        MeasurementFailed: When a block has no positive time, as by a clock that stands still or goes back.
     """
     times: list[float] = []
     began = clock()
     while len(times) < schedule.min_pairs or (
         len(times) < schedule.max_pairs and clock() - began <= schedule.max_s
     ):
-        times.append(_positive(_block(copies[len(times) % len(copies)], clock, waited, schedule)))
+        times.append(_positive_seconds(_block(copies[len(times) % len(copies)], clock, waited, schedule)))
     return float(np.median(times))
 
 
@@ -160,14 +162,15 @@ def median_ratio(ratios: Sequence[float]) -> tuple[float, float, float]:
     """The median of ratios taken in alternating order, and its 95 % interval.
 
     The advantage of one order over the other is estimated (half the difference of the two orders'
-    medians) and taken out first; all in logarithms, so that swapping the two sides inverts the result.
+    medians) and subtracted first; all in logarithms, so that swapping the two sides inverts the result.
     The interval lies between order statistics and assumes no distribution (binomial, as for the sign test).
 
     Args:
-        ratios: Positive, an even number; even positions in one order, odd ones in the other.
+        ratios: Even number of positive ratios; those at even positions are of one order, the others of the
+            other.
 
     Returns:
-        Median, low, high.
+        Median of the ratios, lower and upper end of its interval.
     """
     logs = np.log(np.asarray(ratios, dtype=np.float64))
     bias = (np.median(logs[0::2]) - np.median(logs[1::2])) / 2
@@ -180,7 +183,7 @@ def median_ratio(ratios: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _ranks_outside(count: int) -> int:
-    """How many values may lie outside on each side so that the rest covers the median at 95 %."""
+    """Number of values to leave out on each side so that the rest covers the median at 95 %."""
     outside, tail = 0, 0.0
     for rank in range(count // 2):
         tail += math.comb(count, rank) / 2**count
@@ -198,18 +201,15 @@ def _pair(
     waited: Clock,
     schedule: Schedule,
 ) -> tuple[Block, Block]:
-    """Block of the candidate and block of the baseline; the first goes first in even pairs."""
-    candidate = candidates[index % len(candidates)]
-    baseline = baselines[index % len(baselines)]
-    if index % 2 == 0:
-        own = _block(candidate, clock, waited, schedule)
-        return own, _block(baseline, clock, waited, schedule)
-    its = _block(baseline, clock, waited, schedule)
-    return _block(candidate, clock, waited, schedule), its
+    """Block of the candidate and block of the baseline; in even pairs the candidate goes first."""
+    sides = (candidates[index % len(candidates)], baselines[index % len(baselines)])
+    first, second = sides if index % 2 == 0 else sides[::-1]
+    blocks = (_block(first, clock, waited, schedule), _block(second, clock, waited, schedule))
+    return blocks if index % 2 == 0 else blocks[::-1]
 
 
 def _block(call: Call, clock: Clock, waited: Clock, schedule: Schedule) -> Block:
-    reads_waits = _settle(call, clock, schedule.settle_s) >= _SHORT_CALL_S
+    reads_waits = _warm_up(call, clock, schedule.settle_s) >= _SHORT_CALL_S
     times: list[float] = []
     elapsed: list[float] = []
     began = before = clock()
@@ -227,8 +227,8 @@ def _block(call: Call, clock: Clock, waited: Clock, schedule: Schedule) -> Block
     return Block(tuple(times), tuple(elapsed))
 
 
-def _settle(call: Call, clock: Clock, least_s: float) -> float:
-    """Call for so many seconds, at least once; the seconds of the shortest call."""
+def _warm_up(call: Call, clock: Clock, least_s: float) -> float:
+    """Call for at least ``least_s`` seconds and at least once; return the seconds of the shortest call."""
     shortest = math.inf
     began = before = clock()
     while True:
@@ -240,11 +240,11 @@ def _settle(call: Call, clock: Clock, least_s: float) -> float:
             return shortest
 
 
-def _positive(block: Block) -> float:
-    """The block's seconds.
+def _positive_seconds(block: Block) -> float:
+    """Median time of a call in the block.
 
     Raises:
-        MeasurementFailed: When they are no positive number.
+        MeasurementFailed: When it is no positive number.
     """
     if not (math.isfinite(block.seconds) and block.seconds > 0):
         raise MeasurementFailed(f"the clock gave {block.seconds:g} s for a call; measure again")

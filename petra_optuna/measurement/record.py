@@ -1,4 +1,4 @@
-"""What is known after a measurement."""
+"""Records of a measurement: one file against the baseline, and the baseline alone."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A candidate against the baseline, from one interleaved run.
+    """Time of a candidate against the baseline, from one run in which their blocks alternate.
 
     Attributes:
         ratio: Time of the candidate over time of the baseline; below 1 the candidate is faster.
         ratio_low, ratio_high: 95 % interval of the median ratio.
-        pairs: Pairs of blocks, one ratio each.
+        pairs: Number of pairs of blocks, one ratio each.
         calls_per_block: Median number of timed calls in a block of the candidate.
         batch: Samples per call.
-        threads: Of both sessions.
-        candidate_ms, baseline_ms: Median time of a call in this very run.
-        spread: Median absolute deviation of the candidate's plain times, as a share of their median;
-            a high one tells of a busy machine.
-        candidate_p95_ms, baseline_p95_ms: 95th percentile of all timed calls in this very run. Unlike the
-            ratio it holds what the rest of the machine did to single calls.
-        foreign_cores: Cores that were busy with other things meanwhile, in the mean; None where not counted.
-        runtime: Name and version of what ran the candidate; None where it was no file.
+        threads: Threads of each session.
+        candidate_ms, baseline_ms: Median time of a call in this run.
+        spread: Median absolute deviation of the candidate's times by the clock alone, as a share of their
+            median; a high one means a busy machine.
+        candidate_p95_ms, baseline_p95_ms: 95th percentile of all timed calls in this run. Unlike the ratio
+            it includes what the rest of the machine did to single calls.
+        foreign_cores: Mean number of cores that other processes kept busy meanwhile; None where not counted.
+        runtime: Name and version of the runtime of the candidate; None where it was no file.
     """
 
     ratio: float
@@ -42,22 +42,18 @@ class Measurement:
     foreign_cores: float | None = None
     runtime: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class Energy:
-    """What one sample costs, from blocks of the candidate and of the baseline in turn.
+    """Energy of one sample against the baseline, from alternating blocks of the two.
 
     Attributes:
-        ratio: Of the candidate's energy to the baseline's; median over pairs of blocks.
-        candidate_j, baseline_j: Joules for one sample in this very run, everything included that the counter
-            counts: the processor's idle power and other work as well.
+        ratio: Energy of the candidate over energy of the baseline; median over pairs of blocks.
+        candidate_j, baseline_j: Joules of one sample in this run, with everything that the counter counts:
+            the processor's idle power and other work as well.
         batch: Samples per call.
-        pairs: Pairs of blocks.
-        source: What counted.
+        pairs: Number of pairs of blocks.
+        source: Name of the counter.
     """
 
     ratio: float
@@ -70,14 +66,14 @@ class Energy:
 
 @dataclasses.dataclass(frozen=True)
 class FileMeasurement:
-    """All that the measuring process finds out about one file.
+    """Everything that the measuring process measures of one file.
 
     Attributes:
-        latency: At the profile's latency batch.
-        throughput: One for each of the profile's throughput batches, in their order.
-        peak_memory_bytes: What loading and running the file at the latency batch adds to a process, at its
-            highest; None where the system does not tell.
-        energy: At the first throughput batch; None where nothing counts it.
+        latency: Measurement at the profile's latency batch.
+        throughput: Measurement at each of the profile's throughput batches, in their order.
+        peak_memory_bytes: Most memory that loading and running the file at the latency batch adds to a
+            process; None where the system does not count it.
+        energy: Energy at the first throughput batch; None where nothing counts it.
     """
 
     latency: Measurement
@@ -102,14 +98,18 @@ class FileMeasurement:
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """The original in ONNX Runtime FP32, measured once and frozen in the study.
+    """The original model in ONNX Runtime FP32 (on CUDA in PyTorch FP32), measured once, frozen in the study.
+
+    Every candidate is measured as a ratio to it, in alternation with it; ``values`` turns the ratios into
+    milliseconds, samples per second and joules that are comparable in the whole study.
 
     Attributes:
         latency_ms: Median time of one batch at the profile's latency batch.
-        throughput_per_s: Samples per second by throughput batch.
-        peak_memory_bytes: As ``FileMeasurement.peak_memory_bytes``.
-        energy_j: Of one sample; None where nothing counts it.
-        energy_source: What counts it, or why nothing does.
+        throughput_per_s: Throughput batch -> samples per second.
+        peak_memory_bytes: Most memory that loading and running the file adds to a process, as in
+            ``FileMeasurement``.
+        energy_j: Joules of one sample; None where nothing counts them.
+        energy_source: Name of the counter, or the reason why there is none.
     """
 
     latency_ms: float
@@ -119,11 +119,11 @@ class Baseline:
     energy_source: str = ""
 
     def best(self, measured: FileMeasurement) -> Measurement:
-        """The file's throughput measurement at the batch size that serves it best."""
+        """The file's measurement at the batch size of its highest throughput."""
         return max(measured.throughput, key=self._per_second)
 
     def values(self, measured: FileMeasurement) -> dict[str, float]:
-        """The file's values on the scale of this baseline; what was not measured is left out."""
+        """The file's values: its ratios times this baseline; what was not measured is left out."""
         values = {
             "latency_ms": measured.latency.ratio * self.latency_ms,
             "throughput_per_s": self._per_second(self.best(measured)),
@@ -135,7 +135,7 @@ class Baseline:
         return values
 
     def own_values(self) -> dict[str, float]:
-        """The baseline's values by the names of ``values``."""
+        """The baseline's own values, by the names that ``values`` has."""
         values = {"latency_ms": self.latency_ms, "throughput_per_s": max(self.throughput_per_s.values())}
         if self.peak_memory_bytes is not None:
             values["peak_memory_bytes"] = float(self.peak_memory_bytes)

@@ -1,15 +1,16 @@
 """The measuring child: ``python -m petra_optuna.measurement.worker``.
 
-Reads one JSON request a line from stdin and answers each with one JSON line on what was stdout::
+It reads one JSON request a line from stdin and answers each with one JSON line on its first stdout::
 
     {"command": "open", "baseline": PATH, "feeds": FOLDER, "profile": {...}, "schedule": {...}}
     {"command": "baseline"}
     {"command": "measure", "path": PATH}
     {"command": "peak_memory", "path": PATH, "runtime": NAME, "feeds": FOLDER, "profile": {...}}
 
-The last one is for a child that does nothing else. An answer is ``{"result": ...}`` or ``{"error": TEXT}``.
-The child ends with its stdin. It holds the baseline's sessions open, so that a measurement opens the
-candidate only.
+``open`` loads the baseline, whose sessions stay open, so that ``measure`` loads the candidate only.
+``baseline`` measures the baseline alone, ``measure`` a candidate against it. ``peak_memory`` is for a child
+that does nothing else. An answer is ``{"result": ...}`` or ``{"error": TEXT}``. The child ends when its stdin
+does.
 """
 
 from __future__ import annotations
@@ -46,9 +47,16 @@ _RUNS_FOR_MEMORY = 3
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """The baseline, ready to run, and what it is run with.
+    """The loaded baseline and all that a measurement against it needs.
 
-    Every batch size has sessions of its own: one that has run a large batch keeps the memory for it.
+    Attributes:
+        profile: Device and how it is used.
+        schedule: Lengths and numbers of the measured blocks.
+        counter: Counter of energy, or the reason why there is none.
+        waits: Reader of the seconds that this thread waited for a core.
+        baselines: Batch size -> copies of the baseline's session. Every size has its own, because a session
+            that has run a large batch keeps the memory for it.
+        batches: Batch size -> feeds of one call.
     """
 
     profile: DeviceProfile
@@ -61,19 +69,19 @@ class Bench:
     @classmethod
     def open(cls, request: dict[str, Any]) -> Bench:
         """Load the baseline and fill the batches by repeating the samples."""
-        profile = _settled(request)
+        profile = _apply_profile(request)
         sizes = dict.fromkeys((profile.latency_batch, *profile.throughput_batches))
         samples = load_feeds(Path(request["feeds"]))
         batches = {size: _batch(samples, size) for size in sizes}
         baselines = {
-            size: _sessions(request["baseline"], feeds, profile.threads, profile.baseline_place)
+            size: _open_copies(request["baseline"], feeds, profile.threads, profile.baseline_place)
             for size, feeds in batches.items()
         }
         schedule = Schedule(**request["schedule"])
         return cls(profile, schedule, find_counter(profile.name), CoreWaits(), baselines, batches)
 
     def measure_baseline(self) -> dict[str, Any]:
-        """Absolute figures of the baseline alone."""
+        """The ``Baseline`` in its JSON form, without its peak memory."""
         seconds = {
             size: time_alone(
                 _runners(self.baselines[size], feeds),
@@ -100,25 +108,29 @@ class Bench:
         return runtime(name).clock(device)
 
     def _waited(self) -> float:
-        """On a device of its own work goes on while this process waits for a core."""
+        """Seconds waited for a core so far; 0 on a GPU, where work goes on meanwhile."""
         return self.waits.seconds() if self.profile.name == "cpu" else 0.0
 
     def measure(self, path: str) -> dict[str, Any]:
-        """The candidate against the baseline at every batch size."""
-        found: dict[int, Measurement] = {}
+        """The ``FileMeasurement`` of a file in its JSON form, without its peak memory."""
+        measurements: dict[int, Measurement] = {}
         energy = None
         for size, feeds in self.batches.items():
-            candidates = _runners(_sessions(path, feeds, self.profile.threads, self.profile.place), feeds)
-            found[size] = self._compare(candidates, size)
+            sessions = _open_copies(path, feeds, self.profile.threads, self.profile.place)
+            candidates = _runners(sessions, feeds)
+            measurements[size] = self._compare(candidates, size)
             if not isinstance(self.counter, str) and size == self.profile.throughput_batches[0]:
                 baseline = _runners(self.baselines[size], feeds)[0]
                 energy = compare_energy(candidates[0], baseline, self.counter, self._clock(), size)
-        throughput = tuple(found[size] for size in self.profile.throughput_batches)
-        return FileMeasurement(found[self.profile.latency_batch], throughput, energy=energy).to_dict()
+        return FileMeasurement(
+            latency=measurements[self.profile.latency_batch],
+            throughput=tuple(measurements[size] for size in self.profile.throughput_batches),
+            energy=energy,
+        ).to_dict()
 
     def _compare(self, candidates: list[Callable[[], object]], size: int) -> Measurement:
         load = ForeignLoad()
-        found = compare(
+        measurement = compare(
             candidates,
             _runners(self.baselines[size], self.batches[size]),
             self._clock(),
@@ -129,15 +141,15 @@ class Bench:
         )
         package = runtime(self.profile.runtime).package
         version = f"{package} {metadata.version(package)}"
-        return dataclasses.replace(found, foreign_cores=load.cores(), runtime=version)
+        return dataclasses.replace(measurement, foreign_cores=load.cores(), runtime=version)
 
 
 def peak_memory(request: dict[str, Any]) -> int | None:
-    """What loading and running a file at the latency batch adds to this process, at its highest, in bytes.
+    """Most bytes that loading and running a file at the latency batch adds to this process.
 
     None for a device with a memory of its own. The runtime itself does not count.
     """
-    profile = _settled(request)
+    profile = _apply_profile(request)
     if profile.name != "cpu":
         return None
     feeds = _batch(load_feeds(Path(request["feeds"])), profile.latency_batch)
@@ -152,26 +164,36 @@ def peak_memory(request: dict[str, Any]) -> int | None:
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer requests until there are no more."""
-    bench: Bench | None = None
+    server = _Server()
     for line in requests:
-        request = json.loads(line)
-        result: object = None
-        try:
-            if request["command"] == "open":
-                bench = Bench.open(request)
-            elif request["command"] == "peak_memory":
-                result = peak_memory(request)
-            elif bench is None:
-                raise ValueError("the first request must be 'open'")
-            elif request["command"] == "baseline":
-                result = bench.measure_baseline()
-            else:
-                result = bench.measure(request["path"])
-        except (RuntimeFailed, MeasurementFailed) as error:
-            answers.write(json.dumps({"error": one_line(error)}) + "\n")
-        else:
-            answers.write(json.dumps({"result": result}) + "\n")
+        answers.write(json.dumps(server.answer(json.loads(line))) + "\n")
         answers.flush()
+
+
+class _Server:
+    """Answers requests, the later ones with the baseline that ``open`` loaded."""
+
+    def __init__(self) -> None:
+        self._bench: Bench | None = None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"result": self._result(request)}
+        except (RuntimeFailed, MeasurementFailed) as error:
+            return {"error": one_line(error)}
+
+    def _result(self, request: dict[str, Any]) -> object:
+        command = request["command"]
+        if command == "open":
+            self._bench = Bench.open(request)
+            return None
+        if command == "peak_memory":
+            return peak_memory(request)
+        if self._bench is None:
+            raise ValueError("the first request must be 'open'")
+        if command == "baseline":
+            return self._bench.measure_baseline()
+        return self._bench.measure(request["path"])
 
 
 def load_feeds(folder: Path) -> dict[str, np.ndarray]:
@@ -180,25 +202,27 @@ def load_feeds(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.load(folder / f"{index}.npy") for index, name in enumerate(names)}
 
 
-def _settled(request: dict[str, Any]) -> DeviceProfile:
-    """The profile, after this process keeps to its cores and memory."""
+def _apply_profile(request: dict[str, Any]) -> DeviceProfile:
+    """Make this process keep to the cores and memory of the request's profile, and return the profile."""
     profile = DeviceProfile.from_dict(request["profile"])
-    _pin(profile)
+    _keep_to_cores(profile)
     if profile.memory_limit_bytes is not None:
         _limit_memory(profile.memory_limit_bytes)
     return profile
 
 
 def _batch(samples: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """So many samples, repeated where there are fewer."""
+    """A batch of ``size`` samples, repeated where there are fewer."""
     return {key: np.ascontiguousarray(array[np.arange(size) % len(array)]) for key, array in samples.items()}
 
 
-def _sessions(path: str, feeds: dict[str, np.ndarray], threads: int, place: tuple[str, str]) -> list[Session]:
-    """Copies of the file, an odd number: several where calls are short, one where they are long.
+def _open_copies(
+    path: str, feeds: dict[str, np.ndarray], threads: int, place: tuple[str, str]
+) -> list[Session]:
+    """An odd number of sessions of the file: several where calls are short, one where they are long.
 
-    The place of a session in memory tells in calls of microseconds; where calls are long or the file is large
-    it does not, and copies would fill the memory.
+    The place of a session in memory changes the time of calls of microseconds. It does not matter where calls
+    are long or the file is large, and there copies would fill the memory.
     """
     name, device = place
     chosen = runtime(name)
@@ -216,8 +240,8 @@ def _runners(sessions: list[Session], feeds: dict[str, np.ndarray]) -> list[Call
     return [functools.partial(session.run, feeds) for session in sessions]
 
 
-def _pin(profile: DeviceProfile) -> None:
-    """Keep to the profile's cores, else to the last ones; the first serve most interrupts.
+def _keep_to_cores(profile: DeviceProfile) -> None:
+    """Keep this process to the profile's cores, else to the last ones: the first serve most interrupts.
 
     Raises:
         RuntimeFailed: When the profile names cores and this system or process may not keep to them.
@@ -236,8 +260,8 @@ def _pin(profile: DeviceProfile) -> None:
         ) from error
 
 
-def _limit_memory(most: int) -> None:
-    """Allocations beyond fail from now on.
+def _limit_memory(limit: int) -> None:
+    """Make allocations beyond ``limit`` bytes of private memory fail from now on.
 
     Raises:
         RuntimeFailed: When this system cannot do that.
@@ -246,7 +270,7 @@ def _limit_memory(most: int) -> None:
         import resource  # not on every system
     except ImportError as error:
         raise RuntimeFailed("this system cannot limit a process's memory as the device asks") from error
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def main() -> None:

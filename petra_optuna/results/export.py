@@ -17,6 +17,7 @@ from petra_optuna.evaluation import checkpoint, quality_of
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.results.artifacts import check_task, fetch_model, written_folder
 from petra_optuna.results.front import change_percent, evaluation_of
+from petra_optuna.runtimes import runtime
 from petra_optuna.study import record as attributes
 from petra_optuna.study.lookup import fetch, specification_of
 from petra_optuna.study.objective import MODEL_FILE
@@ -25,7 +26,7 @@ from petra_optuna.tasks import Task
 
 _BASELINES = {"cpu": "ONNX Runtime", "cuda": "PyTorch on cuda"}
 """By device, what runs the original as the baseline, as a reader knows it."""
-TEMPLATES = resources.files("petra_optuna.study") / "templates"
+TEMPLATES = resources.files("petra_optuna.results") / "templates"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +86,16 @@ def _write(
     recipe["convolutions"] = record["lowering"].get("convolutions")
     recipe["stopped"] = record.get("stopped")
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    script = f"run_{specification.profile.runtime}.py.txt"
-    text = Template((TEMPLATES / script).read_text()).substitute(device=specification.profile.name)
-    (folder / "run.py").write_text(text)
+    (folder / "run.py").write_text(run_script(*specification.profile.place))
     card = Template((TEMPLATES / "card.md").read_text())
     (folder / "card.md").write_text(card.substitute(card_fields(study, number, record, specification, task)))
     return ExportResult(folder, quality, record["values"][task.metric.name])
+
+
+def run_script(runtime_name: str, device: str) -> str:
+    """Text of a script that runs ``model.onnx`` beside it in the runtime on the device."""
+    lines = runtime(runtime_name).run_script(device)
+    return Template((TEMPLATES / "run.py.txt").read_text()).substitute(dataclasses.asdict(lines))
 
 
 def _check(model: Path, record: dict[str, Any], task: Task, profile: DeviceProfile) -> float:

@@ -1,9 +1,7 @@
-"""What runs a file: one runtime a module. Imports neither torch nor openvino until a file is opened."""
+"""Runtimes that run a file, one a module. Neither torch nor openvino is imported until a file is opened."""
 
-from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
+from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session, WeightedKernels
 from petra_optuna.runtimes.onnxruntime import OnnxRuntime
-from petra_optuna.runtimes.openvino import OpenVino
-from petra_optuna.runtimes.pytorch import PyTorch
 from petra_optuna.runtimes.registry import DEFAULT, RUNTIMES, check_name, runtime
 
 __all__ = [
@@ -11,10 +9,9 @@ __all__ = [
     "DEFAULT",
     "RUNTIMES",
     "OnnxRuntime",
-    "OpenVino",
-    "PyTorch",
     "Runtime",
     "Session",
+    "WeightedKernels",
     "check_name",
     "runtime",
 ]

@@ -1,11 +1,12 @@
-"""What every runtime offers."""
+"""The interface of a runtime."""
 
 from __future__ import annotations
 
 import abc
+import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 from petra_optuna.errors import UserError
 
 ARITHMETIC = "petra:arithmetic"
-"""Key of a file's own metadata: the type that its float arithmetic takes; FP32 where it is not there."""
+"""Key in a file's metadata of the type of its float arithmetic, which is FP32 where the key is missing."""
 
 
 class Session(Protocol):
@@ -31,39 +32,83 @@ class Session(Protocol):
         """
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightedKernels:
+    """Names of the kernels that multiply with weights; a runtime's other kernels promise nothing.
+
+    Attributes:
+        convolution: Convolutions in a float type.
+        linear: Matrix products in a float type.
+        recurrent: Recurrent layers in a float type.
+        int8: Convolutions and matrix products in INT8.
+    """
+
+    convolution: frozenset[str]
+    linear: frozenset[str]
+    recurrent: frozenset[str]
+    int8: frozenset[str] = frozenset()
+
+    @property
+    def float(self) -> frozenset[str]:
+        """Convolutions and matrix products in a float type."""
+        return self.convolution | self.linear
+
+
+def typed_kernels(kinds: Iterable[str], types: Iterable[str]) -> frozenset[str]:
+    """Each kind in each type, ``Convolution.u8``: names of kernels that say what they compute in."""
+    return frozenset(f"{kind}.{name}" for kind in kinds for name in types)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunScript:
+    """Lines of Python by which a script of the user's runs a file; ``run.py`` of an exported folder.
+
+    Attributes:
+        imports: Import of the runtime.
+        load: Statements that make ``session`` and the list ``names`` of its inputs from the path ``file``.
+        run: Expression for the outputs, given ``feeds``: one array per input name.
+    """
+
+    imports: str
+    load: str
+    run: str
+
+
 class Runtime(abc.ABC):
     """Opens files of one kind.
 
-    In which precision a file computes follows from the file: from its operators, and for float arithmetic
-    other than FP32 from its metadata (``ARITHMETIC``). A runtime's own defaults decide nothing.
+    The file decides in which precision it computes: by its operators, and for float arithmetic other than
+    FP32 by its metadata (``ARITHMETIC``). A runtime's own defaults decide nothing.
 
     Class attributes:
-        name: By which ``runtime`` finds it.
-        package: The distribution that brings it.
-        suffix: Of its files.
-        extra: The extra of this package that installs it; None where it is always there.
-        devices: That it serves where they are.
+        name: Name by which ``runtime`` finds it.
+        package: Distribution that brings it.
+        suffix: Suffix of its files, with the dot.
+        weighted: Names of its kernels that multiply with weights.
+        extra: Extra of this package that installs it; None where it is always installed.
+        devices: Devices that it serves where the machine has them.
     """
 
     name: ClassVar[str]
     package: ClassVar[str]
     suffix: ClassVar[str]
+    weighted: ClassVar[WeightedKernels]
     extra: ClassVar[str | None] = None
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
     @abc.abstractmethod
     def precisions(self, device: str = "cpu") -> tuple[str, ...]:
-        """In which types files really compute on this machine's device; none where it has no such device."""
+        """Types in which files really compute on this machine's device; none where it has no such device."""
 
     @abc.abstractmethod
     def formats(self, device: str = "cpu") -> tuple[str, ...]:
-        """Which conversions' files it runs as they promise; see ``Operation.format``."""
+        """Formats of the conversions whose files it runs as they promise; see ``Operation.format``."""
 
     def check_device(self, device: str) -> None:
-        """Whether it serves the device, and the device is here.
+        """Refuse a device that the runtime does not serve or this machine does not have.
 
         Raises:
-            UserError: When not.
+            UserError: When it is such a device.
         """
         if device not in self.devices:
             raise UserError(f"runtime {self.name!r} runs on {' and '.join(self.devices)}, not on {device!r}")
@@ -76,7 +121,7 @@ class Runtime(abc.ABC):
 
         Args:
             path: The file, or its bytes.
-            threads: With which one call computes, at most.
+            threads: Largest number of threads that one call computes with.
             device: One of ``devices``.
 
         Raises:
@@ -88,16 +133,21 @@ class Runtime(abc.ABC):
     def inspect(self, path: Path, device: str = "cpu") -> tuple[Session, Counter[str]]:
         """Load a file for one thread, and count the kernels of the graph that then runs, by name.
 
-        ``deploy.checks`` knows the names of those that multiply with weights.
+        ``weighted`` lists the names of those that multiply with weights. The name of a kernel that computes
+        in BF16 ends in ``.bf16``.
 
         Raises:
-            RuntimeFailed: As ``open``.
+            RuntimeFailed: When the file cannot be loaded; one line with the reason.
         """
 
+    @abc.abstractmethod
+    def run_script(self, device: str = "cpu") -> RunScript:
+        """How a script runs a file on the device, without this package where that is possible."""
+
     def clock(self, device: str = "cpu") -> Callable[[], float]:
-        """Seconds, monotonic, that hold all work given to the device; the host's clock by default."""
+        """A monotonic clock in seconds that counts all work given to the device; by default the host's."""
         return time.perf_counter
 
     def machine(self, device: str = "cpu") -> dict[str, Any]:
-        """What a measurement on the device depends on besides the CPU and the runtime's version."""
+        """What a measurement depends on besides the CPU and the runtime's version, JSON-ready."""
         return {}

@@ -1,4 +1,4 @@
-"""Time on a device that works behind the host's back."""
+"""Time on a device that works while the host goes on."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Protocol
 
 
 class Event(Protocol):
-    """A mark in a device's queue, as ``torch.cuda.Event(enable_timing=True)`` is one."""
+    """A mark in a device's queue, such as ``torch.cuda.Event(enable_timing=True)``."""
 
     def record(self) -> None:
-        """Put it behind all that is queued."""
+        """Put the mark at the end of the queue."""
 
     def synchronize(self) -> None:
-        """Wait until the device has reached it."""
+        """Wait until the device has reached the mark."""
 
     def elapsed_time(self, end: Event) -> float:
-        """Milliseconds on the device from this one to another; both must have been reached."""
+        """Milliseconds on the device from this mark to another; both must have been reached."""
 
 
 class DeviceClock:
-    """Seconds on the device's own clock, counted up to the end of all work that was queued before.
+    """A clock in seconds on the device, read at the end of all work that was queued before.
 
-    Each reading records an event and waits for it, so what a call merely queued is inside the time between
-    the readings around it. Readings add up the short distances of neighbouring events: a device gives them as
+    Each reading records an event and waits for it, so work that a call only queued lies between the readings
+    around the call. The short times between neighbouring events are summed: a device gives them as
     single-precision milliseconds, which after a minute could no longer tell microseconds apart.
 
     Args:
@@ -33,16 +33,17 @@ class DeviceClock:
     def __init__(self, new_event: Callable[[], Event]) -> None:
         self._new_event = new_event
         self._seconds = 0.0
-        self._last = self._reached()
+        self._last = self._next_event()
 
     def __call__(self) -> float:
-        """Wait for the device; seconds since the making."""
-        event = self._reached()
+        """Wait for the device and return the seconds since the clock was made."""
+        event = self._next_event()
         self._seconds += self._last.elapsed_time(event) / 1e3
         self._last = event
         return self._seconds
 
-    def _reached(self) -> Event:
+    def _next_event(self) -> Event:
+        """A new event that the device has reached."""
         event = self._new_event()
         event.record()
         event.synchronize()

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from petra_optuna.errors import RuntimeFailed, one_line
-from petra_optuna.runtimes.base import Runtime, Session
+from petra_optuna.runtimes.base import RunScript, Runtime, Session, WeightedKernels
 
 _ERRORS: tuple[type[Exception], ...] = (
     state.Fail,
@@ -24,22 +24,38 @@ _ERRORS: tuple[type[Exception], ...] = (
     state.NotImplemented,
     state.RuntimeException,
 )
-"""What ONNX Runtime raises; the classes share no base of their own."""
+"""Errors that ONNX Runtime raises; the classes share no base of their own."""
 
 
 class OnnxRuntime(Runtime):
-    """Sessions on the CPU. A file in FP16 or BF16 is stored so and computes in FP32."""
+    """ONNX Runtime on the CPU. A file stored in FP16 or BF16 computes in FP32."""
 
     name: ClassVar[str] = "onnxruntime"
     package: ClassVar[str] = "onnxruntime"
     suffix: ClassVar[str] = ".onnx"
+    weighted: ClassVar[WeightedKernels] = WeightedKernels(
+        convolution=frozenset({"Conv", "FusedConv", "NhwcFusedConv"}),
+        linear=frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul"}),
+        recurrent=frozenset({"GRU", "LSTM", "RNN"}),
+        int8=frozenset(
+            {
+                "QLinearConv",
+                "QGemm",
+                "QLinearMatMul",
+                "ConvInteger",
+                "MatMulInteger",
+                "MatMulIntegerToFloat",
+                "DynamicQuantizeMatMul",
+            }
+        ),
+    )
 
     def precisions(self, device: str = "cpu") -> tuple[str, ...]:
         """FP32 and INT8 on the CPU."""
         return ("float32", "int8") if device == "cpu" else ()
 
     def formats(self, device: str = "cpu") -> tuple[str, ...]:
-        """Those of its own quantisation, and FP16 and BF16 as storage."""
+        """Its own INT8 quantisation, and FP16 and BF16 as storage."""
         return ("float32", "float16", "bfloat16", "int8_static", "int8_dynamic") if device == "cpu" else ()
 
     def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> Session:
@@ -59,6 +75,15 @@ class OnnxRuntime(Runtime):
             options.optimized_model_filepath = str(optimised)
             session = _load(path, options)
             return session, Counter(node.op_type for node in onnx.load(optimised).graph.node)
+
+    def run_script(self, device: str = "cpu") -> RunScript:
+        """ONNX Runtime's own session with its defaults."""
+        return RunScript(
+            imports="import onnxruntime",
+            load='session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])\n'
+            "names = [item.name for item in session.get_inputs()]",
+            run="session.run(None, feeds)",
+        )
 
 
 class _Session:

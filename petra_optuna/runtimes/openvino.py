@@ -12,29 +12,51 @@ from typing import Any, ClassVar
 import numpy as np
 
 from petra_optuna.errors import RuntimeFailed, one_line
-from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
+from petra_optuna.runtimes.base import (
+    ARITHMETIC,
+    RunScript,
+    Runtime,
+    Session,
+    WeightedKernels,
+    typed_kernels,
+)
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-"""By the arithmetic that a file asks for."""
+"""Arithmetic that a file asks for -> OpenVINO's precision hint."""
+_FLOATS, _CONVOLUTIONS = ("f32", "f16", "bf16"), ("Convolution", "Deconvolution")
+_LOAD = f"""\
+core = openvino.Core()
+model = core.read_model(file)
+# The file says in which type it was measured; OpenVINO's default is another.
+key = ["framework", "{ARITHMETIC}"]
+half = model.has_rt_info(key) and model.get_rt_info(key).value == "bfloat16"
+session = core.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}})
+names = [item.any_name for item in session.inputs]"""
 
 
 class OpenVino(Runtime):
-    """Compiled models on the CPU, in FP32, INT8, and BF16 where the CPU has it.
+    """OpenVINO on the CPU, in FP32, INT8, and BF16 where the CPU has it.
 
-    A file computes in BF16 only if it says so. OpenVINO by itself does wherever the CPU can.
+    A file computes in BF16 only if its metadata asks for it. OpenVINO's default is BF16 wherever the CPU can.
     """
 
     name: ClassVar[str] = "openvino"
     package: ClassVar[str] = "openvino"
     suffix: ClassVar[str] = ".onnx"
     extra: ClassVar[str | None] = "openvino"
+    weighted: ClassVar[WeightedKernels] = WeightedKernels(
+        convolution=typed_kernels(_CONVOLUTIONS, _FLOATS),
+        linear=typed_kernels(["FullyConnected", "MatMul"], _FLOATS),
+        recurrent=typed_kernels(["RNNSeq", "RNNCell"], _FLOATS),
+        int8=typed_kernels([*_CONVOLUTIONS, "FullyConnected"], ["i8", "u8"]),
+    )
 
     def precisions(self, device: str = "cpu") -> tuple[str, ...]:
         """FP32 and INT8 on the CPU, BF16 where it has the instructions."""
         if device != "cpu":
             return ()
-        able = _library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return ("float32", "int8", *(("bfloat16",) if "BF16" in able else ()))
+        capabilities = _library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return ("float32", "int8", *(("bfloat16",) if "BF16" in capabilities else ()))
 
     def formats(self, device: str = "cpu") -> tuple[str, ...]:
         """Static INT8, FP16 that computes in FP32, BF16 that computes in BF16; not dynamic INT8.
@@ -63,26 +85,30 @@ class OpenVino(Runtime):
         session = self.open(path, 1, device)
         return session, session.kernels()
 
+    def run_script(self, device: str = "cpu") -> RunScript:
+        """OpenVINO's own compiled model, in the arithmetic that the file asks for."""
+        return RunScript(imports="import openvino", load=_LOAD, run="session(feeds)")
+
 
 class OpenVinoSession:
-    """A compiled model with one request, which every call uses."""
+    """A compiled model with one inference request, which every call uses."""
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The outputs; copies, since the request's own buffers are used again."""
+        """Copies of the outputs, since the request's own buffers are used again."""
         try:
-            found = self._request.infer(dict(feeds), share_inputs=True)
+            outputs = self._request.infer(dict(feeds), share_inputs=True)
         except RuntimeError as error:
             raise RuntimeFailed(f"OpenVINO cannot run the file: {_reason(error)}") from error
-        return [np.asarray(array) for array in found.values()]
+        return [np.asarray(array) for array in outputs.values()]
 
     def kernels(self) -> Counter[str]:
-        """How often each kernel occurs in the graph that runs: ``Convolution.u8``, type and precision.
+        """How often each kernel occurs in the graph that runs, by kind and precision: ``Convolution.u8``.
 
-        The precision is that of the arithmetic, with INT8 named after its activations, ``i8`` or ``u8``.
+        The precision is that of the arithmetic; INT8 is named after its activations, ``i8`` or ``u8``.
         """
         described = (node.get_rt_info() for node in self._compiled.get_runtime_model().get_ordered_ops())
         return Counter(f"{info['layerType'].value}.{info['runtimePrecision'].value}" for info in described)
@@ -93,8 +119,8 @@ def _library() -> Any:
 
 
 def _arithmetic(model: Any) -> str:
-    place = ["framework", ARITHMETIC]
-    asked = str(model.get_rt_info(place).value) if model.has_rt_info(place) else "float32"
+    key = ["framework", ARITHMETIC]
+    asked = str(model.get_rt_info(key).value) if model.has_rt_info(key) else "float32"
     if asked not in _HINTS:
         raise RuntimeFailed(f"OpenVINO cannot load the file: it asks for arithmetic in {asked!r}")
     return asked
@@ -111,6 +137,6 @@ def _config(arithmetic: str, threads: int) -> dict[str, Any]:
 
 
 def _reason(error: RuntimeError) -> str:
-    """Without the lines that name a place in OpenVINO's source."""
+    """OpenVINO's text without the lines that name a line of its source."""
     lines = [line for line in str(error).splitlines() if line.strip() and "Exception from" not in line]
     return one_line(RuntimeError("\n".join(lines)))

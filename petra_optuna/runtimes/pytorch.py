@@ -1,6 +1,6 @@
 """PyTorch as a runtime, on the CPU and on CUDA: reads the same ONNX files and runs them operator by operator.
 
-Its own formats are no choice for files from a shared store: ``torch.export.load`` unpickles sample inputs and
+PyTorch's own file formats are not safe in a shared store: ``torch.export.load`` unpickles sample inputs and
 some weights, and evaluates the expressions of dynamic shapes as Python. An ONNX file holds data only.
 """
 
@@ -10,29 +10,43 @@ import contextlib
 import importlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from petra_optuna.errors import RuntimeFailed, one_line
-from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session
+from petra_optuna.errors import FOREIGN_ERRORS, RuntimeFailed, one_line
+from petra_optuna.runtimes.base import (
+    ARITHMETIC,
+    RunScript,
+    Runtime,
+    Session,
+    WeightedKernels,
+    typed_kernels,
+)
 from petra_optuna.runtimes.device_clock import DeviceClock
 from petra_optuna.runtimes.torch_operators import Operators
 
-_WEIGHTED = ("Conv", "Gemm", "MatMul", "GRU", "LSTM")
 _SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
-_FOREIGN = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
-"""What PyTorch's functions raise on shapes and types that they cannot serve."""
+_CONVOLUTIONS, _LINEAR, _RECURRENT = ("Conv",), ("Gemm", "MatMul"), ("GRU", "LSTM")
+_WEIGHTED = (*_CONVOLUTIONS, *_LINEAR, *_RECURRENT)
+
+
+def _weighted(kinds: Sequence[str]) -> frozenset[str]:
+    """The operators by name: with the type of a stored weight, or alone where the weight is computed."""
+    return frozenset(kinds) | typed_kernels(kinds, _SHORT.values())
 
 
 class PyTorch(Runtime):
-    """A file's operators as PyTorch's functions; FP32 is FP32 (no TF32), FP16 and BF16 compute as such."""
+    """PyTorch on the CPU and on CUDA. FP32 computes in FP32, never in TF32; FP16 and BF16 compute as such."""
 
     name: ClassVar[str] = "torch"
     package: ClassVar[str] = "torch"
     suffix: ClassVar[str] = ".onnx"
+    weighted: ClassVar[WeightedKernels] = WeightedKernels(
+        convolution=_weighted(_CONVOLUTIONS), linear=_weighted(_LINEAR), recurrent=_weighted(_RECURRENT)
+    )
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     def precisions(self, device: str = "cpu") -> tuple[str, ...]:
@@ -42,7 +56,7 @@ class PyTorch(Runtime):
         return ("float32", "bfloat16") if device == "cpu" else ()
 
     def formats(self, device: str = "cpu") -> tuple[str, ...]:
-        """Those that compute in what they store."""
+        """FP32, and FP16 and BF16 where PyTorch computes in them."""
         return self.precisions(device)
 
     def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> PyTorchSession:
@@ -55,15 +69,24 @@ class PyTorch(Runtime):
         session = self.open(path, threads=1, device=device)
         return session, session.kernels()
 
+    def run_script(self, device: str = "cpu") -> RunScript:
+        """A session of this package, which runs the file's operators in PyTorch."""
+        return RunScript(
+            imports="from petra_optuna.runtimes import runtime",
+            load=f'session = runtime("{self.name}").open(file, threads=1, device="{device}")\n'
+            "names = session.inputs",
+            run="session.run(feeds)",
+        )
+
     def clock(self, device: str = "cpu") -> Callable[[], float]:
-        """The host's on the CPU, else one of events on the device."""
+        """The host's clock on the CPU, else a clock of events on the device."""
         if device == "cpu":
             return time.perf_counter
         event = _torch().cuda.Event
         return DeviceClock(lambda: event(enable_timing=True))
 
     def machine(self, device: str = "cpu") -> dict[str, Any]:
-        """On CUDA the name of the GPU and the version of CUDA that PyTorch was made with."""
+        """Name of the GPU and version of CUDA that PyTorch was built with; empty on the CPU."""
         if device == "cpu":
             return {}
         torch = _torch()
@@ -71,14 +94,14 @@ class PyTorch(Runtime):
 
 
 class PyTorchSession:
-    """A file's nodes, with all that follows from its stored values alone computed once.
+    """A file's nodes, ready to run; what depends on its stored values alone is computed once.
 
     Attributes:
-        inputs: Their names.
+        inputs: Names of the inputs.
 
     Args:
-        proto: The file, parsed.
-        threads: On the CPU.
+        proto: File, parsed.
+        threads: Largest number of CPU threads of a call.
         device: ``cpu`` or ``cuda``.
     """
 
@@ -104,8 +127,8 @@ class PyTorchSession:
         }
         try:
             with self._settings():
-                self._nodes = self._folded(proto.graph.node, onnx)
-        except _FOREIGN as error:
+                self._nodes = self._fold(proto.graph.node, onnx)
+        except FOREIGN_ERRORS as error:
             raise RuntimeFailed(f"PyTorch cannot load the file: {one_line(error)}") from error
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -115,20 +138,21 @@ class PyTorchSession:
                 values = {name: self._placed(self._torch.from_numpy(feeds[name])) for name in self.inputs}
                 for node in self._nodes:
                     node.run(self._constants, values)
-                found = [values[name] for name in self._outputs]
+                outputs = [values[name] for name in self._outputs]
                 return [
-                    (value.float() if value.is_floating_point() else value).cpu().numpy() for value in found
+                    (value.float() if value.is_floating_point() else value).cpu().numpy() for value in outputs
                 ]
-        except _FOREIGN as error:
+        except FOREIGN_ERRORS as error:
             raise RuntimeFailed(f"PyTorch cannot run the file: {one_line(error)}") from error
 
     def kernels(self) -> Counter[str]:
-        """How often each operator runs: ``Conv.f32``, or ``Relu`` where no weight tells the type."""
+        """Number of operators by name: ``Conv.f32``, or ``Relu`` where no stored weight gives a type."""
         return Counter(node.kernel(self._constants) for node in self._nodes)
 
-    def _folded(self, nodes: Any, onnx: Any) -> list[_Node]:
+    def _fold(self, nodes: Any, onnx: Any) -> list[_Node]:
+        """Compute the nodes whose inputs are all constants; return the others, in order."""
         left = []
-        for item in _ordered(nodes, {*self.inputs, *self._constants}):
+        for item in _order(nodes, {*self.inputs, *self._constants}):
             node = _Node(item, self._operators, self._torch, onnx)
             if all(name in self._constants for name in node.inputs if name):
                 node.run({}, self._constants, keep=True)
@@ -143,7 +167,7 @@ class PyTorchSession:
         return left
 
     def _placed(self, tensor: Any) -> Any:
-        """Floats on the device in the session's arithmetic, integers on the CPU (see ``torch_operators``)."""
+        """The tensor where it is used: floats on the device in the session's type, integers on the CPU."""
         if not tensor.is_floating_point():
             return tensor
         dtype = self._float if tensor.dtype == self._torch.float32 else tensor.dtype
@@ -167,44 +191,46 @@ class _Node:
     """One operator, ready to run.
 
     Attributes:
-        done: Values that no later node reads.
+        op_type: ONNX name of the operator.
+        inputs, outputs: Names of its values; an empty name is an input that is left out.
+        done: Names of inputs that no later node reads.
     """
 
     def __init__(self, proto: Any, operators: Operators, torch: Any, onnx: Any) -> None:
         if proto.domain not in ("", "ai.onnx"):
             raise RuntimeFailed(f"PyTorch cannot load the file: operator {proto.domain}.{proto.op_type}")
-        self.kind = proto.op_type
+        self.op_type = proto.op_type
         self.inputs, self.outputs = list(proto.input), list(proto.output)
         self.done: list[str] = []
         self._attributes = {item.name: _attribute(torch, onnx, item) for item in proto.attribute}
         self._function = operators.find(proto.op_type)
 
     def run(self, constants: Mapping[str, Any], values: dict[str, Any], keep: bool = False) -> None:
-        """Compute the outputs into ``values``, and drop what nothing reads any more."""
+        """Compute the outputs into ``values``, and drop the values in ``done`` unless ``keep`` is set."""
         given = [
             None if not name else values[name] if name in values else constants[name] for name in self.inputs
         ]
-        found = self._function(self._attributes, *given)
-        for name, value in zip(self.outputs, found if isinstance(found, tuple) else (found,), strict=False):
-            values[name] = value
+        result = self._function(self._attributes, *given)
+        outputs = result if isinstance(result, tuple) else (result,)
+        values.update(zip(self.outputs, outputs, strict=False))
         for name in () if keep else self.done:
             values.pop(name, None)
 
     def kernel(self, constants: Mapping[str, Any]) -> str:
         """The operator's name, with the type of its weight where it has one."""
-        weight = constants.get(self.inputs[1]) if self.kind in _WEIGHTED else None
-        return self.kind if weight is None else f"{self.kind}.{_SHORT[str(weight.dtype).split('.')[1]]}"
+        weight = constants.get(self.inputs[1]) if self.op_type in _WEIGHTED else None
+        return self.op_type if weight is None else f"{self.op_type}.{_SHORT[str(weight.dtype).split('.')[1]]}"
 
 
-def _ordered(nodes: Any, known: set[str]) -> list[Any]:
-    """Each node behind those that make its inputs; a converter may append its casts at the end."""
-    ordered, waiting, known = [], list(nodes), known | {""}
+def _order(nodes: Any, available: set[str]) -> list[Any]:
+    """Sort nodes after those that make their inputs; a converter may append its casts at the end."""
+    ordered, waiting, available = [], list(nodes), available | {""}
     while waiting:
         later = []
         for node in waiting:
-            if known.issuperset(node.input):
+            if available.issuperset(node.input):
                 ordered.append(node)
-                known.update(node.output)
+                available.update(node.output)
             else:
                 later.append(node)
         if len(later) == len(waiting):

@@ -1,4 +1,4 @@
-"""The runtimes by name."""
+"""The runtimes by name; a new one is a row of ``RUNTIMES``."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def runtime(name: str = DEFAULT) -> Runtime:
         UserError: When there is none, or its package is not installed.
     """
     check_name(name)
-    found = next(known for known in RUNTIMES if known.name == name)
-    if importlib.util.find_spec(found.package) is None:
-        raise UserError(f"runtime {name!r} is not installed; pip install petra-optuna[{found.extra}]")
-    return found
+    chosen = next(row for row in RUNTIMES if row.name == name)
+    if importlib.util.find_spec(chosen.package) is None:
+        raise UserError(f"runtime {name!r} is not installed; pip install petra-optuna[{chosen.extra}]")
+    return chosen
 
 
 def check_name(name: str) -> None:
-    """Whether there is a runtime of that name, installed or not.
+    """Check that there is a runtime of that name, installed or not.
 
     Raises:
         UserError: When there is none.
     """
-    if all(known.name != name for known in RUNTIMES):
-        names = ", ".join(known.name for known in RUNTIMES)
+    if all(row.name != name for row in RUNTIMES):
+        names = ", ".join(row.name for row in RUNTIMES)
         raise UserError(f"unknown runtime {name!r}; there are {names}")

@@ -1,7 +1,7 @@
-"""ONNX's operators in PyTorch's functions, as far as the project's files hold them.
+"""ONNX's operators as functions of PyTorch: those that the project's files contain.
 
-PyTorch comes in as an argument, so that importing this loads nothing. Shapes and other integers are tensors
-on the CPU, also where the values are on a GPU: reading one never waits for the device.
+PyTorch is given as an argument, so that importing this module loads nothing. Shapes and other integers are
+tensors on the CPU, also where the values are on a GPU, so reading one never waits for the device.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Operators:
     """Finds the function of a node.
 
     Args:
-        torch: The module.
-        types: ONNX's numbers of element types -> ``torch.dtype``; what ``Cast`` casts to.
-        place: Puts a tensor that is no longer, or not yet, where the session computes.
+        torch: The module ``torch``.
+        types: ONNX's number of an element type -> ``torch.dtype`` to which ``Cast`` casts.
+        place: Moves a tensor to where the session computes with it.
     """
 
     def __init__(self, torch: Any, types: Mapping[int, Any], place: Callable[[Tensor], Tensor]) -> None:
@@ -56,19 +56,21 @@ class Operators:
         self._place = place
         self._recurrent: dict[int, tuple[Tensor, list[Tensor]]] = {}
 
-    def find(self, kind: str) -> Callable[..., Tensor]:
-        """The function of an operator: attributes, then inputs, to its output or outputs.
+    def find(self, op_type: str) -> Callable[..., Tensor]:
+        """The function of an operator: from attributes and inputs to its output or outputs.
 
         Raises:
             RuntimeFailed: When there is none.
         """
-        if kind in _PLAIN:
-            function = getattr(self._torch, _PLAIN[kind])
-            return lambda attributes, *inputs: function(*inputs)
-        found: Callable[..., Tensor] | None = getattr(self, f"_op_{kind.lower()}", None)
-        if found is None:
-            raise RuntimeFailed(f"PyTorch cannot load the file: operator {kind} is not among those it knows")
-        return found
+        if op_type in _PLAIN:
+            plain = getattr(self._torch, _PLAIN[op_type])
+            return lambda attributes, *inputs: plain(*inputs)
+        function: Callable[..., Tensor] | None = getattr(self, f"_op_{op_type.lower()}", None)
+        if function is None:
+            raise RuntimeFailed(
+                f"PyTorch cannot load the file: operator {op_type} is not among those it knows"
+            )
+        return function
 
     def _op_identity(self, at: Attributes, x: Tensor) -> Tensor:
         return x
@@ -175,10 +177,10 @@ class Operators:
         return x.reshape(x.shape[:axis].numel(), -1)
 
     def _op_gather(self, at: Attributes, x: Tensor, indices: Tensor) -> Tensor:
-        axis, places = at.get("axis", 0), indices.to(x.device).long()
-        places = self._torch.where(places < 0, places + x.shape[axis], places)
-        picked = x.index_select(axis, places.reshape(-1))
-        return picked.reshape(*x.shape[:axis], *places.shape, *x.shape[axis % x.dim() + 1 :])
+        axis, rows = at.get("axis", 0), indices.to(x.device).long()
+        rows = self._torch.where(rows < 0, rows + x.shape[axis], rows)
+        picked = x.index_select(axis, rows.reshape(-1))
+        return picked.reshape(*x.shape[:axis], *rows.shape, *x.shape[axis % x.dim() + 1 :])
 
     def _op_reshape(self, at: Attributes, x: Tensor, shape: Tensor) -> Tensor:
         asked = _numbers(shape)
@@ -199,12 +201,12 @@ class Operators:
         steps: Tensor = None,
     ) -> Tensor:
         first, last = _numbers(starts), _numbers(ends)
-        places = _numbers(axes) if axes is not None else range(len(first))
+        sliced = _numbers(axes) if axes is not None else range(len(first))
         strides = _numbers(steps) if steps is not None else [1] * len(first)
-        where = [slice(None)] * x.dim()
-        for start, end, axis, step in zip(first, last, places, strides, strict=True):
-            where[axis] = slice(start, end, step)
-        return x[tuple(where)]
+        slices = [slice(None)] * x.dim()
+        for start, end, axis, step in zip(first, last, sliced, strides, strict=True):
+            slices[axis] = slice(start, end, step)
+        return x[tuple(slices)]
 
     def _op_split(self, at: Attributes, x: Tensor, sizes: Tensor = None) -> Tensor:
         axis = at.get("axis", 0)
@@ -216,7 +218,7 @@ class Operators:
 
     def _op_unsqueeze(self, at: Attributes, x: Tensor, axes: Tensor) -> Tensor:
         dimensions = x.dim() + len(_numbers(axes))
-        for axis in sorted(place % dimensions for place in _numbers(axes)):
+        for axis in sorted(number % dimensions for number in _numbers(axes)):
             x = x.unsqueeze(axis)
         return x
 
@@ -257,7 +259,7 @@ class Operators:
         return _steps(outputs, len(w)), last, cell
 
     def _gates(self, order: Sequence[int], w: Tensor, r: Tensor, b: Tensor) -> list[Tensor]:
-        """Matrices and biases of each direction with their gates in PyTorch's order, made once."""
+        """Matrices and biases of each direction with their gates in PyTorch's order, computed once."""
         if id(w) not in self._recurrent:
             if b is None:
                 b = self._torch.zeros(len(w), 2 * w.shape[1], dtype=w.dtype, device=w.device)
@@ -275,7 +277,7 @@ class Operators:
         return self._torch.zeros(len(r), x.shape[1], r.shape[2], dtype=x.dtype, device=x.device)
 
     def _padded(self, x: Tensor, at: Attributes, count: int, value: float = 0.0) -> tuple[Tensor, list[int]]:
-        """The input and the padding that is left to the function, which pads both ends alike."""
+        """The input, padded where its ends differ, and the padding that is left to the function."""
         begins, ends = _pads(at, count)
         if begins == ends:
             return x, begins
@@ -285,7 +287,7 @@ class Operators:
 
 def _pads(at: Attributes, count: int) -> tuple[list[int], list[int]]:
     if at.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise RuntimeFailed("PyTorch cannot run the file: padding that the operator is to find itself")
+        raise RuntimeFailed("PyTorch cannot run the file: auto_pad other than NOTSET or VALID")
     pads = list(at.get("pads", [0] * 2 * count))
     return pads[:count], pads[count:]
 
@@ -295,6 +297,6 @@ def _numbers(tensor: Tensor) -> list[int]:
 
 
 def _steps(outputs: Tensor, directions: int) -> Tensor:
-    """(T, B, directions H) as ONNX has it: (T, directions, B, H)."""
+    """Outputs (T, B, directions * H) in ONNX's order: (T, directions, B, H)."""
     steps, batch, _ = outputs.shape
     return outputs.reshape(steps, batch, directions, -1).transpose(1, 2)

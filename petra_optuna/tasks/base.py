@@ -1,4 +1,4 @@
-"""Base models: trained once, kept as safetensors, loaded ever after."""
+"""Base models of the built-in tasks: trained once, kept as safetensors, then loaded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from petra_optuna.errors import DataError
+from petra_optuna.files import write_to_cache
 from petra_optuna.nn.inputs import forward
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.training import parameter_groups, run_epochs
-from petra_optuna.tasks.files import written_whole
 from petra_optuna.tasks.split import Split
 
 logger = logging.getLogger(__name__)
@@ -38,16 +38,16 @@ def train_base(
     label_smoothing: float,
     seed: int,
 ) -> nn.Module:
-    """Train a new model by SGD with Nesterov momentum 0.9, weight decay 5e-4, one cycle.
+    """Train a new model by SGD with Nesterov momentum 0.9, weight decay 5e-4 and a one-cycle schedule.
 
     Args:
         build: Makes the untrained model.
         split: Training data, read with its augmentation.
-        epochs: How often to read it.
+        epochs: Number of epochs.
         batch_size: Samples a step.
-        peak_lr: Peak of the cycle.
-        label_smoothing: Of the cross-entropy.
-        seed: Of initialisation, order and augmentation.
+        peak_lr: Highest learning rate of the cycle.
+        label_smoothing: Label smoothing of the cross-entropy.
+        seed: Seed of initialisation, order and augmentation.
     """
     with seeded(seed):
         model = build()
@@ -75,8 +75,8 @@ def cached_base(
     """The model that ``train`` makes, from the file of an earlier call where there is one.
 
     Args:
-        folder: Where files are kept; created when missing.
-        name: First part of the file name.
+        folder: Folder in which files are kept; made when it is missing.
+        name: First part of the file's name.
         key: JSON-ready values on which the weights depend; the torch version is added.
         build: Makes a model of the same structure to load into.
         train: Makes the trained model.
@@ -90,14 +90,18 @@ def cached_base(
         model = _load(path, build)
         if model is None:
             model = train()
-            with written_whole(path) as temporary:
+            with write_to_cache(path) as temporary:
                 temporary.write_bytes(save(model.state_dict()))
     return model.eval()
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let one process train while the others wait for its file."""
+    """Let one process train while the others wait for its file.
+
+    Raises:
+        DataError: When the folder cannot be written.
+    """
     lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +116,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _load(path: Path, build: Callable[[], nn.Module]) -> nn.Module | None:
+    """The model with the file's weights; None where there is no file or it is damaged."""
     if not path.exists():
         return None
     try:

@@ -1,18 +1,17 @@
-"""What is wrong with a task, said before a study spends time on it."""
+"""Checks of a task, made before a study spends time on it."""
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from petra_optuna.errors import DataError, TaskError, one_line
+from petra_optuna.errors import DataError, TaskError, foreign_errors_as
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.tasks.split import Split
@@ -25,9 +24,11 @@ def check_split(name: str, split: Split) -> None:
         TaskError: When the data set is a stream or has no length.
         DataError: When it has fewer than two samples.
     """
-    kind = type(split.dataset)
-    if isinstance(split.dataset, IterableDataset) or not hasattr(kind, "__len__"):
-        raise TaskError(f"the {name} data set must have __len__ and __getitem__, {kind.__name__} has not")
+    dataset_class = type(split.dataset)
+    if isinstance(split.dataset, IterableDataset) or not hasattr(dataset_class, "__len__"):
+        raise TaskError(
+            f"the {name} data set must have __len__ and __getitem__, {dataset_class.__name__} has not"
+        )
     if len(split) < 2:
         raise DataError(f"the {name} split has {len(split)} samples; at least 2 are needed")
 
@@ -36,10 +37,10 @@ def check_forward(model: nn.Module, split: Split) -> None:
     """Check that the model maps one batch to one output a sample.
 
     Raises:
-        TaskError: Naming what the model raised or returned.
+        TaskError: When it raises or returns something else; the text says what.
     """
     inputs, targets = next(split.batches(2))
-    with torch.no_grad(), _reported("the model fails on a selection batch"):
+    with torch.no_grad(), foreign_errors_as(TaskError, "the model fails on a selection batch"):
         outputs = forward(model, inputs)
     count = batch_size_of(inputs)
     if outputs.ndim == 0 or len(outputs) != count or len(targets) != count:
@@ -58,11 +59,11 @@ def check_loss(
     """Check that one training batch gives one differentiable number.
 
     Raises:
-        TaskError: Naming what was raised or returned.
+        TaskError: When the loss raises or returns something else; the text says what.
     """
     inputs, targets = next(split.batches(2))
     private = copy.deepcopy(model)
-    with _reported("the loss fails on a training batch"), seeded(0):
+    with foreign_errors_as(TaskError, "the loss fails on a training batch"), seeded(0):
         if training_step is not None:
             value = training_step(private, inputs, targets)
         else:
@@ -77,20 +78,11 @@ def check_loss(
         )
 
 
-@contextmanager
-def _reported(what: str) -> Iterator[None]:
-    """Turn what users' code raises into one line."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise TaskError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
-
-
 def check_classes(split: Split, labels: tuple[str, ...]) -> None:
     """Check that each class has a training sample, when ``labels`` names classes.
 
     Raises:
-        DataError: Naming the first class without one, or a target that is no class.
+        DataError: When a class has none or a target is no class; the text names the first.
     """
     if not labels:
         return
@@ -104,11 +96,12 @@ def check_classes(split: Split, labels: tuple[str, ...]) -> None:
 
 
 def _class_indices(split: Split) -> list[int]:
-    known: Any = getattr(split.dataset, "targets", None)
+    """Class index of each sample, from the data set's own list where it has one."""
+    targets: Any = getattr(split.dataset, "targets", None)
     translated = getattr(split.dataset, "target_transform", None) is not None
-    if known is not None and len(known) == len(split) and not translated:
-        return torch.as_tensor(known).tolist()
-    return [int(index) for _, targets in split.batches(256) for index in _flat(targets)]
+    if targets is not None and len(targets) == len(split) and not translated:
+        return torch.as_tensor(targets).tolist()
+    return [int(index) for _, batch in split.batches(256) for index in _flat(batch)]
 
 
 def _flat(targets: Tensor) -> list[int]:

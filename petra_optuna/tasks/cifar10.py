@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from petra_optuna.errors import DataError, one_line
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.normalize import Normalize
-from petra_optuna.tasks.base import cached_base, train_base
 from petra_optuna.tasks.image_folder import ImageFolder, read_image_folder
-from petra_optuna.tasks.images import (
-    ImageArray,
-    first_input,
-    positions_in_class,
-    random_flip,
-    random_shift,
-    whole_batch,
-)
-from petra_optuna.tasks.metrics import metric
-from petra_optuna.tasks.split import Split
-from petra_optuna.tasks.task import Task, every_kth
+from petra_optuna.tasks.image_task import BaseRecipe, image_task, trained_base
+from petra_optuna.tasks.images import first_input, image_split, positions_in_class, random_flip, random_shift
+from petra_optuna.tasks.task import Task
 from petra_optuna.tasks.torchvision_shim import load_torchvision
-
-logger = logging.getLogger(__name__)
 
 SIDE = 32
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
-EPOCHS, BATCH_SIZE, PEAK_LR, LABEL_SMOOTHING = 22, 128, 0.1, 0.05
+RECIPE = BaseRecipe(epochs=22, batch_size=128, peak_lr=0.1, label_smoothing=0.05)
 ARCHIVE_FOLDER = "cifar-10-batches-py"
 
 
@@ -44,7 +32,7 @@ def build(
     cache_dir: Path,
     seed: int = 0,
 ) -> Task:
-    """CIFAR-10, torchvision's ResNet-18; pictures from --data-root, else the official archive.
+    """CIFAR-10, torchvision's ResNet-18; images from ``data_root``, else the official archive.
 
     Selection is every tenth training image of each class in file order, starting with the first.
 
@@ -54,8 +42,8 @@ def build(
             downloaded to ``cache_dir``.
         checkpoint: safetensors with the state_dict of ``resnet18(num_classes=10)``. When None the base
             is trained, which takes about a minute an epoch on two cores, and kept under ``cache_dir``.
-        cache_dir: For the archive and the base.
-        seed: Of the base's training.
+        cache_dir: Folder of the archive, the decoded pixels and the base.
+        seed: Seed of the base's training.
 
     Raises:
         DataError: When images or checkpoint are missing, damaged or of another layout.
@@ -63,31 +51,30 @@ def build(
     train, test = _read(data_root, cache_dir)
     selected = positions_in_class(train.targets) % 10 == 0
     splits = {
-        "train": _split(train.images[~selected], train.targets[~selected], augment=True),
-        "selection": _split(train.images[selected], train.targets[selected]),
-        "test": _split(test.images, test.targets),
+        "train": image_split(train.images[~selected], train.targets[~selected], 255.0, _augment),
+        "selection": image_split(train.images[selected], train.targets[selected], 255.0),
+        "test": image_split(test.images, test.targets, 255.0),
     }
     if checkpoint is not None:
         model = _load_checkpoint(checkpoint)
     else:
-        model = _trained(splits["train"], cache_dir, seed)
-    return Task(
-        name="cifar10",
-        model=model,
-        initial=build_model,
-        train=splits["train"],
-        calibration=every_kth(splits["train"]),
-        selection=splits["selection"],
-        test=splits["test"],
-        metric=metric("accuracy"),
+        model = trained_base(
+            "cifar10",
+            build_model,
+            splits["train"],
+            RECIPE,
+            structure={"normalize": (MEAN, STD)},
+            cache_dir=cache_dir,
+            seed=seed,
+            notice=f"no checkpoint given: training the base for {RECIPE.epochs} epochs, a minute or so each",
+        )
+    return image_task(
+        "cifar10",
+        model,
+        build_model,
+        splits,
         labels=train.classes,
-        preprocess={
-            "layout": "NCHW",
-            "dtype": "float32",
-            "colour": "RGB",
-            "range": [0, 1],
-            "size": [3, SIDE, SIDE],
-        },
+        preprocess={"colour": "RGB", "range": [0, 1], "size": [3, SIDE, SIDE]},
     )
 
 
@@ -111,7 +98,7 @@ def _read(data_root: Path | None, cache_dir: Path) -> tuple[ImageFolder, ImageFo
             return train, test
     raise DataError(
         f"no CIFAR-10 in {data_root}: expected train/<class>/*.jpg and test/<class>/*.jpg there or in "
-        f"its folder cifar10, or {ARCHIVE_FOLDER}; leave the data root out to download the archive"
+        f"its folder cifar10, or {ARCHIVE_FOLDER}; leave `data_root` out to download the archive"
     )
 
 
@@ -121,15 +108,11 @@ def _read_archive(root: Path, *, download: bool) -> tuple[ImageFolder, ImageFold
         try:
             part = load_torchvision().datasets.CIFAR10(str(root), train=train, download=download)
         except (OSError, RuntimeError) as error:
-            advice = "give a data root with train/<class>/*.jpg and test/<class>/*.jpg"
+            advice = "give a `data_root` with train/<class>/*.jpg and test/<class>/*.jpg"
             raise DataError(f"CIFAR-10 cannot be read from {root} ({one_line(error)}); {advice}") from error
         images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
         parts.append(ImageFolder(images, torch.tensor(part.targets), tuple(part.classes)))
     return parts[0], parts[1]
-
-
-def _split(images: Tensor, targets: Tensor, *, augment: bool = False) -> Split:
-    return Split(ImageArray(images, targets, 255.0), whole_batch, augment=_augment if augment else None)
 
 
 def _augment(inputs: Inputs, generator: torch.Generator) -> Inputs:
@@ -146,28 +129,3 @@ def _load_checkpoint(path: Path) -> nn.Module:
             f"{one_line(error)}"
         ) from error
     return model.eval()
-
-
-def _trained(split: Split, cache_dir: Path, seed: int) -> nn.Module:
-    key = {
-        "epochs": EPOCHS,
-        "batch_size": BATCH_SIZE,
-        "peak_lr": PEAK_LR,
-        "label_smoothing": LABEL_SMOOTHING,
-        "normalize": (MEAN, STD),
-        "seed": seed,
-    }
-
-    def train() -> nn.Module:
-        logger.warning("no checkpoint given: training the base for %d epochs, a minute or so each", EPOCHS)
-        return train_base(
-            build_model,
-            split,
-            epochs=EPOCHS,
-            batch_size=BATCH_SIZE,
-            peak_lr=PEAK_LR,
-            label_smoothing=LABEL_SMOOTHING,
-            seed=seed,
-        )
-
-    return cached_base(cache_dir, "cifar10", key, build_model, train)

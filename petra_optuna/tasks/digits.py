@@ -16,14 +16,13 @@ from petra_optuna.errors import TaskError
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.normalize import Normalize
-from petra_optuna.tasks.base import cached_base, train_base
-from petra_optuna.tasks.images import ImageArray, first_input, positions_in_class, random_shift, whole_batch
-from petra_optuna.tasks.metrics import metric
+from petra_optuna.tasks.image_task import BaseRecipe, image_task, trained_base
+from petra_optuna.tasks.images import first_input, image_split, positions_in_class, random_shift
 from petra_optuna.tasks.split import Split
-from petra_optuna.tasks.task import Task, every_kth
+from petra_optuna.tasks.task import Task
 
 WIDTHS, BLOCKS = (48, 96), 2
-EPOCHS, BATCH_SIZE, PEAK_LR, LABEL_SMOOTHING = 12, 64, 0.1, 0.05
+RECIPE = BaseRecipe(epochs=12, batch_size=64, peak_lr=0.1, label_smoothing=0.05)
 MEAN, STD = 4.88, 6.02
 
 
@@ -34,58 +33,33 @@ def build(
 
     The base is trained on the first call, in seconds, and kept under ``cache_dir``.
 
-    Of each class, in file order, every fifth image is test; of the remaining ones every fifth,
-    starting with the first, is selection; the rest is train.
+    In each class, in file order, every fifth image is test, starting with the first; every fifth of the
+    remaining ones is selection; the rest is train.
 
     Args:
-        data_root: Not taken: the data is in the package.
-        checkpoint: Not taken: the base is trained.
-        cache_dir: Where the base is kept.
-        seed: Of the base's training.
+        data_root: Must be None: the data is in the package.
+        checkpoint: Must be None: the base is trained.
+        cache_dir: Folder in which the base is kept.
+        seed: Seed of the base's training.
 
     Raises:
         TaskError: When ``data_root`` or ``checkpoint`` is given.
         DataError: When the cache cannot be written.
     """
     if data_root is not None or checkpoint is not None:
-        raise TaskError("digits brings its data and trains its base; it takes no data root or checkpoint")
+        raise TaskError("digits brings its data and trains its base; give no `data_root` and no `checkpoint`")
     splits = digits_splits()
-    key = {
-        "widths": WIDTHS,
-        "blocks": BLOCKS,
-        "epochs": EPOCHS,
-        "batch_size": BATCH_SIZE,
-        "peak_lr": PEAK_LR,
-        "label_smoothing": LABEL_SMOOTHING,
-        "normalize": (MEAN, STD),
-        "seed": seed,
-    }
-    model = cached_base(
-        cache_dir,
-        "digits",
-        key,
-        build_model,
-        lambda: train_base(
-            build_model,
-            splits["train"],
-            epochs=EPOCHS,
-            batch_size=BATCH_SIZE,
-            peak_lr=PEAK_LR,
-            label_smoothing=LABEL_SMOOTHING,
-            seed=seed,
-        ),
+    structure = {"widths": WIDTHS, "blocks": BLOCKS, "normalize": (MEAN, STD)}
+    model = trained_base(
+        "digits", build_model, splits["train"], RECIPE, structure=structure, cache_dir=cache_dir, seed=seed
     )
-    return Task(
-        name="digits",
-        model=model,
-        initial=build_model,
-        train=splits["train"],
-        calibration=every_kth(splits["train"]),
-        selection=splits["selection"],
-        test=splits["test"],
-        metric=metric("accuracy"),
-        labels=tuple(str(digit) for digit in range(10)),
-        preprocess={"layout": "NCHW", "dtype": "float32", "range": [0, 16], "size": [1, 8, 8]},
+    return image_task(
+        "digits",
+        model,
+        build_model,
+        splits,
+        labels=[str(digit) for digit in range(10)],
+        preprocess={"range": [0, 16], "size": [1, 8, 8]},
     )
 
 
@@ -103,14 +77,10 @@ def digits_splits() -> dict[str, Split]:
     test = positions_in_class(targets) % 5 == 0
     rest_images, rest_targets = images[~test], targets[~test]
     selection = positions_in_class(rest_targets) % 5 == 0
-    parts = {
-        "train": ImageArray(rest_images[~selection], rest_targets[~selection], 1.0),
-        "selection": ImageArray(rest_images[selection], rest_targets[selection], 1.0),
-        "test": ImageArray(images[test], targets[test], 1.0),
-    }
     return {
-        name: Split(part, whole_batch, augment=_augment if name == "train" else None)
-        for name, part in parts.items()
+        "train": image_split(rest_images[~selection], rest_targets[~selection], 1.0, _augment),
+        "selection": image_split(rest_images[selection], rest_targets[selection], 1.0),
+        "test": image_split(images[test], targets[test], 1.0),
     }
 
 

@@ -1,8 +1,8 @@
-"""The test split stays shut during a search, and a confirmation reads each of its samples once.
+"""Sealing the test split: a search cannot read it, and a confirmation reads each of its samples once.
 
-``Task`` seals its test split when it is made. Whoever holds the task holds the sealed split: an operation,
-a metric or an evaluator that reads it gets an error. ``open_once`` gives a readable view of it to a
-confirmation, while the task's own stays sealed. A data set that the user keeps elsewhere is out of reach.
+``Task`` seals its test split when it is made. Whoever has the task has the sealed split only: an operation,
+a metric or an evaluator that reads it gets an error. ``open_once`` gives a confirmation a readable view; the
+task's own split stays sealed. A data set that the user keeps elsewhere is not guarded.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from petra_optuna.tasks.split import Split
 
 
 class SealedDataset(Dataset[Any]):
-    """A data set that tells its length and nothing else.
+    """A data set that gives its length and no sample.
 
     Args:
-        contents: What is sealed.
+        contents: Data set that is sealed.
     """
 
     def __init__(self, contents: Dataset[Any]) -> None:
@@ -32,12 +32,12 @@ class SealedDataset(Dataset[Any]):
         return len(self._contents)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> NoReturn:
-        """Refuse.
+        """Refuse to give a sample.
 
         Raises:
             SealedSplitRead: Always.
         """
-        raise SealedSplitRead("the test split was read; only `petra confirm` may, use the selection split")
+        raise SealedSplitRead("the test split was read; only `confirm` may read it, use the selection split")
 
 
 class _ReadOnce(Dataset[Any]):
@@ -51,38 +51,37 @@ class _ReadOnce(Dataset[Any]):
         return len(self._contents)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
-        self._note([index])
+        self._mark_read([index])
         return self._contents[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        self._note(indices)
-        whole = getattr(self._contents, "__getitems__", None)
-        return whole(indices) if whole is not None else [self._contents[index] for index in indices]
+        self._mark_read(indices)
+        fetch = getattr(self._contents, "__getitems__", None)
+        return fetch(indices) if fetch is not None else [self._contents[index] for index in indices]
 
-    def _note(self, indices: Sequence[int]) -> None:
+    def _mark_read(self, indices: Sequence[int]) -> None:
         if again := self._read.intersection(indices):
             raise SealedSplitRead(f"sample {min(again)} of the test split was read twice in one confirmation")
         self._read.update(indices)
 
 
-def sealed(split: Split) -> Split:
-    """The split with its samples out of reach; one that is sealed already is returned as it is."""
+def seal(split: Split) -> Split:
+    """The split with a data set that refuses to be read; a sealed split is returned as it is."""
     if isinstance(split.dataset, SealedDataset):
         return split
     return dataclasses.replace(split, dataset=SealedDataset(split.dataset))
 
 
 def contents(split: Split) -> Split:
-    """The split as it was before it was sealed: for its hash, and for nothing else."""
+    """The split as it was before it was sealed; only the task's fingerprint may use it."""
     if isinstance(split.dataset, SealedDataset):
         return dataclasses.replace(split, dataset=split.dataset._contents)
     return split
 
 
 def open_once(split: Split) -> Split:
-    """A view of a sealed split that gives each sample once: for a confirmation, and for nothing else.
+    """A view of a sealed split that gives each sample once; only a confirmation may use it.
 
-    Raises when read:
-        SealedSplitRead: When a sample is read for the second time.
+    Reading a sample for the second time raises ``SealedSplitRead``.
     """
     return dataclasses.replace(split, dataset=_ReadOnce(contents(split).dataset))

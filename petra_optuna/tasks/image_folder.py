@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from petra_optuna.errors import DataError
-from petra_optuna.tasks.files import written_whole
+from petra_optuna.files import write_to_cache
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclasses.dataclass(frozen=True)
 class ImageFolder:
-    """uint8 images (N, 3, side, side) with classes (N,) and the classes' names."""
+    """Decoded images of a folder.
+
+    Attributes:
+        images: Pixels, uint8 (N, 3, side, side).
+        targets: Class indices, int64 (N,).
+        classes: Names of the classes in order of their index.
+    """
 
     images: Tensor
     targets: Tensor
@@ -39,10 +45,10 @@ def read_image_folder(root: Path, side: int, *, expected_classes: int, cache_dir
     help: most of it is Python), reading them back half a second, and each worker does it.
 
     Args:
-        root: Holds one folder a class.
+        root: Folder with one folder a class.
         side: Width and height that every image must have.
-        expected_classes: How many class folders there must be.
-        cache_dir: For the decoded pixels, by names, sizes and times of the files.
+        expected_classes: Number of class folders that there must be.
+        cache_dir: Folder of the decoded pixels, whose file is named by names, sizes and times of the images.
 
     Raises:
         DataError: When a class is missing or empty, or a file is no image of that size.
@@ -55,11 +61,11 @@ def read_image_folder(root: Path, side: int, *, expected_classes: int, cache_dir
     files: list[os.DirEntry[str]] = []
     targets: list[int] = []
     for index, name in enumerate(folders):
-        found = [entry for entry in os.scandir(root / name) if entry.name.lower().endswith(SUFFIXES)]
-        if not found:
+        images = [entry for entry in os.scandir(root / name) if entry.name.lower().endswith(SUFFIXES)]
+        if not images:
             raise DataError(f"class {name!r} is empty: {root / name} has no {', '.join(SUFFIXES)} file")
-        files += sorted(found, key=lambda entry: entry.name)
-        targets += [index] * len(found)
+        files += sorted(images, key=lambda entry: entry.name)
+        targets += [index] * len(images)
     pixels = torch.from_numpy(_cached_pixels(files, side, cache_dir))
     return ImageFolder(pixels.permute(0, 3, 1, 2).contiguous(), torch.tensor(targets), tuple(folders))
 
@@ -78,12 +84,13 @@ def _cached_pixels(files: Sequence[os.DirEntry[str]], side: int, cache_dir: Path
     pixels = np.empty(shape, dtype=np.uint8)
     for row, entry in enumerate(files):
         pixels[row] = _decode(entry.path, side)
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
+    with write_to_cache(path) as temporary, open(temporary, "wb") as file:
         np.save(file, pixels)
     return pixels
 
 
 def _read_back(path: Path) -> np.ndarray | None:
+    """The array of a file; None where there is no file or it is damaged."""
     if not path.exists():
         return None
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,15 +11,16 @@ from torch.utils.data import Dataset
 
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.tasks.fingerprint import tensor_sha256
+from petra_optuna.tasks.split import Split
 
 
 class ImageArray(Dataset[tuple[Tensor, Tensor]]):
-    """Images and class indices in memory.
+    """Data set of images and class indices in memory.
 
     Args:
         images: uint8 (N, C, H, W).
         targets: int64 (N,).
-        scale: Pixels are returned as float32 divided by this.
+        scale: Divisor of the pixels, which are returned as float32.
     """
 
     def __init__(self, images: Tensor, targets: Tensor, scale: float) -> None:
@@ -39,7 +40,7 @@ class ImageArray(Dataset[tuple[Tensor, Tensor]]):
         return self.images[rows].float() / self.scale, self.targets[rows]
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything."""
+        """SHA-256 of images, targets and scale."""
         return tensor_sha256(self.images, self.targets, torch.tensor(self.scale))
 
 
@@ -48,8 +49,18 @@ def whole_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch
 
 
+def image_split(
+    images: Tensor,
+    targets: Tensor,
+    scale: float,
+    augment: Callable[[Inputs, torch.Generator], Inputs] | None = None,
+) -> Split:
+    """A split of an ``ImageArray``, which is read in whole batches."""
+    return Split(ImageArray(images, targets, scale), whole_batch, augment=augment)
+
+
 def positions_in_class(targets: Tensor) -> Tensor:
-    """For each sample its position among those of its class, in file order. (N,) to (N,)."""
+    """Position of each sample (N,) among those of its class, in file order: (N,)."""
     positions = torch.empty_like(targets)
     for label in set(targets.tolist()):
         mask = targets == label

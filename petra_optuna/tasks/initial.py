@@ -1,4 +1,4 @@
-"""The network that pipelines start from where nothing is trained before them."""
+"""The untrained network that pipelines start from in the mode ``untrained``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def initial_model(model: nn.Module, initial: Initial | None, seed: int) -> nn.Mo
     """An untrained network of the model's structure, in eval mode.
 
     Args:
-        model: Gives the structure, and its weights to nobody.
-        initial: Makes the network; every parameter of ``model`` is drawn anew by its module when None.
-        seed: Of all that is drawn.
+        model: Network of the same structure; its weights are not used.
+        initial: Makes the network; when None every module of ``model`` draws its parameters anew.
+        seed: Seed of everything that is drawn.
 
     Raises:
         TaskError: When ``initial`` makes another network, or a parameter cannot be drawn anew.
@@ -31,17 +31,18 @@ def initial_model(model: nn.Module, initial: Initial | None, seed: int) -> nn.Mo
         except ValueError as error:
             raise TaskError(
                 f"the model cannot go back to initialisation: {error}; "
-                "give initial=, a function that makes the untrained network"
+                "give `initial`, a function that makes the untrained network"
             ) from error
     with seeded(seed):
         made = initial()
     if not isinstance(made, nn.Module):
-        raise TaskError(f"initial must return the untrained network, got {type(made).__name__}")
-    for what, of in (("tensors", _shapes), ("modules", text_of)):
-        if of(made) != of(model):
-            raise TaskError(f"initial makes another network than the model: their {what} differ")
+        raise TaskError(f"`initial` must return the untrained network, got {type(made).__name__}")
+    for what, describe in (("tensors", _shapes), ("modules", text_of)):
+        if describe(made) != describe(model):
+            raise TaskError(f"`initial` makes another network than the model: their {what} differ")
     return made.eval()
 
 
 def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and type of each tensor of the model."""
     return [(name, tuple(value.shape), str(value.dtype)) for name, value in model.state_dict().items()]

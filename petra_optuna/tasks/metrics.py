@@ -1,4 +1,4 @@
-"""Quality as one number, always with its direction."""
+"""Metrics: the quality of a model as one number with a direction."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Metric:
     """A named measure of quality.
 
     Attributes:
-        name: The name under which values are reported.
-        direction: Whether more or less is better.
+        name: Name under which values are reported.
+        direction: ``maximize`` where more is better, else ``minimize``.
         function: Maps outputs (N, ...) and targets (N, ...) to a float.
-        per_sample: The same arguments to numbers (N,) of which the metric is the mean, where it is one:
-            resampling is then a hundred times faster.
+        per_sample: Maps the same arguments to the numbers (N,) whose mean is the metric; None where it is no
+            mean. With it resampling is a hundred times faster.
     """
 
     name: str
@@ -105,8 +105,8 @@ def metric(name: str | Metric) -> Metric:
     """
     if isinstance(name, Metric):
         return name
-    for known in METRICS:
-        if known.name == name:
-            return known
-    names = ", ".join(known.name for known in METRICS)
+    for candidate in METRICS:
+        if candidate.name == name:
+            return candidate
+    names = ", ".join(candidate.name for candidate in METRICS)
     raise TaskError(f"unknown metric {name!r}; known: {names}; or give a Metric(name, direction, function)")

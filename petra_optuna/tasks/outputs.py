@@ -1,4 +1,4 @@
-"""What a model says of a split, collected batch by batch."""
+"""The outputs of a model on a split, collected batch by batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One part of a task's data, read in batches whose inputs and targets never part."""
+"""One part of a task's data, read in batches that keep inputs and targets together."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from petra_optuna.errors import TaskError
 from petra_optuna.nn.inputs import Inputs
 
 TARGET_KEYS = ("target", "label", "labels", "y")
-# One fixed order for data fractions, so that a larger fraction contains every smaller one.
 FRACTION_SEED = 20240917
+"""Seed of the one order of samples for data fractions: a larger fraction contains every smaller one."""
 
 
 def default_unpack(batch: Any) -> tuple[Inputs, Tensor]:
-    """Part a batch into inputs and target.
+    """Split a batch into inputs and target.
 
     A tuple or list ends with the target and holds positional inputs before it; a dict names the
     target ``target``, ``label``, ``labels`` or ``y``, and everything else is a keyword input.
 
     Raises:
-        TaskError: When the batch is neither, saying what it was.
+        TaskError: When the batch is neither; the text says what it was.
     """
     if isinstance(batch, tuple | list) and len(batch) >= 2:
         parts = tuple(batch)
@@ -39,7 +39,7 @@ def default_unpack(batch: Any) -> tuple[Inputs, Tensor]:
             return inputs, batch[keys[0]]
     raise TaskError(
         f"a batch must be (inputs..., target) or a dict of tensors with one of {', '.join(TARGET_KEYS)}, "
-        f"got {_describe(batch)}; give unpack=, a function from a batch to (inputs, target)"
+        f"got {_describe(batch)}; give `unpack`, a function from a batch to (inputs, target)"
     )
 
 
@@ -48,11 +48,11 @@ class Split:
     """A map-style data set and how its batches become inputs and targets.
 
     Attributes:
-        dataset: Has ``__len__`` and ``__getitem__``; one with ``__getitems__`` is asked for a whole
-            batch at once.
+        dataset: Data set with ``__len__`` and ``__getitem__``; one with ``__getitems__`` is asked for a
+            whole batch at once.
         collate: Turns what the data set returned for a batch into the batch; torch's default when None.
-        unpack: Parts a batch into inputs and target.
-        augment: Random changes to a whole training batch, from the given generator only.
+        unpack: Splits a batch into inputs and target.
+        augment: Changes a whole training batch at random, by the given generator only.
     """
 
     dataset: Dataset[Any]
@@ -77,12 +77,12 @@ class Split:
 
         Args:
             batch_size: Samples a batch; the last one may be smaller.
-            shuffle_seed: Order and augmentation follow from it; file order when None. A shuffled last
-                batch of one sample is left out: batch normalisation cannot train on it.
-            fraction: Read the first ``ceil(fraction * n)`` samples, two at least, of one fixed
-                permutation, so that a larger fraction contains every smaller one.
+            shuffle_seed: Seed of order and augmentation; file order when None. A shuffled last batch of one
+                sample is left out: batch normalisation cannot train on it.
+            fraction: Share of the samples to read: the first ``ceil(fraction * n)``, two at least, of one
+                fixed permutation, so that a larger fraction contains every smaller one.
             augment: Whether to apply ``self.augment``.
-            limit: Read at most so many samples.
+            limit: Largest number of samples to read.
         """
         generator = torch.Generator().manual_seed(shuffle_seed or 0)
         order = self._indices(fraction)
@@ -102,11 +102,12 @@ class Split:
             yield inputs, targets
 
     def steps(self, batch_size: int, fraction: float = 1.0) -> int:
-        """Number of batches that a shuffled reading gives."""
+        """Number of batches that ``batches`` gives with a shuffle seed."""
         count = len(self._indices(fraction))
         return max(1, count // batch_size + (count % batch_size > 1))
 
     def _indices(self, fraction: float) -> Tensor:
+        """Indices of the samples of a data fraction, in file order."""
         if fraction >= 1.0:
             return torch.arange(len(self))
         permutation = torch.randperm(len(self), generator=torch.Generator().manual_seed(FRACTION_SEED))

@@ -1,4 +1,4 @@
-"""A task: the model to compress, its data in four parts, and what counts as quality."""
+"""A task: the model to compress, its data in four splits, and its metric."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from petra_optuna.nn.training import output_matching_loss, soft_label_loss
 from petra_optuna.source import source_sha256
 from petra_optuna.tasks.checks import check_classes, check_forward, check_loss, check_split
 from petra_optuna.tasks.fingerprint import fingerprint_of
-from petra_optuna.tasks.guard import sealed
+from petra_optuna.tasks.guard import seal
 from petra_optuna.tasks.initial import Initial, initial_model
 from petra_optuna.tasks.metrics import Metric
 from petra_optuna.tasks.metrics import metric as find_metric
@@ -41,28 +41,28 @@ EXAMPLE_SAMPLES = 8
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Base model, data splits, metric, example batch, fingerprint.
+    """What is compressed: base model, data splits, metric, example batch, fingerprint.
 
     Attributes:
         name: Short name, shown and stored.
-        model: The original, in eval mode. Nobody changes it: operations work on copies.
-        train, calibration, selection, test: The search sees the first three; ``test`` may be None,
-            and then a front cannot be confirmed. It is sealed (see ``tasks.guard``): its length is known,
-            reading it raises ``SealedSplitRead``.
-        metric: Quality and its direction.
+        model: The original model, in eval mode. Nobody changes it: operations work on copies.
+        train, calibration, selection, test: Data splits; a search sees the first three. ``test`` may be None,
+            and then a front cannot be confirmed. It is sealed (see ``tasks.guard``): it has a length, and
+            reading a sample raises ``SealedSplitRead``.
+        metric: Metric of quality with its direction.
         loss: Maps outputs and targets to the training loss.
         training_step: Maps model, inputs and targets to the loss, in place of forward and ``loss``.
             It hides the outputs, so distillation is off with it.
-        distillation: Maps student's outputs, teacher's outputs and temperature to a loss.
+        distillation: Maps the student's outputs, the teacher's outputs and a temperature to a loss.
         labels: Names of the classes in order of their index.
         preprocess: JSON-ready description of what the input must look like; normalisation is
             inside the model.
-        initial: Makes the untrained network of ``model``'s structure. Where it is None every module draws its
-            parameters anew, which torch's own layers can.
-        trained: Whether ``model`` is trained. Only a trained one is a teacher.
-        mode: Where pipelines start: from ``model`` (``pretrained``), or from initialisation (``untrained``).
-            In both ``model`` is the baseline and the teacher.
-        fingerprint: SHA-256 of model, data and metric, and of the mode and ``initial`` in ``untrained``.
+        initial: Makes the untrained network of ``model``'s structure. When it is None every module draws its
+            parameters anew, as torch's own layers can.
+        trained: Whether ``model`` is trained. Only a trained model is a teacher.
+        mode: Network that pipelines start from: ``model`` (``pretrained``) or an untrained one
+            (``untrained``). In both modes ``model`` is the baseline and the teacher.
+        fingerprint: SHA-256 of model, data and metric; in the mode ``untrained`` also of ``initial``.
     """
 
     name: str
@@ -93,14 +93,16 @@ class Task:
                 "test": self.test,
             }
             functions = (self.loss, self.training_step, self.distillation, self.metric.function)
-            found = fingerprint_of(self.model, splits, self.metric.name, functions)
-            object.__setattr__(self, "fingerprint", found if self.mode == "pretrained" else self._from(found))
+            fingerprint = fingerprint_of(self.model, splits, self.metric.name, functions)
+            if self.mode == "untrained":
+                fingerprint = self._untrained_fingerprint(fingerprint)
+            object.__setattr__(self, "fingerprint", fingerprint)
         if self.test is not None:
-            object.__setattr__(self, "test", sealed(self.test))
+            object.__setattr__(self, "test", seal(self.test))
 
     @cached_property
     def example(self) -> Inputs:
-        """Inputs of up to eight selection samples, always the same ones."""
+        """Inputs of the first selection samples, up to eight."""
         inputs, _ = next(self.selection.batches(EXAMPLE_SAMPLES, limit=EXAMPLE_SAMPLES))
         return take(inputs, EXAMPLE_SAMPLES)
 
@@ -108,7 +110,7 @@ class Task:
         """The network that pipelines start from, in eval mode; nobody may change it.
 
         Args:
-            seed: Of the initialisation; without effect where pipelines start from ``model``.
+            seed: Seed of the initialisation; it has no effect in the mode ``pretrained``.
 
         Raises:
             TaskError: When the network cannot be made.
@@ -116,7 +118,7 @@ class Task:
         return self.model if self.mode == "pretrained" else initial_model(self.model, self.initial, seed)
 
     def in_mode(self, mode: Mode) -> Task:
-        """The same task where pipelines start as the mode says.
+        """The same task in another mode.
 
         Raises:
             TaskError: When the mode is unknown or the task cannot have it.
@@ -130,22 +132,22 @@ class Task:
         if mode == "pretrained":
             raise TaskError(f"task {self.name!r} was put into the mode {self.mode}; give it as it was before")
         initial_model(self.model, self.initial, seed=0)  # a task that cannot start is refused here
-        return dataclasses.replace(self, mode=mode, fingerprint=self._from(self.fingerprint))
+        return dataclasses.replace(self, mode=mode, fingerprint=self._untrained_fingerprint(self.fingerprint))
 
-    def _from(self, fingerprint: str) -> str:
-        """The fingerprint of the task that starts from initialisation."""
+    def _untrained_fingerprint(self, fingerprint: str) -> str:
+        """Fingerprint in the mode ``untrained`` of the task that has this one in the mode ``pretrained``."""
         made_by = "" if self.initial is None else source_sha256(self.initial)
         return hashlib.sha256(f"untrained {self.trained} {fingerprint} {made_by}".encode()).hexdigest()
 
     def evaluate(self, predict: Callable[[Inputs], np.ndarray], split: Split, batch_size: int = 256) -> float:
         """The metric of ``predict`` on a split.
 
-        Outputs and targets are collected in one loop over one iterator, so no order of the data can
-        put them out of step.
+        Outputs and targets are collected in one loop over one iterator, so they match in any order of the
+        data.
 
         Args:
             predict: Maps inputs of B samples to outputs (B, ...).
-            split: What to evaluate on.
+            split: Data split to evaluate on.
             batch_size: Samples a call.
 
         Raises:
@@ -191,23 +193,25 @@ class Task:
     ) -> Task:
         """A task from a model and ordinary torch loaders.
 
-        Of each loader its data set and collate function are used; order, batch size and workers are
+        The data set and the collate function of each loader are used; order, batch size and workers are
         the study's own.
 
         Args:
-            model: The original, trained unless ``trained`` says otherwise; a copy of it is kept.
-            train: What training nodes train on.
-            selection: What trials are compared on. Never use test data here.
-            test: What the front is confirmed on, once.
+            model: The original model, trained unless ``trained`` is False; a copy of it is kept.
+            train: Data that training nodes train on.
+            selection: Data that trials are compared on; never give test data here.
+            test: Data that the front is confirmed on, once.
             metric: ``accuracy``, ``macro_f1``, ``auc``, ``rmse`` or a ``Metric``.
-            name: Shown and stored.
+            name: Short name, shown and stored.
             loss: Maps outputs and targets to the loss. Default: mean squared error when the metric is
                 ``rmse``, else cross-entropy.
-            training_step: In place of forward and loss; turns distillation off.
+            training_step: Maps model, inputs and targets to the loss, in place of forward and ``loss``; turns
+                distillation off.
             labels: Class names; with them every class must be present in ``train``.
-            normalize: Mean and standard deviation per channel, put into the model.
-            calibration: Default: up to 512 evenly spaced samples of ``train``.
-            unpack: Parts a batch into inputs and target.
+            normalize: Mean and standard deviation of each channel, put into the model.
+            calibration: Data that conversions calibrate on. Default: up to 512 evenly spaced samples of
+                ``train``.
+            unpack: Splits a batch into inputs and target.
             preprocess: JSON-ready description of the input for whoever runs the exported file.
             initial: Makes the untrained network, for the mode ``untrained``; needed where a module with
                 parameters has no ``reset_parameters``.
@@ -218,9 +222,9 @@ class Task:
             TaskError: When a loader, the batches or the model cannot be used.
             DataError: When a split is empty or a class has no training sample.
         """
-        kept = copy.deepcopy(model).eval()
+        original = copy.deepcopy(model).eval()
         if normalize is not None:
-            kept = nn.Sequential(Normalize(*normalize), kept).eval()
+            original = nn.Sequential(Normalize(*normalize), original).eval()
             if initial is not None:
                 initial = functools.partial(_normalized, initial, normalize)
         splits = {"train": _split(train, unpack), "selection": _split(selection, unpack)}
@@ -230,20 +234,20 @@ class Task:
             splits["test"] = _split(test, unpack)
         for part, split in splits.items():
             check_split(part, split)
-        measure = find_metric(metric)
-        regression = measure.name == "rmse"
+        quality = find_metric(metric)
+        regression = quality.name == "rmse"
         criterion = loss or (mean_squared_error if regression else functional.cross_entropy)
-        check_forward(kept, splits["selection"])
-        check_loss(kept, splits["train"], criterion, training_step)
+        check_forward(original, splits["selection"])
+        check_loss(original, splits["train"], criterion, training_step)
         check_classes(splits["train"], tuple(labels))
         return cls(
             name=name,
-            model=kept,
+            model=original,
             train=splits["train"],
             calibration=splits.get("calibration") or every_kth(splits["train"]),
             selection=splits["selection"],
             test=splits.get("test"),
-            metric=measure,
+            metric=quality,
             loss=criterion,
             training_step=training_step,
             distillation=output_matching_loss if regression else soft_label_loss,

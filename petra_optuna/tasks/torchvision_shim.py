@@ -1,8 +1,8 @@
 """The only place that imports torchvision.
 
-With a CPU-only torch, torchvision's compiled part is missing and its import fails while it describes
-two of that part's operators. Declaring the two lets the import pass; calling them would still fail,
-and nothing here does.
+With a CPU-only torch, torchvision's compiled part is missing, and its import fails where it describes
+two operators of that part. Declaring the two lets the import pass. Calling them would still fail, but
+nothing here does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-u
 
 @functools.cache
 def load_torchvision() -> Any:
-    """The module, imported when it is first asked for: that takes seconds, and most tasks do without."""
+    """Import torchvision on the first call: that takes seconds, and most tasks do not need it."""
     try:
         import torchvision
     except RuntimeError as error:

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as ort
 
-from petra_optuna.deploy.checks import FLOAT_KERNELS, INT8_KERNELS, count
+from petra_optuna.deploy.checks import count
 from petra_optuna.deploy.probe import probe
 from petra_optuna.errors import LoweringFailed, MeasurementFailed, RuntimeFailed, UserError
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, Schedule, worker
@@ -198,7 +198,7 @@ def test_an_unknown_runtime_and_a_missing_extra_are_one_line(monkeypatch: pytest
 @every_runtime
 def test_a_float_file_computes_in_float_whatever_the_cpu_could(kind: Runtime, path: Path) -> None:
     _, kernels = kind.inspect(path)
-    assert count(kernels, FLOAT_KERNELS) == 3
+    assert count(kernels, kind.weighted.float) == 3
     assert not [name for name in kernels if name.endswith((".bf16", ".f16"))]
 
 
@@ -223,7 +223,7 @@ def test_a_quantised_file_runs_in_int8_and_is_counted(
 ) -> None:
     assert "int8_static" in kind.formats()
     session, kernels = kind.inspect(quantised(path, tmp_path, inputs))
-    assert (count(kernels, INT8_KERNELS), count(kernels, FLOAT_KERNELS)) == (3, 0)
+    assert (count(kernels, kind.weighted.int8), count(kernels, kind.weighted.float)) == (3, 0)
     expected = outputs_of_the_model(inputs, weights)
     found = session.run({"input": inputs})[0]
     assert 1e-4 < np.abs(found - expected).max() / np.abs(expected).max() < 0.1
@@ -236,7 +236,27 @@ def test_what_goes_wrong_in_the_first_look_is_the_reason_of_one_trial(kind: Runt
     assert "\n" not in str(caught.value)
     seen = probe(path.read_bytes(), {"input": np.ones((2, WIDTH), np.float32)}, runtime=kind.name)
     assert seen.finite
-    assert count(seen.kernels, FLOAT_KERNELS) == 3
+    assert count(seen.kernels, kind.weighted.float) == 3
+
+
+@every_runtime
+def test_its_script_runs_the_file(kind: Runtime, path: Path, inputs: np.ndarray, tmp_path: Path) -> None:
+    script = kind.run_script()
+    np.save(tmp_path / "inputs.npy", inputs)
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+{script.imports}
+file = Path(sys.argv[1])
+{script.load}
+feeds = {{names[0]: np.load(sys.argv[2])}}
+np.save(sys.argv[3], {script.run}[0])
+"""
+    command = [sys.executable, "-c", code, path, tmp_path / "inputs.npy", tmp_path / "outputs.npy"]
+    subprocess.run(command, check=True)
+    expected = kind.open(path, threads=1).run({"input": inputs})[0]
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected, atol=1e-5)
 
 
 @every_runtime
@@ -273,7 +293,7 @@ def test_a_crash_while_measuring_is_the_reason_of_one_trial(
 
 
 @every_runtime
-def test_the_yardstick_is_in_the_default_runtime_whatever_the_candidate_runs_in(
+def test_the_baseline_is_in_the_default_runtime_whatever_the_candidate_runs_in(
     kind: Runtime, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[tuple[str, str]] = []
@@ -293,7 +313,7 @@ def test_the_yardstick_is_in_the_default_runtime_whatever_the_candidate_runs_in(
         return found
 
     monkeypatch.setattr(worker, "runtime", recorder)
-    monkeypatch.setattr(worker, "_pin", lambda profile: None)
+    monkeypatch.setattr(worker, "_keep_to_cores", lambda profile: None)
     (tmp_path / "names.json").write_text('["input"]')
     np.save(tmp_path / "0.npy", np.ones((2, WIDTH), np.float32))
     for name in ("baseline.onnx", "candidate.onnx"):

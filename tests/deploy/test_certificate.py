@@ -17,7 +17,9 @@ from petra_optuna.deploy import check_parity, export_onnx, lower
 from petra_optuna.deploy.certificate import bytes_by_type, certificate, refuse_exchanged
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.pipeline import Applied
+from petra_optuna.runtimes import OnnxRuntime
 
+WEIGHTED = OnnxRuntime.weighted
 RNG = np.random.default_rng
 
 
@@ -26,7 +28,7 @@ def test_the_numbers_are_those_of_the_arrays():
     actual = expected.copy()
     actual[2] = [1.0, 2.0]
     proto = helper.make_model(helper.make_graph([], "empty", [], []))
-    found = certificate(proto, Counter({"Conv": 2, "QGemm": 1, "Relu": 3}), expected, actual)
+    found = certificate(proto, Counter({"Conv": 2, "QGemm": 1, "Relu": 3}), WEIGHTED, expected, actual)
     assert (found["samples"], found["agreement"]) == (4, 0.75)
     assert (found["max_abs_difference"], found["mean_abs_difference"]) == (1.0, 0.25)
     assert found["kernels"] == {"float": {"Conv": 2}, "int8": {"QGemm": 1}}
@@ -36,7 +38,7 @@ def test_agreement_is_for_scores_of_classes_only():
     proto = helper.make_model(helper.make_graph([], "empty", [], []))
     for shape in ((5, 1), (5,), (5, 2, 3)):
         array = np.ones(shape, np.float32)
-        assert certificate(proto, Counter(), array, array)["agreement"] is None
+        assert certificate(proto, Counter(), WEIGHTED, array, array)["agreement"] is None
 
 
 def test_bytes_by_type():
@@ -153,4 +155,4 @@ def test_an_output_that_is_not_a_number_is_caught(residual, images, tmp_path):
 def test_another_shape_is_caught():
     proto = helper.make_model(helper.make_graph([], "empty", [], []))
     with pytest.raises(LoweringFailed, match=r"shape \(4, 3\) and the file \(4, 2\)"):
-        certificate(proto, Counter(), np.ones((4, 3)), np.ones((4, 2)))
+        certificate(proto, Counter(), WEIGHTED, np.ones((4, 3)), np.ones((4, 2)))

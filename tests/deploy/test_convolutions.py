@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from petra_optuna.deploy.convolutions import as_images, has_series
+from petra_optuna.deploy.convolutions import has_conv1d, to_conv2d
 from petra_optuna.deploy.export import export_onnx
 from petra_optuna.models import InceptionTime
 from petra_optuna.operations.quantize_static import QuantizeStatic
@@ -114,7 +114,7 @@ class Calibration:
 def _forms(case: str) -> tuple[onnx.ModelProto, onnx.ModelProto, np.ndarray]:
     inputs = torch.randn(8, 4, 20, generator=torch.Generator().manual_seed(1))
     series = export_onnx(_model(case), (inputs,))
-    return series, as_images(series), inputs.numpy()
+    return series, to_conv2d(series), inputs.numpy()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -127,7 +127,7 @@ def test_both_forms_compute_the_same_to_the_last_bit(case: str) -> None:
     np.testing.assert_allclose(fast, expected, rtol=1e-4, atol=1e-5)
     ranks = {tensor.name: len(tensor.dims) for tensor in images.graph.initializer}
     assert {ranks[node.input[1]] for node in images.graph.node if node.op_type == "Conv"} == {4}
-    assert not has_series(images)
+    assert not has_conv1d(images)
 
 
 @pytest.mark.parametrize("case", ["inception", "causal", "groups", "pools", "both"])
@@ -159,8 +159,8 @@ def test_weights_are_stored_once() -> None:
 def test_the_graph_that_is_given_is_not_changed_and_one_without_series_stays_as_it_is() -> None:
     series, _, _ = _forms("both")
     before = series.SerializeToString(deterministic=True)
-    as_images(series)
+    to_conv2d(series)
     assert series.SerializeToString(deterministic=True) == before
     flat = export_onnx(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()).eval(), (torch.randn(2, 1, 5, 5),))
-    assert not has_series(flat)
-    assert as_images(flat).SerializeToString(deterministic=True) == flat.SerializeToString(deterministic=True)
+    assert not has_conv1d(flat)
+    assert to_conv2d(flat).SerializeToString(deterministic=True) == flat.SerializeToString(deterministic=True)

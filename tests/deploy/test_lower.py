@@ -26,6 +26,9 @@ from petra_optuna.deploy.probe import probe
 from petra_optuna.errors import LoweringFailed, OperationFailed, RuntimeFailed
 from petra_optuna.operations.weight_only import store_int8
 from petra_optuna.pipeline import Applied
+from petra_optuna.runtimes import OnnxRuntime
+
+WEIGHTED = OnnxRuntime.weighted
 
 
 def conversion(function, **report):
@@ -142,15 +145,15 @@ def test_a_file_with_signed_activations_runs_in_float_and_is_caught(residual, im
     with pytest.raises(LoweringFailed, match="run in float in the INT8 file"):
         lower(residual, images, tmp_path / "model.onnx", conversion(signed, **claim))
     unsigned = quantize(export_onnx(residual, images), tmp_path, ort_quantization.QuantType.QUInt8)
-    check_kernels(OnnxRuntimeModel(unsigned).kernels(), "int8_static", claim)
+    check_kernels(OnnxRuntimeModel(unsigned).kernels(), WEIGHTED, "int8_static", claim)
 
 
 def test_what_the_report_allows_may_run_in_float():
     kernels = Counter({"QLinearConv": 3, "Conv": 1})
     left = [{"name": "a", "op": "Conv", "reason": "because"}]
-    check_kernels(kernels, "int8_static", {"left_float": left})
+    check_kernels(kernels, WEIGHTED, "int8_static", {"left_float": left})
     with pytest.raises(LoweringFailed, match="1 of 4 weighted kernels"):
-        check_kernels(kernels, "int8_static", {"left_float": [{**left[0], "op": "ConvTranspose"}]})
+        check_kernels(kernels, WEIGHTED, "int8_static", {"left_float": [{**left[0], "op": "ConvTranspose"}]})
 
 
 def test_a_float_copy_of_a_quantised_weight_is_caught(residual, images, tmp_path):
@@ -183,20 +186,20 @@ def test_a_weight_that_is_said_to_be_stored_in_int8_must_be(residual, images):
 def test_a_linear_layer_in_float_in_a_dynamic_file_is_caught():
     kernels = Counter({"DynamicQuantizeMatMul": 1, "Conv": 4, "MatMul": 1})
     left = [{"name": "a", "op": "MatMul", "reason": "its second operand is no weight"}]
-    check_kernels(kernels, "int8_dynamic", {"left_float": left})
+    check_kernels(kernels, WEIGHTED, "int8_dynamic", {"left_float": left})
     with pytest.raises(LoweringFailed, match="1 of 2 weighted kernels"):
-        check_kernels(kernels, "int8_dynamic", {"left_float": []})
+        check_kernels(kernels, WEIGHTED, "int8_dynamic", {"left_float": []})
 
 
 def test_a_layer_chosen_to_be_in_float_must_run_so():
     left = [{"name": "a", "op": "Conv", "reason": "kept in float", "error_after": 0.1}]
-    check_kernels(Counter({"QLinearConv": 3, "Conv": 1}), "int8_static", {"left_float": left})
+    check_kernels(Counter({"QLinearConv": 3, "Conv": 1}), WEIGHTED, "int8_static", {"left_float": left})
     with pytest.raises(LoweringFailed, match="1 layers were kept in float, 0 run so"):
-        check_kernels(Counter({"QLinearConv": 4}), "int8_static", {"left_float": left})
+        check_kernels(Counter({"QLinearConv": 4}), WEIGHTED, "int8_static", {"left_float": left})
 
 
 def test_a_file_of_weights_only_promises_no_kernels():
-    check_kernels(Counter({"GRU": 1}), "int8_weights", {})
+    check_kernels(Counter({"GRU": 1}), WEIGHTED, "int8_weights", {})
 
 
 def test_an_int8_file_that_stores_no_less_is_caught(residual, images):
@@ -260,13 +263,13 @@ def test_a_runtime_that_dies_on_the_file_fails_the_trial_only(tmp_path, body, re
     child = tmp_path / "child.py"
     child.write_text(f"import os, signal, sys, time\n{body}\n")
     with pytest.raises(LoweringFailed, match=reason):
-        probe(b"", look=(sys.executable, str(child)), timeout_s=2)
+        probe(b"", command=(sys.executable, str(child)), timeout_s=2)
 
 
 def test_a_file_that_is_none_is_one_line():
-    for look in (OnnxRuntimeModel, probe):
+    for open_file in (OnnxRuntimeModel, probe):
         with pytest.raises((RuntimeFailed, LoweringFailed), match="INVALID_PROTOBUF") as caught:
-            look(b"this is no model")
+            open_file(b"this is no model")
         assert "\n" not in str(caught.value)
 
 

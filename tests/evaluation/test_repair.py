@@ -16,6 +16,9 @@ from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
 from petra_optuna.nn.inputs import forward
 from petra_optuna.operations import Half, Prune, QuantizeAware, QuantizeDynamic, QuantizeStatic
 from petra_optuna.pipeline import Operation, Pipeline, Recipe
+from petra_optuna.runtimes import OnnxRuntime
+
+WEIGHTED = OnnxRuntime.weighted
 
 PTQ = Pipeline((QuantizeStatic(),))
 
@@ -67,8 +70,8 @@ def test_what_misses_the_limit_by_one_pair_of_layers_keeps_it_with_them_in_float
     evaluation = unit.evaluate(PTQ, savings=savings)
     assert evaluation.values["accuracy"] >= _original() - 0.02
     kernels = evaluation.artifact.lowering["kernels"]
-    assert checks.count(kernels, checks.FLOAT_KERNELS) == len(planted_front.SPOILED)
-    assert checks.count(kernels, checks.INT8_KERNELS) == planted_front.LAYERS - len(planted_front.SPOILED)
+    assert checks.count(kernels, WEIGHTED.float) == len(planted_front.SPOILED)
+    assert checks.count(kernels, WEIGHTED.int8) == planted_front.LAYERS - len(planted_front.SPOILED)
     repair = evaluation.repair
     assert repair is not None
     assert repair.shipped
@@ -108,7 +111,7 @@ def test_a_repair_adds_to_what_the_pipeline_keeps(tmp_path: Path) -> None:
     assert evaluation.repair is not None
     assert len(evaluation.repair.in_float) == 1
     kernels = evaluation.artifact.lowering["kernels"]
-    assert checks.count(kernels, checks.FLOAT_KERNELS) == 2
+    assert checks.count(kernels, WEIGHTED.float) == 2
 
 
 def test_the_same_pipeline_gets_the_same_repair_and_build_gives_its_file(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_file_that_refuses_the_inputs_fails(files):
         process.measure(files / "fast.onnx")
 
 
-def test_a_broken_yardstick_is_named(files, feeds):
+def test_a_broken_baseline_is_named(files, feeds):
     with (
         MeasuringProcess(DeviceProfile(), files / "garbage.onnx", feeds) as process,
         pytest.raises(MeasurementFailed, match="baseline"),
@@ -241,7 +241,7 @@ def test_peak_memory_is_that_of_the_file_alone(files, feeds, large):
 def test_the_child_starts_without_torch_and_pinned():
     code = (
         "import os, sys, petra_optuna.measurement.worker as worker; "
-        "worker._pin(worker.DeviceProfile()); "
+        "worker._keep_to_cores(worker.DeviceProfile()); "
         "print('torch' in sys.modules, len(os.sched_getaffinity(0)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,6 +21,9 @@ from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.sensitivity import Left
 from petra_optuna.pipeline import Pipeline
+from petra_optuna.runtimes import OnnxRuntime
+
+WEIGHTED = OnnxRuntime.weighted
 
 STATIC = (
     QuantizeStatic(),
@@ -227,8 +230,8 @@ def test_layers_that_cost_most_are_left_in_float_and_the_file_gets_better(kind, 
     assert all(item["error_after"] < 0.2 * item["error_before"] for item in items)
     assert errors[1] < 0.2 * errors[0]
     kernels = OnnxRuntimeModel(applied.model).kernels()
-    assert checks.count(kernels, checks.FLOAT_KERNELS) == len(left)
-    assert checks.count(kernels, checks.INT8_KERNELS) == applied.report["quantized_weights"] == 4 - len(left)
+    assert checks.count(kernels, WEIGHTED.float) == len(left)
+    assert checks.count(kernels, WEIGHTED.int8) == applied.report["quantized_weights"] == 4 - len(left)
 
 
 def test_a_layer_left_in_float_is_not_quantised_by_the_runtime(monkeypatch):
@@ -254,8 +257,8 @@ def test_a_layer_left_in_float_is_not_quantised_by_the_runtime(monkeypatch):
         applied = QuantizeStatic(keep_float=1).apply(proto, Calibration((6, 20)))
         kernels = OnnxRuntimeModel(applied.model).kernels()
         assert [item["name"] for item in applied.report["left_float"]] == [layer]
-        assert checks.count(kernels, checks.FLOAT_KERNELS) == 1
-        assert checks.count(kernels, checks.INT8_KERNELS) == len(layers) - 1
+        assert checks.count(kernels, WEIGHTED.float) == 1
+        assert checks.count(kernels, WEIGHTED.int8) == len(layers) - 1
 
 
 def test_one_layer_at_least_is_quantised():

@@ -15,6 +15,9 @@ from petra_optuna.errors import OperationFailed
 from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.weight_only import STORED, named, round_symmetric, store_int8
+from petra_optuna.runtimes import OnnxRuntime
+
+WEIGHTED = OnnxRuntime.weighted
 
 HIDDEN = 160
 JOINED = 48
@@ -94,7 +97,7 @@ def test_a_recurrent_encoder_takes_a_quarter_at_the_speed_of_float(operation, gr
     assert kernels["Cast"] == before["Cast"]
     assert kernels["Slice"] == before["Slice"]
     check_weights(applied.model, applied.report)
-    check_kernels(kernels, applied.report["precision"], applied.report)
+    check_kernels(kernels, WEIGHTED, applied.report["precision"], applied.report)
 
 
 def test_weights_in_the_file_are_those_of_the_model_rounded(gru) -> None:
@@ -120,7 +123,7 @@ def test_stacked_both_ways_without_any_other_weight_is_no_failure() -> None:
         assert applied.report["left_float"] == []
         assert applied.model.ByteSize() < 0.35 * proto.ByteSize()
         assert np.abs(_run(applied.model) - expected).max() < 0.02 * np.abs(expected).max()
-        check_kernels(OnnxRuntimeModel(applied.model).kernels(), "int8_weights", applied.report)
+        check_kernels(OnnxRuntimeModel(applied.model).kernels(), WEIGHTED, "int8_weights", applied.report)
 
 
 def test_factors_of_a_recurrent_matrix_are_stored_as_factors(gru) -> None:

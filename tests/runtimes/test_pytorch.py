@@ -17,8 +17,9 @@ from petra_optuna.measurement import DeviceProfile, worker
 from petra_optuna.nn.inputs import take, to_feeds
 from petra_optuna.operations import Half, QuantizeAware, Train, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.runtimes import OnnxRuntime, PyTorch, runtime
+from petra_optuna.runtimes import OnnxRuntime, runtime
 from petra_optuna.runtimes.device_clock import DeviceClock
+from petra_optuna.runtimes.pytorch import PyTorch
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -138,7 +139,7 @@ def test_cuda_is_refused_in_one_line_where_torch_sees_none(tmp_path: Path) -> No
         DeviceProfile.parse("npu")
 
 
-def test_on_cuda_candidates_and_yardstick_run_in_pytorch_by_device_events(
+def test_on_cuda_candidates_and_baseline_run_in_pytorch_by_device_events(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With a device that is faked: its events tell the time, and every file is opened on it."""
@@ -167,7 +168,7 @@ def test_on_cuda_candidates_and_yardstick_run_in_pytorch_by_device_events(
     monkeypatch.setattr(torch.cuda, "Event", Mark)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(PyTorch, "open", on_the_fake)
-    monkeypatch.setattr(worker, "_pin", lambda profile: None)
+    monkeypatch.setattr(worker, "_keep_to_cores", lambda profile: None)
     profile = DeviceProfile.parse("cuda")
     assert (profile.place, profile.baseline_place) == (("torch", "cuda"), ("torch", "cuda"))
     assert isinstance(runtime("torch").clock("cuda"), DeviceClock)

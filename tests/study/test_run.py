@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +34,7 @@ from petra_optuna.results import (
     publish,
     study_hypervolume,
 )
+from petra_optuna.results.export import run_script
 from petra_optuna.study import open_storage, optimize, resume
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task
@@ -214,8 +214,7 @@ def test_the_exported_script_reads_a_single_logit_by_its_sign(
     save(model, tmp_path / "model.onnx")
     (tmp_path / "preprocess.json").write_text(json.dumps({"labels": ["no", "yes"]}))
     np.save(tmp_path / "inputs.npy", np.array([[-3.0], [5.0]], dtype=np.float32))
-    script = resources.files("petra_optuna.study") / "templates" / "run_onnxruntime.py.txt"
-    (tmp_path / "run.py").write_text(script.read_text())
+    (tmp_path / "run.py").write_text(run_script("onnxruntime", "cpu"))
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "inputs.npy")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == printed
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from petra_optuna.errors import one_line
+from petra_optuna.errors import FOREIGN_ERRORS, one_line
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.low_rank import LowRankPair
 from petra_optuna.nn.pruning.importance import Criterion, RandomScores, WeightScores
@@ -161,7 +161,7 @@ def _check_output(model: nn.Module, inputs: Inputs, shape: torch.Size) -> str | 
     try:
         with torch.no_grad():
             shape_without = forward(model, inputs).shape
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except FOREIGN_ERRORS as error:
         return f"the model does not run without it ({one_line(error)})"
     if shape_without != shape:
         return f"without it the output's shape is {tuple(shape_without)}, not {tuple(shape)}"

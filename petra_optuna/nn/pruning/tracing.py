@@ -23,12 +23,12 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petra_optuna.errors import OperationFailed
+from petra_optuna.errors import FOREIGN_ERRORS, OperationFailed, one_line
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.pruning.recurrent import Proxy, proxy_for
 
-_TRACING_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+_TRACING_ERRORS = (AssertionError, *FOREIGN_ERRORS)
 """What torch-pruning raises, in place of one error of its own, on a model that it cannot trace."""
 ROOT_TYPES = (tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, tp.ops.TORCH_EMBED)
 """Layers that make channels."""
@@ -76,7 +76,7 @@ def trace(model: nn.Module, inputs: Inputs) -> tuple[tp.DependencyGraph, list[tp
         graph.module2node = dict(ordered)
         return graph, list(graph.get_all_groups(root_module_types=ROOT_TYPES))
     except _TRACING_ERRORS as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise OperationFailed(f"the channels of the model cannot be traced ({reason})") from error
 
 

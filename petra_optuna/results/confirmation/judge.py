@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from petra_optuna.errors import MeasurementFailed, TrialError
+from petra_optuna.errors import MeasurementFailed, TrialError, foreign_errors_as
 from petra_optuna.evaluation import predictor
-from petra_optuna.evaluation.reasons import as_trial_error
 from petra_optuna.nn.inputs import batch_size_of
 from petra_optuna.tasks import Outputs, Split, Task
 
@@ -67,7 +66,7 @@ def judged(
     outputs, quality = {}, {}
     for name in [name for name in running if name not in failures]:
         try:
-            with as_trial_error(MeasurementFailed, task.metric.name):
+            with foreign_errors_as(MeasurementFailed, task.metric.name):
                 outputs[name] = running[name].joined()
                 quality[name] = task.score(outputs[name], joined)
         except TrialError as error:

@@ -1,8 +1,8 @@
-"""The first look at a file: ``python -m petra_optuna.runtimes.look RUNTIME DEVICE FOLDER``.
+"""Inspection of a file: ``python -m petra_optuna.runtimes.inspect_file RUNTIME DEVICE FOLDER``.
 
-Opens the folder's ``model.onnx`` in the runtime, runs it on ``0.npy, 1.npy, ...`` (names of the inputs in
-``0.name, ...``) where there are any, and writes ``seen.json`` beside it: ``kernels`` of the graph that runs,
-and whether all outputs are ``finite``. Starts without torch where the runtime is another.
+Opens the folder's ``model.onnx`` in the runtime and runs it on ``0.npy, 1.npy, ...``, if there are any, whose
+input names are in ``0.name, 1.name, ...``. Writes ``inspection.json`` beside it: the ``kernels`` of the graph
+that runs, by name, and whether all outputs are ``finite``. Starts without torch where the runtime is another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from petra_optuna.runtimes.registry import runtime
 
 
 def main(name: str, device: str, folder: Path) -> None:
-    """Look at the file in ``folder``; what the runtime says against it is the last line on stderr."""
+    """Inspect the file in ``folder``; where the runtime fails, the last line on stderr is the reason."""
     feeds = {path.with_suffix(".name").read_text(): np.load(path) for path in folder.glob("*.npy")}
     try:
         session, kernels = runtime(name).inspect(folder / "model.onnx", device)
@@ -26,7 +26,7 @@ def main(name: str, device: str, folder: Path) -> None:
     except RuntimeFailed as error:
         sys.exit(str(error))
     finite = all(bool(np.isfinite(output).all()) for output in outputs)
-    (folder / "seen.json").write_text(json.dumps({"kernels": kernels, "finite": finite}))
+    (folder / "inspection.json").write_text(json.dumps({"kernels": kernels, "finite": finite}))
 
 
 if __name__ == "__main__":
