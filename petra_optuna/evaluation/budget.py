@@ -32,9 +32,9 @@ class Budget:
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.epochs < 1:
-            raise UserError(f"the budget's `epochs` must be at least 1, got {self.epochs}")
+            raise UserError(f"`budget.epochs` must be at least 1, got {self.epochs}")
         if not 0 < self.data_fraction <= 1:
-            raise UserError(f"the budget's `data_fraction` must be in (0, 1], got {self.data_fraction}")
+            raise UserError(f"`budget.data_fraction` must be in (0, 1], got {self.data_fraction}")
 
     def allot(self, nodes: Iterable[Operation]) -> tuple[int, ...]:
         """Epochs for each node in order: what a training node asks for while the budget lasts, else 0."""

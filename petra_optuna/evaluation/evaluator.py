@@ -77,7 +77,7 @@ class Evaluator:
     def __post_init__(self) -> None:
         """Check that a limit on quality has what it is compared with."""
         if self.limits.quality_drop is not None and self.baseline_quality is None:
-            raise UserError("a limit on `quality_drop` needs the baseline's quality: give `baseline_quality`")
+            raise UserError("`limits.quality_drop` needs the baseline's quality: give `baseline_quality`")
 
     @cached_property
     def start(self) -> nn.Module:
@@ -90,7 +90,7 @@ class Evaluator:
         """Build the pipeline's file and measure it.
 
         Args:
-            pipeline: What to build.
+            pipeline: Pipeline to build.
             judge: Decides at each rung; None meets no rung. Where it says stop, the training ends, and the
                 file is made of the model as it is there.
             ledger: Counters to fill, also where this raises.
@@ -135,7 +135,7 @@ class Evaluator:
         """Build the pipeline's file alone, repaired as ``evaluate`` would, not measured.
 
         Args:
-            pipeline: What to build.
+            pipeline: Pipeline to build.
             layout: Layout of one-dimensional convolutions, which ``evaluate`` chooses by measurement.
             stop: Where the training ends before its time.
 
@@ -167,8 +167,8 @@ class Evaluator:
         return BodyBuilder(
             task=self.task,
             pipeline=pipeline,
-            base_key=key,
             start=self.start,
+            base_key=key,
             budget=self.budget,
             ledger=ledger,
             cache=self.cache,

@@ -43,7 +43,7 @@ class Limits:
         for name, bound in self.items():
             if not math.isfinite(bound) or bound < 0 or (bound == 0 and name != QUALITY_DROP):
                 rule = "at least 0" if name == QUALITY_DROP else "positive"
-                raise UserError(f"the limit `{name}` must be {rule} and finite, got {bound:g}")
+                raise UserError(f"`limits.{name}` must be {rule} and finite, got {bound:g}")
 
     def items(self) -> tuple[tuple[str, float], ...]:
         """The bounds that are set, by name of the value."""

@@ -53,13 +53,13 @@ class Rungs:
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.min_epochs < 1:
-            raise UserError(f"`min_epochs` of the first rung must be at least 1, got {self.min_epochs}")
+            raise UserError(f"`rungs.min_epochs` must be at least 1, got {self.min_epochs}")
         if not 0 < self.min_fraction <= 1:
-            raise UserError(f"`min_fraction` of the first rung must be in (0, 1], got {self.min_fraction}")
+            raise UserError(f"`rungs.min_fraction` must be in (0, 1], got {self.min_fraction}")
         if not (math.isfinite(self.eta) and self.eta > 1):
-            raise UserError(f"`eta` must be greater than 1, got {self.eta}")
+            raise UserError(f"`rungs.eta` must be greater than 1, got {self.eta}")
         if self.levels is not None and self.levels < 1:
-            raise UserError(f"`levels` must be at least 1, got {self.levels}")
+            raise UserError(f"`rungs.levels` must be at least 1, got {self.levels}")
 
     def ladder(self, full: Budget) -> tuple[Budget, ...]:
         """The budgets of all rungs in order; the last one is the full budget."""

@@ -44,8 +44,8 @@ class BodyBuilder:
     Attributes:
         task: The original model and its data.
         pipeline: Pipeline in canonical form.
-        base_key: Cache key of the network that the pipeline starts from (``keys.base_key``).
-        start: That network; not changed.
+        start: Network that the pipeline starts from; not changed.
+        base_key: Cache key of that network (``keys.base_key``).
         budget: Most training that the pipeline may spend.
         ledger: Counters to fill.
         cache: Shared prefixes; None computes everything.
@@ -55,8 +55,8 @@ class BodyBuilder:
 
     task: Task
     pipeline: Pipeline
-    base_key: str
     start: nn.Module
+    base_key: str
     budget: Budget
     ledger: TrainingLedger
     cache: PrefixCache | None = None

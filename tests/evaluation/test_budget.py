@@ -25,7 +25,7 @@ def test_limits_that_are_no_bounds_are_refused(name: str, bound: float) -> None:
     if (name, bound) == ("quality_drop", 0.0):
         assert Limits(quality_drop=0.0).violations({"quality_drop": 0.1}) == {"quality_drop": 0.1}
         return
-    with pytest.raises(UserError, match=f"limit `{name}`"):
+    with pytest.raises(UserError, match=f"`limits.{name}` must be"):
         Limits(**{name: bound})
 
 
@@ -43,5 +43,5 @@ def test_limits_report_how_far_a_value_lies_beyond_them() -> None:
     limits = Limits(size_bytes=100, latency_ms=None)
     assert limits.violations({"size_bytes": 130, "latency_ms": 9}) == {"size_bytes": 30}
     assert limits.violations({"latency_ms": 9}) == {}
-    with pytest.raises(UserError, match="`latency_ms` must be positive"):
+    with pytest.raises(UserError, match=r"`limits\.latency_ms` must be positive"):
         Limits(latency_ms=0)
