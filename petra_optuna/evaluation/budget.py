@@ -1,12 +1,17 @@
-"""What a pipeline may spend on training: epochs and a share of the data."""
+"""Training of one pipeline: what it may spend, what it spent, and what a whole budget would take."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterable
 
 from petra_optuna.errors import UserError
-from petra_optuna.pipeline import Operation
+from petra_optuna.operations import Context, Train
+from petra_optuna.pipeline import Operation, Recipe
+from petra_optuna.tasks import Task
+
+_TIMED_STEPS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +32,9 @@ class Budget:
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.epochs < 1:
-            raise UserError(f"the budget needs at least 1 epoch, got {self.epochs}")
+            raise UserError(f"`budget.epochs` must be at least 1, got {self.epochs}")
         if not 0 < self.data_fraction <= 1:
-            raise UserError(f"the budget's share of the data must be in (0, 1], got {self.data_fraction}")
+            raise UserError(f"`budget.data_fraction` must be in (0, 1], got {self.data_fraction}")
 
     def allot(self, nodes: Iterable[Operation]) -> tuple[int, ...]:
         """Epochs for each node in order: what a training node asks for while the budget lasts, else 0."""
@@ -40,3 +45,53 @@ class Budget:
             allotted.append(min(asked, left))
             left -= allotted[-1]
         return tuple(allotted)
+
+
+@dataclasses.dataclass
+class TrainingLedger:
+    """Counters of one evaluation: what it trained, what it was spared, and whether it needed a repair.
+
+    They are filled while the evaluation runs, so that one that is stopped or fails has them too.
+
+    Attributes:
+        cache_hits: Nodes whose result came from the prefix cache.
+        cache_misses: Nodes that were computed although there is a cache.
+        cache_saved_s: Seconds of training that the cached nodes once took.
+        cache_healed: Damaged entries that were removed.
+        preview_stops: 1 where the preview stopped the pipeline.
+        rung_stops: 1 where a rung stopped it.
+        saved_epochs: Epochs of the allotment that were not trained because of a stop.
+        repairs: 1 where a repair was tried for a file beyond the limit on quality, with whatever result.
+        repairs_within: 1 where that brought it within the limit.
+        train_s: Seconds that training nodes took here, a stopped one's included, without judging.
+        judging_s: Seconds that judging at rungs took.
+    """
+
+    cache_hits: int = 0
+    cache_misses: int = 0
+    cache_saved_s: float = 0.0
+    cache_healed: int = 0
+    preview_stops: int = 0
+    rung_stops: int = 0
+    saved_epochs: float = 0.0
+    repairs: int = 0
+    repairs_within: int = 0
+    train_s: float = 0.0
+    judging_s: float = 0.0
+
+
+def full_training_seconds(task: Task, budget: Budget) -> float:
+    """Seconds in which the original would train for the whole budget: the scale on which ``train_s`` counts.
+
+    They are extrapolated from a few training steps.
+
+    Raises:
+        TrialError: When the original cannot be trained.
+    """
+    recipe = Recipe()
+    samples = min(len(task.train), _TIMED_STEPS * recipe.batch_size)
+    context = Context(task, recipe, seed=0, epochs=1, data_fraction=samples / len(task.train))
+    began = time.perf_counter()
+    Train(epochs=1).apply(task.model, context)
+    seconds = time.perf_counter() - began
+    return seconds * budget.epochs * budget.data_fraction * len(task.train) / samples

@@ -24,8 +24,13 @@ _SUFFIX = ".prefix"
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """One cached prefix: the reports of its nodes in order, and the model as checkpoint bytes."""
+class CacheEntry:
+    """One cached prefix.
+
+    Attributes:
+        reports: Reports of its nodes in order, JSON-ready.
+        checkpoint: The model as bytes (``checkpoint.to_bytes``).
+    """
 
     reports: list[dict[str, Any]]
     checkpoint: bytes
@@ -33,13 +38,26 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class PrefixCache:
-    """Folder of entries by key, at most ``max_bytes`` large after each write."""
+    """Entries by key, which many processes share.
+
+    Attributes:
+        folder: Folder of the entries; made when missing.
+        max_bytes: Size of the folder that a write leaves at most, its own entry aside.
+    """
 
     folder: Path
     max_bytes: int = 4 * 2**30
 
-    def get(self, key: str, on_damage: Callable[[], None] | None = None) -> Entry | None:
-        """The entry, or None where there is none or it is damaged (it is then removed and reported)."""
+    def get(self, key: str, on_damage: Callable[[], None] | None = None) -> CacheEntry | None:
+        """Read an entry.
+
+        Args:
+            key: Key of the entry.
+            on_damage: Called when the entry is damaged, after it has been removed.
+
+        Returns:
+            The entry, or None where there is none or it is damaged.
+        """
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -53,9 +71,9 @@ class PrefixCache:
                 on_damage()
             return None
         reports, _, checkpoint = body.partition(b"\n")
-        return Entry(json.loads(reports), checkpoint)
+        return CacheEntry(json.loads(reports), checkpoint)
 
-    def put(self, key: str, entry: Entry) -> None:
+    def put(self, key: str, entry: CacheEntry) -> None:
         """Write the entry, then make room.
 
         Raises:
@@ -67,7 +85,7 @@ class PrefixCache:
         except OSError as error:
             raise StudyError(
                 f"the cache folder {self.folder} cannot be written ({error.strerror}); "
-                "make room there or give another with --cache"
+                "make room there or give another as `cache`"
             ) from error
         self._evict(keep=key)
 

@@ -47,7 +47,7 @@ def to_bytes(model: nn.Module, base: Base) -> bytes:
     """The model as one safetensors file with the structure in its metadata; equal models, equal bytes.
 
     Args:
-        model: What operations made of ``base``.
+        model: Model that operations made of ``base``.
         base: The model that the pipeline started from, or a function that makes it.
 
     Raises:
@@ -73,7 +73,7 @@ def save(model: nn.Module, base: Base, folder: Path) -> None:
     """Write ``structure.json`` and ``weights.safetensors`` into ``folder``, which is made if missing.
 
     Raises:
-        OperationFailed: As ``to_bytes``.
+        OperationFailed: When a module differs from the base's in a way that cannot be rebuilt.
     """
     structure, tensors = _take_apart(model, _original(base))
     write_atomically(folder / WEIGHTS_FILE, write_tensors(tensors))
@@ -84,7 +84,7 @@ def load(folder: Path, base: Base) -> nn.Module:
     """Inverse of ``save``.
 
     Raises:
-        DamagedCheckpoint: As ``from_bytes``, and when a file is missing.
+        DamagedCheckpoint: When the data is not a whole checkpoint of this base, or a file is missing.
     """
     try:
         structure = _parse((folder / STRUCTURE_FILE).read_text())

@@ -1,8 +1,8 @@
 """Cache keys: what a cached model depends on, and nothing else.
 
 key_0 covers the task (weights, data, metric), this package's code, library versions, the seed, the
-training threads, the instruction set, the bits of INT8 weights and the type that training computes in
-here; key_i chains the node, the recipe as far as it uses it, and its share of the budget. Each node
+training threads, the instruction set, the bits of INT8 weights and the type that this machine trains in;
+key_i chains the node, the recipe as far as it uses it, and its share of the budget. Each node
 seeds itself from its key, so a cached prefix and a cold run agree bit for bit.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-import petra_optuna
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.nn.training import training_dtype
 from petra_optuna.operations.saturation import weight_bits
@@ -44,13 +43,13 @@ def base_key(task: Task, seed: int) -> str:
     )
 
 
-def prefix_keys(start: str, pipeline: Pipeline, budget: Budget) -> tuple[str, ...]:
-    """One key for every body node, each chained to the one before it.
+def prefix_keys(base_key: str, pipeline: Pipeline, budget: Budget) -> tuple[str, ...]:
+    """One key for every body node, each chained to the one before it, the first to ``base_key``.
 
     A training node counts by the epochs that it gets, not by those that it asks for.
     """
     keys = []
-    key = start
+    key = base_key
     for node, epochs in zip(pipeline.body, budget.allot(pipeline.body), strict=True):
         recipe = pipeline.recipe.active_values()
         trains = node.kind == "training"
@@ -70,14 +69,14 @@ def prefix_keys(start: str, pipeline: Pipeline, budget: Budget) -> tuple[str, ..
 
 
 def node_seed(key: str) -> int:
-    """The seed of the node with this key, a 63-bit integer."""
+    """Seed of the node that has this key, a 63-bit integer."""
     return int(key[:16], 16) >> 1
 
 
 @functools.cache
 def code_digest() -> str:
     """SHA-256 over the sources that decide what a node does to a model."""
-    root = Path(petra_optuna.__file__).parent
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for folder in _CODE:
         for path in sorted((root / folder).rglob("*.py")):

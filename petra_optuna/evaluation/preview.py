@@ -1,10 +1,10 @@
 """What a pipeline's structural nodes alone say about the file, before any training.
 
 The size is predicted by counting, the latency where a file of the same shape has been measured
-before. A prediction never becomes a value of a trial. That of the size stops a trial where it is certain
-to break a hard limit; that of the latency is reported only, since it depends on what ran before.
+before. A prediction never becomes a value of a trial. The predicted size stops a trial where it is certain
+to break a hard limit; the predicted latency is reported only, since it depends on what ran before.
 The nodes are applied to the task's model also where pipelines start from initialisation: ranks and scores
-of weights that were never trained say nothing of those that training leads to.
+of weights that were never trained say nothing about those that training leads to.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Preview:
     """Predictions for the file of a pipeline.
 
     Attributes:
-        parameters: After the structural nodes.
+        parameters: Parameters of the model after the structural nodes.
         macs: Multiply-accumulates for one sample.
-        size_bytes: By counting; a lower bound where ``certain``.
-        latency_ms: Of a file of the same shape, or None where none was measured.
+        size_bytes: Bytes of the file by counting; a lower bound where ``certain``.
+        latency_ms: Latency of a file of the same shape, or None where none was measured.
         certain: Whether training cannot change the shapes: no node whose result follows the weights
             comes after one that trains them.
     """
@@ -53,9 +53,11 @@ class Preview:
 
 @dataclasses.dataclass(frozen=True)
 class ShapeHistory:
-    """Latencies of measured shapes against one baseline, one small file each.
+    """Latencies of measured shapes against one baseline.
 
-    ``scope`` names what a latency depends on besides the shape: baseline and device profile.
+    Attributes:
+        folder: Folder with one small file for each shape.
+        scope: Name of what a latency depends on besides the shape: baseline and device profile.
     """
 
     folder: Path
@@ -81,14 +83,21 @@ class ShapeHistory:
 
 
 def preview(
-    pipeline: Pipeline, task: Task, start: str, budget: Budget, history: ShapeHistory | None = None
+    pipeline: Pipeline, task: Task, base_key: str, budget: Budget, history: ShapeHistory | None = None
 ) -> Preview:
     """Apply the structural nodes alone and count.
 
+    Args:
+        pipeline: Pipeline in canonical form.
+        task: Task whose model the nodes are applied to.
+        base_key: Cache key of the network that the pipeline starts from; it seeds the nodes.
+        budget: Budget of training, which the keys of the nodes depend on.
+        history: Measured shapes for the latency; None predicts none.
+
     Raises:
-        TrialError: As the nodes raise.
+        TrialError: With the reason, when a node fails.
     """
-    model = shaped(task.model, pipeline, prefix_keys(start, pipeline, budget), task)
+    model = apply_structure(task.model, pipeline, prefix_keys(base_key, pipeline, budget), task)
     return Preview(
         parameters=count_parameters(model),
         macs=count_macs(model, take(task.example, 1)),
@@ -98,20 +107,20 @@ def preview(
     )
 
 
-def shaped(
+def apply_structure(
     model: nn.Module, pipeline: Pipeline, keys: Sequence[str], task: Task, first: int = 0
 ) -> nn.Module:
-    """The model after the nodes from ``first`` on that change shapes, without any training.
+    """Apply the nodes that change shapes, from the node at index ``first`` on, without any training.
 
     Args:
-        model: Before them; not changed.
-        pipeline: Whose body they are in.
-        keys: Of each node of the body (``keys.prefix_keys``).
-        task: What the nodes read.
-        first: Index of a node.
+        model: Model before these nodes; not changed.
+        pipeline: Pipeline whose body holds them.
+        keys: Key of each node of the body (``keys.prefix_keys``), which seeds it.
+        task: Task whose data the nodes read.
+        first: Index of the first node.
 
     Raises:
-        TrialError: As the nodes raise.
+        TrialError: With the reason, when a node fails.
     """
     for node, key in zip(pipeline.body[first:], keys[first:], strict=True):
         if node.kind == "structure":

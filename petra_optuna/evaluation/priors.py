@@ -1,13 +1,13 @@
-"""From curves of layers to the fields that operations have: where new nodes begin.
+"""Priors of the operations' fields from the sensitivity curves of layers.
 
-An operation has one strength for all layers, so what is known of each is put together as if losses added
-up. A start is the strongest cut of which they sum to at most ``BEARABLE`` of the original's quality:
+An operation has one strength for all layers, so the curves are put together as if losses added up. A prior
+is the strongest cut at which the losses sum to at most ``BEARABLE`` of the original's quality:
 
 - Every layer is cut at one value of the field (``local`` scope): the losses at that value are summed.
 - Layers compete (``global``): strength goes in small steps to the layer that loses least for its size
-  until the sum is reached. The start is the mean over layers of what they keep or lose then, by size
+  until the sum is reached. The prior is the mean over layers of what they keep or lose then, by size
   where the field counts channels or weights, and plainly for shares of a spectrum.
-- Blocks leave whole, the harmless first: the share of them that goes.
+- Blocks leave whole, the harmless ones first: the prior is the share of them that goes.
 
 Where only some of the layers have curves, they may lose that share of the sum.
 """
@@ -25,29 +25,30 @@ from petra_optuna.operations.low_rank import RULES
 from petra_optuna.pipeline import FieldPrior, SearchSpace
 
 BEARABLE = 0.05
-"""Share of the original's quality that a start may cost before anything is trained."""
+"""Share of the original's quality that a prior may cost before anything is trained."""
 STEP = 0.05
-"""Of a layer's strength, as layers compete."""
+"""Step of a layer's strength, as layers compete."""
 GRID = 101
+"""Values of a field that are tried where every layer is cut at one value."""
 
 Array = npt.NDArray[np.float64]
 
 
 def priors_from_sensitivity(sensitivity: Sensitivity, space: SearchSpace) -> tuple[FieldPrior, ...]:
-    """Starts of the operations of a space that have curves, each within its field's range."""
-    found: list[FieldPrior] = []
-    for kind, fields in ((Prune, ("ratio",)), (LowRank, RULES)):
-        layers = _Layers.of(sensitivity, kind.name)
-        if kind not in space.body or not layers.curves:
+    """Priors of the operations of a space that have curves, each within its field's range."""
+    priors: list[FieldPrior] = []
+    for operation, fields in ((Prune, ("ratio",)), (LowRank, RULES)):
+        layers = _Layers.of(sensitivity, operation.name)
+        if operation not in space.body or not layers.curves:
             continue
         for field in fields:
-            rule = {"rule": field} if kind is LowRank else {}
+            rule = {"rule": field} if operation is LowRank else {}
             for scope, value in (("local", layers.together(field)), ("global", layers.competing(field))):
-                found.append(FieldPrior.within(kind, field, value, {"scope": scope, **rule}))
+                priors.append(FieldPrior.within(operation, field, value, {"scope": scope, **rule}))
     blocks = _Layers.of(sensitivity, DropBlocks.name)
     if DropBlocks in space.body and blocks.curves:
-        found.append(FieldPrior.within(DropBlocks, "share", blocks.leaving()))
-    return tuple(found)
+        priors.append(FieldPrior.within(DropBlocks, "share", blocks.leaving()))
+    return tuple(priors)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +56,10 @@ class _Layers:
     """The curves of one operation.
 
     Attributes:
-        curves: Of its layers.
-        losses: Of each, the share of the original's quality that is lost at each point; a stronger cut never
-            counts as a smaller loss.
-        room: What they may lose together.
+        curves: One curve for each layer.
+        losses: Share of the original's quality that is lost at each point of each curve; a stronger cut
+            never counts as a smaller loss.
+        room: Share of the original's quality that the layers may lose together.
     """
 
     curves: tuple[Curve, ...]
@@ -80,10 +81,10 @@ class _Layers:
     def together(self, field: str) -> float:
         """The strongest value, of those tried, that all layers bear at once."""
         values = [_values(curve, field) for curve in self.curves]
-        ends = [value[-1] for value in values]
-        whole = values[0][0]
-        strongest = max(ends) if ends[0] > whole else min(ends)
-        grid = np.linspace(whole, strongest, GRID)
+        at_strongest_cuts = [value[-1] for value in values]
+        uncut = values[0][0]
+        strongest = max(at_strongest_cuts) if at_strongest_cuts[0] > uncut else min(at_strongest_cuts)
+        grid = np.linspace(uncut, strongest, GRID)
         total = np.zeros(GRID)
         for value, loss in zip(values, self.losses, strict=True):
             rising = np.argsort(value, kind="stable")
@@ -91,8 +92,8 @@ class _Layers:
         return float(grid[np.flatnonzero(total <= self.room)[-1]])
 
     def competing(self, field: str) -> float:
-        """What the field is on average where each layer is cut as far as it bears beside the others."""
-        strengths = self._shared_out()
+        """Mean of the field over layers, each cut as far as it bears beside the others."""
+        strengths = self._share_out()
         sizes = np.array([curve.size for curve in self.curves], dtype=float)
         values = [
             np.interp(strength, _strengths(curve), _values(curve, field))
@@ -102,26 +103,26 @@ class _Layers:
         return float(np.average(values, weights=sizes if by_size else None))
 
     def leaving(self) -> float:
-        """Share of the blocks that go, the harmless first."""
+        """Share of the blocks that may go, the harmless ones first."""
         losses = np.sort([loss[-1] for loss in self.losses])
         return float(np.mean(np.cumsum(losses) <= self.room))
 
-    def _shared_out(self) -> list[float]:
-        """Strengths to which the layers are cut: step by step the one that loses least for its size."""
+    def _share_out(self) -> list[float]:
+        """Strength for each layer: a step at a time to the one that loses least for its size."""
         strengths, spent = [0.0] * len(self.curves), 0.0
         while True:
             steps = []
-            for place, (curve, loss) in enumerate(zip(self.curves, self.losses, strict=True)):
-                tried, here = _strengths(curve), strengths[place]
-                if here < tried[-1]:
-                    there = min(here + STEP, float(tried[-1]))
-                    lost = float(np.interp(there, tried, loss) - np.interp(here, tried, loss))
+            for index, (curve, loss) in enumerate(zip(self.curves, self.losses, strict=True)):
+                tried, strength = _strengths(curve), strengths[index]
+                if strength < tried[-1]:
+                    stronger = min(strength + STEP, float(tried[-1]))
+                    lost = float(np.interp(stronger, tried, loss) - np.interp(strength, tried, loss))
                     if spent + lost <= self.room:
-                        steps.append((lost / curve.size, place, there, lost))
+                        steps.append((lost / curve.size, index, stronger, lost))
             if not steps:
                 return strengths
-            _, place, there, lost = min(steps)
-            strengths[place] = there
+            _, index, stronger, lost = min(steps)
+            strengths[index] = stronger
             spent += lost
 
 
@@ -130,5 +131,5 @@ def _strengths(curve: Curve) -> Array:
 
 
 def _values(curve: Curve, field: str) -> Array:
-    """The field at each point; at the original what keeps everything."""
+    """Value of the field at each point; at the original the value that keeps everything."""
     return np.array([0.0 if field == "ratio" else 1.0, *(point.fields[field] for point in curve.points[1:])])

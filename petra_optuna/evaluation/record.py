@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from petra_optuna.deploy import Artifact
-from petra_optuna.evaluation.conv_layouts import ConvLayouts
 from petra_optuna.evaluation.preview import Preview
-from petra_optuna.evaluation.repair import Repair
-from petra_optuna.evaluation.rungs import Stopped
+from petra_optuna.evaluation.rungs import EarlyStop
+from petra_optuna.evaluation.shipping import ConvLayouts, Repair
 from petra_optuna.measurement import FileMeasurement
 from petra_optuna.pipeline import Pipeline
 
@@ -19,8 +18,19 @@ from petra_optuna.pipeline import Pipeline
 class Evaluation:
     """What is known of one pipeline: its values, its file, and how they came about.
 
-    ``values`` holds the task's metric and every one of ``EFFICIENCY_METRICS`` that this machine can measure.
-    ``stopped`` tells where a rung ended the training, if one did.
+    Attributes:
+        pipeline: Pipeline in canonical form.
+        values: The task's metric, and each of ``EFFICIENCY_METRICS`` that this machine can measure, by name.
+        nodes: Report of each node of the body, JSON-ready.
+        artifact: The file that ships.
+        checkpoint: The model before the conversion as bytes (``checkpoint.from_bytes``).
+        measured: Measurements of the file.
+        best_throughput_batch: Samples per call at which throughput is best.
+        preview: Predictions that were made before the training.
+        reused_nodes: Number of nodes whose result came from the cache.
+        repair: What was done about a loss of quality beyond the limit; None where there was none.
+        convolutions: How both layouts compare; None without one-dimensional convolutions.
+        stopped: Where a rung ended the training; None where none did.
     """
 
     pipeline: Pipeline
@@ -34,7 +44,7 @@ class Evaluation:
     reused_nodes: int
     repair: Repair | None = None
     convolutions: ConvLayouts | None = None
-    stopped: Stopped | None = None
+    stopped: EarlyStop | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form without the file and the weights."""

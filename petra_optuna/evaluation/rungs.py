@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from petra_optuna.errors import TrialError, UserError
-from petra_optuna.evaluation.budget import Budget
+from petra_optuna.errors import OperationFailed, TrialError, UserError, foreign_errors_as
+from petra_optuna.evaluation.budget import Budget, TrainingLedger
+from petra_optuna.evaluation.preview import apply_structure, predicted_bytes
+from petra_optuna.evaluation.quality import quality_in_torch
+from petra_optuna.nn.counting import count_macs
+from petra_optuna.nn.inputs import take
+from petra_optuna.pipeline import Pipeline
+from petra_optuna.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +33,10 @@ class Rungs:
 
     Attributes:
         min_epochs: Epochs of the first rung.
-        min_fraction: Its share of the full budget's data, in (0, 1].
-        eta: At each rung the best 1/eta of the trials train on.
-        levels: Judge only at so many rungs, the lowest; None for all. While the learning rate is high a
-            model is often worse than at its start and at its end.
+        min_fraction: Share of the full budget's data at the first rung, in (0, 1].
+        eta: Inverse of the share of trials that train on: the best 1/eta of those at a rung.
+        levels: Number of rungs at which pipelines are judged, the lowest ones; None for all. While the
+            learning rate is high a model is often worse than at its start and at its end.
 
     The defaults are what kept most for least in recorded searches (``studies/RESULTS.md``).
 
@@ -45,13 +52,13 @@ class Rungs:
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.min_epochs < 1:
-            raise UserError(f"the first rung needs at least 1 epoch, got {self.min_epochs}")
+            raise UserError(f"`rungs.min_epochs` must be at least 1, got {self.min_epochs}")
         if not 0 < self.min_fraction <= 1:
-            raise UserError(f"the first rung's share of the data must be in (0, 1], got {self.min_fraction}")
+            raise UserError(f"`rungs.min_fraction` must be in (0, 1], got {self.min_fraction}")
         if not (math.isfinite(self.eta) and self.eta > 1):
-            raise UserError(f"eta must be greater than 1, got {self.eta}")
+            raise UserError(f"`rungs.eta` must be greater than 1, got {self.eta}")
         if self.levels is not None and self.levels < 1:
-            raise UserError(f"pipelines must be judged at 1 rung or more, got {self.levels}")
+            raise UserError(f"`rungs.levels` must be at least 1, got {self.levels}")
 
     def ladder(self, full: Budget) -> tuple[Budget, ...]:
         """The budgets of all rungs in order; the last one is the full budget."""
@@ -68,14 +75,12 @@ class Rungs:
         """When a pipeline that trains for ``epochs`` in all is judged.
 
         Returns:
-            For each rung below its end, counted from 1, the epochs of the full data after which it is met.
+            The moment of each rung before the end of the training, in epochs of the full data, by number of
+            the rung, counted from 1.
         """
-        judged = self.ladder(full)[:-1][: self.levels]
-        found = {
-            number: rung.epochs * rung.data_fraction / full.data_fraction
-            for number, rung in enumerate(judged, start=1)
-        }
-        return {number: moment for number, moment in found.items() if moment < epochs}
+        budgets = self.ladder(full)[:-1][: self.levels]
+        moments = [budget.epochs * budget.data_fraction / full.data_fraction for budget in budgets]
+        return {rung: moment for rung, moment in enumerate(moments, start=1) if moment < epochs}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +90,9 @@ class RungResult:
     What the conversion will do to the quality is not in it; what it does to the size is.
 
     Attributes:
-        rung: Counted from 1.
+        rung: Number of the rung, counted from 1.
         quality: The task's metric of the model, in PyTorch, on the selection split.
-        size_bytes: Of the file, by counting.
+        size_bytes: Predicted bytes of the file, by counting.
         macs: Multiply-accumulates for one sample.
         rest_s: Seconds that the rest of its training would take, at the pace so far.
     """
@@ -108,18 +113,18 @@ class RungResult:
         return cls(**data)
 
 
-Judge = Callable[[RungResult], str | None]
+RungJudge = Callable[[RungResult], str | None]
 """Stores a rung's result and gives the reason to stop there, or None to train on."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Stopped:
+class EarlyStop:
     """Where a pipeline's training ended before its time.
 
     Attributes:
-        rung: Counted from 1.
-        epochs: Of the full data, trained until there.
-        reason: The judge's.
+        rung: Number of the rung, counted from 1.
+        epochs: Epochs of the full data that were trained until there.
+        reason: The judge's reason.
     """
 
     rung: int
@@ -127,14 +132,119 @@ class Stopped:
     reason: str
 
     def judge(self, result: RungResult) -> str | None:
-        """A ``Judge`` that stops at the same rung again."""
+        """A ``RungJudge`` that stops at the same rung again."""
         return self.reason if result.rung == self.rung else None
 
 
-class RungStop(TrialError):
+class StoppedAtRung(TrialError):
     """Ends a node's training; ``model`` is what the node would return."""
 
-    def __init__(self, stopped: Stopped, model: nn.Module) -> None:
-        super().__init__(stopped.reason)
-        self.stopped = stopped
+    def __init__(self, stop: EarlyStop, model: nn.Module) -> None:
+        super().__init__(stop.reason)
+        self.stop = stop
         self.model = model
+
+
+class RungCallback:
+    """Judges a node's training at the rungs that it meets; a ``Context.on_step``.
+
+    Size and multiply-accumulates are those of the shape that the pipeline will end with. So is the quality,
+    except where later nodes train: what they will heal is not held against a pipeline. A model is not judged
+    where it cannot be copied in training, or where later nodes cannot be applied to it yet.
+
+    Args:
+        task: Task on whose selection split the quality is taken.
+        pipeline: The whole pipeline, of which one node trains.
+        keys: Cache key of each node of the body.
+        epochs: Epochs allotted to each node of the body.
+        index: Index of the node in the body.
+        moments: Moment of each rung in epochs of the whole pipeline, by number of the rung.
+        judge: Decides at each rung.
+        ledger: Counts a stop and the seconds of judging.
+        clock: Seconds from any fixed moment.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        pipeline: Pipeline,
+        keys: Sequence[str],
+        epochs: Sequence[int],
+        index: int,
+        moments: Mapping[int, float],
+        judge: RungJudge,
+        ledger: TrainingLedger,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._task, self._pipeline, self._keys, self._next = task, pipeline, keys, index + 1
+        self._judge, self._ledger, self._clock = judge, ledger, clock
+        self._epochs_before, self._epochs_in_all = sum(epochs[:index]), sum(epochs)
+        self._later_nodes_train = any(epochs[index + 1 :])
+        self._ahead = [(moment, rung) for rung, moment in moments.items() if moment > self._epochs_before]
+        self._pace = _Pace(clock)
+
+    def __call__(self, snapshot: Callable[[], nn.Module], trained: float) -> None:
+        """Judge the model at each rung that was met with the last step.
+
+        Args:
+            snapshot: Makes a copy of the model as the node would return it now.
+            trained: Epochs that the node has trained.
+
+        Raises:
+            StoppedAtRung: Where the judge says stop.
+        """
+        self._pace.reached(trained)
+        epochs = self._epochs_before + trained
+        while self._ahead and epochs >= self._ahead[0][0]:
+            began = self._clock()
+            try:
+                self._meet(self._ahead.pop(0)[1], snapshot, epochs)
+            finally:
+                seconds = self._clock() - began
+                self._ledger.judging_s += seconds
+                self._pace.pause(seconds)
+
+    def _meet(self, rung: int, snapshot: Callable[[], nn.Module], epochs: float) -> None:
+        try:
+            with foreign_errors_as(OperationFailed, "a copy of the model in training"):
+                model = snapshot()
+            final = apply_structure(model, self._pipeline, self._keys, self._task, first=self._next)
+        except TrialError:
+            return
+        epochs_left = self._epochs_in_all - epochs
+        result = RungResult(
+            rung=rung,
+            quality=quality_in_torch(model if self._later_nodes_train else final, self._task),
+            size_bytes=predicted_bytes(final, self._pipeline.conversion),
+            macs=count_macs(final, take(self._task.example, 1)),
+            rest_s=self._pace.seconds * epochs_left,
+        )
+        reason = self._judge(result)
+        if reason is not None:
+            self._ledger.rung_stops = 1
+            self._ledger.saved_epochs = epochs_left
+            raise StoppedAtRung(EarlyStop(rung, epochs, reason), model)
+
+
+class _Pace:
+    """Seconds that a node takes for an epoch.
+
+    What the node does before its first step does not count, unless it takes but one step.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began, self._epochs_then = clock(), 0.0
+        self._stepped = False
+        self.seconds = math.nan
+
+    def reached(self, epochs: float) -> None:
+        """Note after a step that so many epochs are trained."""
+        now = self._clock()
+        self.seconds = (now - self._began) / (epochs - self._epochs_then)
+        if not self._stepped:
+            self._stepped, self._began, self._epochs_then = True, now, epochs
+
+    def pause(self, seconds: float) -> None:
+        """Take out seconds that were not training."""
+        self._began += seconds

@@ -1,7 +1,7 @@
 """How a model's quality falls as one layer alone is cut: once per model, on calibration data, no training.
 
-Cost: three strengths (one for a block), at most ``MOST_LAYERS`` layers for each operation, ``SAMPLES``
-samples, and ``MOST_MACS`` multiply-accumulates in all: a large model is read on fewer samples, then in
+Cost: three strengths (one for a block), at most ``MAX_LAYERS`` layers for each operation, ``SAMPLES``
+samples, and ``MAX_MACS`` multiply-accumulates in all: a large model is read on fewer samples, then in
 fewer layers. That is half a minute for ``cifar10``'s ResNet-18 with one thread.
 """
 
@@ -18,30 +18,28 @@ import torch
 from torch import Tensor, nn
 
 from petra_optuna.errors import MeasurementFailed, OperationFailed, foreign_errors_as
-from petra_optuna.evaluation.cache import Entry, PrefixCache
+from petra_optuna.evaluation.cache import CacheEntry, PrefixCache
 from petra_optuna.evaluation.keys import base_key
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
-from petra_optuna.nn.low_rank import (
-    Decomposable,
-    decomposable_layers,
-    kept_shares,
-    reduce_layer,
-    shared_names,
-)
-from petra_optuna.nn.pruning import drop_blocks, find_replaceable, group_widths, magnitude_scores, prune_group
+from petra_optuna.nn.low_rank.pairs import decomposable_layers, shared_names
+from petra_optuna.nn.low_rank.reduce import kept_shares, reduce_layer
+from petra_optuna.nn.low_rank.split_layers import Decomposable
+from petra_optuna.nn.pruning.blocks import drop, find_replaceable
+from petra_optuna.nn.pruning.importance import magnitude_scores
+from petra_optuna.nn.pruning.prune import group_widths, prune_group
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.tasks import Task
 from petra_optuna.tasks.outputs import Outputs
 
 STRENGTHS = (0.25, 0.5, 0.75)
-MOST_LAYERS = 6
-SAMPLES, LEAST_SAMPLES = 256, 64
+MAX_LAYERS = 6
+SAMPLES, MIN_SAMPLES = 256, 64
 NORM_SAMPLES = 128
-"""Of them, what batch norms are measured again on."""
-MOST_MACS = 1e12
+"""Samples, of those above, on which batch norms are measured again."""
+MAX_MACS = 1e12
 BATCH = 64
 
 T = TypeVar("T")
@@ -49,13 +47,13 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One cut.
+    """One cut of a layer, and the quality that it leaves.
 
     Attributes:
-        strength: Share of what can leave the layer: channels, of the largest rank that saves weights, or
-            the block.
+        strength: Share of what can leave the layer that does leave: of its channels, of the largest rank
+            that saves weights, or of the block, which leaves whole.
         quality: The task's metric with this cut alone.
-        fields: By field of the operation, the value that cuts this layer so.
+        fields: Values of the operation's fields that cut this layer so, by field.
     """
 
     strength: float
@@ -69,9 +67,9 @@ class Curve:
 
     Attributes:
         operation: Name of the operation that cuts it.
-        layer: Its name; of a group of coupled channels that of its first layer.
-        size: What it counts among the others: channels, or weights.
-        points: The uncut original first, then by strength.
+        layer: Name of the layer; for a group of coupled channels the name of its first layer.
+        size: Weight of the layer among the others: its channels or its parameters.
+        points: Points in the order of strength; the first is the uncut original.
     """
 
     operation: str
@@ -87,9 +85,9 @@ class Sensitivity:
     Attributes:
         metric: Name of the task's metric.
         direction: Whether more of it is better.
-        samples: Of the calibration split, on which all qualities stand.
-        curves: Of each operation in the order of the model.
-        layers: By operation, how many layers it could cut; the curves may be of fewer, spread evenly.
+        samples: Number of samples of the calibration split that all qualities were computed on.
+        curves: Curves of each operation in the order of the model.
+        layers: How many layers each operation could cut; curves may be fewer, spread evenly over them.
         left_out: Why a layer that was to be cut has no curve, by operation and layer.
     """
 
@@ -118,23 +116,6 @@ class Sensitivity:
         return cls(**{**data, "curves": curves})
 
 
-def sensitivity_of(task: Task, cache: PrefixCache) -> Sensitivity:
-    """The curves of a task's model, from the cache where it has them.
-
-    The key covers what a cached prefix's does: weights, data, code, libraries, threads, instruction set.
-
-    Raises:
-        StudyError: When the cache cannot be written.
-    """
-    key = hashlib.sha256(f"sensitivity {base_key(task, seed=0)}".encode()).hexdigest()
-    entry = cache.get(key)
-    if entry is not None:
-        return Sensitivity.from_dict(entry.reports[0])
-    measured = measure_sensitivity(task)
-    cache.put(key, Entry([measured.to_dict()], b""))
-    return measured
-
-
 def measure_sensitivity(task: Task) -> Sensitivity:
     """Cut each layer alone and read the metric on calibration data, batch norms measured again.
 
@@ -150,16 +131,17 @@ def measure_sensitivity(task: Task) -> Sensitivity:
         DropBlocks.name: _drops(model, next(iter(task.calibration.batches(BATCH, limit=32)))[0], example),
     }
     macs = count_macs(model, example) / batch_size_of(example)
-    count, samples = _affordable({name: len(found) for name, found in cuts.items()}, macs)
+    layers = {operation: len(candidates) for operation, candidates in cuts.items()}
+    max_layers, samples = affordable_extent(layers, macs)
     data = _Data.of(task, samples)
     original = Point(0.0, data.quality(model), {})
     curves, left_out = [], {}
-    for operation, found in cuts.items():
-        for cut in _spread(found, count):
+    for operation, candidates in cuts.items():
+        for cut in spread_evenly(candidates, max_layers):
             try:
                 points = [
-                    Point(strength, data.quality_anew(part), fields)
-                    for strength, fields, part in cut.versions()
+                    Point(strength, data.quality_anew(cut_model), fields)
+                    for strength, fields, cut_model in cut.versions()
                 ]
             except (OperationFailed, MeasurementFailed) as error:
                 left_out[f"{operation} {cut.layer}"] = str(error)
@@ -168,8 +150,31 @@ def measure_sensitivity(task: Task) -> Sensitivity:
                 curves.append(Curve(operation, cut.layer, cut.size, (original, *points)))
             else:
                 left_out[f"{operation} {cut.layer}"] = "nothing may leave it at the strengths tried"
-    layers = {name: len(found) for name, found in cuts.items()}
     return Sensitivity(task.metric.name, task.metric.direction, data.samples, tuple(curves), layers, left_out)
+
+
+def sensitivity_of(
+    task: Task, cache: PrefixCache, measure: Callable[[Task], Sensitivity] = measure_sensitivity
+) -> Sensitivity:
+    """The curves of a task's model, from the cache where it has them.
+
+    The key covers what a cached prefix's does: weights, data, code, libraries, threads, instruction set.
+
+    Args:
+        task: Task whose model is cut.
+        cache: Cache that is read and written.
+        measure: Measures the curves that the cache does not hold.
+
+    Raises:
+        StudyError: When the cache cannot be written.
+    """
+    key = hashlib.sha256(f"sensitivity {base_key(task, seed=0)}".encode()).hexdigest()
+    entry = cache.get(key)
+    if entry is not None:
+        return Sensitivity.from_dict(entry.reports[0])
+    sensitivity = measure(task)
+    cache.put(key, CacheEntry([sensitivity.to_dict()], b""))
+    return sensitivity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +182,9 @@ class _Cut:
     """A layer that can be cut.
 
     Attributes:
-        layer: Its name.
-        size: See ``Curve``.
-        versions: Strength, fields and a copy of the model so cut, of each strength.
+        layer: Name of the layer.
+        size: Weight of the layer among the others (see ``Curve``).
+        versions: Yields strength, fields and a copy of the model so cut, for each strength.
     """
 
     layer: str
@@ -194,10 +199,10 @@ def _prunings(model: nn.Module, example: Inputs) -> list[_Cut]:
         def versions() -> Iterator[tuple[float, dict[str, float], nn.Module]]:
             before = channels
             for strength in STRENGTHS:
-                part, width = prune_group(model, example, weights, name, strength)
+                pruned, width = prune_group(model, example, weights, name, strength)
                 if width < before:
                     before, share = width, 1 - width / channels
-                    yield share, {"ratio": share}, part
+                    yield share, {"ratio": share}, pruned
 
         return _Cut(name, channels, versions)
 
@@ -216,24 +221,24 @@ def _factorings(model: nn.Module) -> list[_Cut]:
             for strength in STRENGTHS:
                 reduced = reduce_layer(layer, "share", 1 - strength).layer
                 if reduced is not None:
-                    part = replace_module(copy.deepcopy(model), name, reduced)
-                    yield strength, kept_shares(layer, 1 - strength), part
+                    factored = replace_module(copy.deepcopy(model), name, reduced)
+                    yield strength, kept_shares(layer, 1 - strength), factored
 
         return _Cut(name, count_parameters(layer), versions)
 
-    whole = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
+    classes = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
     layers = decomposable_layers(model).items()
-    return [cut(name, layer) for name, layer in layers if isinstance(layer, whole) and name not in shared]
+    return [cut(name, layer) for name, layer in layers if isinstance(layer, classes) and name not in shared]
 
 
 def _drops(model: nn.Module, inputs: Inputs, example: Inputs) -> list[_Cut]:
     def cut(name: str) -> _Cut:
         def versions() -> Iterator[tuple[float, dict[str, float], nn.Module]]:
-            part = copy.deepcopy(model)
-            _, failed = drop_blocks(part, [name], 1, example)
+            shortened = copy.deepcopy(model)
+            _, failed = drop(shortened, [name], 1, example)
             if failed:
                 raise OperationFailed(failed[name])
-            yield 1.0, {}, part
+            yield 1.0, {}, shortened
 
         return _Cut(name, count_parameters(model.get_submodule(name)), versions)
 
@@ -277,26 +282,31 @@ class _Data:
             )
 
 
-def _affordable(found: Mapping[str, int], macs: float) -> tuple[int, int]:
-    """Layers of each operation, and samples, within ``MOST_MACS``."""
-    count, samples = MOST_LAYERS, SAMPLES
+def affordable_extent(layers: Mapping[str, int], macs: float) -> tuple[int, int]:
+    """Layers of each operation, and samples, that cost at most ``MAX_MACS`` where that is possible.
+
+    Args:
+        layers: How many layers each operation could cut.
+        macs: Multiply-accumulates of the model for one sample.
+    """
+    count, samples = MAX_LAYERS, SAMPLES
 
     def cost() -> float:
         cuts = sum(
-            min(count, layers) * (1 if name == DropBlocks.name else len(STRENGTHS))
-            for name, layers in found.items()
+            min(count, candidates) * (1 if operation == DropBlocks.name else len(STRENGTHS))
+            for operation, candidates in layers.items()
         )
         return macs * cuts * (samples + min(samples, NORM_SAMPLES))
 
-    while samples > LEAST_SAMPLES and cost() > MOST_MACS:
+    while samples > MIN_SAMPLES and cost() > MAX_MACS:
         samples //= 2
-    while count > 1 and cost() > MOST_MACS:
+    while count > 1 and cost() > MAX_MACS:
         count -= 1
     return count, samples
 
 
-def _spread(items: Sequence[T], count: int) -> list[T]:
-    """At most so many of them, evenly spread, the first and the last included."""
+def spread_evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` of the items, evenly spread, the first and the last included."""
     if len(items) <= count:
         return list(items)
-    return [items[round(place)] for place in np.linspace(0, len(items) - 1, count)]
+    return [items[round(index)] for index in np.linspace(0, len(items) - 1, count)]

@@ -1,7 +1,7 @@
 """The structure of a model as JSON-ready data, relative to the base model that it came from.
 
 Leaf modules of known classes are described by their constructor's arguments and can be built anew.
-Everything else must be as the base has it, but for the shapes of its tensors and a few attributes.
+Everything else must be as the base has it, except the shapes of its tensors and a few attributes.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 }
-_BY_NAME = {kind.__name__: kind for kind in LEAVES}
+_BY_NAME = {leaf_class.__name__: leaf_class for leaf_class in LEAVES}
 _PAIR = "LowRankPair"
 
 
 def describe_modules(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Every module by its first name: class, then arguments, layers of a pair, or plain attributes."""
+    """Class and arguments, layers of a pair, or plain attributes of every module, by its first name."""
     described: dict[str, dict[str, Any]] = {}
     inside_pairs: set[nn.Module] = set()
     for name, module in model.named_modules():
@@ -89,7 +89,7 @@ def describe_modules(model: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def changed_modules(model: nn.Module, base: nn.Module) -> dict[str, dict[str, Any]]:
-    """Descriptions of the modules that are not as ``base`` has them, without parts of such modules.
+    """Describe the modules that are not as ``base`` has them, without parts of such modules.
 
     Raises:
         OperationFailed: When one of them can neither be built anew nor brought there by attributes.
@@ -124,8 +124,8 @@ def apply_changes(model: nn.Module, changed: Mapping[str, Mapping[str, Any]]) ->
         module = _build(entry)
         if not name:
             return module
-        for place in _places(model, name):
-            parent, _, child = place.rpartition(".")
+        for alias in _aliases(model, name):
+            parent, _, child = alias.rpartition(".")
             setattr(_submodule(model, parent), child, module)
     return model
 
@@ -139,12 +139,12 @@ def tensor_names(model: nn.Module, *, recurse: bool = True) -> list[str]:
 def get_tensor(model: nn.Module, name: str) -> Tensor:
     """The parameter or buffer of that name."""
     owner, _, attribute = name.rpartition(".")
-    found: Tensor = getattr(_submodule(model, owner), attribute)
-    return found
+    tensor: Tensor = getattr(_submodule(model, owner), attribute)
+    return tensor
 
 
 def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put a parameter or buffer in the place of the one that has this name.
+    """Replace the parameter or buffer that has this name.
 
     Raises:
         ValueError: When the model has none of this name.
@@ -157,15 +157,15 @@ def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def _describe(module: nn.Module) -> dict[str, Any]:
-    kind = type(module)
-    entry: dict[str, Any] = {"class": kind.__name__}
+    module_class = type(module)
+    entry: dict[str, Any] = {"class": module_class.__name__}
     if isinstance(module, LowRankPair):
         entry["layers"] = [_describe(module.first), _describe(module.second)]
-    elif kind in LEAVES:
-        entry["args"] = {name: _argument(module, name) for name in LEAVES[kind]}
+    elif module_class in LEAVES:
+        entry["args"] = {name: _argument(module, name) for name in LEAVES[module_class]}
         entry["dtype"] = _dtype(module)
     else:
-        entry["class"] = f"{kind.__module__}.{kind.__qualname__}"
+        entry["class"] = f"{module_class.__module__}.{module_class.__qualname__}"
         entry["tensors"] = tensor_names(module, recurse=False)
         entry["attributes"] = {name: value for name, value in vars(module).items() if _is_plain(name, value)}
     return {**entry, "training": module.training}
@@ -226,23 +226,23 @@ def _build(entry: Mapping[str, Any]) -> nn.Module:
         first, second = (_build(layer) for layer in entry["layers"])
         module = LowRankPair(first, second)  # type: ignore[arg-type]  # refuses what is no pair
     else:
-        kind = _BY_NAME[entry["class"]]
-        if entry["args"].keys() != set(LEAVES[kind]):
+        leaf_class = _BY_NAME[entry["class"]]
+        if entry["args"].keys() != set(LEAVES[leaf_class]):
             raise ValueError(f"{entry['class']} does not take {', '.join(entry['args'])}")
         args = {
             key: tuple(value) if isinstance(value, list) else value for key, value in entry["args"].items()
         }
         if entry["dtype"] is not None:
             args["dtype"] = _DTYPES[entry["dtype"]]
-        module = kind(**args, device="meta").to_empty(device="cpu")
+        module = leaf_class(**args, device="meta").to_empty(device="cpu")
     module.training = bool(entry["training"])
     return module
 
 
-def _places(model: nn.Module, name: str) -> list[str]:
-    """All names of the module: one object may stand in several places."""
+def _aliases(model: nn.Module, name: str) -> list[str]:
+    """All names of the module, since a model may hold one object several times."""
     module = _submodule(model, name)
-    return [place for place, found in model.named_modules(remove_duplicate=False) if found is module]
+    return [alias for alias, other in model.named_modules(remove_duplicate=False) if other is module]
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

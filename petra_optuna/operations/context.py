@@ -23,9 +23,9 @@ class Context:
         epochs: What this node may spend; 0 for nodes that do not train.
         data_fraction: Share of the training split that an epoch reads.
         repair: Asks a conversion that can to leave one more group of layers in float: those that lose most.
-        watch: Told after each training step of the epochs that the node has trained, a fraction; its first
-            argument makes a copy of the model as the node would return it now. It must leave the state of
-            randomness as it is; what it raises ends the training.
+        on_step: Called after each training step. The first argument makes a copy of the model as the node
+            would return it now, the second is the epochs that the node has trained, a fraction. It must leave
+            the state of randomness as it is; what it raises ends the training.
     """
 
     task: Task
@@ -34,7 +34,7 @@ class Context:
     epochs: int
     data_fraction: float = 1.0
     repair: bool = False
-    watch: Callable[[Callable[[], nn.Module], float], None] | None = None
+    on_step: Callable[[Callable[[], nn.Module], float], None] | None = None
 
     def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Inputs, Tensor]]:
         """At most ``limit`` samples of the calibration split, the same ones each time.

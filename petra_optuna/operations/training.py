@@ -51,7 +51,7 @@ def fit(
             has nothing against it.
         mixed_precision: Whether forward passes may run in bfloat16 where the device gains by it. Loss,
             gradients and weights are float32 in any case.
-        snapshot: Makes of the model in training a copy as the node would return it, for ``context.watch``.
+        snapshot: Makes of the model in training a copy as the node would return it, for ``context.on_step``.
 
     Returns:
         JSON-ready report: ``changed``, ``epochs`` spent, ``loss`` of each, ``precision``, ``distillation``
@@ -69,7 +69,7 @@ def fit(
     seeds = torch.randint(2**62, (spent,), generator=torch.Generator().manual_seed(context.seed)).tolist()
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     dtype = training_dtype(device) if mixed_precision else None
-    steps, watch = task.train.steps(recipe.batch_size, context.data_fraction), context.watch
+    steps, on_step = task.train.steps(recipe.batch_size, context.data_fraction), context.on_step
     with seeded(context.seed):
         losses = run_epochs(
             model,
@@ -87,7 +87,9 @@ def fit(
             clip_norm=recipe.clip_norm,
             after_backward=after_backward,
             after_step=(
-                None if watch is None else lambda taken: watch(lambda: snapshot(model).eval(), taken / steps)
+                None
+                if on_step is None
+                else lambda taken: on_step(lambda: snapshot(model).eval(), taken / steps)
             ),
         )
     precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")

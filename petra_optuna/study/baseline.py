@@ -11,15 +11,9 @@ import optuna
 import torch
 from torch.utils.benchmark import Timer
 
-from petra_optuna.deploy import CONV1D, lower
+from petra_optuna.deploy import lower
 from petra_optuna.errors import TaskError, TrialError
-from petra_optuna.evaluation import (
-    ConvLayouts,
-    LoweredModel,
-    counted,
-    faster_layout,
-    quality_of,
-)
+from petra_optuna.evaluation import ConvLayouts, LoweredModel, Shipment, count_values
 from petra_optuna.measurement import Baseline, DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
 from petra_optuna.pipeline import Pipeline
@@ -38,13 +32,13 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str
     Returns:
         ``values`` of the original by name, ``elsewhere``: what was measured of it in the profile's runtime,
         where that is not the baseline's, ``baseline``, ``eager`` latency and throughput, ``host``,
-        ``sha256``, ``convolutions``: both forms of one-dimensional ones, None where it has none.
+        ``sha256``, ``convolutions``: both layouts of one-dimensional ones, None where it has none.
 
     Raises:
         TaskError: When the original cannot be exported, run or measured.
     """
     try:
-        original, forms = lower_baseline(task, profile, path)
+        original, layouts = lower_baseline(task, profile, path)
         with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
             baseline = process.measure_baseline()
             elsewhere = _elsewhere(task, profile, path, process, baseline)
@@ -56,45 +50,39 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str
             **baseline.own_values(),
             "size_bytes": float(original.artifact.size_bytes),
             "train_s": 0.0,
-            **counted(task.model, Pipeline(), task),
+            **count_values(task.model, Pipeline(), task),
         },
         "elsewhere": elsewhere,
         "baseline": baseline.to_dict(),
         "eager": _eager(task, profile),
         "host": profile.host(),
         "sha256": original.artifact.sha256,
-        "convolutions": forms.to_dict() if forms else None,
+        "convolutions": layouts.to_dict() if layouts else None,
     }
 
 
 def lower_baseline(task: Task, profile: DeviceProfile, path: Path) -> tuple[LoweredModel, ConvLayouts | None]:
-    """Lower the original to ``path`` in FP32 for the baseline's runtime, in the form that is faster there.
+    """Lower the original to ``path`` in FP32 for the baseline's runtime, in the layout that is faster there.
 
-    Else every candidate would win by its form.
+    Otherwise every candidate would win by its layout.
 
     Raises:
         TrialError: When it cannot be exported, run or measured.
     """
     runtime, device = profile.baseline_place
-
-    def lowered(form: str) -> LoweredModel:
-        where = path if form == CONV1D else path.with_stem(f"{path.stem}-{form}")
-        artifact = lower(task.model, task.example, where, convolutions=form, runtime=runtime, device=device)
-        threads = torch.get_num_threads()
-        return LoweredModel(artifact, quality_of(where, task, task.selection, threads, runtime, device))
-
-    first = lowered(CONV1D)
+    shipment = Shipment(task.model, task, path, runtime=runtime, device=device)
+    first = shipment.lower()
     if first.artifact.lowering["convolutions"] is None:
         return first, None
-    baseline = path.with_stem(f"{path.stem}-exported")  # the form that does not ship is removed
-    shutil.copyfile(path, baseline)
+    exported = path.with_stem(f"{path.stem}-exported")  # the layout that does not ship is removed
+    shutil.copyfile(path, exported)
     alone = dataclasses.replace(profile, runtime=runtime)
-    with MeasuringProcess(alone, baseline, to_feeds(task.example)) as process:
-        taken, _, forms = faster_layout(first, lowered, process.measure, process.measure_baseline().values)
-    baseline.unlink()
-    if taken is not first:
-        taken.artifact.path.replace(path)
-    return dataclasses.replace(taken, artifact=dataclasses.replace(taken.artifact, path=path)), forms
+    with MeasuringProcess(alone, exported, to_feeds(task.example)) as process:
+        shipped, _, layouts = shipment.choose_layout(first, process, process.measure_baseline())
+    exported.unlink()
+    if shipped is not first:
+        shipped.artifact.path.replace(path)
+    return dataclasses.replace(shipped, artifact=dataclasses.replace(shipped.artifact, path=path)), layouts
 
 
 def _elsewhere(

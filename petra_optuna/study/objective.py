@@ -57,13 +57,13 @@ class Objective:
         """Run one trial."""
         trial.set_user_attr(attributes.WORKER, worker_processes.identity())
         pipeline = suggest(trial, self.space)
-        savings = TrainingLedger()
+        ledger = TrainingLedger()
         try:
             violations = self.space.violations(pipeline)
             if violations:
                 raise OperationFailed(f"illegal pipeline: {'; '.join(violations)}")
             judge = rung_judge(trial, self.specification, spared=self._is_control(pipeline))
-            evaluation = self.evaluator.evaluate(pipeline, judge, savings)
+            evaluation = self.evaluator.evaluate(pipeline, judge, ledger)
             self._check_measured(evaluation.values)
             self._store(trial, evaluation)
         except LimitUnreachable as stop:
@@ -85,12 +85,8 @@ class Objective:
                 f"trial {trial.number} cannot write {what} ({error.strerror}); make room, then `petra resume`"
             ) from error
         finally:
-            trial.set_user_attr(attributes.SAVINGS, dataclasses.asdict(savings))
-        known = dict(evaluation.values)
-        if self.evaluator.original is not None:
-            quality = known[self.specification.metric]
-            known[QUALITY_DROP] = quality_drop(quality, self.evaluator.original, self.specification.direction)
-        self._constrain(trial, known)
+            trial.set_user_attr(attributes.SAVINGS, dataclasses.asdict(ledger))
+        self._constrain(trial, self._limited_values(evaluation))
         return tuple(evaluation.values[name] for name, _ in self.specification.objectives)
 
     def _check_measured(self, values: Mapping[str, float]) -> None:
@@ -104,9 +100,18 @@ class Objective:
         spared = controls(self.space, self.specification.budget)
         return pipeline.hash in {control.hash for control in spared}
 
+    def _limited_values(self, evaluation: Evaluation) -> Mapping[str, float]:
+        """The values of an evaluation, and what its quality lost."""
+        baseline_quality = self.evaluator.baseline_quality
+        if baseline_quality is None:
+            return evaluation.values
+        quality = evaluation.values[self.specification.metric]
+        drop = quality_drop(quality, baseline_quality, self.specification.direction)
+        return {**evaluation.values, QUALITY_DROP: drop}
+
     def _constrain(self, trial: optuna.Trial, values: Mapping[str, float]) -> None:
-        for name, excess in self.specification.limits.excess(values).items():
-            trial.set_constraint(name, excess)
+        for name, violation in self.specification.limits.violations(values).items():
+            trial.set_constraint(name, violation)
 
     def _store(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
         record = evaluation.to_dict()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from petra_optuna.evaluation import Judge, RungResult, Rungs
+from petra_optuna.evaluation import RungJudge, RungResult, Rungs
 from petra_optuna.evolution import Direction, contributions, minimised, ranks
 from petra_optuna.evolution.front import Array
 from petra_optuna.samplers import superseded
@@ -39,7 +39,7 @@ _SOON = 1e-9
 """Seconds of training that are none: a rung may fall on a training's last step."""
 
 
-def rung_judge(trial: optuna.Trial, specification: Specification, *, spared: bool) -> Judge | None:
+def rung_judge(trial: optuna.Trial, specification: Specification, *, spared: bool) -> RungJudge | None:
     """What stores a trial's results at the study's rungs and decides; None where there are no rungs.
 
     Args:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from petra_optuna.evaluation import Entry, PrefixCache, checkpoint
+from petra_optuna.evaluation import CacheEntry, PrefixCache, checkpoint
 from petra_optuna.operations import Context
 from petra_optuna.study.controls import whole_training
 from petra_optuna.study.specification import Specification
@@ -42,7 +42,7 @@ def with_trained_baseline(task: Task, specification: Specification) -> Task:
     if entry is None:
         epochs = specification.budget.epochs
         logger.warning("the model of task %s is not trained: training it for %d epochs", task.name, epochs)
-        entry = Entry([], checkpoint.to_bytes(_trained(task, specification), task.model))
+        entry = CacheEntry([], checkpoint.to_bytes(_trained(task, specification), task.model))
         cache.put(key, entry)
     model = checkpoint.from_bytes(entry.checkpoint, task.model)
     weights = tensor_sha256(*model.state_dict().values())

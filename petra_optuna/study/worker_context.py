@@ -69,7 +69,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
                 history=ShapeHistory(cache.folder, scope),
                 limits=specification.limits,
                 rungs=specification.rungs,
-                original=baseline["values"][task.metric.name],
+                baseline_quality=baseline["values"][task.metric.name],
                 runtime=specification.profile.runtime,
                 device=specification.profile.name,
             )

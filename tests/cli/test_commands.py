@@ -125,12 +125,18 @@ BAD = {
     "unknown task": (["run", "nosuch", "--trials", 1], "nosuch"),
     "task module missing": (["run", "no_such_module:make", "--trials", 1], "cannot be imported"),
     "missing data": (["run", "cifar10", "--trials", 1, "--data-root", "missing"], "missing"),
-    "epochs": (["run", "digits", "--trials", 1, "--epochs", 0], "at least 1 epoch"),
+    "epochs": (["run", "digits", "--trials", 1, "--epochs", 0], "--epochs must be at least 1, got 0"),
     "device": (["run", "digits", "--trials", 1, "--device", "abacus"], "abacus"),
     "workers": (["run", "digits", "--trials", 1, "--workers", 0], "--workers"),
-    "a drop": (["run", "digits", "--trials", 1, "--max-quality-drop", -0.1], "limit on quality_drop"),
+    "a drop": (
+        ["run", "digits", "--trials", 1, "--max-quality-drop", -0.1],
+        "--max-quality-drop must be at least 0",
+    ),
     "mode": (["run", "digits", "--trials", 1, "--mode", "raw"], "'raw' is not one of"),
-    "rungs": (["run", "digits", "--trials", 1, "--rungs", "--rung-eta", 1], "eta must be greater than 1"),
+    "rungs": (
+        ["run", "digits", "--trials", 1, "--rungs", "--rung-eta", 1],
+        "--rung-eta must be greater than 1",
+    ),
     "no rungs": (["run", "digits", "--trials", 1, "--rung-eta", 3], "need --rungs"),
     "no such study": (["run", "digits", "--trials", 1, "--from-study", "old"], "no study 'old'"),
     "no such database": (

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from petra_optuna.errors import StudyError
-from petra_optuna.evaluation import Entry, PrefixCache
+from petra_optuna.evaluation import CacheEntry, PrefixCache
 
 
-def _entry(size: int, fill: int = 0) -> Entry:
-    return Entry([{"op": "prune", "changed": True}], bytes([fill]) * size)
+def _entry(size: int, fill: int = 0) -> CacheEntry:
+    return CacheEntry([{"op": "prune", "changed": True}], bytes([fill]) * size)
 
 
 def test_what_is_put_comes_back(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from petra_optuna.errors import OperationFailed
 from petra_optuna.evaluation import (
     Budget,
+    EarlyStop,
     Evaluation,
     Evaluator,
     Limits,
@@ -25,13 +26,12 @@ from petra_optuna.evaluation import (
     RungResult,
     Rungs,
     ShapeHistory,
-    Stopped,
     TrainingLedger,
     checkpoint,
     predictor,
-    preview,
 )
-from petra_optuna.evaluation.rung_callback import rung_callback
+from petra_optuna.evaluation.preview import preview
+from petra_optuna.evaluation.rungs import RungCallback
 from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
 from petra_optuna.nn.inputs import take
 from petra_optuna.operations import (
@@ -297,11 +297,11 @@ def test_a_damaged_cache_entry_is_healed_and_counted(tiny_task: Task, tmp_path: 
     evaluator = _evaluator(tiny_task, tmp_path, cache=cache)
     pipeline = Pipeline((Train(epochs=1),))
     first, second, third = TrainingLedger(), TrainingLedger(), TrainingLedger()
-    cold = evaluator.evaluate(pipeline, savings=first)
+    cold = evaluator.evaluate(pipeline, ledger=first)
     (path,) = cache.folder.iterdir()
     path.write_bytes(path.read_bytes()[:-1])
-    healed = evaluator.evaluate(pipeline, savings=second)
-    evaluator.evaluate(pipeline, savings=third)
+    healed = evaluator.evaluate(pipeline, ledger=second)
+    evaluator.evaluate(pipeline, ledger=third)
     assert [one.cache_healed for one in (first, second, third)] == [0, 1, 0]
     assert [one.cache_hits for one in (first, second, third)] == [0, 0, 1]
     assert [one.cache_misses for one in (first, second, third)] == [1, 1, 0]
@@ -318,11 +318,11 @@ def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_pat
 
     cache = PrefixCache(tmp_path / "cache")
     evaluator = _evaluator(tiny_task, tmp_path, cache=cache, rungs=Rungs(1, 1.0, levels=None))
-    savings = TrainingLedger()
-    found = evaluator.evaluate(PIPELINE, judge, savings)
+    ledger = TrainingLedger()
+    found = evaluator.evaluate(PIPELINE, judge, ledger)
     assert [result.rung for result in seen] == [1, 2]
-    assert found.stopped == Stopped(2, 2.0, "no")
-    assert (savings.rung_stops, savings.saved_epochs) == (1, 1.0)
+    assert found.stopped == EarlyStop(2, 2.0, "no")
+    assert (ledger.rung_stops, ledger.saved_epochs) == (1, 1.0)
     assert evaluator.evaluate(PIPELINE).reused_nodes == 2
 
 
@@ -340,7 +340,7 @@ def test_a_stopped_pipeline_is_finished_as_it_stands(
         return "no"
 
     found, whole = evaluator.evaluate(pipeline, judge), evaluator.evaluate(pipeline)
-    assert found.stopped == Stopped(1, 0.5, "no")
+    assert found.stopped == EarlyStop(1, 0.5, "no")
     assert whole.stopped is None
     (result,) = seen
     if not later:
@@ -352,22 +352,27 @@ def test_a_stopped_pipeline_is_finished_as_it_stands(
     assert found.nodes[0]["epochs"] == 0.5
     assert all(report["changed"] is (report["op"] == "prune") for report in found.nodes[1:])
     assert found.checkpoint != whole.checkpoint
-    again = evaluator.build(pipeline, stopped=found.stopped)
+    again = evaluator.build(pipeline, stop=found.stopped)
     assert again.sha256 == found.artifact.sha256 != whole.artifact.sha256
     with pytest.raises(OperationFailed, match="stop at rung 1 and was not judged there"):
-        dataclasses.replace(evaluator, rungs=None).build(pipeline, stopped=found.stopped)
+        dataclasses.replace(evaluator, rungs=None).build(pipeline, stop=found.stopped)
 
 
-def test_what_is_left_of_a_training_is_reckoned_from_its_pace(
-    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_left_of_a_training_is_reckoned_from_its_pace(tiny_task: Task) -> None:
     """Not from what the node does before its first step, and without judging."""
     clock = [0.0]
-    monkeypatch.setattr("petra_optuna.evaluation.rung_callback.time.perf_counter", lambda: clock[0])
     seen: list[RungResult] = []
     pipeline, steps = Pipeline((Train(epochs=2),), PIPELINE.recipe), tiny_task.train.steps(32, 1.0)
-    watch = rung_callback(
-        tiny_task, pipeline, ("",), (2,), 0, {1: 0.5, 2: 1.0}, lambda one: seen.append(one), TrainingLedger()
+    callback = RungCallback(
+        task=tiny_task,
+        pipeline=pipeline,
+        keys=("",),
+        epochs=(2,),
+        index=0,
+        moments={1: 0.5, 2: 1.0},
+        judge=seen.append,
+        ledger=TrainingLedger(),
+        clock=lambda: clock[0],
     )
 
     def snapshot() -> nn.Module:
@@ -377,16 +382,16 @@ def test_what_is_left_of_a_training_is_reckoned_from_its_pace(
     clock[0] += 100
     for step in range(1, steps + 1):
         clock[0] += 3
-        watch(snapshot, step / steps)
+        callback(snapshot, step / steps)
     assert [one.rest_s for one in seen] == pytest.approx([3 * steps * 1.5, 3 * steps], rel=1 / steps)
 
 
 def _judged(task: Task, folder: Path, pipeline: Pipeline, rungs: Rungs) -> list[RungResult]:
     seen: list[RungResult] = []
-    savings = TrainingLedger()
+    ledger = TrainingLedger()
     evaluator = _evaluator(task, folder, rungs=rungs, budget=Budget(epochs=2))
-    evaluator.evaluate(pipeline, seen.append, savings)
-    assert savings.judging_s > 0
+    evaluator.evaluate(pipeline, seen.append, ledger)
+    assert ledger.judging_s > 0
     return seen
 
 
@@ -450,9 +455,13 @@ def test_what_later_training_heals_is_not_held_against_a_pipeline(tiny_task: Tas
 def test_a_pipeline_that_cannot_be_shaped_yet_is_not_judged(
     tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*args: object, **options: object) -> nn.Module:
-        raise OperationFailed("nothing to prune yet")
+    callers, apply = iter(("preview", "rung", "body")), Prune.apply
 
-    monkeypatch.setattr("petra_optuna.evaluation.rung_callback.shaped", fails)
+    def not_at_the_rung(node: Prune, model: nn.Module, context: Any) -> Any:
+        if next(callers) == "rung":
+            raise OperationFailed("nothing to prune yet")
+        return apply(node, model, context)
+
+    monkeypatch.setattr(Prune, "apply", not_at_the_rung)
     pipeline = Pipeline((Train(epochs=2), Prune(ratio=0.5, scope="local")), PIPELINE.recipe)
     assert _judged(tiny_task, tmp_path, pipeline, Rungs()) == []

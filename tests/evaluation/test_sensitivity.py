@@ -14,14 +14,18 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from petra_optuna.evaluation import (
     Curve,
-    Point,
     PrefixCache,
-    Sensitivity,
     priors_from_sensitivity,
     sensitivity,
     sensitivity_of,
 )
-from petra_optuna.evaluation.sensitivity import measure_sensitivity
+from petra_optuna.evaluation.sensitivity import (
+    Point,
+    Sensitivity,
+    affordable_extent,
+    measure_sensitivity,
+    spread_evenly,
+)
 from petra_optuna.operations import DropBlocks, Prune, Train, default_space
 from petra_optuna.pipeline import FieldPrior, SearchSpace
 from petra_optuna.tasks import Split, Task
@@ -119,25 +123,24 @@ def test_the_model_stays_as_it_was(task: Task, measured: Sensitivity) -> None:
 
 
 def test_what_was_measured_once_is_read_and_a_damaged_entry_heals(
-    task: Task, measured: Sensitivity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: Task, measured: Sensitivity, tmp_path: Path
 ) -> None:
     calls: list[Task] = []
 
-    def counted(given: Task) -> Sensitivity:
+    def measure(given: Task) -> Sensitivity:
         calls.append(given)
         return measured
 
-    monkeypatch.setattr(sensitivity, "measure_sensitivity", counted)
     cache = PrefixCache(tmp_path)
-    assert sensitivity_of(task, cache) == sensitivity_of(task, cache) == measured
+    assert sensitivity_of(task, cache, measure) == sensitivity_of(task, cache, measure) == measured
     assert len(calls) == 1
     (path,) = tmp_path.iterdir()
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-    assert sensitivity_of(task, cache) == sensitivity_of(task, cache) == measured
+    assert sensitivity_of(task, cache, measure) == sensitivity_of(task, cache, measure) == measured
     assert len(calls) == 2
-    sensitivity_of(dataclasses.replace(task, fingerprint="another model"), cache)
+    sensitivity_of(dataclasses.replace(task, fingerprint="another model"), cache, measure)
     assert len(calls) == 3
 
 
@@ -148,13 +151,13 @@ def test_measuring_twice_gives_the_same(task: Task, measured: Sensitivity) -> No
 @pytest.mark.parametrize("macs", [1.0, 1e5, 1e7, 1e9, 1e12])
 def test_the_cost_is_bounded(macs: float) -> None:
     found = {"prune": 12, "low_rank": 20, "drop_blocks": 8}
-    count, samples = sensitivity._affordable(found, macs)
+    count, samples = affordable_extent(found, macs)
     cuts = 3 * min(count, 12) + 3 * min(count, 20) + min(count, 8)
-    dear = (count, samples) == (1, sensitivity.LEAST_SAMPLES)
-    assert dear or macs * cuts * (samples + min(samples, 128)) <= sensitivity.MOST_MACS
-    assert count <= sensitivity.MOST_LAYERS
+    dear = (count, samples) == (1, sensitivity.MIN_SAMPLES)
+    assert dear or macs * cuts * (samples + min(samples, 128)) <= sensitivity.MAX_MACS
+    assert count <= sensitivity.MAX_LAYERS
     assert samples <= sensitivity.SAMPLES
-    assert sensitivity._spread(range(12), 4) == [0, 4, 7, 11]
+    assert spread_evenly(range(12), 4) == [0, 4, 7, 11]
 
 
 SPACE = default_space()

@@ -12,7 +12,7 @@ from support import planted_front
 
 from petra_optuna import cli
 from petra_optuna.deploy import lower
-from petra_optuna.evaluation import Limits, evaluator
+from petra_optuna.evaluation import Limits, shipping
 from petra_optuna.operations import Prune, QuantizeStatic
 from petra_optuna.pipeline import SearchSpace, suggest
 from petra_optuna.results import (
@@ -106,12 +106,13 @@ def test_a_study_killed_in_a_repair_and_resumed_is_the_one_never_killed(
     study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*arguments, **given):  # type: ignore[no-untyped-def]
-        if len(arguments) > 4 and arguments[4].repair:
+        context = arguments[4]
+        if context is not None and context.repair:
             raise KeyboardInterrupt
         return lower(*arguments, **given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluator, "lower", stopped)
+        patch.setattr(shipping, "lower", stopped)
         with pytest.raises(KeyboardInterrupt):
             _searched(tmp_path / "killed")
     url = f"sqlite:///{tmp_path}/killed/study.db"

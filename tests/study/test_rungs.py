@@ -18,7 +18,7 @@ from rich.console import Console
 
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.errors import UserError
-from petra_optuna.evaluation import Budget, RungResult, Rungs, Stopped
+from petra_optuna.evaluation import Budget, EarlyStop, RungResult, Rungs
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.results import evaluation_of, pipeline_text, study_ledger
@@ -247,7 +247,7 @@ def test_what_a_rung_stopped_is_stopped_there_again_when_it_is_confirmed(
     """Shown with the trial's own seed: the file is the same."""
     record = evaluation_of(stopped, 3)
     blueprint = Blueprint.of(record, SPACE.operations)
-    assert blueprint.stopped == Stopped(**record["stopped"])
+    assert blueprint.stopped == EarlyStop(**record["stopped"])
     made: list[str | None] = []
     threads = specification_of(stopped).train_threads
     with training_threads(threads), evaluator_of(stopped, tiny_task) as evaluator:

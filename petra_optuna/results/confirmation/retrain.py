@@ -9,7 +9,7 @@ from typing import Any
 
 from petra_optuna.deploy import CONV1D
 from petra_optuna.errors import TrialError
-from petra_optuna.evaluation import Evaluator, Stopped
+from petra_optuna.evaluation import EarlyStop, Evaluator
 from petra_optuna.pipeline import Operation, Pipeline
 
 
@@ -27,7 +27,7 @@ class Blueprint:
     pipeline: Pipeline
     sha256: str
     convolutions: str
-    stopped: Stopped | None
+    stopped: EarlyStop | None
 
     @classmethod
     def of(cls, record: Mapping[str, Any], operations: Sequence[type[Operation]]) -> Blueprint:
@@ -37,7 +37,7 @@ class Blueprint:
             Pipeline.from_dict(record["pipeline"], operations),
             record["artifact"]["sha256"],
             record["lowering"].get("convolutions") or CONV1D,
-            Stopped(**stopped) if stopped else None,
+            EarlyStop(**stopped) if stopped else None,
         )
 
 

@@ -11,7 +11,7 @@ from support import planted_front
 
 from petra_optuna.deploy import checks
 from petra_optuna.errors import LoweringFailed, UserError
-from petra_optuna.evaluation import Evaluator, Limits, ShapeHistory, TrainingLedger, evaluator, quality_of
+from petra_optuna.evaluation import Evaluator, Limits, ShapeHistory, TrainingLedger, quality_of, shipping
 from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
 from petra_optuna.nn.inputs import forward
 from petra_optuna.operations import Half, Prune, QuantizeAware, QuantizeDynamic, QuantizeStatic
@@ -57,7 +57,7 @@ def _original() -> float:
 
 
 def _evaluator(folder: Path, drop: float | None = 0.02, **changes: object) -> Evaluator:
-    settings = {"limits": Limits(quality_drop=drop), "original": _original()} | changes
+    settings = {"limits": Limits(quality_drop=drop), "baseline_quality": _original()} | changes
     return Evaluator(planted_front.make(), Remembering(), Baseline(1.0, {1: 1.0}), folder, **settings)  # type: ignore[arg-type]
 
 
@@ -65,9 +65,9 @@ def test_what_misses_the_limit_by_one_pair_of_layers_keeps_it_with_them_in_float
     ruined = _evaluator(tmp_path, None).evaluate(PTQ)
     assert ruined.repair is None
     assert ruined.values["accuracy"] < _original() - 0.5
-    savings = TrainingLedger()
+    ledger = TrainingLedger()
     unit = _evaluator(tmp_path)
-    evaluation = unit.evaluate(PTQ, savings=savings)
+    evaluation = unit.evaluate(PTQ, ledger=ledger)
     assert evaluation.values["accuracy"] >= _original() - 0.02
     kernels = evaluation.artifact.lowering["kernels"]
     assert checks.count(kernels, WEIGHTED.float) == len(planted_front.SPOILED)
@@ -82,7 +82,7 @@ def test_what_misses_the_limit_by_one_pair_of_layers_keeps_it_with_them_in_float
         ruined.artifact.size_bytes,
         evaluation.artifact.size_bytes,
     )
-    assert (savings.repairs, savings.repairs_within) == (1, 1)
+    assert (ledger.repairs, ledger.repairs_within) == (1, 1)
 
 
 def test_every_value_is_that_of_the_file_that_ships_and_the_other_is_gone(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_same_pipeline_gets_the_same_repair_and_build_gives_its_file(tmp_pat
 
 def test_training_under_quantisation_implies_a_conversion_that_is_repaired_too(tmp_path: Path) -> None:
     trained = Pipeline((QuantizeAware(epochs=1),), Recipe(lr=1e-5))
-    evaluation = _evaluator(tmp_path, original=0.9).evaluate(trained)
+    evaluation = _evaluator(tmp_path, baseline_quality=0.9).evaluate(trained)
     assert evaluation.pipeline.notation == "QAT-PTQ"
     assert evaluation.repair is not None
     assert evaluation.repair.shipped
@@ -131,9 +131,9 @@ def test_training_under_quantisation_implies_a_conversion_that_is_repaired_too(t
 
 
 def test_nothing_is_repaired_within_the_limit(tmp_path: Path) -> None:
-    savings = TrainingLedger()
-    assert _evaluator(tmp_path, 0.99).evaluate(PTQ, savings=savings).repair is None
-    assert savings.repairs == 0
+    ledger = TrainingLedger()
+    assert _evaluator(tmp_path, 0.99).evaluate(PTQ, ledger=ledger).repair is None
+    assert ledger.repairs == 0
 
 
 HELPLESS: dict[str, tuple[tuple[Operation, ...], str]] = {
@@ -147,37 +147,37 @@ HELPLESS: dict[str, tuple[tuple[Operation, ...], str]] = {
 @pytest.mark.parametrize("case", HELPLESS)
 def test_where_float_cannot_help_none_is_tried_and_the_record_says_why(tmp_path: Path, case: str) -> None:
     nodes, reason = HELPLESS[case]
-    savings = TrainingLedger()
-    unit = _evaluator(tmp_path, original=1.0, limits=Limits(quality_drop=0.0))
-    evaluation = unit.evaluate(Pipeline(nodes), savings=savings)
+    ledger = TrainingLedger()
+    unit = _evaluator(tmp_path, baseline_quality=1.0, limits=Limits(quality_drop=0.0))
+    evaluation = unit.evaluate(Pipeline(nodes), ledger=ledger)
     assert evaluation.values["accuracy"] < 1.0
     assert evaluation.repair is not None
     assert reason in str(evaluation.repair.reason)
     assert evaluation.repair.drop_after is None
-    assert savings.repairs == 0
+    assert ledger.repairs == 0
     assert list(tmp_path.iterdir()) == [evaluation.artifact.path]
 
 
 def test_a_repair_that_fails_leaves_the_first_file_and_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = evaluator.lower
+    real = shipping.lower
 
     def once(model, inputs, path, conversion, context, **given):  # type: ignore[no-untyped-def]
         if context.repair:
             raise LoweringFailed("the second file breaks a promise")
         return real(model, inputs, path, conversion, context, **given)
 
-    monkeypatch.setattr(evaluator, "lower", once)
-    savings = TrainingLedger()
-    evaluation = _evaluator(tmp_path).evaluate(PTQ, savings=savings)
+    monkeypatch.setattr(shipping, "lower", once)
+    ledger = TrainingLedger()
+    evaluation = _evaluator(tmp_path).evaluate(PTQ, ledger=ledger)
     expected = _evaluator(tmp_path, None).evaluate(PTQ)
     assert evaluation.artifact.sha256 == expected.artifact.sha256
     assert evaluation.values == expected.values
     assert evaluation.repair is not None
     assert evaluation.repair.reason == "LoweringFailed: the second file breaks a promise"
     assert not evaluation.repair.shipped
-    assert (savings.repairs, savings.repairs_within) == (1, 0)
+    assert (ledger.repairs, ledger.repairs_within) == (1, 0)
 
 
 @pytest.mark.parametrize(("second", "ships"), [(0.5, True), (0.234375, False), (0.1, False)])
@@ -187,14 +187,14 @@ def test_the_file_that_loses_less_ships_though_both_are_beyond(
     def quality(path: Path, *_: object) -> float:
         return second if "repaired" in path.name else 0.234375
 
-    monkeypatch.setattr(evaluator, "quality_of", quality)
-    savings = TrainingLedger()
-    evaluation = _evaluator(tmp_path).evaluate(PTQ, savings=savings)
+    monkeypatch.setattr(shipping, "quality_of", quality)
+    ledger = TrainingLedger()
+    evaluation = _evaluator(tmp_path).evaluate(PTQ, ledger=ledger)
     assert evaluation.repair is not None
     assert evaluation.repair.shipped == ships
     assert evaluation.values["accuracy"] == max(second, 0.234375)
     assert ("repaired" in evaluation.artifact.path.name) == ships
-    assert (savings.repairs, savings.repairs_within) == (1, 0)
+    assert (ledger.repairs, ledger.repairs_within) == (1, 0)
 
 
 def test_a_repaired_files_latency_says_nothing_of_its_shape(tmp_path: Path) -> None:
@@ -206,5 +206,5 @@ def test_a_repaired_files_latency_says_nothing_of_its_shape(tmp_path: Path) -> N
 
 
 def test_a_limit_needs_the_originals_quality(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give original="):
-        _evaluator(tmp_path, original=None)
+    with pytest.raises(UserError, match="give `baseline_quality`"):
+        _evaluator(tmp_path, baseline_quality=None)

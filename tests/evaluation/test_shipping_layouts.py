@@ -1,4 +1,4 @@
-"""Which form of one-dimensional convolutions ships, with a measurer that says what it is told."""
+"""Which layout of one-dimensional convolutions ships, with a measurer that says what it is told."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from petra_optuna import evaluation
 from petra_optuna.deploy import Artifact
 from petra_optuna.errors import MeasurementFailed
-from petra_optuna.evaluation import Evaluator, Limits, LoweredModel, faster_layout, quality_of
+from petra_optuna.evaluation import Evaluator, Limits, LoweredModel, Shipment, quality_of, shipping
 from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
 from petra_optuna.operations import QuantizeStatic
 from petra_optuna.pipeline import Pipeline
@@ -101,11 +100,11 @@ def test_build_gives_the_file_of_the_form_that_it_is_told(series_task: Task, tmp
 def test_a_repaired_file_is_repaired_in_both_forms(
     series_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation.evaluator, "quality_of", lambda path, *_: float("repaired" in path.name))
-    monkeypatch.setattr(evaluation.repair, "quality_in_torch", lambda *_: 1.0)
+    monkeypatch.setattr(shipping, "quality_of", lambda path, *_: float("repaired" in path.name))
+    monkeypatch.setattr(shipping, "quality_in_torch", lambda *_: 1.0)
     unit = dataclasses.replace(
         _evaluator(series_task, tmp_path, ByForm((0.5, 0.5))),
-        original=1.0,
+        baseline_quality=1.0,
         limits=Limits(quality_drop=0.5),
     )
     repaired = unit.evaluate(Pipeline((QuantizeStatic(),)))
@@ -128,15 +127,17 @@ RULE = {
 
 
 @pytest.mark.parametrize("case", RULE)
-def test_the_form_of_the_smaller_mean_time_ships_beyond_a_tie(tmp_path: Path, case: str) -> None:
+def test_the_form_of_the_smaller_mean_time_ships_beyond_a_tie(
+    series_task: Task, tmp_path: Path, case: str
+) -> None:
     ratios, shipped = RULE[case]
     first, second = (_file(tmp_path / name, "1d") for name in ("one.onnx", "two.onnx"))
-    measured = {first.artifact.path: _measured(1.0, 1.0), second.artifact.path: _measured(*ratios)}
-    taken, values, forms = faster_layout(first, lambda form: second, measured.__getitem__, SCALE.values)
-    assert forms is not None
-    assert forms.shipped == shipped
+    table = Table({first.artifact.path: _measured(1.0, 1.0), second.artifact.path: _measured(*ratios)})
+    taken, values, layouts = _prepared(series_task, second).choose_layout(first, table, SCALE)
+    assert layouts is not None
+    assert layouts.shipped == shipped
     assert taken is (second if shipped == "2d" else first)
-    assert values is measured[taken.artifact.path]
+    assert values is table.measurements[taken.artifact.path]
     assert list(tmp_path.iterdir()) == [taken.artifact.path]
 
 
@@ -148,14 +149,37 @@ def test_a_form_that_fails_does_not_ship_and_the_record_says_why(series_task: Ta
     assert list(tmp_path.iterdir()) == [evaluated.artifact.path]
 
 
-def test_a_file_without_series_is_measured_once(tmp_path: Path) -> None:
+def test_a_file_without_series_is_measured_once(series_task: Task, tmp_path: Path) -> None:
     first = _file(tmp_path / "one.onnx", None)
-    measured = {first.artifact.path: _measured(1.0, 1.0)}
-    taken, _, forms = faster_layout(
-        first, lambda form: pytest.fail("made another"), measured.__getitem__, SCALE.values
-    )
+    table = Table({first.artifact.path: _measured(1.0, 1.0)})
+    taken, _, layouts = _prepared(series_task, None).choose_layout(first, table, SCALE)
     assert taken is first
-    assert forms is None
+    assert layouts is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A measurer that reads what it answers in a table."""
+
+    measurements: dict[Path, FileMeasurement]
+
+    def measure(self, path: Path) -> FileMeasurement:
+        return self.measurements[path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared(Shipment):
+    """Lowers to a file that is there; fails the test where there is none."""
+
+    file: LoweredModel | None = None
+
+    def lower(self, layout: str = "1d", *, keep_float: bool = False) -> LoweredModel:
+        assert self.file is not None, "made another file"
+        return self.file
+
+
+def _prepared(task: Task, file: LoweredModel | None) -> Prepared:
+    return Prepared(task.model, task, Path("unused.onnx"), file=file)
 
 
 def _file(path: Path, form: str | None) -> LoweredModel:

@@ -1,0 +1,138 @@
+"""The body of a pipeline turned into a model, from the longest prefix that the cache holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from torch import nn
+
+from petra_optuna.errors import OperationFailed, foreign_errors_as
+from petra_optuna.evaluation import checkpoint
+from petra_optuna.evaluation.budget import Budget, TrainingLedger
+from petra_optuna.evaluation.cache import CacheEntry, PrefixCache
+from petra_optuna.evaluation.keys import node_seed, prefix_keys
+from petra_optuna.evaluation.rungs import EarlyStop, RungCallback, RungJudge, Rungs, StoppedAtRung
+from petra_optuna.operations import Context
+from petra_optuna.pipeline import Applied, Operation, Pipeline
+from petra_optuna.tasks import Task
+
+
+@dataclasses.dataclass
+class Body:
+    """A model, and how far the body of its pipeline has been applied to it.
+
+    Attributes:
+        model: The model after the nodes that have a report.
+        reports: One report for each node that has been applied, in order.
+        reused_nodes: How many of them came from the cache.
+        stop: Where a rung ended the training; None where none did.
+    """
+
+    model: nn.Module
+    reports: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    reused_nodes: int = 0
+    stop: EarlyStop | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BodyBuilder:
+    """Applies the body nodes of one pipeline to the network that it starts from.
+
+    Attributes:
+        task: The original model and its data.
+        pipeline: Pipeline in canonical form.
+        start: Network that the pipeline starts from; not changed.
+        base_key: Cache key of that network (``keys.base_key``).
+        budget: Most training that the pipeline may spend.
+        ledger: Counters to fill.
+        cache: Shared prefixes; None computes everything.
+        rungs: When the pipeline is judged; None never does.
+        judge: Decides at each rung; None never judges.
+    """
+
+    task: Task
+    pipeline: Pipeline
+    start: nn.Module
+    base_key: str
+    budget: Budget
+    ledger: TrainingLedger
+    cache: PrefixCache | None = None
+    rungs: Rungs | None = None
+    judge: RungJudge | None = None
+
+    def build(self) -> Body:
+        """Apply the nodes that the cache does not hold, and put each result into it.
+
+        After a stop the nodes that are left are applied without training, and nothing is cached.
+
+        Raises:
+            TrialError: With the reason, when a node fails.
+            StudyError: When the cache cannot be written.
+        """
+        keys = prefix_keys(self.base_key, self.pipeline, self.budget)
+        epochs = self.budget.allot(self.pipeline.body)
+        body = self._longest_prefix(keys)
+        self.ledger.cache_hits = body.reused_nodes
+        self.ledger.cache_misses = len(keys) - body.reused_nodes if self.cache is not None else 0
+        self.ledger.cache_saved_s = training_seconds(self.pipeline, body.reports)
+        for index in range(body.reused_nodes, len(keys)):
+            context = Context(
+                task=self.task,
+                recipe=self.pipeline.recipe,
+                seed=node_seed(keys[index]),
+                epochs=0 if body.stop else epochs[index],
+                data_fraction=self.budget.data_fraction,
+                on_step=None if body.stop else self._rung_callback(keys, epochs, index),
+            )
+            self._apply(self.pipeline.body[index], context, body, sum(epochs[:index]))
+            if self.cache is not None and body.stop is None:
+                entry = CacheEntry(body.reports, checkpoint.to_bytes(body.model, self.task.model))
+                self.cache.put(keys[index], entry)
+        return body
+
+    def _apply(self, node: Operation, context: Context, body: Body, epochs_before: int) -> None:
+        began, judging_s = time.perf_counter(), self.ledger.judging_s
+        try:
+            with foreign_errors_as(OperationFailed, node.name):
+                applied = node.apply(body.model, context)
+        except StoppedAtRung as stopped:
+            body.stop = stopped.stop
+            epochs = body.stop.epochs - epochs_before
+            report = {"changed": True, "epochs": epochs, "stopped": body.stop.reason}
+            applied = Applied(stopped.model, report)
+        finally:
+            seconds = time.perf_counter() - began - (self.ledger.judging_s - judging_s)
+            self.ledger.train_s += seconds if node.kind == "training" else 0.0
+        body.model = applied.model
+        body.reports.append({"op": node.name, **applied.report, "seconds": seconds})
+
+    def _rung_callback(
+        self, keys: tuple[str, ...], epochs: tuple[int, ...], index: int
+    ) -> RungCallback | None:
+        if self.judge is None or self.rungs is None:
+            return None
+        moments = self.rungs.moments(self.budget, sum(epochs))
+        return RungCallback(self.task, self.pipeline, keys, epochs, index, moments, self.judge, self.ledger)
+
+    def _longest_prefix(self, keys: tuple[str, ...]) -> Body:
+        for key in reversed(keys):
+            entry = self.cache.get(key, self._count_healed) if self.cache is not None else None
+            if entry is not None:
+                try:
+                    model = checkpoint.from_bytes(entry.checkpoint, self.task.model)
+                except checkpoint.DamagedCheckpoint:  # computed again
+                    self._count_healed()
+                    continue
+                return Body(model, list(entry.reports), reused_nodes=len(entry.reports))
+        return Body(self.start)
+
+    def _count_healed(self) -> None:
+        self.ledger.cache_healed += 1
+
+
+def training_seconds(pipeline: Pipeline, reports: list[dict[str, Any]]) -> float:
+    """Seconds of all training nodes that have a report, wherever their results came from."""
+    pairs = zip(pipeline.body, reports, strict=False)
+    return float(sum(report["seconds"] for node, report in pairs if node.kind == "training"))
