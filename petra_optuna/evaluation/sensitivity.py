@@ -23,12 +23,14 @@ from petra_optuna.evaluation.keys import base_key
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
-from petra_optuna.nn.low_rank.pairs import decomposable_layers, shared_names
-from petra_optuna.nn.low_rank.reduce import kept_shares, reduce_layer
-from petra_optuna.nn.low_rank.split_layers import Decomposable
-from petra_optuna.nn.pruning.blocks import drop, find_replaceable
-from petra_optuna.nn.pruning.importance import magnitude_scores
-from petra_optuna.nn.pruning.prune import group_widths, prune_group
+from petra_optuna.nn.low_rank import (
+    Decomposable,
+    decomposable_layers,
+    kept_shares,
+    reduce_layer,
+    shared_names,
+)
+from petra_optuna.nn.pruning import drop_blocks, find_replaceable, group_widths, magnitude_scores, prune_group
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.tasks import Task
@@ -235,7 +237,7 @@ def _drops(model: nn.Module, inputs: Inputs, example: Inputs) -> list[_Cut]:
     def cut(name: str) -> _Cut:
         def versions() -> Iterator[tuple[float, dict[str, float], nn.Module]]:
             shortened = copy.deepcopy(model)
-            _, failed = drop(shortened, [name], 1, example)
+            _, failed = drop_blocks(shortened, [name], 1, example)
             if failed:
                 raise OperationFailed(failed[name])
             yield 1.0, {}, shortened
