@@ -18,9 +18,8 @@ import numpy as np
 from petra_optuna import build_task, front, optimize
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, quality_of
-from petra_optuna.results import Row, StudyFront, evaluation_of
-from petra_optuna.study import TaskSource
-from petra_optuna.study.lookup import fetch
+from petra_optuna.results import Row, StudyFront
+from petra_optuna.study import StudyRecord, TaskSource
 from petra_optuna.tasks import Task, open_once
 from studies import script
 
@@ -56,18 +55,18 @@ def _one(seed: int, arguments: argparse.Namespace) -> float:
         cache=arguments.folder / "cache",
     )
     found = front(study)
-    row = _chosen(found, task)
+    row, record = _chosen(found, task), StudyRecord(study)
     assert task.test is not None
     with tempfile.TemporaryDirectory() as folder:
         qualities = []
         for trial in (row.trial, 0):
             path = Path(folder, f"{trial}.onnx")
-            fetch(study, evaluation_of(study, trial)["artifact"]["id"], path)
+            record.fetch(record.evaluation(trial)["artifact"]["id"], path)
             qualities.append(quality_of(path, task, open_once(task.test)))
     quality, original = qualities
-    size = row.values["size_bytes"] / found.original["size_bytes"]
-    speedup = row.values["throughput_per_s"] / found.original["throughput_per_s"]
-    lost = 100 * (found.original["accuracy"] - row.values["accuracy"])
+    size = row.values["size_bytes"] / found.baseline["size_bytes"]
+    speedup = row.values["throughput_per_s"] / found.baseline["throughput_per_s"]
+    lost = 100 * (found.baseline["accuracy"] - row.values["accuracy"])
     print(
         f"seed {seed}: trial {row.trial} {row.pipeline}: size {100 * size:.1f} %, throughput {speedup:.2f}x, "
         f"lost on selection {lost:+.2f} points, test {100 * quality:.2f} against {100 * original:.2f}, "
@@ -82,9 +81,9 @@ def _chosen(found: StudyFront, task: Task) -> Row:
     good = [
         row
         for row in found.rows
-        if row.values["size_bytes"] <= MOST_SIZE * found.original["size_bytes"]
-        and row.values[name] >= found.original[name] - MOST_LOSS
-        and row.values["throughput_per_s"] >= LEAST_SPEEDUP * found.original["throughput_per_s"]
+        if row.values["size_bytes"] <= MOST_SIZE * found.baseline["size_bytes"]
+        and row.values[name] >= found.baseline[name] - MOST_LOSS
+        and row.values["throughput_per_s"] >= LEAST_SPEEDUP * found.baseline["throughput_per_s"]
     ]
     if not good:
         raise UserError("no point of the front holds the promise")

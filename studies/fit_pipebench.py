@@ -27,12 +27,11 @@ from optuna.trial import TrialState
 from scipy.optimize import least_squares
 
 import petra_optuna.pipebench
-from petra_optuna.errors import PipelineError, StudyError, TrialError, UserError
+from petra_optuna.errors import PipelineError, TrialError, UserError
 from petra_optuna.pipebench import PipeBench, fitted_names, full_space, profile
 from petra_optuna.pipebench.coefficients import BASE, FILE, Coefficients, table
 from petra_optuna.pipeline import Pipeline
-from petra_optuna.study import load_study, open_storage
-from petra_optuna.study import record as attributes
+from petra_optuna.study import StudyRecord, TrialRecord, load_study, open_storage
 from studies import script
 
 Array = npt.NDArray[np.float64]
@@ -99,15 +98,13 @@ def observe(study: optuna.Study) -> Iterator[Observation]:
     Raises:
         StudyError: When the study was not made by petra.
     """
-    if attributes.BASELINE not in study.user_attrs:
-        raise StudyError(f"study {study.study_name!r} was not made by petra")
-    original = study.user_attrs[attributes.BASELINE]["values"]
-    epochs = study.user_attrs[attributes.SPECIFICATION]["budget"]["epochs"]
+    study_record = StudyRecord(study)
+    epochs, baseline = study_record.specification.budget.epochs, study_record.baseline_values
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        record = trial.user_attrs.get(attributes.EVALUATION)
+        record = TrialRecord(trial).evaluation
         if record is not None:
             try:
-                yield observation(record, original, epochs)
+                yield observation(record, baseline, epochs)
             except PipelineError as error:
                 print(f"{study.study_name}, trial {trial.number} is left out: {error}")
 

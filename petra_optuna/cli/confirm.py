@@ -13,8 +13,8 @@ from petra_optuna.cli.console import make_console
 from petra_optuna.cli.progress import phase_progress
 from petra_optuna.cli.tasks import stored_task
 from petra_optuna.results import confirm as confirm_study
-from petra_optuna.results import confirmed_table, publish, readings_of
-from petra_optuna.study import DEFAULT_URL, artifacts_folder, load_study, open_storage, specification_of
+from petra_optuna.results import confirmed_table, publish
+from petra_optuna.study import DEFAULT_URL, StudyRecord, artifacts_folder, load_study, open_storage
 
 
 def confirm(
@@ -39,11 +39,12 @@ def confirm(
     Example: petra confirm --storage sqlite:///storage/digits.db --study digits --seeds 3
     """
     stored = load_study(open_storage(storage, must_exist=True), study)
-    specification = specification_of(stored)
+    record = StudyRecord(stored)
+    specification = record.specification
     console = make_console(quiet)
     with console.status(f"preparing task {specification.task.name}"):
         built = stored_task(specification, task, data_root, checkpoint)
-    folder = out or _folder(storage, stored.study_name, readings_of(stored))
+    folder = out or _folder(storage, stored.study_name, record.test_readings)
     with phase_progress(console) as progress:
         confirmation = confirm_study(
             stored, built, out=folder, seeds=seeds, bootstrap=bootstrap, again=again, progress=progress

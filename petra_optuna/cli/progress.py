@@ -20,11 +20,9 @@ from rich.progress import (
     Progress as Bars,
 )
 
-from petra_optuna.results import pipeline_text, study_hypervolume
-from petra_optuna.results.confirmation import Progress
+from petra_optuna.results import Progress, pipeline_text, study_hypervolume
 from petra_optuna.samplers import finished_trials
-from petra_optuna.study import record as attributes
-from petra_optuna.study import warm_start_line
+from petra_optuna.study import TrialRecord, warm_start_line
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -53,7 +51,7 @@ def trial_progress(console: Console, total: int | None) -> Iterator[Callback]:
                     bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             bar.update(task, completed=done, hypervolume=reached)
             bar.console.print(
-                f"[{done}/{total or '?'}] {_line(study, trial)}; hypervolume {reached:.4g}",
+                f"[{done}/{total or '?'}] {_line(trial)}; hypervolume {reached:.4g}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -84,10 +82,10 @@ def phase_progress(console: Console) -> Iterator[Progress]:
         yield progress
 
 
-def _line(study: optuna.Study, trial: FrozenTrial) -> str:
-    if trial.state != TrialState.COMPLETE:
-        reason = trial.user_attrs.get(attributes.FAILURE, "no reason stored")
-        return f"trial {trial.number} {trial.state.name}: {reason}"
-    record = trial.user_attrs[attributes.EVALUATION]
-    values = ", ".join(f"{name} {value:.4g}" for name, value in record["values"].items())
-    return f"trial {trial.number} {pipeline_text(record, 'notation')}: {values}"
+def _line(trial: FrozenTrial) -> str:
+    record = TrialRecord(trial)
+    evaluation = record.evaluation
+    if trial.state != TrialState.COMPLETE or evaluation is None:
+        return f"trial {trial.number} {trial.state.name}: {record.failure or 'no reason stored'}"
+    values = ", ".join(f"{name} {value:.4g}" for name, value in evaluation["values"].items())
+    return f"trial {trial.number} {pipeline_text(evaluation, 'notation')}: {values}"

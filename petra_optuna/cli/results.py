@@ -20,21 +20,20 @@ from petra_optuna.results import (
     as_csv,
     as_html,
     as_json,
-    as_line,
     as_table,
     confirmation_of,
     confirmed_table,
     export_trial,
+    ledger_line,
     limits_line,
-    study_ledger,
 )
 from petra_optuna.results import front as front_of
 from petra_optuna.study import (
     DEFAULT_URL,
+    StudyRecord,
     artifacts_folder,
     load_study,
     open_storage,
-    specification_of,
     warm_start_line,
 )
 
@@ -61,7 +60,7 @@ def front(
     pareto, confirmation = front_of(stored), confirmation_of(stored)
     if format == Format.TABLE:
         make_console().print(as_table(pareto))
-        typer.echo(as_line(study_ledger(stored)))
+        typer.echo(ledger_line(StudyRecord(stored).ledger()))
         for line in (limits_line(pareto), warm_start_line(stored)):
             if line:
                 typer.echo(line)
@@ -93,7 +92,7 @@ def export(
     Example: petra export --storage sqlite:///storage/digits.db --trial 4 --out exported
     """
     stored = load_study(open_storage(storage, must_exist=True), study)
-    specification = specification_of(stored)
+    specification = StudyRecord(stored).specification
     exported = export_trial(stored, trial, out, stored_task(specification, task, data_root, checkpoint))
     typer.echo(
         f"{exported.folder}: {specification.metric} {exported.quality:.4f} on the selection split, "

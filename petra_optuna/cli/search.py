@@ -30,13 +30,13 @@ from petra_optuna.study import (
     DEFAULT_POPULATION,
     DEFAULT_URL,
     Stop,
+    StudyRecord,
     TaskSource,
     check_origin,
     load_study,
     open_storage,
     optimize,
     origin_of,
-    specification_of,
     stop_of,
 )
 from petra_optuna.study import resume as resume_study
@@ -265,7 +265,7 @@ def resume(
     Example: petra resume --storage sqlite:///storage/digits.db --study digits
     """
     stored = load_study(open_storage(storage, must_exist=True), study)
-    specification = specification_of(stored)
+    specification = StudyRecord(stored).specification
     stop = stop_of(stored, _stop(trials, timeout, generations, stagnation, target))
     console = make_console(quiet)
     with console.status(f"preparing task {specification.task.name}"):

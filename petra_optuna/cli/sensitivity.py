@@ -12,8 +12,9 @@ from petra_optuna.cli.console import make_console
 from petra_optuna.cli.tasks import task_of
 from petra_optuna.evaluation import Curve, PrefixCache, priors_from_sensitivity, sensitivity_of
 from petra_optuna.measurement import available_cores
+from petra_optuna.nn.training import training_threads
 from petra_optuna.operations import default_space
-from petra_optuna.study import DEFAULT_CACHE, TaskSource, training_threads
+from petra_optuna.study import DEFAULT_CACHE, TaskSource
 
 
 def sensitivity(

@@ -1,48 +1,45 @@
-"""Reading a study: front, tables, figure, note, export, confirmation."""
+"""Reading a study: front, tables, page, note, export, confirmation."""
 
 from petra_optuna.results.confirmation import (
     Confirmation,
+    Progress,
     confirm,
     confirmation_of,
     confirmed_table,
-    readings_of,
 )
 from petra_optuna.results.export import ExportResult, export_trial
 from petra_optuna.results.front import (
     LimitViolations,
     Row,
     StudyFront,
-    evaluation_of,
     front,
     pipeline_text,
     study_hypervolume,
 )
+from petra_optuna.results.page import as_figure, as_html
 from petra_optuna.results.publish import publish
-from petra_optuna.results.report import as_csv, as_figure, as_html, as_json, as_table, limits_line
-from petra_optuna.results.savings import as_line, study_ledger
+from petra_optuna.results.report import as_csv, as_json, as_table, ledger_line, limits_line
 
 __all__ = [
     "Confirmation",
     "ExportResult",
     "LimitViolations",
+    "Progress",
     "Row",
     "StudyFront",
     "as_csv",
     "as_figure",
     "as_html",
     "as_json",
-    "as_line",
     "as_table",
     "confirm",
     "confirmation_of",
     "confirmed_table",
-    "evaluation_of",
     "export_trial",
     "front",
+    "ledger_line",
     "limits_line",
     "pipeline_text",
     "publish",
-    "readings_of",
     "study_hypervolume",
-    "study_ledger",
 ]

@@ -1,4 +1,4 @@
-"""What must hold before a stored trial's file is used, and folders that appear whole or not at all."""
+"""Checks before a stored trial's file is used; folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 
 from petra_optuna.errors import StudyError
-from petra_optuna.study.lookup import fetch, specification_of
+from petra_optuna.study import StudyRecord
 from petra_optuna.tasks import Task
 
 
 def check_task(study: optuna.Study, task: Task) -> Task:
-    """The task in the study's mode, if it is the study's.
+    """The task in the study's mode, after checking that it is the study's.
 
     Raises:
         StudyError: When model or data differ.
     """
-    task = task.in_mode(specification_of(study).mode)
-    if task.fingerprint != specification_of(study).fingerprint:
+    specification = StudyRecord(study).specification
+    task = task.in_mode(specification.mode)
+    if task.fingerprint != specification.fingerprint:
         raise StudyError(
             f"the task's model or data are not those of study {study.study_name!r}; "
-            "give the same --data-root and --checkpoint"
+            "give the same `data_root` and `checkpoint`"
         )
     return task
 
 
-def fetch_model(study: optuna.Study, record: dict[str, Any], path: Path) -> None:
+def fetch_model(study: optuna.Study, evaluation: Mapping[str, Any], path: Path) -> None:
     """Copy a trial's file out of the artifact store.
 
     Args:
-        study: Of the trial.
-        record: What ``evaluation_of`` returned.
+        study: Study of the trial.
+        evaluation: Record of the trial's evaluation (``StudyRecord.evaluation``).
         path: Where the file goes.
 
     Raises:
         StudyError: When it is not there, or not the file that the trial stored.
     """
-    fetch(study, record["artifact"]["id"], path)
+    stored = evaluation["artifact"]
+    StudyRecord(study).fetch(stored["id"], path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != record["artifact"]["sha256"]:
-        raise StudyError(
-            f"the stored file has SHA-256 {digest}, not {record['artifact']['sha256']}: it is damaged"
-        )
+    if digest != stored["sha256"]:
+        raise StudyError(f"the stored file has SHA-256 {digest}, not {stored['sha256']}: it is damaged")
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def written_folder(out: Path) -> Iterator[Path]:
     """
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise StudyError(f"{out} exists and is not an empty folder; give another --out")
+            raise StudyError(f"{out} exists and is not an empty folder; give another `out`")
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
             folder = Path(temporary, "new")
@@ -71,5 +71,5 @@ def written_folder(out: Path) -> Iterator[Path]:
             shutil.move(folder, out)
     except OSError as error:
         raise StudyError(
-            f"{out} cannot be written ({error.strerror or error}); give another --out"
+            f"{out} cannot be written ({error.strerror or error}); give another `out`"
         ) from error

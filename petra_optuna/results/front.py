@@ -9,13 +9,9 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from petra_optuna.errors import StudyError
-from petra_optuna.evolution import Bounds, hypervolume, non_dominated
-from petra_optuna.results.savings import study_ledger
-from petra_optuna.samplers import BOUNDS, directions_of
-from petra_optuna.study import record as attributes
-from petra_optuna.study.lookup import specification_of
-from petra_optuna.study.record import feasible_trials
+from petra_optuna.evolution import hypervolume
+from petra_optuna.samplers import directions_of
+from petra_optuna.study import StudyRecord, TrialRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +20,10 @@ class Row:
 
     Attributes:
         trial: Trial number.
-        pipeline: Its description in the paper's notation, with the fields that differ from defaults, and
-            where a rung ended its training.
-        values: FileMeasurement values by name.
-        change_percent: Each value against the original's, in percent of it; None where that is 0.
+        pipeline: Description in the paper's notation, with the fields that differ from their defaults, and
+            where a rung ended the training.
+        values: Measured values by name.
+        change_percent: Change of each value against the baseline's, in percent of it; None where that is 0.
     """
 
     trial: int
@@ -38,13 +34,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class LimitViolations:
-    """The trials that a hard limit keeps off the front.
+    """The trials that break a hard limit, which keeps them off the front.
 
     Attributes:
-        trials: How many finished with a file that is beyond it.
-        stopped: How many more the preview stopped before training, because they had to be.
-        nearest: Number of the trial that is beyond it by least.
-        excess: By how much that one is, in the limit's unit.
+        trials: Number of trials that finished with a file beyond the limit.
+        stopped: Number of other trials that the preview stopped before training: they had to break it.
+        nearest: Number of the trial that breaks it by least.
+        excess: How far the nearest trial is beyond the limit, in the limit's unit.
     """
 
     trials: int
@@ -60,115 +56,103 @@ class StudyFront:
     Attributes:
         study: Study name.
         directions: ``maximize`` or ``minimize`` by value name, in the order of ``trial.values``.
-        original: The original model's values of the same.
+        baseline: Values of the baseline by the same names.
         rows: The front.
-        beyond: By name of the limit, the trials that are beyond it; a trial may be beyond several.
-        repairs: How many files beyond the limit on quality a repair was tried for.
-        repairs_within: How many of these it brought within the limit.
+        violations: Trials beyond each hard limit, by the limit's name; a trial may be beyond several.
+        repairs: Number of files beyond the limit on quality for which a repair was tried.
+        repairs_within: Number of these that the repair brought within the limit.
     """
 
     study: str
     directions: Mapping[str, str]
-    original: Mapping[str, float]
+    baseline: Mapping[str, float]
     rows: tuple[Row, ...]
-    beyond: Mapping[str, LimitViolations] = dataclasses.field(default_factory=dict)
+    violations: Mapping[str, LimitViolations] = dataclasses.field(default_factory=dict)
     repairs: int = 0
     repairs_within: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, as ``petra front --format json`` prints it."""
+        """JSON-ready form, as the command ``front`` prints it."""
+        violations = {name: dataclasses.asdict(broken) for name, broken in self.violations.items()}
         return {
             "study": self.study,
             "directions": dict(self.directions),
-            "original": dict(self.original),
+            "baseline": dict(self.baseline),
             "front": [dataclasses.asdict(row) for row in self.rows],
-            "violations_by_limit": {name: dataclasses.asdict(found) for name, found in self.beyond.items()},
+            "violations_by_limit": violations,
             "repairs": {"tried": self.repairs, "within": self.repairs_within},
         }
 
 
-def change_percent(value: float, original: float) -> float | None:
-    """Change against the original's value in percent of it; None where that is 0."""
-    return 100 * (value - original) / abs(original) if original else None
+def change_percent(value: float, baseline: float) -> float | None:
+    """Change against the baseline's value in percent of it; None where that is 0."""
+    return 100 * (value - baseline) / abs(baseline) if baseline else None
 
 
 def front(study: optuna.Study) -> StudyFront:
-    """The front of a study made by petra. Trials beyond a hard limit are not on it.
+    """The front of a study made by petra-optuna. Trials beyond a hard limit are not on it.
 
     Raises:
-        StudyError: When the study was not made by petra.
+        StudyError: When the study was not made by petra-optuna.
     """
-    specification = specification_of(study)
+    record = StudyRecord(study)
+    specification, ledger = record.specification, record.ledger()
     names = [name for name, _ in specification.objectives]
-    values = study.user_attrs[attributes.BASELINE]["values"]
-    original = {name: values[name] for name in names}
-    trials = feasible_trials(study)
-    best = non_dominated([trial.values for trial in trials], directions_of(study))
-    rows = [_row(trials[index], names, original) for index in best]
+    values = record.baseline_values
+    baseline = {name: values[name] for name in names}
+    rows = [_row(trial, names, baseline) for trial in record.front_trials()]
     sign = -1.0 if specification.direction == "maximize" else 1.0
     rows.sort(key=lambda row: (sign * row.values[names[0]], row.values[names[-1]]))  # size by default
-    directions = dict(specification.objectives)
-    counted = study_ledger(study)
     return StudyFront(
         study.study_name,
-        directions,
-        original,
+        dict(specification.objectives),
+        baseline,
         tuple(rows),
         violations_by_limit(study),
-        counted.repairs,
-        counted.repairs_within,
+        ledger.repairs,
+        ledger.repairs_within,
     )
 
 
 def violations_by_limit(study: optuna.Study) -> dict[str, LimitViolations]:
-    """The trials beyond each hard limit, by the limit's name; limits that every trial keeps are left out."""
+    """The trials beyond each hard limit, by the limit's name; limits that no trial breaks are left out."""
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    found: dict[str, list[tuple[float, FrozenTrial]]] = {}
+    broken: dict[str, list[tuple[float, FrozenTrial]]] = {}
     for trial in ended:
         for name, excess in trial.constraints.items():
             if excess > 0:
-                found.setdefault(name, []).append((excess, trial))
-    return {name: _beyond(misses) for name, misses in found.items()}
+                broken.setdefault(name, []).append((excess, trial))
+    return {name: _violations(trials) for name, trials in broken.items()}
 
 
-def _beyond(misses: list[tuple[float, FrozenTrial]]) -> LimitViolations:
-    excess, nearest = min(misses, key=lambda miss: miss[0])
-    finished = sum(trial.state == TrialState.COMPLETE for _, trial in misses)
-    return LimitViolations(finished, len(misses) - finished, nearest.number, excess)
+def _violations(trials: list[tuple[float, FrozenTrial]]) -> LimitViolations:
+    excess, nearest = min(trials, key=lambda pair: pair[0])
+    finished = sum(trial.state == TrialState.COMPLETE for _, trial in trials)
+    return LimitViolations(finished, len(trials) - finished, nearest.number, excess)
 
 
 def study_hypervolume(study: optuna.Study) -> float:
     """Hypervolume of the feasible trials under the bounds frozen in the study; higher is better."""
-    bounds = Bounds.from_dict(study.user_attrs[BOUNDS])
-    return hypervolume([trial.values for trial in feasible_trials(study)], directions_of(study), bounds)
+    record = StudyRecord(study)
+    values = [trial.values for trial in record.feasible_trials()]
+    return hypervolume(values, directions_of(study), record.bounds)
 
 
-def evaluation_of(study: optuna.Study, number: int) -> dict[str, Any]:
-    """What is stored of a finished trial.
-
-    Raises:
-        StudyError: When the trial does not exist, or has no file; the text says why.
-    """
-    trials = study.get_trials(deepcopy=False)
-    trial = next((trial for trial in trials if trial.number == number), None)
-    if trial is None:
-        last = f"0 to {len(trials) - 1}" if trials else "none"
-        raise StudyError(f"study {study.study_name!r} has no trial {number}; its trials are {last}")
-    record: dict[str, Any] | None = trial.user_attrs.get(attributes.EVALUATION)
-    if trial.state != TrialState.COMPLETE or record is None:
-        reason = trial.user_attrs.get(attributes.FAILURE, "it has not finished")
-        raise StudyError(f"trial {number} is {trial.state.name} and has no file: {reason}")
-    return record
-
-
-def _row(trial: FrozenTrial, names: list[str], original: Mapping[str, float]) -> Row:
+def _row(trial: FrozenTrial, names: list[str], baseline: Mapping[str, float]) -> Row:
     values = dict(zip(names, trial.values, strict=True))
-    change = {name: change_percent(values[name], original[name]) for name in names}
-    record = trial.user_attrs[attributes.EVALUATION]
-    return Row(trial.number, pipeline_text(record, "description"), values, change)
+    change = {name: change_percent(values[name], baseline[name]) for name in names}
+    evaluation = TrialRecord(trial).evaluation
+    assert evaluation is not None, f"trial {trial.number} is complete without an evaluation"
+    return Row(trial.number, pipeline_text(evaluation, "description"), values, change)
 
 
-def pipeline_text(record: Mapping[str, Any], form: Literal["notation", "description"]) -> str:
-    """A trial's pipeline in words, and where a rung ended its training."""
-    stopped = record.get("stopped")
-    return f"{record[form]} [stopped after {stopped['epochs']:.3g} epochs]" if stopped else str(record[form])
+def pipeline_text(evaluation: Mapping[str, Any], form: Literal["notation", "description"]) -> str:
+    """A trial's pipeline in words, and where a rung ended its training.
+
+    Args:
+        evaluation: Record of the trial's evaluation (``StudyRecord.evaluation``).
+        form: Whether to tell the fields that differ from their defaults.
+    """
+    stopped = evaluation["stopped"]
+    text = str(evaluation[form])
+    return f"{text} [stopped after {stopped['epochs']:.3g} epochs]" if stopped else text

@@ -2,30 +2,27 @@
 
 from petra_optuna.study.controls import controls
 from petra_optuna.study.create import create_study
-from petra_optuna.study.lookup import load_study, specification_of
+from petra_optuna.study.lookup import load_study
 from petra_optuna.study.objective import Objective
-from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, optimize, resume
+from petra_optuna.study.record import StudyRecord
+from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, PETRA, optimize, resume
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
-from petra_optuna.study.warm_start import (
-    WarmStart,
-    check_origin,
-    origin_of,
-    warm_start_line,
-    warm_start_of,
-)
-from petra_optuna.study.worker_context import training_threads
+from petra_optuna.study.trial_record import TrialRecord
+from petra_optuna.study.warm_start import check_origin, origin_of, warm_start_line
 
 __all__ = [
     "DEFAULT_CACHE",
     "DEFAULT_POPULATION",
     "DEFAULT_URL",
+    "PETRA",
     "Objective",
     "Specification",
     "Stop",
+    "StudyRecord",
     "TaskSource",
-    "WarmStart",
+    "TrialRecord",
     "artifacts_folder",
     "check_origin",
     "controls",
@@ -35,9 +32,6 @@ __all__ = [
     "optimize",
     "origin_of",
     "resume",
-    "specification_of",
     "stop_of",
-    "training_threads",
     "warm_start_line",
-    "warm_start_of",
 ]

@@ -1,4 +1,4 @@
-"""The original as a file, measured once: what everything in a study is compared with."""
+"""The baseline: the original as a file, measured once. Everything in a study is compared with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import optuna
 import torch
 from torch.utils.benchmark import Timer
 
@@ -17,28 +16,32 @@ from petra_optuna.evaluation import ConvLayouts, LoweredModel, Shipment, count_v
 from petra_optuna.measurement import Baseline, DeviceProfile, MeasuringProcess
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
 from petra_optuna.pipeline import Pipeline
-from petra_optuna.study import record as attributes
-from petra_optuna.study.lookup import fetch, specification_of
 from petra_optuna.tasks import Task
 
 BASELINE_FILE = "baseline.onnx"
 EAGER_S = 0.5
-"""How long PyTorch eager is timed at each batch size, for the report; nothing is decided by it."""
+"""Seconds for which PyTorch eager is timed at each batch size, for the report; nothing is decided by it."""
 
 
 def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str, Any]:
     """Lower the original to ``path`` in FP32 and measure it; PyTorch eager is reported beside it.
 
+    Args:
+        task: Task with the original model.
+        profile: Device that the study measures for.
+        path: Where the baseline's file goes.
+
     Returns:
-        ``values`` of the original by name, ``elsewhere``: what was measured of it in the profile's runtime,
-        where that is not the baseline's, ``baseline``, ``eager`` latency and throughput, ``host``,
-        ``sha256``, ``convolutions``: both layouts of one-dimensional ones, None where it has none.
+        ``values``: those of the baseline by name. ``elsewhere``: what the original measures in the profile's
+        runtime, empty where that is the baseline's. ``baseline``: ``Baseline.to_dict``. ``eager``: latency
+        and throughput of PyTorch eager. ``host``: the machine. ``sha256``: that of the file.
+        ``convolutions``: both layouts of one-dimensional convolutions, None where the model has none.
 
     Raises:
         TaskError: When the original cannot be exported, run or measured.
     """
     try:
-        original, layouts = lower_baseline(task, profile, path)
+        lowered, layouts = lower_baseline(task, profile, path)
         with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
             baseline = process.measure_baseline()
             elsewhere = _elsewhere(task, profile, path, process, baseline)
@@ -46,9 +49,9 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str
         raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
     return {
         "values": {
-            task.metric.name: original.quality,
+            task.metric.name: lowered.quality,
             **baseline.own_values(),
-            "size_bytes": float(original.artifact.size_bytes),
+            "size_bytes": float(lowered.artifact.size_bytes),
             "train_s": 0.0,
             **count_values(task.model, Pipeline(), task),
         },
@@ -56,7 +59,7 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str
         "baseline": baseline.to_dict(),
         "eager": _eager(task, profile),
         "host": profile.host(),
-        "sha256": original.artifact.sha256,
+        "sha256": lowered.artifact.sha256,
         "convolutions": layouts.to_dict() if layouts else None,
     }
 
@@ -64,7 +67,7 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str
 def lower_baseline(task: Task, profile: DeviceProfile, path: Path) -> tuple[LoweredModel, ConvLayouts | None]:
     """Lower the original to ``path`` in FP32 for the baseline's runtime, in the layout that is faster there.
 
-    Otherwise every candidate would win by its layout.
+    A slower layout would let every candidate win by its layout alone.
 
     Raises:
         TrialError: When it cannot be exported, run or measured.
@@ -88,36 +91,15 @@ def lower_baseline(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowe
 def _elsewhere(
     task: Task, profile: DeviceProfile, path: Path, process: MeasuringProcess, baseline: Baseline
 ) -> dict[str, float]:
-    """What the original measures in the profile's runtime; empty where that is the baseline's."""
+    """Values of the original in the profile's runtime, by name; empty where that is the baseline's."""
     if profile.place == profile.baseline_place:
         return {}
     runtime, device = profile.place
-    own = path.with_stem(f"{path.stem}-{runtime}")
-    lower(task.model, task.example, own, runtime=runtime, device=device)
-    measured = process.measure(own)
-    own.unlink()
+    file = path.with_stem(f"{path.stem}-{runtime}")
+    lower(task.model, task.example, file, runtime=runtime, device=device)
+    measured = process.measure(file)
+    file.unlink()
     return baseline.values(measured)
-
-
-def baseline_of(study: optuna.Study) -> Baseline:
-    """The study's frozen baseline."""
-    record = study.user_attrs[attributes.BASELINE]
-    if "baseline" in record:
-        return Baseline.from_dict(record["baseline"])
-    # A study of the time when there was one throughput batch and nothing else was measured.
-    values, batches = record["values"], specification_of(study).profile.throughput_batches
-    return Baseline(values["latency_ms"], {batches[0]: values["throughput_per_s"]})
-
-
-def fetch_baseline(study: optuna.Study, folder: Path) -> Path:
-    """The baseline's file, copied out of the artifact store.
-
-    Raises:
-        StudyError: As ``fetch``.
-    """
-    path = folder / BASELINE_FILE
-    fetch(study, study.user_attrs[attributes.BASELINE]["artifact_id"], path)
-    return path
 
 
 def _eager(task: Task, profile: DeviceProfile) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What every study starts with. A search that does not beat these points has shown nothing."""
+"""The pipelines that every study starts with. A search that does not beat them has shown nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ _HALVED = Prune(criterion="magnitude_l2", scope="local", ratio=0.5)
 def controls(space: SearchSpace, budget: Budget) -> tuple[Pipeline, ...]:
     """The controls that the space can express.
 
-    Where pipelines start from the model they are the original; the original trained on for the epochs that a
-    pipeline may spend; FP16; static INT8 alone; and half width, distilled training and INT8.
-    Where they start from initialisation they are the architecture trained for all epochs; the same in FP16
-    and in static INT8; the same distilled from the original, since a search may do that too; and distilled
-    training, half width after half of the epochs, and INT8. A training longer than a node's becomes several.
+    Where pipelines start from the model, the controls are: the original; the original trained on for the
+    epochs that a pipeline may spend; FP16; static INT8 alone; half width, distilled training and INT8.
+
+    Where pipelines start from initialisation, they are: the architecture trained for all epochs; the same in
+    FP16; the same in static INT8; the same distilled from the original, since a search may do that too;
+    distilled training with half width after half of the epochs, and INT8. A training that is longer than one
+    node's becomes several nodes.
     """
     candidates = (
         _from_initialisation(budget, space.max_length) if space.untrained else _from_the_model(budget)
@@ -28,11 +30,11 @@ def controls(space: SearchSpace, budget: Budget) -> tuple[Pipeline, ...]:
 
 def whole_training(budget: Budget, max_length: int) -> Pipeline:
     """The architecture trained for all epochs that a pipeline may spend, without a teacher."""
-    return Pipeline(_training(min(budget.epochs, max_length * _most_epochs())), _PLAIN)
+    return Pipeline(_training(min(budget.epochs, max_length * _epochs_of_a_node())), _PLAIN)
 
 
 def _from_the_model(budget: Budget) -> tuple[Pipeline, ...]:
-    train = Train(epochs=min(budget.epochs, _most_epochs()))
+    train = Train(epochs=min(budget.epochs, _epochs_of_a_node()))
     return (
         Pipeline(),
         Pipeline((train,), _PLAIN),
@@ -56,11 +58,12 @@ def _from_initialisation(budget: Budget, max_length: int) -> tuple[Pipeline, ...
 
 
 def _training(epochs: int) -> tuple[Operation, ...]:
-    """Nodes that train for so many epochs, as few and as alike as may be."""
-    count = -(-epochs // _most_epochs())
-    return tuple(Train(epochs=(epochs + place) // count) for place in range(count))
+    """The fewest nodes that train for so many epochs together, of lengths that differ by one at most."""
+    count = -(-epochs // _epochs_of_a_node())
+    return tuple(Train(epochs=(epochs + index) // count) for index in range(count))
 
 
-def _most_epochs() -> int:
+def _epochs_of_a_node() -> int:
+    """Most epochs that one node may train."""
     field = next(field for field in declared_fields(Train) if field.name == "epochs")
     return int(field.distribution.high)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Making a study with its baseline and controls."""
+"""Creating a study with its baseline and controls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -22,28 +21,32 @@ from petra_optuna.evaluation import (
     full_training_seconds,
 )
 from petra_optuna.evolution import Bounds
-from petra_optuna.pipeline import Pipeline, SearchSpace, encode
-from petra_optuna.samplers import BOUNDS
-from petra_optuna.study import record as attributes
+from petra_optuna.pipeline import FieldPrior, Pipeline, SearchSpace, encode
+from petra_optuna.samplers import OperatorUse
 from petra_optuna.study.baseline import BASELINE_FILE, measure_baseline
 from petra_optuna.study.controls import controls
-from petra_optuna.study.lookup import artifact_folder, find, is_cut_off, specification_of
-from petra_optuna.study.specification import Specification
+from petra_optuna.study.lookup import find
+from petra_optuna.study.record import StudyRecord
+from petra_optuna.study.specification import Specification, WarmStart
 from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class InitialTrials:
-    """What a study starts with besides its baseline and controls.
+    """What a new search begins with besides its baseline and controls.
 
     Attributes:
-        pipelines: Enqueued after the controls.
-        attributes: User attributes of the study, frozen before its first plan.
+        pipelines: Pipelines that are enqueued after the controls.
+        warm_start: What is taken over from another study; None where nothing is.
+        credit: Mutations with which the sampler's success history begins, oldest first.
+        priors: Where the fields of new nodes are mostly drawn; None for anywhere.
     """
 
     pipelines: tuple[Pipeline, ...] = ()
-    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    warm_start: WarmStart | None = None
+    credit: tuple[OperatorUse, ...] = ()
+    priors: tuple[FieldPrior, ...] | None = None
 
 
 def create_study(
@@ -56,46 +59,41 @@ def create_study(
 ) -> optuna.Study:
     """Measure the original, freeze it as the baseline, enqueue the controls and what else is given.
 
-    An original that nothing has trained is trained first (``study.reference``).
-
-    A study of that name with the same specification is continued.
+    An original that is not trained is trained first (see ``study.trained_baseline``). A study of that name
+    with the same specification is continued.
 
     Args:
-        storage: Where the study is, or shall be.
-        name: Of the study.
-        task: The original model, its data and its metric.
-        space: The search space.
-        specification: Of the study.
-        begin: What a new study starts with besides; not called for one that is continued.
+        storage: Database of the study.
+        name: Name of the study.
+        task: Task with the original model, its data and its metric.
+        space: Search space.
+        specification: Specification of the study.
+        begin: Gives what a new study begins with besides; not called for one that is continued.
 
     Raises:
         StudyError: When the name exists with another specification.
         TaskError: When the original itself cannot become a file.
     """
     existing = find(storage, name)
-    if existing is not None and not is_cut_off(existing):
+    if existing is not None and not StudyRecord(existing).is_cut_off:
         check_same(existing, specification)
         return existing
     if existing is not None:
         optuna.delete_study(study_name=name, storage=storage)
-    beginning = begin()
+    initial = begin()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, BASELINE_FILE)
-        reference = _reference(task, specification)
-        record = measure_baseline(reference, specification.profile, path)
-        if not task.trained:
-            record["reference"] = reference.fingerprint
-        bounds = _bounds(reference, specification, record)
+        file = Path(folder, BASELINE_FILE)
+        contents = _Contents.measure(task, space, specification, initial, file)
         try:
             study = optuna.create_study(
                 storage=storage,
                 study_name=name,
-                directions=[StudyDirection[way.upper()] for _, way in specification.objectives],
+                directions=[StudyDirection[direction.upper()] for _, direction in specification.objectives],
             )
         except DuplicatedStudyError as error:
             raise StudyError(f"study {name!r} is being made by another process; run this again") from error
         try:
-            _fill(study, space, specification, beginning, record, bounds, path)
+            contents.write(study)
         except BaseException:  # even Ctrl-C must not leave a name that can be neither run nor resumed
             optuna.delete_study(study_name=name, storage=storage)
             raise
@@ -108,59 +106,82 @@ def check_same(study: optuna.Study, specification: Specification) -> None:
     Raises:
         StudyError: Naming what differs.
     """
-    differences = specification_of(study).differences(specification)
+    differences = StudyRecord(study).specification.differences(specification)
     if differences:
         raise StudyError(
             f"study {study.study_name!r} exists with another specification ({'; '.join(differences)}); "
-            "give another --study name, or continue it with `petra resume`"
+            "give another `name`, or continue it with `resume`"
         )
 
 
-def _fill(
-    study: optuna.Study,
-    space: SearchSpace,
-    specification: Specification,
-    beginning: InitialTrials,
-    record: dict[str, Any],
-    bounds: Bounds,
-    path: Path,
-) -> None:
-    """Everything that makes a row in the database a study of ours; the specification comes last."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names([name for name, _ in specification.objectives])
-    study.set_user_attr(attributes.SPECIFICATION, specification.to_dict())
-    folder = artifact_folder(study)
-    folder.mkdir(parents=True, exist_ok=True)
-    record["artifact_id"] = upload_artifact(
-        artifact_store=FileSystemArtifactStore(str(folder)), file_path=str(path), study_or_trial=study
-    )
-    study.set_user_attr(attributes.BASELINE, record)
-    study.set_user_attr(BOUNDS, bounds.to_dict())
-    for key, value in beginning.attributes.items():
-        study.set_user_attr(key, value)
-    for pipeline in (*controls(space, specification.budget), *beginning.pipelines):
-        study.enqueue_trial(encode(pipeline, space))
-    study.set_user_attr(attributes.COMPLETE, True)
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+    """Everything that makes a row in the database a study of ours.
+
+    Attributes:
+        space: Search space.
+        specification: Specification of the study.
+        initial: What the search begins with besides its controls.
+        baseline: What ``measure_baseline`` returned.
+        file: The baseline's file.
+        bounds: Scale of the objectives.
+    """
+
+    space: SearchSpace
+    specification: Specification
+    initial: InitialTrials
+    baseline: Mapping[str, Any]
+    file: Path
+    bounds: Bounds
+
+    @classmethod
+    def measure(
+        cls, task: Task, space: SearchSpace, specification: Specification, initial: InitialTrials, file: Path
+    ) -> _Contents:
+        """The contents of a new study, after its baseline was written to ``file`` and measured."""
+        trained = _with_trained_baseline(task, specification)
+        baseline = measure_baseline(trained, specification.profile, file)
+        if not task.trained:
+            baseline["reference"] = trained.fingerprint
+        bounds = _bounds(trained, specification, baseline)
+        return cls(space, specification, initial, baseline, file, bounds)
+
+    def write(self, study: optuna.Study) -> None:
+        """Write them into an empty study; until the end its making counts as cut off."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([name for name, _ in self.specification.objectives])
+        record = StudyRecord(study)
+        record.store_specification(self.specification)
+        record.store_baseline(self.baseline, self.file)
+        record.store_bounds(self.bounds)
+        if self.initial.warm_start is not None:
+            record.store_warm_start(self.initial.warm_start, self.initial.credit)
+        if self.initial.priors is not None:
+            record.store_priors(self.initial.priors)
+        for pipeline in (*controls(self.space, self.specification.budget), *self.initial.pipelines):
+            study.enqueue_trial(encode(pipeline, self.space))
+        record.mark_complete()
 
 
-def _bounds(task: Task, specification: Specification, record: dict[str, Any]) -> Bounds:
+def _bounds(task: Task, specification: Specification, baseline: Mapping[str, Any]) -> Bounds:
     """Scale of the objectives: the original's values, and where those are 0 by nature the most there can be.
 
-    In a runtime that is slower than the baseline's the original's values there count: beside the baseline's
-    nothing would lie within the bounds.
+    Where the profile's runtime is slower than the baseline's, the original's values in the profile's runtime
+    count: by those of the baseline no file would lie within the bounds.
 
     Raises:
         StudyError: When this machine cannot measure an objective, or what a limit is on.
         TaskError: When the original cannot be trained to find the scale of ``train_s``.
     """
-    values = dict(record["values"])
-    names = specification.quantities
+    values = dict(baseline["values"])
+    names = specification.efficiency_metrics
     needed = [*names, *(name for name, _ in specification.limits.items() if name != QUALITY_DROP)]
     if missing := [name for name in needed if name not in values]:
-        why = record["baseline"]["energy_source"] if missing[0] == "energy_j" else "this system does not tell"
-        raise StudyError(f"{missing[0]} can be neither an objective nor limited here, leave it out: {why}")
-    for name, value in record["elsewhere"].items():
+        of_energy = missing[0] == "energy_j"
+        reason = baseline["baseline"]["energy_source"] if of_energy else "this system does not tell"
+        raise StudyError(f"{missing[0]} can be neither an objective nor limited here, leave it out: {reason}")
+    for name, value in baseline["elsewhere"].items():
         worse = max if efficiency_metric(name).direction == "minimize" else min
         values[name] = worse(values[name], value)
     if "depth" in names:
@@ -174,7 +195,7 @@ def _bounds(task: Task, specification: Specification, record: dict[str, Any]) ->
     return Bounds(reference, (False, *(efficiency_metric(name).by_ratio for name in names)))
 
 
-def _reference(task: Task, specification: Specification) -> Task:
+def _with_trained_baseline(task: Task, specification: Specification) -> Task:
     try:
         return with_trained_baseline(task, specification)
     except TrialError as error:

@@ -1,4 +1,4 @@
-"""Where an Optuna trial meets an evaluator: the only file that knows both."""
+"""The objective: the only file where an Optuna trial meets an evaluator."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.pipeline import Pipeline, SearchSpace, suggest
 from petra_optuna.samplers import mark_for_rerun
-from petra_optuna.study import record as attributes
-from petra_optuna.study import worker_processes
 from petra_optuna.study.controls import controls
 from petra_optuna.study.rungs import rung_judge
 from petra_optuna.study.specification import Specification
+from petra_optuna.study.trial_record import TrialRecord
+from petra_optuna.study.worker_processes import this_worker
 
 MODEL_FILE = "model.onnx"
 REBUILD_FILE = "rebuild.safetensors"
@@ -34,12 +34,12 @@ REBUILD_FILE = "rebuild.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Suggest a pipeline, evaluate it, store what else is known, return the values of the objectives.
+    """Suggests a pipeline, evaluates it, stores what is known of it, returns the values of the objectives.
 
     Attributes:
         evaluator: Evaluates the pipelines.
-        space: That they come from.
-        specification: Of the study.
+        space: Search space of the pipelines.
+        specification: Specification of the study.
         artifacts: Where files and weights go.
 
     Raises from a call:
@@ -55,23 +55,18 @@ class Objective:
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Run one trial."""
-        trial.set_user_attr(attributes.WORKER, worker_processes.identity())
+        record = TrialRecord(trial)
+        record.store_worker(this_worker())
         pipeline = suggest(trial, self.space)
         ledger = TrainingLedger()
         try:
-            violations = self.space.violations(pipeline)
-            if violations:
-                raise OperationFailed(f"illegal pipeline: {'; '.join(violations)}")
-            judge = rung_judge(trial, self.specification, spared=self._is_control(pipeline))
-            evaluation = self.evaluator.evaluate(pipeline, judge, ledger)
-            self._check_measured(evaluation.values)
-            self._store(trial, evaluation)
+            evaluation = self._evaluate(trial, pipeline, ledger)
         except LimitUnreachable as stop:
             self._constrain(trial, {"size_bytes": stop.preview.size_bytes})
-            trial.set_user_attr(attributes.FAILURE, str(stop))
+            record.store_failure(str(stop))
             raise optuna.TrialPruned(str(stop)) from stop
         except TrialError as error:
-            trial.set_user_attr(attributes.FAILURE, f"{type(error).__name__}: {error}")
+            record.store_failure(f"{type(error).__name__}: {error}")
             raise
         except KeyboardInterrupt:  # Optuna makes it a failure
             mark_for_rerun(trial)
@@ -82,12 +77,23 @@ class Objective:
                 raise
             what = error.filename or "its files"
             raise StudyError(
-                f"trial {trial.number} cannot write {what} ({error.strerror}); make room, then `petra resume`"
+                f"trial {trial.number} cannot write {what} ({error.strerror}); make room, then `resume`"
             ) from error
         finally:
-            trial.set_user_attr(attributes.SAVINGS, dataclasses.asdict(ledger))
+            record.store_ledger(ledger)
         self._constrain(trial, self._limited_values(evaluation))
         return tuple(evaluation.values[name] for name, _ in self.specification.objectives)
+
+    def _evaluate(self, trial: optuna.Trial, pipeline: Pipeline, ledger: TrainingLedger) -> Evaluation:
+        """Evaluate the pipeline and store its evaluation."""
+        violations = self.space.violations(pipeline)
+        if violations:
+            raise OperationFailed(f"illegal pipeline: {'; '.join(violations)}")
+        judge = rung_judge(trial, self.specification, spared=self._is_control(pipeline))
+        evaluation = self.evaluator.evaluate(pipeline, judge, ledger)
+        self._check_measured(evaluation.values)
+        self._store(trial, evaluation)
+        return evaluation
 
     def _check_measured(self, values: Mapping[str, float]) -> None:
         """Refuse an objective without a number: Optuna would fail the trial without saying why."""
@@ -114,14 +120,14 @@ class Objective:
             trial.set_constraint(name, violation)
 
     def _store(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
-        record = evaluation.to_dict()
+        stored = evaluation.to_dict()
         with tempfile.TemporaryDirectory(dir=self.evaluator.folder) as folder:
             model, rebuild = Path(folder, MODEL_FILE), Path(folder, REBUILD_FILE)
             evaluation.artifact.path.replace(model)
             rebuild.write_bytes(evaluation.checkpoint)
-            record["artifact"]["id"] = self._upload(trial, model)
-            record["rebuild"] = {"id": self._upload(trial, rebuild)}
-        trial.set_user_attr(attributes.EVALUATION, record)
+            stored["artifact"]["id"] = self._upload(trial, model)
+            stored["rebuild"] = {"id": self._upload(trial, rebuild)}
+        TrialRecord(trial).store_evaluation(stored)
 
     def _upload(self, trial: optuna.Trial, path: Path) -> str:
         return upload_artifact(artifact_store=self.artifacts, file_path=str(path), study_or_trial=trial)

@@ -1,39 +1,283 @@
-"""Names of what a study keeps in Optuna's user attributes, in one place."""
+"""What an Optuna study holds of ours: the only place that knows the keys of its user attributes.
+
+The keys never changed with the names in code; names inside the records did. Older forms are read as the
+present one here, so that nothing else knows of them.
+
+``samplers`` has keys of its own for what a search begins with (bounds, credit, priors). They are written here
+and read there.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
 
 import optuna
+from optuna.artifacts import FileSystemArtifactStore, download_artifact, upload_artifact
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
+from petra_optuna.errors import StudyError
+from petra_optuna.evaluation import TrainingLedger
+from petra_optuna.evolution import Bounds, non_dominated
+from petra_optuna.measurement import Baseline
+from petra_optuna.pipeline import FieldPrior
+from petra_optuna.samplers import BOUNDS, CREDIT, PRIORS, OperatorUse, database_url, directions_of, superseded
+from petra_optuna.study.specification import Specification, WarmStart
+from petra_optuna.study.storage import artifacts_folder
+from petra_optuna.study.trial_record import RungDecision, TrialRecord
+
 SPECIFICATION: Final = "petra:specification"
-"""Study: everything needed to continue it (see ``study.specification``)."""
+"""Everything needed to continue the study (``Specification``)."""
 BASELINE: Final = "petra:yardstick"
-"""Study: the frozen measurement of the original, and where its file is."""
-EVALUATION: Final = "petra:evaluation"
-"""Trial: all that is known of it besides its values, one JSON object."""
-FAILURE: Final = "petra:failure"
-"""Trial: why it failed or was stopped, one line."""
-RUNG: Final = "petra:judged:"
-"""Trial: its result at a rung; the rung's number follows."""
-SAVINGS: Final = "petra:savings"
-"""Trial, stopped and failed ones included: what it trained and was spared (``evaluation.TrainingLedger``)."""
-WORKER: Final = "petra:worker"
-"""Trial: host and process that runs it, to recognise orphans."""
+"""The frozen measurement of the original, and which artifact its file is."""
 COMPLETE: Final = "petra:complete"
-"""Study: that its making was not cut off."""
+"""That the making of the study was not cut off."""
 WARM_START: Final = "petra:warm_start"
-"""Study: what it took over from the study that it was started from."""
+"""What the study took over from the study that it was started from (``WarmStart``)."""
 STOP: Final = "petra:stop"
-"""Study: when its last run was to end."""
+"""When the last run was to end (fields of ``Stop``)."""
 CONFIRMATION: Final = "petra:confirmation"
-"""Study: its front on the test split, the last time that it was confirmed."""
+"""The front on the test split, as it was confirmed last (``Confirmation``)."""
 TEST_READINGS: Final = "petra:test_readings"
-"""Study: how often its test split was read, a reading that was cut off included."""
+"""How often the test split was read, a reading that was cut off included."""
 
 
-def feasible_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Complete trials within the hard limits, by number."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
+class StudyRecord:
+    """Reads and writes what an Optuna study holds of ours; older forms are read as the present one.
+
+    Nothing is kept: every access reads the storage.
+
+    Args:
+        study: Study to read and write.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    @property
+    def specification(self) -> Specification:
+        """What the study was made with.
+
+        Raises:
+            StudyError: When it was not made by petra-optuna, or its making was interrupted.
+        """
+        data = self._read(SPECIFICATION)
+        if data is None:
+            raise StudyError(
+                f"study {self._study.study_name!r} has no petra specification: it was made by something "
+                "else, or its creation was interrupted; start it under another name"
+            )
+        return Specification.from_dict(data)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the study's making ended before it was whole."""
+        attributes = self._study.user_attrs
+        return SPECIFICATION in attributes and COMPLETE not in attributes
+
+    @property
+    def baseline_record(self) -> dict[str, Any]:
+        """What ``measure_baseline`` returned, and the ``artifact_id`` of the baseline's file."""
+        return _present_baseline(self._read(BASELINE), self.specification.profile.throughput_batches[0])
+
+    @property
+    def baseline(self) -> Baseline:
+        """What the measured ratios are multiplied with."""
+        return Baseline.from_dict(self.baseline_record["baseline"])
+
+    @property
+    def baseline_values(self) -> dict[str, float]:
+        """Values of the baseline by name, all that were measured."""
+        values: dict[str, float] = self._read(BASELINE)["values"]
+        return values
+
+    @property
+    def bounds(self) -> Bounds:
+        """Scale of the objectives, frozen before the first trial."""
+        return Bounds.from_dict(self._read(BOUNDS))
+
+    @property
+    def stop(self) -> dict[str, Any]:
+        """Fields of the last run's ``Stop``; empty where none was stored."""
+        return cast("dict[str, Any]", self._read(STOP) or {})
+
+    @property
+    def warm_start(self) -> WarmStart | None:
+        """What the study took over from another one; None where it was started from none."""
+        stored = self._read(WARM_START)
+        return None if stored is None else WarmStart.from_dict(stored)
+
+    @property
+    def confirmation(self) -> dict[str, Any] | None:
+        """Fields of the last ``Confirmation``; None where the front was never confirmed."""
+        stored = self._read(CONFIRMATION)
+        return None if stored is None else _present_confirmation(stored)
+
+    @property
+    def test_readings(self) -> int:
+        """How often the test split was read for this study."""
+        return int(self._read(TEST_READINGS) or 0)
+
+    @property
+    def artifact_folder(self) -> Path:
+        """Folder of the study's artifacts.
+
+        Raises:
+            StudyError: When the study is not in a database.
+        """
+        stored = self.specification.artifacts
+        if stored is not None:
+            return Path(stored)
+        url = database_url(self._study)
+        if url is None:
+            raise StudyError(f"study {self._study.study_name!r} is not in a database, so it has no artifacts")
+        return artifacts_folder(url)
+
+    @property
+    def artifact_store(self) -> FileSystemArtifactStore:
+        """Where the study's files go."""
+        return FileSystemArtifactStore(str(self.artifact_folder))
+
+    def fetch(self, artifact_id: str, path: Path) -> None:
+        """Copy an artifact of the study to ``path``.
+
+        Raises:
+            StudyError: When the artifact store does not hold it.
+        """
+        try:
+            download_artifact(
+                artifact_store=self.artifact_store, file_path=str(path), artifact_id=artifact_id
+            )
+        except (ArtifactNotFound, FileNotFoundError) as error:
+            raise StudyError(
+                f"artifact {artifact_id} is not in {self.artifact_folder}; was the folder moved or emptied?"
+            ) from error
+
+    def fetch_baseline(self, path: Path) -> None:
+        """Copy the baseline's file to ``path``.
+
+        Raises:
+            StudyError: When the artifact store does not hold it.
+        """
+        self.fetch(self._read(BASELINE)["artifact_id"], path)
+
+    def evaluation(self, number: int) -> dict[str, Any]:
+        """What is stored of a finished trial: ``Evaluation.to_dict``, with the numbers of the artifacts.
+
+        Raises:
+            StudyError: When the trial does not exist, or has no file; the text says why.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        trial = next((trial for trial in trials if trial.number == number), None)
+        if trial is None:
+            last = f"0 to {len(trials) - 1}" if trials else "none"
+            raise StudyError(f"study {self._study.study_name!r} has no trial {number}; its trials are {last}")
+        record = TrialRecord(trial).evaluation
+        if trial.state != TrialState.COMPLETE or record is None:
+            reason = TrialRecord(trial).failure or "it has not finished"
+            raise StudyError(f"trial {number} is {trial.state.name} and has no file: {reason}")
+        return record
+
+    def feasible_trials(self) -> list[FrozenTrial]:
+        """Complete trials within the hard limits, by number."""
+        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
+
+    def front_trials(self) -> list[FrozenTrial]:
+        """Feasible trials that no other one dominates, by number."""
+        trials = self.feasible_trials()
+        best = non_dominated([trial.values for trial in trials], directions_of(self._study)) if trials else ()
+        return [trials[row] for row in best]
+
+    def ledger(self) -> TrainingLedger:
+        """The training ledgers of all trials, summed; zeros where none was stored."""
+        ledgers = [TrialRecord(trial).ledger for trial in self._study.get_trials(deepcopy=False)]
+        names = [field.name for field in dataclasses.fields(TrainingLedger)]
+        return TrainingLedger(**{name: sum(getattr(one, name) for one in ledgers) for name in names})
+
+    def rung_results(self, rung: int, *, without: int) -> list[RungDecision]:
+        """What the other trials stored at a rung, without those that were run again.
+
+        Args:
+            rung: Number of the rung.
+            without: Number of the trial to leave out.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        left_out = {without, *superseded(trials)}
+        decisions = [TrialRecord(trial).rung(rung) for trial in trials if trial.number not in left_out]
+        return [decision for decision in decisions if decision is not None]
+
+    def store_specification(self, specification: Specification) -> None:
+        """Store what the study is made with; its making counts as cut off until ``mark_complete``."""
+        self._study.set_user_attr(SPECIFICATION, specification.to_dict())
+
+    def store_baseline(self, record: Mapping[str, Any], file: Path) -> None:
+        """Freeze the baseline: its file goes to the artifacts, its measurement into the study.
+
+        Args:
+            record: What ``measure_baseline`` returned.
+            file: The baseline's file.
+        """
+        self.artifact_folder.mkdir(parents=True, exist_ok=True)
+        artifact_id = upload_artifact(
+            artifact_store=self.artifact_store, file_path=str(file), study_or_trial=self._study
+        )
+        self._study.set_user_attr(BASELINE, {**record, "artifact_id": artifact_id})
+
+    def store_bounds(self, bounds: Bounds) -> None:
+        """Freeze the scale of the objectives."""
+        self._study.set_user_attr(BOUNDS, bounds.to_dict())
+
+    def store_warm_start(self, warm_start: WarmStart, credit: Sequence[OperatorUse]) -> None:
+        """Store what the study takes over from another one."""
+        self._study.set_user_attr(WARM_START, warm_start.to_dict())
+        self._study.set_user_attr(CREDIT, [dataclasses.asdict(use) for use in credit])
+
+    def store_priors(self, priors: Sequence[FieldPrior]) -> None:
+        """Store where the fields of new nodes are mostly drawn."""
+        self._study.set_user_attr(PRIORS, [prior.to_dict() for prior in priors])
+
+    def mark_complete(self) -> None:
+        """Store that the making of the study was not cut off."""
+        self._study.set_user_attr(COMPLETE, True)
+
+    def store_stop(self, stop: Mapping[str, Any]) -> None:
+        """Store when the run that begins is to end."""
+        self._study.set_user_attr(STOP, stop)
+
+    def count_test_reading(self) -> None:
+        """Count one more reading of the test split."""
+        self._study.set_user_attr(TEST_READINGS, self.test_readings + 1)
+
+    def store_confirmation(self, confirmation: Mapping[str, Any]) -> None:
+        """Store what a confirmation found, over that of the last one."""
+        self._study.set_user_attr(CONFIRMATION, confirmation)
+
+    def _read(self, key: str) -> Any:
+        return self._study.user_attrs.get(key)
+
+
+def _present_baseline(stored: Mapping[str, Any], throughput_batch: int) -> dict[str, Any]:
+    """The record of a study's baseline in the present form.
+
+    Args:
+        stored: Record as it is stored. Its ``baseline`` was named ``yardstick`` once; before that it held
+            ``values`` alone, which were measured at one throughput batch.
+        throughput_batch: First throughput batch of the study's device profile.
+    """
+    record = {"convolutions": None, **stored}
+    if "yardstick" in record:
+        record["baseline"] = record.pop("yardstick")
+    if "baseline" not in record:
+        values = record["values"]
+        rates = {throughput_batch: values["throughput_per_s"]}
+        record["baseline"] = Baseline(values["latency_ms"], rates).to_dict()
+    return record
+
+
+def _present_confirmation(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a confirmation in the present form; its ``baseline`` was named ``original`` once."""
+    return {("baseline" if name == "original" else name): value for name, value in stored.items()}

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
-from petra_optuna.errors import StudyError, TrialError, UserError, one_line
+from petra_optuna.errors import StudyError, TrialError, UserError
 from petra_optuna.evaluation import (
     DEFAULT_OBJECTIVES,
     Budget,
     Limits,
     PrefixCache,
     Rungs,
+    priors_from_sensitivity,
+    sensitivity_of,
 )
 from petra_optuna.measurement import DeviceProfile, available_cores
+from petra_optuna.nn.training import training_threads
 from petra_optuna.operations import EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers import PetraSampler, fail_orphans
-from petra_optuna.study import record as attributes
 from petra_optuna.study.create import InitialTrials, check_same, create_study
-from petra_optuna.study.lookup import load_study, specification_of
+from petra_optuna.study.lookup import load_study
+from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
-from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
-from petra_optuna.study.warm_start import initial_from_study, origin_of, with_priors
-from petra_optuna.study.worker_context import training_threads, worker_context
-from petra_optuna.study.worker_processes import helpers, is_orphan
+from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, one_line_storage_errors, open_storage
+from petra_optuna.study.warm_start import initial_from_study, origin_of
+from petra_optuna.study.worker_context import worker_context
+from petra_optuna.study.worker_processes import is_orphan, running_workers
 from petra_optuna.tasks import Mode, Task
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
@@ -73,7 +74,7 @@ def optimize(
     A study of the same name and specification in the storage is continued.
 
     Args:
-        task: The original model, its data and its metric.
+        task: Task with the original model, its data and its metric.
         trials: Finished trials that the study shall have in the end, the controls included.
         timeout_s: Seconds after which no new trial starts.
         stop: All that may end the run, instead of ``trials`` and ``timeout_s``.
@@ -82,20 +83,20 @@ def optimize(
         space: Operations and lengths; all that the profile's runtime runs and up to five nodes when None.
         budget: Most training that one pipeline may spend.
         limits: Hard bounds on size, latency and what the metric may lose.
-        rungs: When training pipelines are compared, and the weak ones trained no further; never when None.
+        rungs: When pipelines are compared in training; the weak ones train no further. Never when None.
         objectives: Names of ``EFFICIENCY_METRICS`` that count beside the task's metric; all are recorded.
-        profile: What the files are made and measured for; ONNX Runtime on one CPU thread when None.
-        seed: Of the sampler and of every node.
-        population_size: Of the sampler.
+        profile: Device that the files are made and measured for; ONNX Runtime on one CPU thread when None.
+        seed: Seed of the sampler and of all training.
+        population_size: Pipelines that may become parents.
         train_threads: Threads for training; the cores divided among the workers when None.
         sampler: Any Optuna sampler; ``PetraSampler`` when None.
-        source: How the task can be built again by ``petra resume``; its name alone when None.
-        mode: Where pipelines start: from the task's model, or (``untrained``) from initialisation, in which
-            case their first node trains.
+        source: How another process can build the task again; by its name alone when None.
+        mode: Where pipelines start: from the task's model (``pretrained``), or from initialisation
+            (``untrained``), in which case their first node trains.
         cache: Folder of cached prefixes, shared between studies.
-        from_study: Name of a study, of any task and device, whose front is run after the controls and
-            whose operator credit begins the search's; None to start from nothing.
-        from_storage: SQLAlchemy URL that it is stored at; ``storage`` when None.
+        from_study: Name of a study to start from, of any task and device: its front is run after the
+            controls, its operators' credit begins the search's history. None to start from nothing.
+        from_storage: SQLAlchemy URL of that study's database; ``storage`` when None.
         sensitivity: Whether the strengths of new nodes are mostly drawn near what the model was measured to
             bear, layer by layer, before the search.
         workers: Processes that run trials; more than one needs a ``source`` that they can build.
@@ -107,20 +108,17 @@ def optimize(
     Raises:
         UserError: When something given cannot be used.
     """
-    stop = stop or Stop(trials, timeout_s)
-    _check_workers(workers, sampler, space)
+    run = _Run(storage, stop or Stop(trials, timeout_s), sampler, workers, tuple(callbacks))
+    run.check(space)
     if train_threads is not None and train_threads < 1:
-        raise UserError(f"train_threads must be at least 1, got {train_threads}")
+        raise UserError(f"`train_threads` must be at least 1, got {train_threads}")
     task = task.in_mode(mode)
     if sensitivity and not task.trained:
-        raise UserError("what layers bear cannot be measured on a model that nothing has trained")
+        raise UserError("`sensitivity` needs a trained model: what its layers bear is measured on it")
     profile = profile or DeviceProfile()
-    space = space or default_space(
-        runtime=profile.runtime, device=profile.name, untrained=mode == "untrained"
-    )
-    space = _in_mode(space, mode)
-    check_runs(space, profile.runtime, profile.name)
-    origin = origin_of(name or task.name, storage, from_study, from_storage)
+    space = _space_for(profile, mode, space)
+    name = name or task.name
+    origin = origin_of(name, storage, from_study, from_storage)
     specification = Specification.of(
         task,
         source or TaskSource(task.name),
@@ -130,7 +128,7 @@ def optimize(
         profile=profile,
         seed=seed,
         population_size=population_size,
-        sampler=_named(sampler),
+        sampler=_sampler_name(sampler),
         train_threads=train_threads or max(1, available_cores() // workers),
         artifacts=None if storage.startswith("sqlite") else artifacts_folder(storage),
         cache=cache,
@@ -141,16 +139,17 @@ def optimize(
     )
 
     def begin() -> InitialTrials:
-        warm = (
-            initial_from_study(origin, from_storage or storage, space, specification)
-            if origin
-            else InitialTrials()
-        )
-        return with_priors(warm, task, space, PrefixCache(cache)) if sensitivity else warm
+        initial = InitialTrials()
+        if origin:
+            initial = initial_from_study(origin, from_storage or storage, space, specification)
+        if sensitivity:
+            curves = sensitivity_of(task, PrefixCache(cache))
+            initial = dataclasses.replace(initial, priors=tuple(priors_from_sensitivity(curves, space)))
+        return initial
 
     with training_threads(specification.train_threads):
-        study = create_study(open_storage(storage), name or task.name, task, space, specification, begin)
-        _continue(study, storage, task, space, stop, workers, sampler, callbacks)
+        study = create_study(open_storage(storage), name, task, space, specification, begin)
+        run.go_on(study, task, space)
     return study
 
 
@@ -169,31 +168,32 @@ def resume(
 ) -> optuna.Study:
     """Continue a stored study: trials of dead processes are run again first, then new ones.
 
-    Arguments as in ``optimize``; the rest comes from the study, the end of the run too where none is given.
+    Arguments as in ``optimize``. What is not given comes from the study, and so does the end of the run.
     Several processes may do this at once.
 
     Raises:
         UserError: When something given cannot be used.
     """
     study = load_study(open_storage(storage, must_exist=True), name)
-    specification = specification_of(study)
+    specification = StudyRecord(study).specification
     if stop is None and (trials, timeout_s) != (None, None):
         stop = Stop(trials, timeout_s)
-    stop = stop_of(study, stop)
-    _check_workers(workers, sampler, space)
+    run = _Run(storage, stop_of(study, stop), sampler, workers, tuple(callbacks))
+    run.check(space)
     task = task.in_mode(specification.mode)
     space = _in_mode(space or stored_space(specification), specification.mode)
-    made_with = (
-        specification if sampler is None else dataclasses.replace(specification, sampler=_named(sampler))
+    name_of_sampler = specification.sampler if sampler is None else _sampler_name(sampler)
+    given = dataclasses.replace(
+        specification, fingerprint=task.fingerprint, space=space.to_dict(), sampler=name_of_sampler
     )
-    check_same(study, dataclasses.replace(made_with, fingerprint=task.fingerprint, space=space.to_dict()))
+    check_same(study, given)
     if sampler is None and specification.sampler != PETRA:
         raise StudyError(
             f"study {study.study_name!r} was made with {specification.sampler}, which is not stored; "
             "continue it from Python with petra_optuna.resume(task, sampler=...)"
         )
     with training_threads(specification.train_threads):
-        _continue(study, storage, task, space, stop, workers, sampler, callbacks)
+        run.go_on(study, task, space)
     return study
 
 
@@ -203,81 +203,88 @@ def stored_space(specification: Specification) -> SearchSpace:
     Raises:
         StudyError: When it has operations of the user's own; they must be given again.
     """
-    known = {kind.name: kind for kind in EVERY_OPERATION}
+    built_in = {operation.name: operation for operation in EVERY_OPERATION}
     stored = specification.space
     names = (*stored["body"], *stored["conversions"])
-    if missing := [name for name in names if name not in known]:
+    if missing := [name for name in names if name not in built_in]:
         raise StudyError(
             f"the study's space holds {', '.join(missing)}, not built in; "
-            "continue it from Python with petra_optuna.resume(task, space=...)"
+            "call `resume` from Python with `space`"
         )
-    body, conversions = (tuple(known[name] for name in stored[part]) for part in ("body", "conversions"))
+    body, conversions = (tuple(built_in[name] for name in stored[part]) for part in ("body", "conversions"))
     return SearchSpace(body, conversions, stored["max_length"], stored.get("untrained", False))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One run of trials, of a new study or of a stored one.
+
+    Attributes:
+        storage: SQLAlchemy URL of the study's database.
+        stop: When the run ends.
+        sampler: Optuna sampler; ``PetraSampler`` when None.
+        workers: Processes that run trials, this one included.
+        callbacks: Called after each trial.
+    """
+
+    storage: str
+    stop: Stop
+    sampler: optuna.samplers.BaseSampler | None
+    workers: int
+    callbacks: tuple[Callback, ...]
+
+    def check(self, space: SearchSpace | None) -> None:
+        """Refuse more workers than can build what is given.
+
+        Raises:
+            UserError: When there is no worker, or other processes cannot build the sampler or the space.
+        """
+        if self.workers < 1:
+            raise UserError(f"`workers` must be at least 1, got {self.workers}")
+        own_operations = space is not None and not set(space.operations) <= set(EVERY_OPERATION)
+        if self.workers > 1 and (self.sampler is not None or own_operations):
+            raise UserError(
+                "other processes cannot build a sampler or operations of your own; run one worker here and "
+                "call `resume` with them in processes of yours"
+            )
+
+    def go_on(self, study: optuna.Study, task: Task, space: SearchSpace) -> None:
+        """Run trials until the end of the run; those of dead processes are run again first."""
+        record = StudyRecord(study)
+        specification = record.specification
+        record.store_stop(dataclasses.asdict(self.stop))
+        study.sampler = self.sampler or PetraSampler(
+            space, seed=specification.seed, population_size=specification.population_size
+        )
+        fail_orphans(study, is_orphan)
+        if self.stop.is_reached(study):
+            return
+        callbacks: list[Callback] = [*self.callbacks, self.stop]
+        with (
+            running_workers(study.study_name, self.storage, specification.task, self.workers - 1),
+            worker_context(study, task, space) as objective,
+            one_line_storage_errors(),
+        ):
+            study.optimize(objective, timeout=self.stop.timeout_s, catch=(TrialError,), callbacks=callbacks)
+
+
+def _space_for(profile: DeviceProfile, mode: Mode, given: SearchSpace | None) -> SearchSpace:
+    """The space given, or the default one, with the mode's rule; the profile's runtime must run it."""
+    default = given or default_space(
+        runtime=profile.runtime, device=profile.name, untrained=mode == "untrained"
+    )
+    space = _in_mode(default, mode)
+    check_runs(space, profile.runtime, profile.name)
+    return space
 
 
 def _in_mode(space: SearchSpace, mode: Mode) -> SearchSpace:
     """The space with the mode's rule of what a pipeline starts with."""
     if space.untrained and mode == "pretrained":
-        raise UserError("the space is for pipelines that start from initialisation; give mode='untrained'")
+        raise UserError("the `space` is for pipelines that start from initialisation; give mode='untrained'")
     return dataclasses.replace(space, untrained=mode == "untrained")
 
 
-def _named(sampler: optuna.samplers.BaseSampler | None) -> str:
+def _sampler_name(sampler: optuna.samplers.BaseSampler | None) -> str:
+    """How the specification names the sampler."""
     return PETRA if sampler is None else f"a {type(sampler).__name__} of your own"
-
-
-def _check_workers(
-    workers: int, sampler: optuna.samplers.BaseSampler | None, space: SearchSpace | None
-) -> None:
-    if workers < 1:
-        raise UserError(f"workers must be at least 1, got {workers}")
-    own = space is not None and not set(space.operations) <= set(EVERY_OPERATION)
-    if workers > 1 and (sampler is not None or own):
-        raise UserError(
-            "other processes cannot build a sampler or operations of your own; run one worker here and call "
-            "petra_optuna.resume with them in processes of yours"
-        )
-
-
-def _continue(
-    study: optuna.Study,
-    storage: str,
-    task: Task,
-    space: SearchSpace,
-    stop: Stop,
-    workers: int,
-    sampler: optuna.samplers.BaseSampler | None,
-    callbacks: Sequence[Callback],
-) -> None:
-    specification = specification_of(study)
-    study.set_user_attr(attributes.STOP, dataclasses.asdict(stop))
-    study.sampler = sampler or PetraSampler(
-        space, seed=specification.seed, population_size=specification.population_size
-    )
-    fail_orphans(study, is_orphan)
-    if stop.is_reached(study):
-        return
-    with (
-        helpers(study.study_name, storage, specification.task, workers - 1),
-        worker_context(study, task, space) as objective,
-        _storage_errors(),
-    ):
-        study.optimize(objective, timeout=stop.timeout_s, catch=(TrialError,), callbacks=[*callbacks, stop])
-
-
-@contextlib.contextmanager
-def _storage_errors() -> Iterator[None]:
-    """One line for a database that cannot be written, for example because its disk is full.
-
-    Optuna fails an assertion of its own while such an error is on its way, and so hides it.
-    """
-    try:
-        yield
-    except (StorageInternalError, AssertionError) as error:
-        hidden = error if isinstance(error, StorageInternalError) else error.__context__
-        if not isinstance(hidden, StorageInternalError):
-            raise
-        raise StudyError(
-            f"the database cannot be written ({one_line(hidden.__cause__ or hidden)}); "
-            "make room or start its server, then `petra resume`"
-        ) from hidden

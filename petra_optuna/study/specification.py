@@ -1,9 +1,9 @@
-"""What a study is: everything that must stay the same for its trials to be comparable."""
+"""What a study is made with: everything that must stay the same for its trials to be comparable."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class TaskSource:
-    """How a task can be built again.
+    """How another process can build a study's task again.
 
     Attributes:
-        name: A built-in task's name, or ``module:callable`` of the user's, or the name of a task
-            that only the user's own code can give.
-        data_root: Folder of the data, absolute, or None.
-        checkpoint: File with the original's weights, absolute, or None.
+        name: Name of a built-in task, ``module:callable`` of the user's code, or the name of a task that only
+            the program that made it can give.
+        data_root: Absolute path of the data's folder; None where the task needs none.
+        checkpoint: Absolute path of the original's weights; None where the task makes them itself.
     """
 
     name: str
@@ -33,7 +33,7 @@ class TaskSource:
 
     @classmethod
     def of(cls, name: str, data_root: Path | None = None, checkpoint: Path | None = None) -> TaskSource:
-        """Source with absolute paths, so that a study resumes from any folder."""
+        """A source with absolute paths, so that a study resumes from any folder."""
         return cls(
             name,
             str(data_root.resolve()) if data_root else None,
@@ -46,8 +46,9 @@ class Origin:
     """The study that another one was started from.
 
     Attributes:
-        study: Its name.
-        storage: Where it is stored, without a password; None for the same database, which may be moved.
+        study: Name of the study.
+        storage: URL of its database without a password; None for the database of the new study, which may be
+            moved.
     """
 
     study: str
@@ -55,11 +56,59 @@ class Origin:
 
 
 @dataclasses.dataclass(frozen=True)
-class Specification:
-    """Stored in the study; a run with another specification under the same name is refused.
+class WarmStart:
+    """What a study took over from the study that it was started from.
 
-    ``quantities`` are the objectives beside the task's metric. ``artifacts`` is None where they live beside a
-    SQLite file, so that both can be moved together.
+    Attributes:
+        study: Name of the other study.
+        trials: Numbers of its trials whose pipelines were enqueued after the controls, in that order.
+        credit: Number of mutations whose credit begins the success history.
+        known: Pipelines of its front that were left out as controls, or as repetitions of another one.
+        beyond: Pipelines that were left out because a population has no more room.
+        foreign: Pipelines that were left out because the new space cannot express them.
+        reason: Why the first of the foreign ones was; None where there is none.
+    """
+
+    study: str
+    trials: tuple[int, ...]
+    credit: int
+    known: int = 0
+    beyond: int = 0
+    foreign: int = 0
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; ``from_dict`` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WarmStart:
+        """Inverse of ``to_dict``."""
+        return cls(**{**data, "trials": tuple(data["trials"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Specification:
+    """What a study is made with; a run with another specification under the same name is refused.
+
+    Attributes:
+        task: How the task is built again.
+        fingerprint: SHA-256 of the task (``Task.fingerprint``).
+        metric, direction: Name of the task's metric, and whether more of it is better.
+        space: Search space (``SearchSpace.to_dict``).
+        budget, limits, profile: What one pipeline may spend, what its file may need, and on which device.
+        seed: Seed of the sampler and of all training.
+        population_size: Pipelines that may become parents.
+        sampler: Name of the sampler's class.
+        train_threads: Threads for training.
+        artifacts: Absolute path of the artifacts' folder; None where they live beside a SQLite file, so that
+            both can be moved together.
+        cache: Absolute path of the folder of cached prefixes.
+        rungs: When pipelines are compared in training; None for never.
+        efficiency_metrics: Names of the objectives beside the task's metric; stored as ``quantities``.
+        mode: Where pipelines start.
+        from_study: Study that this one was started from; None where there is none.
+        sensitivity: Whether fields of new nodes are mostly drawn near what the model was measured to bear.
     """
 
     task: TaskSource
@@ -77,7 +126,7 @@ class Specification:
     artifacts: str | None
     cache: str
     rungs: Rungs | None = None
-    quantities: tuple[str, ...] = DEFAULT_OBJECTIVES
+    efficiency_metrics: tuple[str, ...] = DEFAULT_OBJECTIVES
     mode: Mode = "pretrained"
     from_study: Origin | None = None
     sensitivity: bool = False
@@ -111,7 +160,9 @@ class Specification:
         names = [efficiency_metric(name).name for name in objectives]
         if not names or len(set(names)) < len(names):
             given = ", ".join(names) or "none"
-            raise UserError(f"objectives beside {task.metric.name}: one or more, each once; got {given}")
+            raise UserError(
+                f"`objectives` must name one or more, each once, besides {task.metric.name}; got {given}"
+            )
         return cls(
             task=source,
             fingerprint=task.fingerprint,
@@ -128,7 +179,7 @@ class Specification:
             artifacts=str(artifacts.resolve()) if artifacts else None,
             cache=str(cache.resolve()),
             rungs=rungs,
-            quantities=tuple(names),
+            efficiency_metrics=tuple(names),
             mode=task.mode,
             from_study=from_study,
             sensitivity=sensitivity,
@@ -137,12 +188,14 @@ class Specification:
     @property
     def objectives(self) -> tuple[tuple[str, str], ...]:
         """Names and directions of the values, in the order of ``trial.values``; the metric is the first."""
-        others = tuple((name, efficiency_metric(name).direction) for name in self.quantities)
+        others = tuple((name, efficiency_metric(name).direction) for name in self.efficiency_metrics)
         return ((self.metric, self.direction), *others)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""
-        return {"version": VERSION, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        fields["quantities"] = fields.pop("efficiency_metrics")
+        return {"version": VERSION, **fields}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Specification:
@@ -157,6 +210,7 @@ class Specification:
                 "use the release that made the study"
             )
         fields = {key: value for key, value in data.items() if key != "version"}
+        efficiency_metrics = tuple(fields.pop("quantities", DEFAULT_OBJECTIVES))
         return cls(
             **{
                 **fields,
@@ -166,7 +220,7 @@ class Specification:
                 "rungs": Rungs(**{"levels": None, **fields["rungs"]}) if fields.get("rungs") else None,
                 "from_study": Origin(**fields["from_study"]) if fields.get("from_study") else None,
                 "profile": DeviceProfile.from_dict(fields["profile"]),
-                "quantities": tuple(fields.get("quantities", DEFAULT_OBJECTIVES)),
+                "efficiency_metrics": efficiency_metrics,
             }
         )
 
@@ -174,18 +228,18 @@ class Specification:
         """Where two specifications disagree, ``name: this != other``; paths of caches do not count."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         compared = [name for name in mine if name not in ("artifacts", "cache", "task")]
-        found = [line for name in compared for line in _apart(name, mine[name], theirs[name])]
+        lines = [line for name in compared for line in _differences(name, mine[name], theirs[name])]
         if self.task.name != other.task.name:
-            found.insert(0, f"task: {self.task.name} != {other.task.name}")
-        return tuple(found)
+            lines.insert(0, f"task: {self.task.name} != {other.task.name}")
+        return tuple(lines)
 
 
-def _apart(name: str, mine: Any, theirs: Any) -> list[str]:
-    """Where two JSON-ready values disagree; of records only the fields that do."""
+def _differences(name: str, mine: Any, theirs: Any) -> list[str]:
+    """Where two JSON-ready values disagree; for records, the fields that do."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         return [
             line
             for key in {**mine, **theirs}
-            for line in _apart(f"{name}.{key}", mine.get(key), theirs.get(key))
+            for line in _differences(f"{name}.{key}", mine.get(key), theirs.get(key))
         ]
     return [] if mine == theirs else [f"{name}: {mine} != {theirs}"]

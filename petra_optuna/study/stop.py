@@ -10,17 +10,16 @@ from optuna.trial import TrialState
 
 from petra_optuna.errors import UserError
 from petra_optuna.samplers import Generations, Stagnation, StopRule, Targets, finished_trials
-from petra_optuna.study import record as attributes
-from petra_optuna.study.lookup import specification_of
+from petra_optuna.study.record import StudyRecord
 
 
 @dataclasses.dataclass(frozen=True)
 class Stop(StopRule):
-    """The end of a run: whatever of the following comes first. An Optuna callback.
+    """When a run ends: at whatever of the following comes first. An Optuna callback.
 
     Attributes:
         trials: Finished trials of the study in total, those under way included.
-        timeout_s: Seconds of this run.
+        timeout_s: Seconds after which this run starts no new trial.
         generations: Blocks of finished trials as large as the population.
         stagnation: Finished trials over which the hypervolume grew by less than 1 %.
         targets: Values, by objective, that one trial reaches together.
@@ -38,11 +37,11 @@ class Stop(StopRule):
     def __post_init__(self) -> None:
         """Check that the run can start and end."""
         if all(getattr(self, field.name) is None for field in dataclasses.fields(self)):
-            raise UserError("a run needs an end: give --trials, --timeout, or another stop rule")
+            raise UserError("a run needs an end: give `trials`, `timeout_s` or another stop rule")
         if self.trials is not None and self.trials < 1:
-            raise UserError(f"--trials must be at least 1, got {self.trials}")
+            raise UserError(f"`trials` must be at least 1, got {self.trials}")
         if self.timeout_s is not None and not self.timeout_s > 0:
-            raise UserError(f"--timeout must be positive, got {self.timeout_s:g}")
+            raise UserError(f"`timeout_s` must be positive, got {self.timeout_s:g}")
         self._rules(population_size=1)  # check their numbers
 
     def is_reached(self, study: optuna.Study) -> bool:
@@ -51,7 +50,7 @@ class Stop(StopRule):
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             if len(finished_trials(study)) + len(running) >= self.trials:
                 return True
-        size = specification_of(study).population_size
+        size = StudyRecord(study).specification.population_size
         return any(rule.is_reached(study) for rule in self._rules(size))
 
     def _rules(self, population_size: int) -> list[StopRule]:
@@ -66,5 +65,5 @@ class Stop(StopRule):
 
 
 def stop_of(study: optuna.Study, given: Stop | None) -> Stop:
-    """The end given, or that of the study's last run where none is given."""
-    return given or Stop(**study.user_attrs.get(attributes.STOP, {}))
+    """The end that is given; the end of the study's last run where none is."""
+    return given or Stop(**StudyRecord(study).stop)

@@ -6,11 +6,13 @@ import contextlib
 import sqlite3
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
@@ -24,7 +26,7 @@ _BUSY_TIMEOUT_S = 60
 _CREATION_ATTEMPTS = 8
 _CREATION_PAUSE_S = 0.25
 _CREATED_MEANWHILE = ("already exists", "duplicate key", "UNIQUE constraint", "no such table")
-"""What the loser is told where two processes create the same tables at once."""
+"""Texts of the errors that the slower of two processes gets when both create the same tables."""
 
 
 def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStorage:
@@ -51,7 +53,7 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStor
 
 
 def location_of(url: str) -> str:
-    """What tells one database from another: its URL without passwords, a SQLite file by its absolute path.
+    """A database's URL without passwords, with the absolute path of a SQLite file: equal for equal databases.
 
     Raises:
         StudyError: When the URL cannot be read.
@@ -68,10 +70,28 @@ def location_of(url: str) -> str:
 
 
 def artifacts_folder(url: str) -> Path:
-    """Where the artifacts of studies in this database live: beside a SQLite file, else ``storage/``."""
+    """Folder of the artifacts of a database's studies: beside a SQLite file, else in ``storage/``."""
     parsed = make_url(url)
     beside = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
     return (Path(str(parsed.database)).parent if beside else Path("storage")) / "artifacts"
+
+
+@contextlib.contextmanager
+def one_line_storage_errors() -> Iterator[None]:
+    """Raise one line for a database that cannot be written, for example because its disk is full.
+
+    Optuna hides such an error: it fails an assertion of its own while the error is on its way.
+    """
+    try:
+        yield
+    except (StorageInternalError, AssertionError) as error:
+        hidden = error if isinstance(error, StorageInternalError) else error.__context__
+        if not isinstance(hidden, StorageInternalError):
+            raise
+        raise StudyError(
+            f"the database cannot be written ({one_line(hidden.__cause__ or hidden)}); "
+            "make room or start its server, then `resume`"
+        ) from hidden
 
 
 def _parsed(url: str) -> sqlalchemy.URL:
@@ -88,7 +108,7 @@ def _prepare_sqlite(url: str, database: str | None, must_exist: bool) -> None:
         raise StudyError(f"{url!r} names no file; a study must outlive its process, give sqlite:///FILE")
     path = Path(database)
     if must_exist and not path.is_file():
-        raise StudyError(f"there is no database {path}; check --storage, or start a study with `petra run`")
+        raise StudyError(f"there is no database {path}; check `storage`, or start a study with `optimize`")
     if path.is_dir():
         raise StudyError(f"{path} is a folder, not a database file; give sqlite:///{path}/study.db")
     try:
@@ -97,13 +117,13 @@ def _prepare_sqlite(url: str, database: str | None, must_exist: bool) -> None:
             _use_write_ahead_log(connection)
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
-        raise StudyError(f"{path} cannot be used as a database ({error}); give another --storage") from error
+        raise StudyError(f"{path} cannot be used as a database ({error}); give another `storage`") from error
     except OSError as error:
-        raise StudyError(f"{path} cannot be created ({error.strerror}); give another --storage") from error
+        raise StudyError(f"{path} cannot be created ({error.strerror}); give another `storage`") from error
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Ask until it is so: where several change the mode at once SQLite refuses without its busy timeout."""
+    """Ask until SQLite agrees: where several change the mode at once, it refuses without its busy timeout."""
     end = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A task whose model nothing has trained gets a trained one, under the study's budget."""
+"""Training the baseline of a task whose model is not trained, under the study's budget."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 def with_trained_baseline(task: Task, specification: Specification) -> Task:
-    """The task with a trained model: its own where it has one.
+    """The task with a trained model, which becomes baseline and teacher.
 
-    Otherwise the network is trained from initialisation for the study's whole budget, without a teacher, and
-    becomes baseline and teacher. The result is kept in the study's cache; it follows from the
-    specification, at its number of threads, bit for bit.
+    A task whose model is trained is returned as it is. Otherwise the network is trained from initialisation
+    for the study's whole budget, without a teacher. The result is kept in the study's cache; it follows from
+    the specification, at its number of threads, bit for bit.
 
     Args:
-        task: In the study's mode.
-        specification: Of the study.
+        task: Task in the study's mode.
+        specification: Specification of the study.
 
     Raises:
         TrainingDiverged: When the loss does not stay finite.
@@ -42,7 +42,7 @@ def with_trained_baseline(task: Task, specification: Specification) -> Task:
     if entry is None:
         epochs = specification.budget.epochs
         logger.warning("the model of task %s is not trained: training it for %d epochs", task.name, epochs)
-        entry = CacheEntry([], checkpoint.to_bytes(_trained(task, specification), task.model))
+        entry = CacheEntry([], checkpoint.to_bytes(_train(task, specification), task.model))
         cache.put(key, entry)
     model = checkpoint.from_bytes(entry.checkpoint, task.model)
     weights = tensor_sha256(*model.state_dict().values())
@@ -50,15 +50,15 @@ def with_trained_baseline(task: Task, specification: Specification) -> Task:
     return dataclasses.replace(task, model=model, trained=True, fingerprint=fingerprint)
 
 
-def _trained(task: Task, specification: Specification) -> nn.Module:
+def _train(task: Task, specification: Specification) -> nn.Module:
     budget = specification.budget
     pipeline = whole_training(budget, specification.space["max_length"])
     model = task.start(specification.seed)
-    for place, node in enumerate(pipeline.body):
+    for index, node in enumerate(pipeline.body):
         context = Context(
             task=task,
             recipe=pipeline.recipe,
-            seed=specification.seed + place,
+            seed=specification.seed + index,
             epochs=int(node.values()["epochs"] or 0),
             data_fraction=budget.data_fraction,
         )

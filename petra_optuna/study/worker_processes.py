@@ -1,4 +1,4 @@
-"""Processes that run trials: starting them, and knowing whether one still lives."""
+"""Processes that run trials: starting them, and telling whether one still lives."""
 
 from __future__ import annotations
 
@@ -8,30 +8,23 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import TypedDict
 
 import psutil
 from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import StudyError, UserError
-from petra_optuna.study import record as attributes
 from petra_optuna.study.specification import TaskSource
+from petra_optuna.study.trial_record import TrialRecord, WorkerIdentity
 from petra_optuna.tasks import TASKS
 
+_QUIET = "quiet"
+"""Option by which a worker prints errors only."""
 _UNSIGNED_GRACE_S = 60
-"""A trial without a worker's name is an orphan once it is older: signing takes milliseconds."""
+"""A trial that no process has signed is an orphan once it is older: signing takes milliseconds."""
 
 
-class Identity(TypedDict):
-    """A process on a host; the start time tells it from a later one of the same number."""
-
-    host: str
-    pid: int
-    started: float
-
-
-def identity() -> Identity:
-    """This process."""
+def this_worker() -> WorkerIdentity:
+    """Identity of this process."""
     process = psutil.Process()
     return {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
 
@@ -41,7 +34,7 @@ def is_orphan(trial: FrozenTrial) -> bool:
 
     A trial of another host is left to the storage's heartbeat.
     """
-    worker: Identity | None = trial.user_attrs.get(attributes.WORKER)
+    worker = TrialRecord(trial).worker
     if worker is None:
         started = trial.datetime_start
         age = datetime.datetime.now() - started if started else datetime.timedelta.max
@@ -51,15 +44,21 @@ def is_orphan(trial: FrozenTrial) -> bool:
     try:
         if psutil.Process(worker["pid"]).status() == psutil.STATUS_ZOMBIE:
             return True
-        living = float(psutil.Process(worker["pid"]).create_time())
+        started_s = float(psutil.Process(worker["pid"]).create_time())
     except psutil.NoSuchProcess:
         return True
-    return abs(living - worker["started"]) > 1.0
+    return abs(started_s - worker["started"]) > 1.0
 
 
 @contextlib.contextmanager
-def helpers(study: str, storage: str, source: TaskSource, count: int) -> Iterator[None]:
-    """``count`` more processes that resume the study during the block, to the end that it stores.
+def running_workers(study: str, storage: str, source: TaskSource, count: int) -> Iterator[None]:
+    """Run ``count`` more processes that resume the study to its stored end; the block's end waits for them.
+
+    Args:
+        study: Name of the study.
+        storage: SQLAlchemy URL of its database.
+        source: How each process builds the task.
+        count: Number of processes.
 
     Raises:
         UserError: When they could not build the task.
@@ -67,12 +66,14 @@ def helpers(study: str, storage: str, source: TaskSource, count: int) -> Iterato
     """
     if count and source.name not in TASKS and ":" not in source.name:
         raise UserError(
-            f"workers cannot build task {source.name!r} by themselves; give a module:callable, "
-            "or call petra_optuna.resume with the task in processes of your own"
+            f"workers cannot build task {source.name!r} by themselves; give a module:callable as `source`, "
+            "or call `resume` with the task in processes of your own"
         )
-    command = [sys.executable, "-m", "petra_optuna", "resume", "--quiet"]
-    command += ["--study", study, "--storage", storage]
-    command += ["--task", source.name] if ":" in source.name else []
+    options = {"study": study, "storage": storage}
+    if ":" in source.name:
+        options["task"] = source.name
+    words = [word for option, value in options.items() for word in (f"--{option}", value)]
+    command = [sys.executable, "-m", "petra_optuna", "resume", *words, f"--{_QUIET}"]
     processes = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield

@@ -24,13 +24,12 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import TrialError
-from petra_optuna.evaluation import Budget, Limits, PrefixCache, Rungs, TrainingLedger
-from petra_optuna.evolution import Bounds, hypervolume, non_dominated
+from petra_optuna.evaluation import Budget, Limits, PrefixCache, Rungs
+from petra_optuna.evolution import hypervolume
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode
 from petra_optuna.samplers import (
-    BOUNDS,
     PetraSampler,
     directions_of,
     fail_orphans,
@@ -39,16 +38,15 @@ from petra_optuna.samplers import (
 )
 from petra_optuna.study import (
     DEFAULT_POPULATION,
+    PETRA,
     Objective,
     Specification,
+    StudyRecord,
     TaskSource,
+    TrialRecord,
     create_study,
     open_storage,
-    specification_of,
 )
-from petra_optuna.study import record as attributes
-from petra_optuna.study.record import feasible_trials
-from petra_optuna.study.run import PETRA
 from petra_optuna.study.worker_context import evaluator_of
 from petra_optuna.study.worker_processes import is_orphan
 from petra_optuna.tasks import Task, build_task
@@ -101,8 +99,9 @@ def main() -> None:
     for name in names:
         studies[name] = search if name == SEARCH else _replay(search, name)
         _run(studies[name], VARIANTS[name], search, task, space, given)
-    print(f"\n{given.pipelines} pipelines, budget {specification_of(search).budget}, {RUNGS}, ", end="")
-    print(f"limit {specification_of(search).limits.size_bytes:.0f} bytes\n")
+    specification = StudyRecord(search).specification
+    print(f"\n{given.pipelines} pipelines, budget {specification.budget}, {RUNGS}, ", end="")
+    print(f"limit {specification.limits.size_bytes:.0f} bytes\n")
     print("\n".join(table(studies, space)), end="\n\n")
     for name in names[1:]:
         print("\n".join(shares(search, studies[name], space)))
@@ -171,7 +170,8 @@ def _run(
     """Evaluate what is left of the variant's pipelines."""
     fail_orphans(study, is_orphan)
     cache = PrefixCache(given.folder / "cache" / study.study_name.replace(", ", "-"))
-    specification = dataclasses.replace(specification_of(search), rungs=RUNGS if parts.rungs else None)
+    specification = StudyRecord(search).specification
+    specification = dataclasses.replace(specification, rungs=RUNGS if parts.rungs else None)
     store = FileSystemArtifactStore(str(_made(given.folder / "artifacts")))
     with evaluator_of(search, task) as evaluator:
         evaluator = dataclasses.replace(
@@ -192,7 +192,7 @@ def _made(folder: Path) -> Path:
 
 
 def _report(study: optuna.Study, trial: FrozenTrial) -> None:
-    spent = savings_of(trial).train_s
+    spent = TrialRecord(trial).ledger.train_s
     print(f"{study.study_name}: trial {trial.number} {trial.state.name}, trained {spent:.1f} s", flush=True)
 
 
@@ -200,11 +200,6 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Trials in the order of their plans; the re-run of one that was cut off stands in its place."""
     indices = plan_indices(study.get_trials(deepcopy=False))
     return sorted(finished_trials(study), key=lambda trial: indices[trial.number])
-
-
-def savings_of(trial: FrozenTrial) -> TrainingLedger:
-    """What a trial trained and was spared."""
-    return TrainingLedger(**trial.user_attrs[attributes.SAVINGS])
 
 
 def costs(trial: FrozenTrial, recorded: FrozenTrial, budget: Budget, space: SearchSpace) -> dict[str, Cost]:
@@ -217,9 +212,9 @@ def costs(trial: FrozenTrial, recorded: FrozenTrial, budget: Budget, space: Sear
         space: Of the search.
     """
     pipeline: Pipeline = decode(trial.params, space).canonical()
-    allotted, savings = budget.allot(pipeline.body), savings_of(trial)
+    allotted, savings = budget.allot(pipeline.body), TrialRecord(trial).ledger
     total = sum(allotted)
-    pace = savings_of(recorded).train_s / total if total else 0.0
+    pace = TrialRecord(recorded).ledger.train_s / total if total else 0.0
     cached = sum(allotted[: savings.cache_hits])
     stopped = {"preview": savings.preview_stops, "rungs": savings.rung_stops}
     spared = {name: savings.saved_epochs * count for name, count in stopped.items()}
@@ -234,7 +229,7 @@ def _pairs(search: optuna.Study, study: optuna.Study) -> Iterator[tuple[FrozenTr
 
 
 def _totals(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> dict[str, Cost]:
-    budget = specification_of(search).budget
+    budget = StudyRecord(search).specification.budget
     found = [costs(trial, recorded, budget, space) for trial, recorded in _pairs(search, study)]
     return {
         name: Cost(sum(one[name].epochs for one in found), sum(one[name].seconds for one in found))
@@ -252,8 +247,8 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
     ``same files``: where a file is the search's, byte for byte, it counts with what the search measured.
     """
     search = studies[SEARCH]
-    original = search.user_attrs[attributes.BASELINE]["values"]["size_bytes"]
-    bounds = Bounds.from_dict(search.user_attrs[BOUNDS])
+    record = StudyRecord(search)
+    original, bounds = record.baseline_values["size_bytes"], record.bounds
     heads = [f"best at 1/{level} of the size" for level in LEVELS]
     columns = [
         "parts",
@@ -268,7 +263,7 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
     everything = _everything(search, space)
     reached = {}
     for name, study in studies.items():
-        trials = feasible_trials(study)
+        trials = StudyRecord(study).feasible_trials()
         reached[name] = hypervolume([trial.values for trial in trials], directions_of(study), bounds)
         again = hypervolume(_as_measured_there(search, study, trials), directions_of(study), bounds)
         totals = _totals(search, study, space)
@@ -306,14 +301,14 @@ def _as_measured_there(
 
 
 def _file(trial: FrozenTrial) -> str | None:
-    record = trial.user_attrs.get(attributes.EVALUATION)
-    return None if record is None else str(record["artifact"]["sha256"])
+    evaluation = TrialRecord(trial).evaluation
+    return None if evaluation is None else str(evaluation["artifact"]["sha256"])
 
 
 def shares(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> list[str]:
     """Where the search's training time went in a variant."""
     totals, everything = _totals(search, study, space), _everything(search, space)
-    stops = [savings_of(trial) for trial, _ in _pairs(search, study)]
+    stops = [TrialRecord(trial).ledger for trial, _ in _pairs(search, study)]
     counts = {
         "trained": "",
         "judging": "",
@@ -330,9 +325,7 @@ def shares(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> lis
 
 def _early(study: optuna.Study) -> int:
     """Members of the front that a rung stopped."""
-    trials = feasible_trials(study)
-    best = non_dominated([trial.values for trial in trials], directions_of(study))
-    return sum(savings_of(trials[index]).rung_stops for index in best)
+    return sum(TrialRecord(trial).ledger.rung_stops for trial in StudyRecord(study).front_trials())
 
 
 if __name__ == "__main__":

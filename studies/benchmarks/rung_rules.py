@@ -28,17 +28,15 @@ from optuna.trial import FrozenTrial
 
 from petra_optuna.evaluation import RungResult, Rungs
 from petra_optuna.evaluation.keys import prefix_keys
-from petra_optuna.evolution import Bounds, hypervolume
+from petra_optuna.evolution import hypervolume
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, decode
-from petra_optuna.samplers import BOUNDS, directions_of
-from petra_optuna.study import open_storage, specification_of
-from petra_optuna.study import record as attributes
-from petra_optuna.study.controls import controls
-from petra_optuna.study.record import feasible_trials
-from petra_optuna.study.rungs import RungDecision, rank_at_rung, reason_to_stop
+from petra_optuna.samplers import directions_of
+from petra_optuna.study import StudyRecord, TrialRecord, controls, open_storage
+from petra_optuna.study.rungs import rank_at_rung, reason_to_stop
+from petra_optuna.study.trial_record import RungDecision
 from studies import script
-from studies.benchmarks.evaluation import ALL, RUNGS, SEARCH, best_by_level, finished, savings_of
+from studies.benchmarks.evaluation import ALL, RUNGS, SEARCH, best_by_level, finished
 
 ETAS = (3.0, 4.0, 5.0, 6.0)
 RULES = ("now", "unbounded", "volume", "lost")
@@ -155,7 +153,7 @@ def table(folder: Path) -> list[str]:
     """
     storage = open_storage(f"sqlite:///{folder}/evaluation.db", must_exist=True)
     search, replay = (optuna.load_study(storage=storage, study_name=name) for name in (SEARCH, ALL))
-    every, allowed = rows(search, replay), feasible_trials(search)
+    every, allowed = rows(search, replay), StudyRecord(search).feasible_trials()
     lines = [f"| eta | {' | '.join(RULES)} |", "|---" * (1 + len(RULES)) + "|"]
     for eta in ETAS:
         cells = [_cell(search, every, allowed, rule, eta) for rule in RULES]
@@ -165,19 +163,19 @@ def table(folder: Path) -> list[str]:
 
 def rows(search: optuna.Study, replay: optuna.Study) -> list[Row]:
     """The pipelines of a run in their order."""
-    space, budget = default_space(), specification_of(search).budget
+    space, budget = default_space(), StudyRecord(search).specification.budget
     spared = {control.hash for control in controls(space, budget)}
     moment = RUNGS.moments(budget, budget.epochs)[1]
     found = []
     for trial, again in zip(finished(search), finished(replay), strict=True):
         pipeline: Pipeline = decode(trial.params, space).canonical()
-        allotted, seconds = tuple(budget.allot(pipeline.body)), savings_of(trial).train_s
-        stored = again.user_attrs.get(f"{attributes.RUNG}1")
+        allotted, seconds = tuple(budget.allot(pipeline.body)), TrialRecord(trial).ledger.train_s
+        stored = TrialRecord(again).rung_fields(1)
         result, total = None, sum(allotted)
         if stored is not None and total > 0:
             stored = {**stored, "rest_s": (1 - moment / total) * seconds, "trains_on": False}
             result = RungDecision.from_dict(stored).result
-        here = savings_of(again).rung_stops and again.values
+        here = TrialRecord(again).ledger.rung_stops and again.values
         found.append(
             Row(
                 trial,
@@ -186,7 +184,7 @@ def rows(search: optuna.Study, replay: optuna.Study) -> list[Row]:
                 seconds,
                 result,
                 again.values[0] if here else None if result is None else result.quality,
-                bool(savings_of(again).preview_stops),
+                bool(TrialRecord(again).ledger.preview_stops),
                 pipeline.hash in spared,
             )
         )
@@ -196,16 +194,17 @@ def rows(search: optuna.Study, replay: optuna.Study) -> list[Row]:
 def _cell(
     search: optuna.Study, every: Sequence[Row], allowed: Sequence[FrozenTrial], rule: str, eta: float
 ) -> str:
-    specification = specification_of(search)
+    specification = StudyRecord(search).specification
     moment = RUNGS.moments(specification.budget, specification.budget.epochs)[1]
     replay = Replay(rule, dataclasses.replace(RUNGS, eta=eta), specification.direction, moment)
     for row in every:
         replay.run(row)
     whole = [trial.values for trial in allowed]
     kept = [replay.made[trial.number] for trial in allowed if trial.number in replay.made]
-    bounds, directions = Bounds.from_dict(search.user_attrs[BOUNDS]), directions_of(search)
+    record = StudyRecord(search)
+    bounds, directions = record.bounds, directions_of(search)
     volumes = [hypervolume(part, directions, bounds) for part in (kept, whole)]
-    original = search.user_attrs[attributes.BASELINE]["values"]["size_bytes"]
+    original = record.baseline_values["size_bytes"]
     best = zip(best_by_level(whole, original), best_by_level(kept, original), strict=True)
     lost = [
         "-" if most is None else "all" if part is None else f"{100 * (most - part):.2f}"

@@ -26,8 +26,7 @@ from petra_optuna.cli.options import FUNCTIONS, OPTIONS, PANELS, as_options
 from petra_optuna.evaluation import Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.samplers import PRIORS, finished_trials
-from petra_optuna.study import load_study, open_storage, specification_of
-from petra_optuna.study import record as attributes
+from petra_optuna.study import StudyRecord, load_study, open_storage, trial_record
 from petra_optuna.study.objective import Objective
 from petra_optuna.tasks import Task
 
@@ -197,7 +196,7 @@ def test_limits_rungs_and_device_become_the_studys(call, tmp_path: Path, user_ta
     url = "sqlite:///storage/tiny.db"
     given = [*limits, *rungs, "--device", "board.json", "--storage", url, "--cache", "cache", "--sensitivity"]
     assert call("run", user_task, "--trials", 1, *given) == 0
-    made = specification_of(load_study(open_storage(url)))
+    made = StudyRecord(load_study(open_storage(url))).specification
     assert made.sensitivity
     assert load_study(open_storage(url)).user_attrs[PRIORS]
     assert made.limits == Limits(size_bytes=3e6, latency_ms=50, quality_drop=0.25)
@@ -264,8 +263,8 @@ def test_a_full_disk_stops_with_one_line_and_loses_nothing(
     assert "Traceback" not in error
     assert call(*search, "--trials", 5) == 0
     study = load_study(open_storage(url))
-    done = [trial for trial in study.trials if attributes.EVALUATION in trial.user_attrs]
-    notations = [trial.user_attrs[attributes.EVALUATION]["notation"] for trial in done]
+    done = [trial for trial in study.trials if trial_record.EVALUATION in trial.user_attrs]
+    notations = [trial.user_attrs[trial_record.EVALUATION]["notation"] for trial in done]
     assert notations == ["original", "Tr", "PTQ", "Pr-Tr-PTQ", "FP16"]  # the refused one was run again
 
 
@@ -290,7 +289,7 @@ def test_a_stopped_trial_is_run_again(call, capsys, user_task: str, monkeypatch:
     study = load_study(open_storage("sqlite:///tiny.db"))
     states = [trial.state.name for trial in study.trials]
     assert states == ["FAIL", *["COMPLETE"] * 5]
-    notations = {trial.user_attrs[attributes.EVALUATION]["notation"] for trial in study.trials[1:]}
+    notations = {trial.user_attrs[trial_record.EVALUATION]["notation"] for trial in study.trials[1:]}
     assert "original" in notations  # the trial that was stopped
 
 
@@ -320,7 +319,7 @@ def test_two_workers_share_a_study(call, user_task: str, monkeypatch: pytest.Mon
     states = [trial.state.name for trial in study.trials]
     assert states.count("COMPLETE") in (4, 5)  # both may see the last but one at the same moment
     assert "RUNNING" not in states
-    assert len({trial.user_attrs[attributes.WORKER]["pid"] for trial in study.trials[:4]}) == 2
+    assert len({trial.user_attrs[trial_record.WORKER]["pid"] for trial in study.trials[:4]}) == 2
 
 
 def _after_another_worker(evaluate: Callable[[Objective, Trial], tuple[float, ...]]) -> Any:
@@ -329,7 +328,7 @@ def _after_another_worker(evaluate: Callable[[Objective, Trial], tuple[float, ..
     def wait_and_evaluate(objective: Objective, trial: Trial) -> tuple[float, ...]:
         values = evaluate(objective, trial)
         for _ in range(600):
-            workers = [other.user_attrs.get(attributes.WORKER) for other in trial.study.trials]
+            workers = [other.user_attrs.get(trial_record.WORKER) for other in trial.study.trials]
             if len({worker["pid"] for worker in workers if worker}) > 1:
                 return values
             time.sleep(0.1)

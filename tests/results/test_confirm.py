@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -23,15 +22,13 @@ from petra_optuna.results import (
     as_json,
     confirm,
     confirmation_of,
-    evaluation_of,
     front,
     publish,
-    readings_of,
 )
 from petra_optuna.results.artifacts import fetch_model
-from petra_optuna.results.confirmation import Estimate
+from petra_optuna.results.confirmation.record import Estimate
 from petra_optuna.results.confirmation.tables import with_interval
-from petra_optuna.study import load_study, open_storage, optimize
+from petra_optuna.study import StudyRecord, load_study, open_storage, optimize
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task, open_once
 
@@ -66,7 +63,7 @@ def test_quality_is_that_of_the_file_on_the_test_split(
     assert tiny_task.test is not None
     assert [member.trial for member in confirmed.members] == [row.trial for row in front(searched).rows]
     for member in confirmed.members:
-        record = evaluation_of(searched, member.trial)
+        record = StudyRecord(searched).evaluation(member.trial)
         path = tmp_path / f"{member.trial}.onnx"
         fetch_model(searched, record, path)
         accuracy = member.values["accuracy"]
@@ -129,12 +126,12 @@ def test_the_dashboards_note_shows_it(searched: optuna.Study, confirmed: Confirm
 def test_the_test_split_is_read_once_and_a_second_look_is_counted(
     tiny_task: Task, searched: optuna.Study, confirmed: Confirmation
 ) -> None:
-    before = readings_of(searched)
+    before = StudyRecord(searched).test_readings
     with pytest.raises(StudyError, match=r"already used 1 time\(s\)"):
         confirm(searched, tiny_task, bootstrap=100, rounds=1)
-    assert readings_of(searched) == before == confirmed.reading == 1
+    assert StudyRecord(searched).test_readings == before == confirmed.reading == 1
     again = confirm(searched, tiny_task, bootstrap=200, rounds=1, again=True)
-    assert again.reading == readings_of(searched) == 2
+    assert again.reading == StudyRecord(searched).test_readings == 2
     for first, second in zip(confirmed.members, again.members, strict=True):
         assert first.values["accuracy"] == second.values["accuracy"]  # the same seed, the same resamples
         assert first.difference == second.difference
@@ -152,13 +149,13 @@ def test_a_reading_that_is_cut_off_counts(
     monkeypatch.setattr(Task, "score", stop)
     with pytest.raises(KeyboardInterrupt):
         confirm(searched, tiny_task, bootstrap=100, rounds=1)
-    assert readings_of(searched) == 1
+    assert StudyRecord(searched).test_readings == 1
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no test split": ({"test": None}, {}, "has no test split"),
     "another task": ({"fingerprint": "other"}, {}, "are not those of study"),
-    "few resamples": ({}, {"bootstrap": 10}, "at least 100 resamples"),
+    "few resamples": ({}, {"bootstrap": 10}, "`bootstrap` must be at least 100"),
     "full folder": ({}, {"out": "full"}, "not an empty folder"),
     "a file in the way": ({}, {"out": "full/notes.txt/out"}, "cannot be written"),
 }
@@ -176,7 +173,7 @@ def test_what_cannot_be_confirmed_is_refused_before_the_test_split_is_read(
     _reset(searched)
     with pytest.raises(UserError, match=reason):
         confirm(searched, dataclasses.replace(tiny_task, **task), **arguments)
-    assert readings_of(searched) == 0
+    assert StudyRecord(searched).test_readings == 0
     assert (tmp_path / "full" / "notes.txt").read_text() == "keep"
 
 
@@ -189,7 +186,7 @@ def test_another_machine_an_empty_front_and_a_damaged_file_are_refused(
     with pytest.raises(StudyError, match="another machine"):
         confirm(searched, tiny_task)
     searched.set_user_attr(attributes.BASELINE, baseline)
-    record = evaluation_of(searched, confirmed.members[0].trial)
+    record = StudyRecord(searched).evaluation(confirmed.members[0].trial)
     stored = home / "artifacts" / record["artifact"]["id"]
     data = stored.read_bytes()
     stored.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -197,12 +194,10 @@ def test_another_machine_an_empty_front_and_a_damaged_file_are_refused(
         confirm(searched, tiny_task)
     stored.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            importlib.import_module("petra_optuna.results.front"), "feasible_trials", lambda study: []
-        )
+        patch.setattr(StudyRecord, "front_trials", lambda self: [])
         with pytest.raises(StudyError, match="is empty"):
             confirm(searched, tiny_task)
-    assert readings_of(searched) == 0
+    assert StudyRecord(searched).test_readings == 0
 
 
 def _petra(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from petra_optuna.errors import MeasurementFailed
 from petra_optuna.measurement import Measurement
-from petra_optuna.results.confirmation.bootstrap import interval, resampled
+from petra_optuna.results.confirmation.bootstrap import interval, resample
 from petra_optuna.results.confirmation.dominance import (
     dominates_within_noise,
     outcome,
@@ -15,7 +15,7 @@ from petra_optuna.results.confirmation.dominance import (
     ranks_within_noise,
 )
 from petra_optuna.results.confirmation.record import Estimate
-from petra_optuna.results.confirmation.timing import ratio, timed
+from petra_optuna.results.confirmation.timing import ratio, time_files
 from petra_optuna.tasks.metrics import METRICS, Metric, metric
 
 
@@ -96,7 +96,7 @@ def _samples(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
 def test_equal_files_differ_by_nothing_and_a_permutation_shows() -> None:
     outputs, targets = _samples()
     worse = np.where(np.arange(400)[:, None] < 60, -outputs, outputs)
-    table = resampled(metric("accuracy"), [outputs, outputs, worse], targets, 300, np.random.default_rng(1))
+    table = resample(metric("accuracy"), [outputs, outputs, worse], targets, 300, np.random.default_rng(1))
     same = interval(0.0, table[:, 0] - table[:, 1])
     assert (same.low, same.high) == (0.0, 0.0)
     assert interval(0.1, table[:, 0] - table[:, 2]).low > 0
@@ -106,7 +106,7 @@ def test_paired_differences_are_narrower_than_unpaired_ones() -> None:
     outputs, targets = _samples()
     near = outputs.copy()
     near[:6] *= -1
-    table = resampled(metric("accuracy"), [outputs, near], targets, 500, np.random.default_rng(1))
+    table = resample(metric("accuracy"), [outputs, near], targets, 500, np.random.default_rng(1))
     paired = np.std(table[:, 0] - table[:, 1])
     assert paired < 0.5 * np.sqrt(table[:, 0].var() + table[:, 1].var())
 
@@ -115,7 +115,7 @@ def test_the_interval_of_a_share_is_the_binomial_one() -> None:
     outputs, targets = _samples()
     accuracy = metric("accuracy")
     value = accuracy(outputs, targets)
-    found = interval(value, resampled(accuracy, [outputs], targets, 4000, np.random.default_rng(2))[:, 0])
+    found = interval(value, resample(accuracy, [outputs], targets, 4000, np.random.default_rng(2))[:, 0])
     half = 1.96 * np.sqrt(value * (1 - value) / len(targets))
     assert found.low == pytest.approx(value - half, abs=0.2 * half)
     assert found.high == pytest.approx(value + half, abs=0.2 * half)
@@ -127,7 +127,7 @@ def test_the_quick_way_is_the_metric_of_each_resample() -> None:
         if known.per_sample is not None:
             slow = Metric(known.name, known.direction, known.function)
             quick, plain = (
-                resampled(way, [outputs], targets, 20, np.random.default_rng(3)) for way in (known, slow)
+                resample(way, [outputs], targets, 20, np.random.default_rng(3)) for way in (known, slow)
             )
             assert np.allclose(quick, plain, atol=1e-12)
 
@@ -135,11 +135,11 @@ def test_the_quick_way_is_the_metric_of_each_resample() -> None:
 def test_resamples_without_a_metric_are_left_out_for_all() -> None:
     """Of four samples every eighth resample holds one class only."""
     scores, targets = np.array([0.1, 0.9, 0.2, 0.8]), np.array([0, 1, 0, 1])
-    table = resampled(metric("auc"), [scores, -scores], targets, 200, np.random.default_rng(0))
+    table = resample(metric("auc"), [scores, -scores], targets, 200, np.random.default_rng(0))
     assert 100 < len(table) < 200
     assert np.isfinite(table).all()
     with pytest.raises(MeasurementFailed, match="undefined on every resample"):
-        resampled(metric("auc"), [scores], np.zeros(4), 100, np.random.default_rng(0))
+        resample(metric("auc"), [scores], np.zeros(4), 100, np.random.default_rng(0))
 
 
 def _measured(ratio: float, low: float, high: float, batch: int = 1) -> Measurement:
@@ -163,7 +163,7 @@ def test_each_round_starts_elsewhere_and_a_crash_costs_one_file_only(tmp_path) -
             return {"latency": _measured(1, 1, 1)}
 
     names = ["a", "b", "c"]
-    found = timed(
+    found = time_files(
         {index: tmp_path / name for index, name in enumerate(names)}, Measurer(), 3, lambda done: None
     )
     assert order == ["a", "b", "c", "c", "a", "c", "a"]

@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import TrialState
 
 from petra_optuna.samplers import fail_orphans
-from petra_optuna.study import record as attributes
+from petra_optuna.study import trial_record
 from studies.benchmarks.evaluation import best_by_level, finished
 
 
@@ -21,7 +21,7 @@ def test_a_run_that_was_cut_off_keeps_the_order_of_its_pipelines() -> None:
         if number == 1:
             fail_orphans(study, lambda running: True)
         elif number == 2:
-            trial.set_user_attr(attributes.FAILURE, "it did not work")
+            trial.set_user_attr(trial_record.FAILURE, "it did not work")
             study.tell(trial, state=TrialState.FAIL)
         else:
             study.tell(trial, value)

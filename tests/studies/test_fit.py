@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from support.specification import specification_with
 
 from petra_optuna.errors import TrialError
+from petra_optuna.evaluation import Budget
 from petra_optuna.pipebench import PipeBench, fitted_names, full_space, profile
 from petra_optuna.pipebench.best_known import random_member
 from petra_optuna.pipebench.coefficients import BASE
 from petra_optuna.pipeline import Pipeline
+from petra_optuna.study import StudyRecord
 from studies.fit_pipebench import Observation, coefficient_table, fit, observe, residual_table
 
 PLANTED = {
@@ -61,7 +64,7 @@ def observations(coefficients: dict[str, float], count: int) -> list[Observation
     names = ("accuracy", "latency_ms", "size_bytes")
     values = {**dict(zip(names, original, strict=True)), "throughput_per_s": 1.0}
     study.set_user_attr("petra:yardstick", {"values": values})
-    study.set_user_attr("petra:specification", {"budget": {"epochs": bench.epochs}})
+    StudyRecord(study).store_specification(specification_with(budget=Budget(bench.epochs)))
     rng = np.random.default_rng(5)
     while len(study.trials) < count:
         stored = record(bench, random_member(bench, rng))

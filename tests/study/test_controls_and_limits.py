@@ -16,8 +16,8 @@ from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, Limits
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.results import as_json, confirm, evaluation_of, front, limits_line, publish
-from petra_optuna.study import controls, optimize
+from petra_optuna.results import as_json, confirm, front, limits_line, publish
+from petra_optuna.study import StudyRecord, controls, optimize, trial_record
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task
 
@@ -47,7 +47,7 @@ def test_a_minimised_metric_has_the_lower_value_in_front(tmp_path: Path) -> None
         _regression(), trials=2, storage=url, space=space, budget=Budget(8), cache=tmp_path / "cache"
     )
     assert study.directions[0].name == "MINIMIZE"
-    errors = [evaluation_of(study, number)["values"]["rmse"] for number in (0, 1)]
+    errors = [StudyRecord(study).evaluation(number)["values"]["rmse"] for number in (0, 1)]
     assert errors[1] < 0.8 * errors[0]
     assert front(study).rows[0].trial == 1
     assert front(study).rows[0].change_percent["rmse"] < -20
@@ -72,7 +72,7 @@ def test_what_loses_too_much_is_seen_and_not_on_the_front(tiny_task: Task, tmp_p
     found = front(study)
     assert not {row.trial for row in found.rows} & set(beyond)
     nearest = min(beyond, key=lost.__getitem__)
-    assert dataclasses.asdict(found.beyond["quality_drop"]) == {
+    assert dataclasses.asdict(found.violations["quality_drop"]) == {
         "trials": len(beyond),
         "stopped": 0,
         "nearest": nearest,
@@ -98,7 +98,7 @@ def test_a_study_with_nothing_within_its_limits_says_so(tiny_task: Task, tmp_pat
     )
     found = front(study)
     assert found.rows == ()
-    assert (found.beyond["size_bytes"].trials, found.beyond["size_bytes"].stopped) == (0, 2)
+    assert (found.violations["size_bytes"].trials, found.violations["size_bytes"].stopped) == (0, 2)
     with pytest.raises(UserError, match="is empty; no trial is within the limits: size_bytes 0 trials and 2"):
         confirm(study, tiny_task)
 
@@ -107,7 +107,7 @@ def test_a_study_without_limits_has_nothing_beyond_them(tiny_task: Task, tmp_pat
     space = SearchSpace((Prune,), (Half,), max_length=1)
     url = f"sqlite:///{tmp_path}/study.db"
     study = optimize(tiny_task, trials=1, storage=url, space=space, cache=tmp_path / "cache")
-    assert front(study).beyond == {}
+    assert front(study).violations == {}
     assert limits_line(front(study)) is None
 
 
@@ -121,7 +121,7 @@ def test_a_loss_that_becomes_nan_is_a_row_with_its_reason(tiny_task: Task, tmp_p
     url = f"sqlite:///{tmp_path}/study.db"
     study = optimize(task, trials=3, storage=url, space=space, budget=Budget(1), cache=tmp_path / "cache")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert "TrainingDiverged" in study.trials[1].user_attrs[attributes.FAILURE]
+    assert "TrainingDiverged" in study.trials[1].user_attrs[trial_record.FAILURE]
 
 
 def test_another_loss_is_another_task(tiny_task: Task) -> None:

@@ -20,10 +20,10 @@ from petra_optuna.evaluation import Budget, quality_of
 from petra_optuna.measurement import Baseline, DeviceProfile, FileMeasurement, Measurement
 from petra_optuna.operations import QuantizeStatic, Train
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.results import confirm, evaluation_of, export_trial
-from petra_optuna.study import baseline, optimize, worker_context
+from petra_optuna.results import confirm, export_trial
+from petra_optuna.study import StudyRecord, baseline, optimize, worker_context
 from petra_optuna.study import record as attributes
-from petra_optuna.study.baseline import fetch_baseline, lower_baseline
+from petra_optuna.study.baseline import lower_baseline
 from petra_optuna.tasks import Task
 
 BLANK = Measurement(1.0, 1.0, 1.0, 2, 1, 1, 1, 1.0, 1.0, 0.0, 1.0, 1.0)
@@ -122,8 +122,9 @@ def test_a_study_freezes_ships_tells_and_rebuilds_the_form(
         cache=tmp_path / "cache",
     )
     assert study.user_attrs[attributes.BASELINE]["convolutions"]["shipped"] == "2d"
-    assert _rank(fetch_baseline(study, tmp_path)) == 4
-    assert evaluation_of(study, 0)["lowering"]["convolutions"] == "2d"
+    StudyRecord(study).fetch_baseline(tmp_path / "baseline.onnx")
+    assert _rank(tmp_path / "baseline.onnx") == 4
+    assert StudyRecord(study).evaluation(0)["lowering"]["convolutions"] == "2d"
     export_trial(study, 0, tmp_path / "out", series)
     assert _rank(tmp_path / "out" / "model.onnx") == 4
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["convolutions"] == "2d"

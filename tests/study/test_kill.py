@@ -14,8 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from petra_optuna.samplers import finished_trials, plan_indices, superseded
-from petra_optuna.study import open_storage, specification_of
-from petra_optuna.study import record as attributes
+from petra_optuna.study import StudyRecord, open_storage, trial_record
 from petra_optuna.tasks import Mode
 
 TESTS = Path(__file__).parents[1]
@@ -77,7 +76,7 @@ def test_a_killed_study_goes_on_and_loses_nothing(tmp_path: Path, mode: Mode) ->
     again = next(trial for trial in after if trial.system_attrs.get("petra:retry", {}).get("of") == 1)
     assert plan_indices(after)[again.number] == plan_indices(after)[1] == 1
     assert TrialState.RUNNING not in _states(study)
-    assert specification_of(study).mode == mode
+    assert StudyRecord(study).specification.mode == mode
     trained = [trial.params["length"] > 0 for trial in finished_trials(study)]
     assert all(trained) is (mode == "untrained")
 
@@ -90,7 +89,7 @@ def _wait_for_second_trial(url: str, process: subprocess.Popen[bytes]) -> optuna
             study = optuna.load_study(study_name="tiny", storage=open_storage(url))
             if _states(study)[:2] == [TrialState.COMPLETE, TrialState.RUNNING]:
                 running = study.get_trials(deepcopy=False)[1]
-                if attributes.WORKER in running.user_attrs:
+                if trial_record.WORKER in running.user_attrs:
                     return study
         time.sleep(0.1)
     raise AssertionError("the second trial never started")

@@ -22,12 +22,11 @@ from petra_optuna.results import (
     as_json,
     as_table,
     confirm,
-    evaluation_of,
     front,
     publish,
     study_hypervolume,
 )
-from petra_optuna.study import optimize
+from petra_optuna.study import StudyRecord, optimize, trial_record
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task
 
@@ -50,7 +49,7 @@ def test_the_chosen_objectives_are_the_values_of_a_trial_and_all_is_recorded(stu
     assert [way.name for way in study.directions] == ["MAXIMIZE", *["MINIMIZE"] * 4]
     every = {"accuracy", *(known.name for known in EFFICIENCY_METRICS)} - {"energy_j"}
     for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
-        recorded = evaluation_of(study, trial.number)["values"]
+        recorded = StudyRecord(study).evaluation(trial.number)["values"]
         assert set(recorded) - {"energy_j"} == every
         assert trial.values == [recorded[name] for name in study.metric_names]
 
@@ -72,16 +71,18 @@ def test_a_value_that_is_no_number_fails_the_trial_with_its_reason(
     study = _run(tiny_task, tmp_path, trials=1, objectives=["throughput_per_s"])
     (trial,) = study.get_trials(deepcopy=False)[:1]
     assert trial.state == optuna.trial.TrialState.FAIL
-    assert trial.user_attrs[attributes.FAILURE] == "MeasurementFailed: throughput_per_s could not be measured"
-    assert attributes.EVALUATION not in trial.user_attrs
+    assert (
+        trial.user_attrs[trial_record.FAILURE] == "MeasurementFailed: throughput_per_s could not be measured"
+    )
+    assert trial_record.EVALUATION not in trial.user_attrs
 
 
 def test_cheaper_is_better_in_each(study: optuna.Study) -> None:
     """Trial 0 is the original, trial 1 the same trained on: more of it by two of the objectives."""
-    original, trained = (evaluation_of(study, number)["values"] for number in (0, 1))
+    original, trained = (StudyRecord(study).evaluation(number)["values"] for number in (0, 1))
     assert (original["depth"], trained["depth"]) == (0, 1)
     assert original["train_s"] == 0 < trained["train_s"]
-    assert original["macs"] == trained["macs"] == front(study).original["macs"]
+    assert original["macs"] == trained["macs"] == front(study).baseline["macs"]
     assert 0 in [row.trial for row in front(study).rows]
     assert (
         study_hypervolume(study) >= 1
@@ -141,6 +142,6 @@ def test_the_best_of_several_throughput_batches_counts(tiny_task: Task, tmp_path
     frozen = study.user_attrs[attributes.BASELINE]
     assert set(frozen["baseline"]["throughput_per_s"]) == {"1", "32"}
     assert frozen["values"]["throughput_per_s"] == max(frozen["baseline"]["throughput_per_s"].values())
-    record = evaluation_of(study, 0)
+    record = StudyRecord(study).evaluation(0)
     assert [item["batch"] for item in record["measurements"]["throughput"]] == [1, 32]
     assert record["best_throughput_batch"] == 32

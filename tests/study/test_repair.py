@@ -18,14 +18,11 @@ from petra_optuna.pipeline import SearchSpace, suggest
 from petra_optuna.results import (
     as_json,
     confirm,
-    evaluation_of,
     export_trial,
     front,
     limits_line,
-    study_ledger,
 )
-from petra_optuna.study import optimize, resume
-from petra_optuna.study import record as attributes
+from petra_optuna.study import StudyRecord, optimize, resume, trial_record
 
 SPACE = SearchSpace((Prune,), (QuantizeStatic,), max_length=1)
 LIMITS = Limits(quality_drop=0.02)
@@ -53,7 +50,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
 
 
 def test_a_repaired_trial_is_on_the_front_with_the_values_of_its_file(study: optuna.Study) -> None:
-    record = evaluation_of(study, QUANTISED)
+    record = StudyRecord(study).evaluation(QUANTISED)
     assert record["repair"]["shipped"]
     assert record["repair"]["drop_before"] > 0.5 > LIMITS.quality_drop >= record["repair"]["drop_after"]
     assert (
@@ -66,7 +63,7 @@ def test_a_repaired_trial_is_on_the_front_with_the_values_of_its_file(study: opt
 
 def test_parameters_and_hash_stay_those_of_the_pipeline(study: optuna.Study) -> None:
     """What the sampler knows of a trial is what it asked for, so plans and duplicates do not change."""
-    record = evaluation_of(study, QUANTISED)
+    record = StudyRecord(study).evaluation(QUANTISED)
     asked = suggest(optuna.trial.FixedTrial(study.trials[QUANTISED].params), SPACE)
     assert record["hash"] == asked.hash
     assert (
@@ -78,14 +75,14 @@ def test_parameters_and_hash_stay_those_of_the_pipeline(study: optuna.Study) -> 
 
 def test_front_and_savings_count_repairs(study: optuna.Study) -> None:
     found = front(study)
-    assert (study_ledger(study).repairs, study_ledger(study).repairs_within) == (1, 1)
+    assert (StudyRecord(study).ledger().repairs, StudyRecord(study).ledger().repairs_within) == (1, 1)
     assert limits_line(found) == "repairs: 1 tried, 1 brought within quality_drop"
     assert json.loads(as_json(found))["repairs"] == {"tried": 1, "within": 1}
 
 
 def test_card_and_recipe_of_the_export_tell_of_it(study: optuna.Study, tmp_path: Path) -> None:
     export_trial(study, QUANTISED, tmp_path / "out", planted_front.make())
-    record = evaluation_of(study, QUANTISED)
+    record = StudyRecord(study).evaluation(QUANTISED)
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
     assert recipe["repair"] == record["repair"]
     card = (tmp_path / "out" / "card.md").read_text()
@@ -118,20 +115,20 @@ def test_a_study_killed_in_a_repair_and_resumed_is_the_one_never_killed(
     url = f"sqlite:///{tmp_path}/killed/study.db"
     resumed = resume(planted_front.make(), storage=url, space=SPACE)
     again = next(trial for trial in resumed.trials if "petra:retry" in trial.system_attrs)
-    record, expected = evaluation_of(resumed, again.number), evaluation_of(study, QUANTISED)
+    record, expected = StudyRecord(resumed).evaluation(again.number), StudyRecord(study).evaluation(QUANTISED)
     assert again.params == study.trials[QUANTISED].params
     for key in ("repair", "hash", "lowering", "nodes"):
         assert record[key] == expected[key]
     assert record["artifact"]["sha256"] == expected["artifact"]["sha256"]
-    assert (study_ledger(resumed).repairs, study_ledger(resumed).repairs_within) == (1, 1)
+    assert (StudyRecord(resumed).ledger().repairs, StudyRecord(resumed).ledger().repairs_within) == (1, 1)
 
 
 def test_without_a_limit_on_quality_nothing_is_repaired(tmp_path: Path) -> None:
     study = _searched(tmp_path / "free", Limits())
-    assert evaluation_of(study, QUANTISED)["repair"] is None
+    assert StudyRecord(study).evaluation(QUANTISED)["repair"] is None
     assert front(study).repairs == 0
     assert limits_line(front(study)) is None
-    assert study.trials[QUANTISED].user_attrs[attributes.SAVINGS]["repairs"] == 0
+    assert study.trials[QUANTISED].user_attrs[trial_record.LEDGER]["repairs"] == 0
 
 
 def test_the_command_prints_the_count(

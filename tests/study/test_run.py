@@ -28,14 +28,13 @@ from petra_optuna.results import (
     as_csv,
     as_html,
     as_json,
-    evaluation_of,
     export_trial,
     front,
     publish,
     study_hypervolume,
 )
 from petra_optuna.results.export import run_script
-from petra_optuna.study import open_storage, optimize, resume
+from petra_optuna.study import StudyRecord, open_storage, optimize, resume, trial_record
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task
 
@@ -64,7 +63,7 @@ def study(tiny_task: Task, home: Path) -> optuna.Study:
 
 
 def _notation(study: optuna.Study, number: int) -> str:
-    return str(evaluation_of(study, number)["notation"])
+    return str(StudyRecord(study).evaluation(number)["notation"])
 
 
 def test_the_original_comes_first_and_the_controls_follow(study: optuna.Study) -> None:
@@ -72,9 +71,9 @@ def test_the_original_comes_first_and_the_controls_follow(study: optuna.Study) -
     assert len(study.trials) == TRIALS
 
 
-def test_the_originals_trial_repeats_the_yardstick(study: optuna.Study) -> None:
+def test_the_originals_trial_repeats_the_baseline(study: optuna.Study) -> None:
     frozen = study.user_attrs[attributes.BASELINE]["values"]
-    values = evaluation_of(study, 0)["values"]
+    values = StudyRecord(study).evaluation(0)["values"]
     assert values["accuracy"] == frozen["accuracy"]
     assert values["size_bytes"] == frozen["size_bytes"]
     # FileMeasurement quickly and beside other tests: only another unit or another file is off by so much.
@@ -101,24 +100,24 @@ def test_a_better_model_dominates(study: optuna.Study) -> None:
     for trial in study.get_trials(deepcopy=True):
         copy.add_trial(trial)
     before = study_hypervolume(copy)
-    record = {**evaluation_of(study, 0), "description": "ideal"}
-    copy.add_trial(optuna.create_trial(values=ideal, user_attrs={attributes.EVALUATION: record}))
+    record = {**StudyRecord(study).evaluation(0), "description": "ideal"}
+    copy.add_trial(optuna.create_trial(values=ideal, user_attrs={trial_record.EVALUATION: record}))
     assert [row.pipeline for row in front(copy).rows] == ["ideal"]
     assert study_hypervolume(copy) > before
 
 
 def test_the_front_names_every_value_and_its_change(study: optuna.Study) -> None:
     found = json.loads(as_json(front(study)))
-    assert set(found) == {"study", "directions", "original", "front", "violations_by_limit", "repairs"}
+    assert set(found) == {"study", "directions", "baseline", "front", "violations_by_limit", "repairs"}
     names = ["accuracy", "latency_ms", "throughput_per_s", "size_bytes"]
-    assert list(found["directions"]) == list(found["original"]) == names
+    assert list(found["directions"]) == list(found["baseline"]) == names
     for row in found["front"]:
         assert set(row) == {"trial", "pipeline", "values", "change_percent"}
         for name in names:
-            ratio = row["values"][name] / found["original"][name]
+            ratio = row["values"][name] / found["baseline"][name]
             assert row["change_percent"][name] == pytest.approx(100 * (ratio - 1))
     smallest = min(row["values"]["size_bytes"] for row in found["front"])
-    assert smallest < 0.5 * found["original"]["size_bytes"]
+    assert smallest < 0.5 * found["baseline"]["size_bytes"]
     assert as_csv(front(study)).count("\n") == 1 + len(found["front"])
     assert "plotly" in as_html(front(study))
 
@@ -164,7 +163,7 @@ def test_a_task_with_other_weights_is_refused(tiny_task: Task, study: optuna.Stu
 
 
 def test_a_run_without_an_end_is_refused(tiny_task: Task, home: Path) -> None:
-    with pytest.raises(UserError, match="--trials must be at least 1"):
+    with pytest.raises(UserError, match="`trials` must be at least 1"):
         _run(tiny_task, home, trials=0)
 
 
@@ -189,7 +188,7 @@ def test_an_export_runs_without_torch_and_scores_what_was_stored(
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     targets = [tiny_task.labels[int(target)] for _, batch in batches for target in batch]
     accuracy = float(np.mean([a == b for a, b in zip(printed, targets, strict=True)]))
-    assert accuracy == pytest.approx(evaluation_of(study, number)["values"]["accuracy"], abs=1e-9)
+    assert accuracy == pytest.approx(StudyRecord(study).evaluation(number)["values"]["accuracy"], abs=1e-9)
     card = (out / "card.md").read_text()
     assert f"trial {number} of study" in card
     assert "Objectives of the search: accuracy (maximize), latency_ms (minimize)," in card
@@ -238,7 +237,7 @@ def test_a_trial_that_is_not_there_cannot_be_exported(
 def test_a_damaged_artifact_is_not_exported(
     tiny_task: Task, study: optuna.Study, home: Path, tmp_path: Path
 ) -> None:
-    stored = home / "artifacts" / evaluation_of(study, 2)["artifact"]["id"]
+    stored = home / "artifacts" / StudyRecord(study).evaluation(2)["artifact"]["id"]
     data = stored.read_bytes()
     stored.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     try:
@@ -297,7 +296,7 @@ def test_a_failing_trial_is_a_row_with_its_reason_and_the_study_goes_on(
     states = {trial.number: trial.state for trial in study.trials}
     failed = [number for number, state in states.items() if state == TrialState.FAIL]
     assert len(failed) == 1
-    reason = study.trials[failed[0]].user_attrs[attributes.FAILURE]
+    reason = study.trials[failed[0]].user_attrs[trial_record.FAILURE]
     assert reason == "OperationFailed: the share is above one half"
     assert states[failed[0] + 1] == TrialState.COMPLETE
     with pytest.raises(StudyError, match="is FAIL and has no file: OperationFailed: the share"):

@@ -19,15 +19,16 @@ from rich.console import Console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import Budget, EarlyStop, RungResult, Rungs
+from petra_optuna.nn.training import training_threads
 from petra_optuna.operations import Half, Prune, Train
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.results import evaluation_of, pipeline_text, study_ledger
-from petra_optuna.results.confirmation.retrain import Blueprint, retrained
+from petra_optuna.results import pipeline_text
+from petra_optuna.results.confirmation.retrain import Blueprint, retrain
 from petra_optuna.results.export import export_trial
-from petra_optuna.study import controls, optimize, resume, specification_of
-from petra_optuna.study import record as attributes
-from petra_optuna.study.rungs import RungDecision, RungRank, rank_at_rung, reason_to_stop, rung_results
-from petra_optuna.study.worker_context import evaluator_of, training_threads
+from petra_optuna.study import StudyRecord, controls, optimize, resume, trial_record
+from petra_optuna.study.rungs import RungRank, rank_at_rung, reason_to_stop
+from petra_optuna.study.trial_record import RungDecision
+from petra_optuna.study.worker_context import evaluator_of
 from petra_optuna.tasks import Mode, Task
 
 SPACE = SearchSpace((Train, Prune), (Half,), max_length=2)
@@ -204,28 +205,28 @@ def stopped(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> optuna
 
 def test_controls_are_judged_and_never_stopped(stopped: optuna.Study) -> None:
     assert [trial.state for trial in stopped.trials[:3]] == [TrialState.COMPLETE] * 3
-    assert f"{attributes.RUNG}1" in stopped.trials[1].user_attrs
-    assert not any(name.startswith(attributes.RUNG) for name in stopped.trials[0].user_attrs)
+    assert f"{trial_record.RUNG}1" in stopped.trials[1].user_attrs
+    assert not any(name.startswith(trial_record.RUNG) for name in stopped.trials[0].user_attrs)
 
 
 def test_a_dominated_trial_trains_no_further_and_has_its_file(stopped: optuna.Study, tiny_task: Task) -> None:
-    trial, record = stopped.trials[3], evaluation_of(stopped, 3)
+    trial, record = stopped.trials[3], StudyRecord(stopped).evaluation(3)
     assert trial.state == TrialState.COMPLETE
     assert record["stopped"]["reason"].startswith("rung 1: accuracy")
     assert (record["stopped"]["rung"], record["stopped"]["epochs"]) == (1, 1.0)
-    assert evaluation_of(stopped, 1)["stopped"] is None
-    better = stopped.trials[1].user_attrs[f"{attributes.RUNG}1"]
-    assert [one.trains_on for one in rung_results(stopped, 1, without=-1)] == [True, False]
-    assert trial.user_attrs[f"{attributes.RUNG}1"]["quality"] < better["quality"]
-    total = study_ledger(stopped)
+    assert StudyRecord(stopped).evaluation(1)["stopped"] is None
+    better = stopped.trials[1].user_attrs[f"{trial_record.RUNG}1"]
+    assert [one.trains_on for one in StudyRecord(stopped).rung_results(1, without=-1)] == [True, False]
+    assert trial.user_attrs[f"{trial_record.RUNG}1"]["quality"] < better["quality"]
+    total = StudyRecord(stopped).ledger()
     assert (total.rung_stops, total.preview_stops, total.saved_epochs) == (1, 0, 1.0)
-    assert total.train_s > evaluation_of(stopped, 1)["values"]["train_s"] > 0
+    assert total.train_s > StudyRecord(stopped).evaluation(1)["values"]["train_s"] > 0
     assert total.judging_s > 0
 
 
 def test_where_a_trial_is_named_its_stop_is(stopped: optuna.Study) -> None:
-    text = f"{evaluation_of(stopped, 3)['notation']} [stopped after 1 epochs]"
-    assert pipeline_text(evaluation_of(stopped, 3), "notation") == text
+    text = f"{StudyRecord(stopped).evaluation(3)['notation']} [stopped after 1 epochs]"
+    assert pipeline_text(StudyRecord(stopped).evaluation(3), "notation") == text
     shown = io.StringIO()
     with trial_progress(Console(file=shown), total=4) as tell:
         tell(stopped, stopped.trials[3])
@@ -237,7 +238,7 @@ def test_what_a_rung_stopped_is_exported_as_such(
 ) -> None:
     export_trial(stopped, 3, tmp_path / "out", tiny_task)
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
-    assert recipe["stopped"] == evaluation_of(stopped, 3)["stopped"]
+    assert recipe["stopped"] == StudyRecord(stopped).evaluation(3)["stopped"]
     assert "stopped after 1 epochs (rung 1: accuracy" in (tmp_path / "out" / "card.md").read_text()
 
 
@@ -245,15 +246,15 @@ def test_what_a_rung_stopped_is_stopped_there_again_when_it_is_confirmed(
     stopped: optuna.Study, tiny_task: Task
 ) -> None:
     """Shown with the trial's own seed: the file is the same."""
-    record = evaluation_of(stopped, 3)
+    record = StudyRecord(stopped).evaluation(3)
     blueprint = Blueprint.of(record, SPACE.operations)
     assert blueprint.stopped == EarlyStop(**record["stopped"])
     made: list[str | None] = []
-    threads = specification_of(stopped).train_threads
+    threads = StudyRecord(stopped).specification.train_threads
     with training_threads(threads), evaluator_of(stopped, tiny_task) as evaluator:
         before = dataclasses.replace(evaluator, seed=evaluator.seed - 1)
         for given in (blueprint, dataclasses.replace(blueprint, stopped=None)):
-            runs = retrained({3: given}, before, 1, lambda done: None)
+            runs = retrain({3: given}, before, 1, lambda done: None)
             path = runs[3][0].path  # its learning rate may ruin it altogether
             made.append(path and hashlib.sha256(path.read_bytes()).hexdigest())
     assert made[0] == record["artifact"]["sha256"] != made[1]
@@ -261,15 +262,15 @@ def test_what_a_rung_stopped_is_stopped_there_again_when_it_is_confirmed(
 
 def test_results_of_trials_that_were_run_again_do_not_count(stopped: optuna.Study) -> None:
     """State is in the storage alone: what a killed trial stored is its re-run's to store again."""
-    before = rung_results(stopped, 1, without=-1)
+    before = StudyRecord(stopped).rung_results(1, without=-1)
     dead = optuna.trial.create_trial(
-        state=TrialState.FAIL, user_attrs={f"{attributes.RUNG}1": RungDecision(_result(1.0, 1)).to_dict()}
+        state=TrialState.FAIL, user_attrs={f"{trial_record.RUNG}1": RungDecision(_result(1.0, 1)).to_dict()}
     )
     stopped.add_trial(dead)
-    assert len(rung_results(stopped, 1, without=-1)) == len(before) + 1
+    assert len(StudyRecord(stopped).rung_results(1, without=-1)) == len(before) + 1
     retry = {"petra:retry": {"of": len(stopped.trials) - 1, "index": 4, "attempt": 1}}
     stopped.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=retry))
-    assert rung_results(stopped, 1, without=-1) == before
+    assert StudyRecord(stopped).rung_results(1, without=-1) == before
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))
@@ -280,9 +281,9 @@ def test_a_survivor_ends_where_it_would_without_rungs(tiny_task: Task, tmp_path:
     for name, rungs in (("with", Rungs(1, 0.3, levels=None)), ("without", None)):
         (tmp_path / name).mkdir()
         study = _study(tiny_task, tmp_path / name, rungs, trials=number + 1, mode=mode)
-        record = evaluation_of(study, number)
+        record = StudyRecord(study).evaluation(number)
         rebuilt = next((tmp_path / name).rglob(record["rebuild"]["id"])).read_bytes()
         found.append((record["artifact"]["sha256"], hashlib.sha256(rebuilt).hexdigest()))
-        judged = [key for key in study.trials[number].user_attrs if key.startswith(attributes.RUNG)]
+        judged = [key for key in study.trials[number].user_attrs if key.startswith(trial_record.RUNG)]
         assert len(judged) == (3 if rungs else 0)
     assert found[0] == found[1]

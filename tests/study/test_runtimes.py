@@ -19,11 +19,9 @@ from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import BODY_OPERATIONS, BFloat16, QuantizeDynamic, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, encode
 from petra_optuna.results import confirm, export_trial
-from petra_optuna.results.front import evaluation_of
 from petra_optuna.samplers import BOUNDS, directions_of
-from petra_optuna.study import optimize, specification_of
+from petra_optuna.study import StudyRecord, optimize
 from petra_optuna.study import record as attributes
-from petra_optuna.study.lookup import fetch
 from petra_optuna.tasks import Task
 
 openvino = pytest.mark.skipif(
@@ -47,7 +45,7 @@ def study(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> optuna.S
 @openvino
 def test_every_trial_ran_in_the_runtime_of_the_profile(study: optuna.Study) -> None:
     version = f"openvino {importlib.metadata.version('openvino')}"
-    records = [evaluation_of(study, trial.number) for trial in study.trials]
+    records = [StudyRecord(study).evaluation(trial.number) for trial in study.trials]
     assert len(records) == 4
     for record in records:
         measured = record["measurements"]
@@ -61,7 +59,7 @@ def test_every_trial_ran_in_the_runtime_of_the_profile(study: optuna.Study) -> N
 def test_each_file_computes_in_the_type_of_its_conversion(study: optuna.Study) -> None:
     by_precision = {}
     for trial in study.trials:
-        lowering = evaluation_of(study, trial.number)["lowering"]
+        lowering = StudyRecord(study).evaluation(trial.number)["lowering"]
         by_precision[lowering["precision"]] = lowering["parity"]["kernels"]
     assert all(name.endswith(".f32") for name in by_precision["float32"]["float"])
     assert by_precision["int8_static"]["int8"]
@@ -73,9 +71,9 @@ def test_each_file_computes_in_the_type_of_its_conversion(study: optuna.Study) -
 @openvino
 def test_quality_is_that_of_the_runtime(study: optuna.Study, tiny_task: Task, tmp_path: Path) -> None:
     for trial in study.trials:
-        record = evaluation_of(study, trial.number)
+        record = StudyRecord(study).evaluation(trial.number)
         path = tmp_path / f"{trial.number}.onnx"
-        fetch(study, record["artifact"]["id"], path)
+        StudyRecord(study).fetch(record["artifact"]["id"], path)
         expected = quality_of(path, tiny_task, tiny_task.selection, 1, "openvino")
         assert record["values"]["accuracy"] == expected
 
@@ -114,7 +112,7 @@ def test_pytorch_is_measured_and_shipped_like_any_other(tiny_task: Task, tmp_pat
     profile = DeviceProfile.parse("cpu@torch")
     found = optimize(tiny_task, trials=1, storage=url, profile=profile, cache=tmp_path / "cache")
     assert _volume_of_the_original(found) >= 1 - 1e-9  # slow as it is there, it lies within the bounds
-    record = evaluation_of(found, 0)
+    record = StudyRecord(found).evaluation(0)
     assert record["lowering"]["parity"]["kernels"]["float"].keys() == {"Conv.f32", "Gemm.f32"}
     assert record["measurements"]["latency"]["runtime"] == f"torch {importlib.metadata.version('torch')}"
     export_trial(found, 0, tmp_path / "out", tiny_task)
@@ -130,7 +128,7 @@ def _volume_of_the_original(study: optuna.Study) -> float:
     """Hypervolume of the original as it was measured in the study's runtime before the first trial."""
     record = study.user_attrs[attributes.BASELINE]
     values = {**record["values"], **record["elsewhere"]}
-    point = [values[name] for name, _ in specification_of(study).objectives]
+    point = [values[name] for name, _ in StudyRecord(study).specification.objectives]
     bounds = Bounds.from_dict(study.user_attrs[BOUNDS])
     return hypervolume([point], directions_of(study), bounds)
 

@@ -18,8 +18,8 @@ from petra_optuna.evaluation import Budget
 from petra_optuna.models import ResidualNet
 from petra_optuna.operations import Half, Prune, Train, default_space
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.results import confirm, evaluation_of, export_trial, front
-from petra_optuna.study import controls, optimize, resume, specification_of
+from petra_optuna.results import confirm, export_trial, front
+from petra_optuna.study import StudyRecord, controls, optimize, resume
 from petra_optuna.study import record as attributes
 from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
@@ -62,17 +62,17 @@ def study(tiny_task: Task, home: Path) -> optuna.Study:
     return resume(tiny_task, storage=f"sqlite:///{home}/study.db", trials=TRIALS)
 
 
-def test_every_trial_trains_first_and_the_yardstick_is_the_given_model(
+def test_every_trial_trains_first_and_the_baseline_is_the_given_model(
     tiny_task: Task, study: optuna.Study
 ) -> None:
-    records = [evaluation_of(study, trial.number) for trial in study.trials]
+    records = [StudyRecord(study).evaluation(trial.number) for trial in study.trials]
     assert len(records) == TRIALS
     for record in records:
         assert record["pipeline"]["nodes"][0]["op"] == "train"
         assert record["nodes"][0]["epochs"] >= 1
     assert "reference" not in study.user_attrs[attributes.BASELINE]
-    assert front(study).original["accuracy"] > 0.9
-    assert specification_of(study).mode == "untrained"
+    assert front(study).baseline["accuracy"] > 0.9
+    assert StudyRecord(study).specification.mode == "untrained"
 
 
 def test_stopped_and_resumed_it_has_the_trials_of_one_never_stopped(
@@ -82,7 +82,7 @@ def test_stopped_and_resumed_it_has_the_trials_of_one_never_stopped(
     whole = _run(tiny_task, tmp_path, trials=2)
     for one, other in zip(whole.trials[:2], study.trials[:2], strict=True):
         assert one.params == other.params
-        files = [evaluation_of(each, one.number)["artifact"]["sha256"] for each in (whole, study)]
+        files = [StudyRecord(each).evaluation(one.number)["artifact"]["sha256"] for each in (whole, study)]
         assert files[0] == files[1]
 
 
@@ -105,7 +105,7 @@ def test_it_is_exported_and_confirmed(tiny_task: Task, study: optuna.Study, tmp_
 def test_a_specification_of_before_the_mode_is_pretrained(study: optuna.Study) -> None:
     stored = study.user_attrs[attributes.SPECIFICATION]
     old = {name: value for name, value in stored.items() if name != "mode"}
-    assert type(specification_of(study)).from_dict(old).mode == "pretrained"
+    assert type(StudyRecord(study).specification).from_dict(old).mode == "pretrained"
     assert "untrained" not in SPACE.to_dict()
 
 
@@ -119,7 +119,7 @@ def _raw() -> Task:
     return Task.from_loaders(model, train, selection, test, metric="accuracy", name="raw", trained=False)
 
 
-def test_an_untrained_model_is_trained_before_it_is_yardstick_and_teacher(
+def test_an_untrained_model_is_trained_before_it_is_baseline_and_teacher(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = _raw()
@@ -129,8 +129,8 @@ def test_an_untrained_model_is_trained_before_it_is_yardstick_and_teacher(
     with caplog.at_level(logging.WARNING):
         study = _run(task, tmp_path, trials=1, budget=Budget(6))
     assert "the model of task raw is not trained: training it for 6 epochs" in caplog.text
-    assert front(study).original["accuracy"] > 0.5  # of four classes
-    specification = specification_of(study)
+    assert front(study).baseline["accuracy"] > 0.5  # of four classes
+    specification = StudyRecord(study).specification
     reference = with_trained_baseline(task.in_mode("untrained"), specification)
     assert reference.trained
     assert reference.fingerprint == study.user_attrs[attributes.BASELINE]["reference"]
@@ -144,5 +144,5 @@ def test_an_untrained_model_is_trained_before_it_is_yardstick_and_teacher(
     assert "the network trained once, for 6 epochs" in (tmp_path / "out" / "card.md").read_text()
     record = study.user_attrs[attributes.BASELINE]
     study.set_user_attr(attributes.BASELINE, {**record, "reference": "of another machine"})
-    with pytest.raises(StudyError, match="was trained anew and came out otherwise"):
+    with pytest.raises(StudyError, match="the retrained baseline of study 'tiny' differs"):
         resume(task, storage=f"sqlite:///{tmp_path}/study.db", trials=2)

@@ -10,32 +10,29 @@ from typing import Any
 import optuna
 import pytest
 from support.postgres import new_database
+from support.specification import SPACE, specification_with
 
 from petra_optuna import cli
 from petra_optuna.errors import StudyError, UserError
-from petra_optuna.evaluation import Budget, Limits, Rungs
+from petra_optuna.evaluation import Rungs
 from petra_optuna.evolution import Bounds
-from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import Half, LowRank, Prune, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, distributions, encode
 from petra_optuna.samplers import BOUNDS, CREDIT, OperatorUse, PetraSampler, success_history
 from petra_optuna.study import (
     Specification,
-    TaskSource,
+    StudyRecord,
     open_storage,
     optimize,
     origin_of,
     resume,
-    specification_of,
     warm_start_line,
-    warm_start_of,
 )
 from petra_optuna.study import record as attributes
 from petra_optuna.study.specification import Origin
 from petra_optuna.study.warm_start import initial_from_study
 from petra_optuna.tasks import Task
 
-SPACE = SearchSpace((Prune, Train), (Half, QuantizeStatic), max_length=2)
 LEAN = SearchSpace((Prune,), (Half,), max_length=2)
 WIDER = SearchSpace((Prune, Train, LowRank), (Half, QuantizeStatic), max_length=4)
 ORIGINAL = (0.9, 10.0, 100.0, 1e6)
@@ -64,32 +61,12 @@ FRONT: Made = [
 """By the volume that each adds: 0.5, 0.3, 0.7."""
 
 
-def _specification(space: SearchSpace = SPACE, **changes: Any) -> Specification:
-    settings: dict[str, Any] = {
-        "task": TaskSource("of another task"),
-        "fingerprint": "another",
-        "metric": "accuracy",
-        "direction": "maximize",
-        "space": space.to_dict(),
-        "budget": Budget(epochs=3),
-        "limits": Limits(),
-        "profile": DeviceProfile(threads=3),
-        "seed": 9,
-        "population_size": 8,
-        "sampler": "PetraSampler",
-        "train_threads": 1,
-        "artifacts": None,
-        "cache": "cache",
-    }
-    return Specification(**{**settings, **changes})
-
-
 def _other(
     url: str, made: Made, space: SearchSpace = SPACE, credit: list[OperatorUse] = CREDITS
 ) -> optuna.Study:
     """A study as if a search had made it: pipelines with values, and a success history."""
     study = optuna.create_study(storage=open_storage(url), study_name="other", directions=DIRECTIONS)
-    study.set_user_attr(attributes.SPECIFICATION, _specification(space).to_dict())
+    study.set_user_attr(attributes.SPECIFICATION, specification_with(space).to_dict())
     study.set_user_attr(BOUNDS, Bounds(ORIGINAL, (False, True, True, True)).to_dict())
     study.set_user_attr(CREDIT, [dataclasses.asdict(use) for use in credit])
     for pipeline, values in made:
@@ -109,9 +86,10 @@ def url(tmp_path: Path) -> str:
 
 
 def _carried(url: str, space: SearchSpace = SPACE, size: int = 8) -> tuple[list[Pipeline], dict[str, Any]]:
-    specification = _specification(space, population_size=size)
-    beginning = initial_from_study(Origin("other", None), url, space, specification)
-    return list(beginning.pipelines), beginning.attributes[attributes.WARM_START]
+    specification = specification_with(space, population_size=size)
+    initial = initial_from_study(Origin("other", None), url, space, specification)
+    assert initial.warm_start is not None
+    return list(initial.pipelines), initial.warm_start.to_dict()
 
 
 def test_the_front_comes_in_the_order_of_survival_without_controls(url: str) -> None:
@@ -213,7 +191,7 @@ def test_a_missing_study_and_one_of_another_program_are_refused(url: str, tmp_pa
     with pytest.raises(StudyError, match="there is no study 'other'"):
         _carried(url)
     with pytest.raises(StudyError, match="has no petra specification"):
-        initial_from_study(Origin("theirs", None), url, SPACE, _specification())
+        initial_from_study(Origin("theirs", None), url, SPACE, specification_with())
 
 
 def test_the_other_study_is_only_read(url: str) -> None:
@@ -237,7 +215,7 @@ def test_the_origin_names_the_database_without_passwords_and_from_any_folder(
     found = origin_of("new", here, "old", server)
     assert found is not None
     assert found.storage == "postgresql+psycopg://me@host:5432/studies?host=%2Ftmp"
-    with pytest.raises(UserError, match="needs --from-study"):
+    with pytest.raises(UserError, match="`from_storage` needs `from_study`"):
         origin_of("new", here, None, there)
     with pytest.raises(StudyError, match="cannot start from itself"):
         origin_of("new", here, "new", None)
@@ -246,7 +224,7 @@ def test_the_origin_names_the_database_without_passwords_and_from_any_folder(
 
 
 def test_older_specifications_read_as_before() -> None:
-    plain = _specification()
+    plain = specification_with()
     stored = plain.to_dict()
     del stored["from_study"], stored["sensitivity"]
     assert Specification.from_dict(stored) == plain
@@ -278,7 +256,7 @@ def test_a_warm_study_measures_anew_and_goes_on_as_it_began(
     first = [Pipeline(), Pipeline((Half(),)), _pruned(0.5), _pruned(0.3)]
     enqueued = [trial.system_attrs["fixed_params"] for trial in study.trials]
     assert enqueued == [encode(pipeline, LEAN) for pipeline in first]
-    assert specification_of(study).from_study == Origin("other", url)
+    assert StudyRecord(study).specification.from_study == Origin("other", url)
     assert success_history(study, 50) == CREDITS
     state = PetraSampler(LEAN, seed=0).state(study)
     assert (state.uses["drop"], state.uses["swap"], state.credit["drop"]) == (1, 1, 1.0)
@@ -291,7 +269,7 @@ def test_a_warm_study_measures_anew_and_goes_on_as_it_began(
     assert read == first[:3]
     assert tuple(study.trials[2].values) != FRONT[2][1]
     assert success_history(study, 50)[:2] == CREDITS
-    start = warm_start_of(study)
+    start = StudyRecord(study).warm_start
     assert start is not None
     assert start.trials == (2, 1)
     monkeypatch.setattr(sys, "argv", ["petra", "front", "--storage", new])
@@ -310,5 +288,5 @@ def test_both_studies_may_be_in_one_server_database(
     served = new_database(postgres_url, tmp_path.name)
     _other(served, FRONT)
     study = _warm(tiny_task, served, 1)
-    assert specification_of(study).from_study == Origin("other", None)
+    assert StudyRecord(study).specification.from_study == Origin("other", None)
     assert [trial.system_attrs["fixed_params"]["length"] for trial in study.trials] == [0, 0, 1, 1]

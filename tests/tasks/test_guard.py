@@ -21,8 +21,7 @@ from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
 from petra_optuna.nn.inputs import Inputs, to_feeds
 from petra_optuna.operations import Context, Train
 from petra_optuna.pipeline import Applied, Operation, Pipeline, SearchSpace
-from petra_optuna.study import optimize
-from petra_optuna.study import record as attributes
+from petra_optuna.study import optimize, trial_record
 from petra_optuna.tasks import Metric, Task, open_once
 
 X = torch.eye(4).repeat(10, 1)
@@ -132,7 +131,7 @@ def test_a_search_goes_on_after_an_operation_that_reads_it(tiny_task: Task, tmp_
     space = SearchSpace((Peek,), (), max_length=1)
     study = optimize(tiny_task, trials=2, storage=f"sqlite:///{tmp_path}/study.db", space=space)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL"]
-    reason = study.trials[1].user_attrs[attributes.FAILURE]
+    reason = study.trials[1].user_attrs[trial_record.FAILURE]
     assert reason.startswith("SealedSplitRead: the test split was read")
 
 

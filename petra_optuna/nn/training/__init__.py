@@ -1,7 +1,13 @@
 """The training loop, distillation losses and regularising penalties."""
 
 from petra_optuna.nn.training.distillation import output_matching_loss, soft_label_loss
-from petra_optuna.nn.training.loop import parameter_groups, run_epochs, schedule_factor, training_dtype
+from petra_optuna.nn.training.loop import (
+    parameter_groups,
+    run_epochs,
+    schedule_factor,
+    training_dtype,
+    training_threads,
+)
 from petra_optuna.nn.training.penalties import (
     input_steepness,
     lai_scale,
@@ -28,4 +34,5 @@ __all__ = [
     "sparsity_penalty",
     "trainable_matrices",
     "training_dtype",
+    "training_threads",
 ]

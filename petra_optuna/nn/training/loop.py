@@ -1,9 +1,10 @@
-"""The one training loop: epochs of gradient steps, their learning-rate schedule and their precision."""
+"""The one training loop: epochs of gradient steps, their learning-rate schedule, precision and threads."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -144,6 +145,17 @@ def training_dtype(
         features = cpu()
         return torch.bfloat16 if any(features.get(name) for name in CPU_FEATURES) else None
     return None
+
+
+@contextlib.contextmanager
+def training_threads(threads: int) -> Iterator[None]:
+    """Let PyTorch compute with so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_converges(means: list[float], limit: float, *, last: bool) -> None:

@@ -1,4 +1,4 @@
-"""Paired bootstrap: how far the quality of several files may move with the choice of samples.
+"""Paired bootstrap: how far the quality of files may move with the choice of samples.
 
 Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Every file
 sees the same resamples, so that what two of them share cancels in their difference. Samples are drawn one by
@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 LEVEL = (2.5, 97.5)
 
 
-def resampled(
+def resample(
     metric: Metric,
     outputs: Sequence[np.ndarray],
     targets: np.ndarray,
@@ -34,11 +34,11 @@ def resampled(
     all files.
 
     Args:
-        metric: Quality.
-        outputs: One array (N, ...) a file.
-        targets: (N, ...).
+        metric: Metric of the quality.
+        outputs: Outputs (N, ...) of each file.
+        targets: Targets (N, ...).
         count: Resamples to draw, N samples with replacement each.
-        rng: Draws them.
+        rng: Generator that draws them.
         progress: Called with the number of resamples done.
 
     Raises:

@@ -12,27 +12,27 @@ import torch
 
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import Evaluator
+from petra_optuna.nn.training import training_threads
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.results.artifacts import check_task, fetch_model, written_folder
-from petra_optuna.results.confirmation.judge import TestPredictions, judged
+from petra_optuna.results.confirmation.predictions import PlacedFile, TestPredictions, predict
 from petra_optuna.results.confirmation.record import Confirmation
-from petra_optuna.results.confirmation.retrain import Blueprint, Retrained, retrained
-from petra_optuna.results.confirmation.summary import ORIGINAL, Findings, name_of, readings_of, summary
-from petra_optuna.results.confirmation.timing import timed
+from petra_optuna.results.confirmation.retrain import Blueprint, Retraining, retrain
+from petra_optuna.results.confirmation.summary import BASELINE, Findings, name_of, summarize
+from petra_optuna.results.confirmation.timing import time_files
 from petra_optuna.results.confirmation.write import write
-from petra_optuna.results.front import Row, evaluation_of, front
+from petra_optuna.results.front import Row, front, pipeline_text
 from petra_optuna.results.report import limits_line
-from petra_optuna.study import record as attributes
+from petra_optuna.study import StudyRecord
 from petra_optuna.study.baseline import BASELINE_FILE
-from petra_optuna.study.lookup import specification_of
 from petra_optuna.study.run import stored_space
-from petra_optuna.study.worker_context import evaluator_of, training_threads
+from petra_optuna.study.worker_context import evaluator_of
 from petra_optuna.tasks import Task, open_once
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the phase, what is done of it, and how much there is."""
 LEAST_RESAMPLES = 100
-"""The interval's ends are the 2.5th and 97.5th percentile: fewer resamples do not have them."""
+"""Fewest resamples that have the interval's ends, the 2.5th and 97.5th percentile."""
 
 
 def confirm(
@@ -54,42 +54,46 @@ def confirm(
     ``confirmation.dominance`` for the rule).
 
     Args:
-        study: Made by petra.
-        task: The study's.
+        study: Study made by petra-optuna.
+        task: Task of the study.
         out: New or empty folder for table, page and cards; nothing is written when None.
         seeds: Retrainings of each member from scratch, with other seeds.
-        bootstrap: Resamples.
-        rounds: Of timing.
-        again: Read the test split although it was read before; the number of readings is shown.
-        space: Holds operations of the user's own, which ``seeds`` needs.
-        progress: Told what is done.
+        bootstrap: Resamples of the bootstrap.
+        rounds: Rounds of timing.
+        again: Whether to read the test split although it was read before; the number of readings is shown.
+        space: Search space with operations of the user's own, which ``seeds`` needs.
+        progress: Called with what is done.
 
     Raises:
         UserError: When something given cannot be used; the test split has then not been read.
     """
     if bootstrap < LEAST_RESAMPLES or rounds < 1 or seeds < 0:
         raise UserError(
-            f"a confirmation needs at least {LEAST_RESAMPLES} resamples, 1 round and 0 seeds, "
+            f"`bootstrap` must be at least {LEAST_RESAMPLES}, `rounds` at least 1 and `seeds` at least 0, "
             f"got {bootstrap}, {rounds} and {seeds}"
         )
     task = check_task(study, task)
-    rows = _checked(study, task, again)
-    specification = specification_of(study)
+    rows = _rows(study, task, again)
+    record = StudyRecord(study)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(written_folder(out)) if out is not None else None
-        stack.enter_context(training_threads(specification.train_threads))
+        stack.enter_context(training_threads(record.specification.train_threads))
         evaluator = stack.enter_context(evaluator_of(study, task))
-        files = _files(study, rows, evaluator.folder)
-        runs = _retrained(study, rows, seeds, space, evaluator, progress)
-        clock = timed(
+        files = _fetch_files(study, rows, evaluator.folder)
+        retrainings = _retrain(study, rows, seeds, space, evaluator, progress)
+        timings = time_files(
             files, evaluator.measurer, rounds, lambda done: progress("timing", done, rounds * len(files))
         )
-        found = _judged(study, task, files, runs, evaluator, progress)
-        findings = Findings(rows, files, runs, clock, found)
-        confirmation = summary(
-            study, task, findings, evaluator.baseline, bootstrap, partial(progress, "bootstrap")
+        predictions = _predict(study, task, files, retrainings, evaluator, progress)
+        confirmation = summarize(
+            study,
+            task,
+            Findings(rows, files, retrainings, timings, predictions),
+            evaluator.baseline,
+            bootstrap,
+            partial(progress, "bootstrap"),
         )
-        study.set_user_attr(attributes.CONFIRMATION, confirmation.to_dict())
+        record.store_confirmation(confirmation.to_dict())
         if folder is not None:
             write(confirmation, study, task, folder)
     return confirmation
@@ -97,79 +101,83 @@ def confirm(
 
 def confirmation_of(study: optuna.Study) -> Confirmation | None:
     """What was found when the study's front was last confirmed; None where it was not."""
-    data = study.user_attrs.get(attributes.CONFIRMATION)
-    return None if data is None else Confirmation.from_dict(data)
+    record = StudyRecord(study)
+    stored = record.confirmation
+    if stored is None:
+        return None
+    for member in stored["members"]:  # an earlier release may have described it by other names of fields
+        member["pipeline"] = pipeline_text(record.evaluation(member["trial"]), "description")
+    return Confirmation.from_dict(stored)
 
 
-def _checked(study: optuna.Study, task: Task, again: bool) -> tuple[Row, ...]:
+def _rows(study: optuna.Study, task: Task, again: bool) -> tuple[Row, ...]:
+    """The front, after checking that it can be confirmed."""
     if task.test is None:
         raise StudyError(
             f"task {task.name!r} has no test split, so its front cannot be confirmed; "
             "give it one, for example Task.from_loaders(test=...), and start a new study"
         )
-    if (readings := readings_of(study)) and not again:
+    if (readings := StudyRecord(study).test_readings) and not again:
         raise StudyError(
             f"the test split was already used {readings} time(s) for study {study.study_name!r}: "
-            "`petra front` shows what was found; --again reads it once more, counted, which confirms less"
+            "`front` shows what was found; `again` reads it once more, counted, which confirms less"
         )
-    found = front(study)
-    if not found.rows:
-        why = limits_line(found) or "run more trials first"
-        raise StudyError(f"the front of study {study.study_name!r} is empty; {why}")
-    return found.rows
+    read = front(study)
+    if not read.rows:
+        reason = limits_line(read) or "run more trials first"
+        raise StudyError(f"the front of study {study.study_name!r} is empty; {reason}")
+    return read.rows
 
 
-def _files(study: optuna.Study, rows: tuple[Row, ...], folder: Path) -> dict[int, Path]:
+def _fetch_files(study: optuna.Study, rows: tuple[Row, ...], folder: Path) -> dict[int, Path]:
+    record = StudyRecord(study)
     files = {row.trial: folder / f"trial-{row.trial}.onnx" for row in rows}
     for trial, path in files.items():
-        fetch_model(study, evaluation_of(study, trial), path)
+        fetch_model(study, record.evaluation(trial), path)
     return files
 
 
-def _retrained(
+def _retrain(
     study: optuna.Study,
     rows: tuple[Row, ...],
     seeds: int,
     space: SearchSpace | None,
     evaluator: Evaluator,
     progress: Progress,
-) -> dict[int, tuple[Retrained, ...]]:
+) -> dict[int, tuple[Retraining, ...]]:
     if not seeds:
         return {}
-    operations = (space or stored_space(specification_of(study))).operations
-    return retrained(
-        {row.trial: Blueprint.of(evaluation_of(study, row.trial), operations) for row in rows},
+    record = StudyRecord(study)
+    operations = (space or stored_space(record.specification)).operations
+    return retrain(
+        {row.trial: Blueprint.of(record.evaluation(row.trial), operations) for row in rows},
         evaluator,
         seeds,
         lambda done: progress("retraining", done, seeds * len(rows)),
     )
 
 
-def _judged(
+def _predict(
     study: optuna.Study,
     task: Task,
     files: Mapping[int, Path],
-    runs: Mapping[int, tuple[Retrained, ...]],
+    retrainings: Mapping[int, tuple[Retraining, ...]],
     evaluator: Evaluator,
     progress: Progress,
 ) -> TestPredictions:
-    """The reading. It is counted before it begins, so that one that is cut off counts too."""
+    """Read the test split. A reading is counted before it begins, so that one that is cut off counts too."""
     assert task.test is not None
     split = open_once(task.test)
-    named = {ORIGINAL: evaluator.folder / BASELINE_FILE}
-    named |= {str(trial): path for trial, path in files.items()}
-    for trial, retrainings in runs.items():
-        named |= {name_of(trial, run): run.path for run in retrainings if run.path is not None}
-    profile = specification_of(study).profile
-    study.set_user_attr(attributes.TEST_READINGS, readings_of(study) + 1)
-    found = judged(
-        named,
-        task,
-        split,
-        torch.get_num_threads(),
-        lambda done: progress("test split", done, len(split)),
-        {**dict.fromkeys(named, profile.place), ORIGINAL: profile.baseline_place},
-    )
-    if ORIGINAL in found.failures:
-        raise StudyError(f"the original fails on the test split: {found.failures[ORIGINAL]}")
-    return found
+    record = StudyRecord(study)
+    profile = record.specification.profile
+    placed = {BASELINE: PlacedFile(evaluator.folder / BASELINE_FILE, profile.baseline_place)}
+    placed |= {str(trial): PlacedFile(path, profile.place) for trial, path in files.items()}
+    for trial, runs in retrainings.items():
+        paths = {name_of(trial, run): run.path for run in runs if run.path is not None}
+        placed |= {name: PlacedFile(path, profile.place) for name, path in paths.items()}
+    record.count_test_reading()
+    threads = torch.get_num_threads()
+    predictions = predict(placed, task, split, threads, lambda done: progress("test split", done, len(split)))
+    if BASELINE in predictions.failures:
+        raise StudyError(f"the original fails on the test split: {predictions.failures[BASELINE]}")
+    return predictions

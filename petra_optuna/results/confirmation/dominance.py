@@ -1,4 +1,4 @@
-"""Dominance between values that are known with an interval only.
+"""Dominance between values that are known only with an interval.
 
 Two members compared in one objective are a tie where the difference may be noise:
 
@@ -33,7 +33,7 @@ def outcome(first: Estimate, second: Estimate, direction: str) -> int:
 
 
 def outcome_of_difference(difference: Estimate, direction: str) -> int:
-    """The same from the paired difference, first less second."""
+    """Outcome of a paired difference, first less second: 1 where the first is clearly better, and so on."""
     if difference.low <= 0 <= difference.high:
         return 0
     return _better(difference.value > 0, direction)
@@ -46,12 +46,12 @@ def dominates_within_noise(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
         Shape (n, n), true where the row's member dominates the column's.
     """
     better = np.all(outcomes >= 0, axis=2) & np.any(outcomes > 0, axis=2)
-    return np.asarray(better & ~_reaches(better).T)
+    return np.asarray(better & ~_transitive_closure(better).T)
 
 
 def ranks_within_noise(outcomes: Outcomes) -> npt.NDArray[np.int64]:
     """Rank of each member, shape (n,): 0 where nobody dominates it, else one more than who does."""
-    dominates = _reaches(dominates_within_noise(outcomes))
+    dominates = _transitive_closure(dominates_within_noise(outcomes))
     ranks = np.zeros(len(dominates), dtype=np.int64)
     for index in np.argsort(dominates.sum(axis=0), kind="stable"):  # who is dominated by fewer comes first
         above = dominates[:, index]
@@ -63,7 +63,7 @@ def _better(larger: bool, direction: str) -> int:
     return 1 if larger == (direction == "maximize") else -1
 
 
-def _reaches(edges: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _transitive_closure(edges: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Transitive closure (Warshall)."""
     reached = edges.copy()
     for middle in range(len(reached)):

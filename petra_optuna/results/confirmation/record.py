@@ -1,4 +1,4 @@
-"""What is known of a front after it was confirmed."""
+"""What a confirmation found out of a front."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Estimate:
     """A value and its 95 % interval; both ends are the value where nothing is uncertain.
 
     Attributes:
-        value, low, high: In the unit of the value's name.
-        tie: Two values that differ by less than this share are a tie, whatever their intervals.
+        value, low, high: Value and ends of its interval, in the unit of the value's name.
+        tie: Share below which the difference of two values is a tie, whatever their intervals.
     """
 
     value: float
@@ -31,7 +31,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class SeedRun:
-    """One retraining: its seed, and its quality on the test split or why there is none."""
+    """One retraining: its seed, and its quality on the test split, or why it has none."""
 
     seed: int
     quality: float | None = None
@@ -44,14 +44,14 @@ class Member:
 
     Attributes:
         trial: Trial number.
-        notation, pipeline: The paper's notation; the same with fields that differ from their defaults.
-        values: By objective: quality on the test split, measured again, or counted.
-        selection: By objective: what the search chose by.
-        difference: Quality less the original's, over the same resamples.
-        rank: 0 where no member dominates it within noise, and so on.
+        notation, pipeline: The paper's notation; the same with the fields that differ from their defaults.
+        values: Values by objective: quality on the test split, the others measured again or counted.
+        selection: Values by objective that the search chose by.
+        difference: Quality less the baseline's, over the same resamples.
+        rank: 0 where no member dominates it within noise, else one more than that of a member that does.
         dominated_by: Trials that dominate it within noise.
-        seeds: Its retrainings, in order of their seeds; empty where none was asked for.
-        seedless: Whether another seed gave the very same file, so that one retraining says it all.
+        seeds: Retrainings in the order of their seeds; empty where none was asked for.
+        seedless: Whether another seed gave the very same file, so that one retraining is enough.
     """
 
     trial: int
@@ -74,19 +74,19 @@ class Confirmation:
         study: Study name.
         metric: Name of the quality.
         directions: ``maximize`` or ``minimize`` by objective.
-        original: The original's values; its latency and throughput are the frozen baseline's.
-        members: Best quality on the selection split first.
-        failures: By trial: why the file could not be confirmed.
-        samples: Of the test split.
-        resamples: Of the bootstrap.
-        rounds: Of timing.
-        reading: The how-maniest reading of the test split for this study this was; 1 is the only honest one.
+        baseline: Values of the baseline: its quality on the test split, the others as the study froze them.
+        members: Members of the front, best quality on the selection split first.
+        failures: Why a file could not be confirmed, by trial.
+        samples: Samples of the test split.
+        resamples: Resamples of the bootstrap.
+        rounds: Rounds of timing.
+        reading: Number of this reading of the test split; only reading 1 is unbiased.
     """
 
     study: str
     metric: str
     directions: Mapping[str, str]
-    original: Mapping[str, Estimate]
+    baseline: Mapping[str, Estimate]
     members: tuple[Member, ...]
     failures: Mapping[str, str]
     samples: int
@@ -102,17 +102,17 @@ class Confirmation:
     def from_dict(cls, data: Mapping[str, Any]) -> Confirmation:
         """Inverse of ``to_dict``."""
         members = tuple(_member(member) for member in data["members"])
-        return cls(**{**data, "original": _estimates(data["original"]), "members": members})
+        return cls(**{**data, "baseline": _estimates(data["baseline"]), "members": members})
 
     def front(self) -> StudyFront:
-        """The values alone, as ``study.front`` gives those of the selection split."""
-        original = {name: estimate.value for name, estimate in self.original.items()}
+        """The values alone, as ``results.front`` gives those of the selection split."""
+        baseline = {name: estimate.value for name, estimate in self.baseline.items()}
         rows = []
         for member in self.members:
             values = {name: estimate.value for name, estimate in member.values.items()}
-            change = {name: change_percent(values[name], original[name]) for name in values}
+            change = {name: change_percent(values[name], baseline[name]) for name in values}
             rows.append(Row(member.trial, member.pipeline, values, change))
-        return StudyFront(self.study, self.directions, original, tuple(rows))
+        return StudyFront(self.study, self.directions, baseline, tuple(rows))
 
 
 def _member(data: Mapping[str, Any]) -> Member:

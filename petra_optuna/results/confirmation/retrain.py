@@ -18,9 +18,9 @@ class Blueprint:
     """What a trial's file is built from.
 
     Attributes:
-        pipeline: With its recipe.
-        sha256: Of the stored file.
-        convolutions: Form of the one-dimensional ones in it.
+        pipeline: Pipeline with its recipe.
+        sha256: SHA-256 of the stored file.
+        convolutions: Layout of its one-dimensional convolutions.
         stopped: Where a rung ended the training; None where none did.
     """
 
@@ -30,57 +30,68 @@ class Blueprint:
     stopped: EarlyStop | None
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], operations: Sequence[type[Operation]]) -> Blueprint:
-        """From an evaluation's stored record, whose pipeline is of these operations."""
-        stopped = record.get("stopped")
+    def of(cls, evaluation: Mapping[str, Any], operations: Sequence[type[Operation]]) -> Blueprint:
+        """The blueprint of a trial's file.
+
+        Args:
+            evaluation: Record of the trial's evaluation (``StudyRecord.evaluation``).
+            operations: Operations that its pipeline may hold.
+        """
+        stopped = evaluation["stopped"]
         return cls(
-            Pipeline.from_dict(record["pipeline"], operations),
-            record["artifact"]["sha256"],
-            record["lowering"].get("convolutions") or CONV1D,
+            Pipeline.from_dict(evaluation["pipeline"], operations),
+            evaluation["artifact"]["sha256"],
+            evaluation["lowering"]["convolutions"] or CONV1D,
             EarlyStop(**stopped) if stopped else None,
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrained:
-    """One pipeline under one other seed: its file, or why there is none."""
+class Retraining:
+    """One pipeline built with one other seed.
+
+    Attributes:
+        seed: Seed of the build.
+        path: Path of the file; None where there is none.
+        failure: Why there is no file.
+    """
 
     seed: int
     path: Path | None = None
     failure: str | None = None
 
 
-def retrained(
+def retrain(
     blueprints: Mapping[int, Blueprint], evaluator: Evaluator, count: int, progress: Callable[[int], None]
-) -> dict[int, tuple[Retrained, ...]]:
+) -> dict[int, tuple[Retraining, ...]]:
     """Build each pipeline with the ``count`` seeds that follow the search's own, nothing from the cache.
 
-    A pipeline that does not train and whose first file is, byte by byte, the one stored does not depend on
+    A pipeline that does not train, and whose first file is byte by byte the stored one, does not depend on
     the seed: it is built once.
 
     Args:
-        blueprints: By trial.
-        evaluator: Of the study; its seed is the one to stay away from.
-        count: Seeds.
+        blueprints: Blueprints by trial.
+        evaluator: Evaluator of the study; its seed is the one to stay away from.
+        count: Number of seeds.
         progress: Called with the number of builds done.
     """
-    found = {}
+    retrainings = {}
     done = 0
-    for trial, given in blueprints.items():
-        runs: list[Retrained] = []
-        trains = any(node.kind == "training" for node in given.pipeline.body)
+    for trial, blueprint in blueprints.items():
+        runs: list[Retraining] = []
+        trains = any(node.kind == "training" for node in blueprint.pipeline.body)
         for seed in range(evaluator.seed + 1, evaluator.seed + 1 + count):
             cold = dataclasses.replace(evaluator, seed=seed, cache=None)
             try:
-                artifact = cold.build(given.pipeline, given.convolutions, given.stopped)
+                artifact = cold.build(blueprint.pipeline, blueprint.convolutions, blueprint.stopped)
             except TrialError as error:
-                runs.append(Retrained(seed, failure=f"{type(error).__name__}: {error}"))
+                runs.append(Retraining(seed, failure=f"{type(error).__name__}: {error}"))
                 continue
             path = artifact.path.rename(evaluator.folder / f"trial-{trial}-seed-{seed}.onnx")
-            runs.append(Retrained(seed, path))
-            if not trains and artifact.sha256 == given.sha256:
+            runs.append(Retraining(seed, path))
+            if not trains and artifact.sha256 == blueprint.sha256:
                 break
-        found[trial] = tuple(runs)
+        retrainings[trial] = tuple(runs)
         done += count
         progress(done)
-    return found
+    return retrainings

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 
 from petra_optuna.measurement import Baseline
-from petra_optuna.results.confirmation.bootstrap import Array, interval, resampled
+from petra_optuna.results.confirmation.bootstrap import Array, interval, resample
 from petra_optuna.results.confirmation.dominance import (
     Outcomes,
     dominates_within_noise,
@@ -18,17 +20,16 @@ from petra_optuna.results.confirmation.dominance import (
     outcome_of_difference,
     ranks_within_noise,
 )
-from petra_optuna.results.confirmation.judge import TestPredictions
+from petra_optuna.results.confirmation.predictions import TestPredictions
 from petra_optuna.results.confirmation.record import Confirmation, Estimate, Member, SeedRun
-from petra_optuna.results.confirmation.retrain import Retrained
-from petra_optuna.results.confirmation.timing import Timed, estimates
-from petra_optuna.results.front import Row, evaluation_of, front, pipeline_text
-from petra_optuna.study import record as attributes
-from petra_optuna.study.lookup import specification_of
-from petra_optuna.study.specification import Specification
+from petra_optuna.results.confirmation.retrain import Retraining
+from petra_optuna.results.confirmation.timing import Timings, estimates
+from petra_optuna.results.front import Row, front, pipeline_text
+from petra_optuna.study import Specification, StudyRecord
 from petra_optuna.tasks import Task
 
-ORIGINAL = "original"
+BASELINE = "baseline"
+"""Name of the baseline's file among the files that run on the test split."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,157 +38,167 @@ class Findings:
 
     Attributes:
         rows: The front as the search left it.
-        files: By trial.
-        runs: Retrainings by trial.
-        clock: Timing by trial.
-        judged: Outputs and quality by ``ORIGINAL``, the trial's number as text, and ``name_of`` a retraining.
+        files: Files by trial.
+        retrainings: Retrainings by trial.
+        timings: Repeated measurements of the files.
+        predictions: Outputs and quality by name of the file: ``BASELINE``, the trial's number as text, and
+            ``name_of`` a retraining.
     """
 
     rows: tuple[Row, ...]
     files: Mapping[int, Path]
-    runs: Mapping[int, tuple[Retrained, ...]]
-    clock: Timed
-    judged: TestPredictions
+    retrainings: Mapping[int, tuple[Retraining, ...]]
+    timings: Timings
+    predictions: TestPredictions
 
     @property
     def failures(self) -> dict[str, str]:
         """Why a file has no numbers, by the trial's number."""
-        timing = {str(trial): text for trial, text in self.clock.failures.items()}
-        return timing | {
-            name: self.judged.failures[name] for name in map(str, self.files) if name in self.judged.failures
-        }
+        of_timing = {str(trial): text for trial, text in self.timings.failures.items()}
+        on_test = self.predictions.failures
+        return of_timing | {name: on_test[name] for name in map(str, self.files) if name in on_test}
 
 
-def summary(
+def summarize(
     study: optuna.Study,
     task: Task,
-    found: Findings,
+    findings: Findings,
     baseline: Baseline,
-    bootstrap: int,
+    resamples: int,
     progress: Callable[[int, int], None],
 ) -> Confirmation:
     """Resample, compare and rank.
 
     Args:
-        study: Whose front it is.
-        task: The study's.
-        found: What was measured.
-        baseline: StudyPriors in the study.
-        bootstrap: Resamples.
-        progress: Called with what is done of the resamples, and their number.
+        study: Study of the front.
+        task: Task of the study.
+        findings: What was measured.
+        baseline: The study's frozen baseline.
+        resamples: Resamples of the bootstrap.
+        progress: Called with the number of resamples done, and their number.
 
     Raises:
         MeasurementFailed: When the metric is undefined on every resample.
     """
-    specification, failures = specification_of(study), found.failures
-    kept = [row for row in found.rows if str(row.trial) not in failures]
-    names = [ORIGINAL, *(str(row.trial) for row in kept)]
-    quality = np.array([found.judged.quality[name] for name in names])
-    table = resampled(
+    record = StudyRecord(study)
+    specification, failures = record.specification, findings.failures
+    kept = tuple(row for row in findings.rows if str(row.trial) not in failures)
+    names = [BASELINE, *(str(row.trial) for row in kept)]
+    predictions = findings.predictions
+    table = resample(
         task.metric,
-        [found.judged.outputs[name] for name in names],
-        found.judged.targets,
-        bootstrap,
+        [predictions.outputs[name] for name in names],
+        predictions.targets,
+        resamples,
         np.random.default_rng(specification.seed),
-        lambda done: progress(done, bootstrap),
+        lambda done: progress(done, resamples),
     )
-    own = [interval(float(value), column) for value, column in zip(quality, table.T, strict=True)]
-    values = [_values(row, found, own[index], baseline, specification) for index, row in enumerate(kept, 1)]
-    outcomes = _outcomes(values, quality[1:], table[:, 1:], specification)
-    dominates, ranks = dominates_within_noise(outcomes), ranks_within_noise(outcomes)
-    members = tuple(
-        _member(
-            study,
-            row,
-            found,
-            values[index],
-            interval(float(quality[index + 1] - quality[0]), table[:, index + 1] - table[:, 0]),
-            int(ranks[index]),
-            tuple(kept[other].trial for other in np.flatnonzero(dominates[:, index])),
-        )
-        for index, row in enumerate(kept)
-    )
-    original = {name: Estimate.exact(value) for name, value in front(study).original.items()}
+    quality = np.array([predictions.quality[name] for name in names])
+    comparison = _Comparison(findings, kept, quality, table, baseline, specification)
+    of_baseline = {name: Estimate.exact(value) for name, value in front(study).baseline.items()}
     return Confirmation(
         study=study.study_name,
         metric=task.metric.name,
         directions=dict(specification.objectives),
-        original={**original, task.metric.name: own[0]},
-        members=members,
+        baseline={**of_baseline, task.metric.name: interval(float(quality[0]), table[:, 0])},
+        members=tuple(comparison.member(index, record) for index in range(len(kept))),
         failures=failures,
-        samples=len(found.judged.targets),
+        samples=len(predictions.targets),
         resamples=len(table),
-        rounds=max(len(measured) for measured in found.clock.rounds.values()),
-        reading=readings_of(study),
+        rounds=max(len(measured) for measured in findings.timings.rounds.values()),
+        reading=record.test_readings,
     )
 
 
-def readings_of(study: optuna.Study) -> int:
-    """How often the test split was read for this study."""
-    return int(study.user_attrs.get(attributes.TEST_READINGS, 0))
+def name_of(trial: int, retraining: Retraining) -> str:
+    """Name of a retraining's file among the files that run on the test split."""
+    return f"{trial} with seed {retraining.seed}"
 
 
-def name_of(trial: int, run: Retrained) -> str:
-    """What a retraining's file is called among those that are judged."""
-    return f"{trial} with seed {run.seed}"
+@dataclasses.dataclass(frozen=True)
+class _Comparison:
+    """The members of a front against each other and against the baseline.
 
+    Attributes:
+        findings: What was measured.
+        rows: The n members that have numbers.
+        quality: Quality of the baseline and of each member, shape (1 + n,).
+        table: The same on each resample, shape (resamples, 1 + n).
+        baseline: The study's frozen baseline.
+        specification: Specification of the study.
+    """
 
-def _values(
-    row: Row, found: Findings, quality: Estimate, baseline: Baseline, specification: Specification
-) -> dict[str, Estimate]:
-    """The objectives; one that is neither measured again nor counted here is as the trial stored it."""
-    values = {name: Estimate.exact(value) for name, value in row.values.items()}
-    values["size_bytes"] = Estimate.exact(float(found.files[row.trial].stat().st_size))
-    values |= estimates(found.clock.rounds[row.trial], baseline)
-    values[specification.metric] = quality
-    return {name: values[name] for name, _ in specification.objectives}
+    findings: Findings
+    rows: tuple[Row, ...]
+    quality: Array
+    table: Array
+    baseline: Baseline
+    specification: Specification
 
+    def member(self, index: int, record: StudyRecord) -> Member:
+        """What is known of one member of the front."""
+        row = self.rows[index]
+        retrainings = self.findings.retrainings.get(row.trial, ())
+        stored = self.findings.files[row.trial].read_bytes()
+        dominating = np.flatnonzero(self._dominates[:, index])
+        return Member(
+            trial=row.trial,
+            notation=pipeline_text(record.evaluation(row.trial), "notation"),
+            pipeline=row.pipeline,
+            values=self._values[index],
+            selection=dict(row.values),
+            difference=self._difference(index + 1, 0),
+            rank=int(self._ranks[index]),
+            dominated_by=tuple(self.rows[other].trial for other in dominating),
+            seeds=tuple(self._seed_run(row.trial, retraining) for retraining in retrainings),
+            seedless=any(
+                retraining.path is not None and retraining.path.read_bytes() == stored
+                for retraining in retrainings
+            ),
+        )
 
-def _member(
-    study: optuna.Study,
-    row: Row,
-    found: Findings,
-    values: dict[str, Estimate],
-    difference: Estimate,
-    rank: int,
-    dominated_by: tuple[int, ...],
-) -> Member:
-    runs = found.runs.get(row.trial, ())
-    stored = found.files[row.trial].read_bytes()
-    return Member(
-        trial=row.trial,
-        notation=pipeline_text(evaluation_of(study, row.trial), "notation"),
-        pipeline=row.pipeline,
-        values=values,
-        selection=dict(row.values),
-        difference=difference,
-        rank=rank,
-        dominated_by=dominated_by,
-        seeds=tuple(_seed_run(row.trial, run, found.judged) for run in runs),
-        seedless=any(run.path is not None and run.path.read_bytes() == stored for run in runs),
-    )
+    @cached_property
+    def _values(self) -> list[dict[str, Estimate]]:
+        """The objectives of each member; one that is neither measured again nor counted is as stored."""
+        members = []
+        for column, row in enumerate(self.rows, start=1):
+            values = {name: Estimate.exact(value) for name, value in row.values.items()}
+            values["size_bytes"] = Estimate.exact(float(self.findings.files[row.trial].stat().st_size))
+            values |= estimates(self.findings.timings.rounds[row.trial], self.baseline)
+            quality = interval(float(self.quality[column]), self.table[:, column])
+            values[self.specification.metric] = quality
+            members.append({name: values[name] for name, _ in self.specification.objectives})
+        return members
 
+    @cached_property
+    def _outcomes(self) -> Outcomes:
+        """Row against column in each objective, shape (n, n, m)."""
+        count, objectives = len(self.rows), self.specification.objectives
+        outcomes = np.zeros((count, count, len(objectives)), dtype=np.int64)
+        for first, second, column in np.ndindex(outcomes.shape):
+            name, direction = objectives[column]
+            if name == self.specification.metric:
+                difference = self._difference(first + 1, second + 1)
+                outcomes[first, second, column] = outcome_of_difference(difference, direction)
+            else:
+                values = self._values[first][name], self._values[second][name]
+                outcomes[first, second, column] = outcome(*values, direction)
+        return outcomes
 
-def _seed_run(trial: int, run: Retrained, found: TestPredictions) -> SeedRun:
-    name = name_of(trial, run)
-    return SeedRun(run.seed, found.quality.get(name), run.failure or found.failures.get(name))
+    @cached_property
+    def _dominates(self) -> npt.NDArray[np.bool_]:
+        return dominates_within_noise(self._outcomes)
 
+    @cached_property
+    def _ranks(self) -> npt.NDArray[np.int64]:
+        return ranks_within_noise(self._outcomes)
 
-def _outcomes(
-    values: list[dict[str, Estimate]], quality: Array, table: Array, specification: Specification
-) -> Outcomes:
-    count = len(values)
-    outcomes = np.zeros((count, count, len(specification.objectives)), dtype=np.int64)
-    for first in range(count):
-        for second in range(count):
-            for column, (name, direction) in enumerate(specification.objectives):
-                if name == specification.metric:
-                    difference = interval(
-                        float(quality[first] - quality[second]), table[:, first] - table[:, second]
-                    )
-                    outcomes[first, second, column] = outcome_of_difference(difference, direction)
-                else:
-                    outcomes[first, second, column] = outcome(
-                        values[first][name], values[second][name], direction
-                    )
-    return outcomes
+    def _difference(self, first: int, second: int) -> Estimate:
+        """Quality of one column of the table less that of another, over the same resamples."""
+        value = float(self.quality[first] - self.quality[second])
+        return interval(value, self.table[:, first] - self.table[:, second])
+
+    def _seed_run(self, trial: int, retraining: Retraining) -> SeedRun:
+        name, predictions = name_of(trial, retraining), self.findings.predictions
+        failure = retraining.failure or predictions.failures.get(name)
+        return SeedRun(retraining.seed, predictions.quality.get(name), failure)

@@ -14,7 +14,7 @@ from petra_optuna.results.report import as_markdown, heading, shown
 
 
 def confirmed_table(confirmation: Confirmation) -> Table:
-    """For the terminal."""
+    """The confirmed front as a table for the terminal."""
     title = f"Front of study {confirmation.study}, confirmed on {confirmation.samples} test samples"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=remarks(confirmation))
     header, rows = _cells(confirmation)
@@ -26,12 +26,12 @@ def confirmed_table(confirmation: Confirmation) -> Table:
 
 
 def confirmed_markdown(confirmation: Confirmation) -> str:
-    """The same in Markdown, with a line on how it was measured."""
+    """The confirmed front as a table in Markdown, with a line on how it was measured."""
     return f"{as_markdown(*_cells(confirmation))}\n\n{remarks(confirmation)}\n"
 
 
 def remarks(confirmation: Confirmation) -> str:
-    """How the numbers came about, and what failed."""
+    """How the numbers were measured, and what failed."""
     lines = [
         f"95 % intervals: {confirmation.metric} over {confirmation.resamples} paired resamples of "
         f"{confirmation.samples} test samples, times over {confirmation.rounds} rounds of pairs of blocks. "
@@ -55,18 +55,21 @@ def with_interval(estimate: Estimate, show: Callable[[float], str] = "{:.6g}".fo
 
 
 def mark_of(member: Member) -> str:
-    """Who dominates the member within noise."""
+    """The trials that dominate the member within noise."""
     return ", ".join(f"by {trial}" for trial in member.dominated_by) or "no"
 
 
 def spread_of(member: Member) -> str:
     """Quality over other seeds: mean, lowest and highest, how many, and how many failed."""
-    found = [run.quality for run in member.seeds if run.quality is not None]
     if member.seedless and len(member.seeds) == 1:
         return "the same file with another seed: run once"
-    failed = len(member.seeds) - len(found)
-    text = f"{np.mean(found):.4g} ({min(found):.4g} to {max(found):.4g}), {len(found)} seeds" if found else ""
-    return "; ".join(part for part in (text, f"{failed} failed" if failed else "") if part)
+    qualities = [run.quality for run in member.seeds if run.quality is not None]
+    failed = len(member.seeds) - len(qualities)
+    parts = [f"{failed} failed"] if failed else []
+    if qualities:
+        ends = f"{min(qualities):.4g} to {max(qualities):.4g}"
+        parts.insert(0, f"{np.mean(qualities):.4g} ({ends}), {len(qualities)} seeds")
+    return "; ".join(parts)
 
 
 def _cell(name: str, values: Mapping[str, Estimate]) -> str:
@@ -78,7 +81,7 @@ def _cells(confirmation: Confirmation) -> tuple[list[str], list[list[str]]]:
     reseeded = any(member.seeds for member in confirmation.members)
     header = ["trial", *map(heading, names), "dominated", "rank", "pipeline"]
     header += [f"{confirmation.metric} over seeds"] if reseeded else []
-    rows = [["", *(_cell(name, confirmation.original) for name in names), "", "", "original"]]
+    rows = [["", *(_cell(name, confirmation.baseline) for name in names), "", "", "baseline"]]
     rows[0] += [""] if reseeded else []
     for member in confirmation.members:
         values = [_cell(name, member.values) for name in names]

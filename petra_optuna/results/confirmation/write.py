@@ -8,12 +8,11 @@ from string import Template
 
 import optuna
 
+from petra_optuna.results.card import TEMPLATES, card_fields
 from petra_optuna.results.confirmation.record import Confirmation, Member
 from petra_optuna.results.confirmation.tables import confirmed_markdown, mark_of, spread_of, with_interval
-from petra_optuna.results.export import TEMPLATES, card_fields
-from petra_optuna.results.front import evaluation_of
-from petra_optuna.results.report import as_html, as_markdown
-from petra_optuna.study.lookup import specification_of
+from petra_optuna.results.page import as_html
+from petra_optuna.results.report import as_markdown
 from petra_optuna.tasks import Task
 
 
@@ -34,15 +33,14 @@ def confirmed_html(confirmation: Confirmation) -> str:
         member.trial: (member.values[quality].low, member.values[quality].high)
         for member in confirmation.members
     }
-    intervals[None] = (confirmation.original[quality].low, confirmation.original[quality].high)
+    intervals[None] = (confirmation.baseline[quality].low, confirmation.baseline[quality].high)
     marked = [member.trial for member in confirmation.members if member.dominated_by]
     return as_html(confirmation.front(), intervals, marked)
 
 
 def _card(confirmation: Confirmation, member: Member, study: optuna.Study, task: Task) -> str:
-    record = evaluation_of(study, member.trial)
-    fields = card_fields(study, member.trial, record, specification_of(study), task)
-    header = ["value", "this file, confirmed", "when the search chose it", "original, confirmed"]
+    fields = card_fields(study, member.trial, task)
+    header = ["value", "this file, confirmed", "when the search chose it", "baseline, confirmed"]
     fields["numbers"] = as_markdown(
         header,
         [
@@ -50,7 +48,7 @@ def _card(confirmation: Confirmation, member: Member, study: optuna.Study, task:
                 name,
                 with_interval(estimate),
                 f"{member.selection[name]:.6g}",
-                with_interval(confirmation.original[name]),
+                with_interval(confirmation.baseline[name]),
             ]
             for name, estimate in member.values.items()
         ],
@@ -63,6 +61,6 @@ def _card(confirmation: Confirmation, member: Member, study: optuna.Study, task:
         "reading": confirmation.reading,
         "dominated": mark_of(member),
         "rank": member.rank,
-        "spread": spread_of(member) or "not asked for (`--seeds`)",
+        "spread": spread_of(member) or "not asked for (`seeds`)",
     }
     return Template((TEMPLATES / "confirmed.md").read_text()).substitute(fields)
