@@ -81,7 +81,7 @@ def check_origin(database: RDBStorage, name: str, origin: Origin, url: str) -> N
         url: URL of the other study's database.
 
     Raises:
-        StudyError: As ``load_study``.
+        StudyError: When it is missing, was created only in part, or was made by another program.
     """
     if name not in optuna.get_all_study_names(database):
         _ = StudyRecord(load_study(open_storage(url, must_exist=True), origin.study)).specification
