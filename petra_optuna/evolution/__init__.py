@@ -1,6 +1,6 @@
 """Mutations, operator rates, selection and the front: pure functions and frozen records."""
 
-from petra_optuna.evolution.archive import FrontTrace, Skyband, entered_front
+from petra_optuna.evolution.archive import FrontTrace, Skyband
 from petra_optuna.evolution.drawing import change_record, change_value, draw_record, draw_value
 from petra_optuna.evolution.features import params_features, pipeline_features
 from petra_optuna.evolution.front import (
@@ -24,7 +24,6 @@ from petra_optuna.evolution.selection import (
     fill_by_rank,
     hypervolume_subset,
     others,
-    survivors,
     total_violations,
 )
 from petra_optuna.evolution.surrogate import Surrogate, volume_gains
@@ -53,7 +52,6 @@ __all__ = [
     "draw_record",
     "draw_value",
     "drawn",
-    "entered_front",
     "fill_by_rank",
     "hypervolume",
     "hypervolume_subset",
@@ -64,7 +62,6 @@ __all__ = [
     "pipeline_features",
     "random_pipeline",
     "ranks",
-    "survivors",
     "total_violations",
     "unit_hypervolume",
     "vectors_of",

@@ -65,24 +65,6 @@ class FrontTrace:
         return True
 
 
-def entered_front(points: Array, units: Array, feasible: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which rows entered the front as it stood before them, with positive hypervolume gain.
-
-    A point inside the reference box gains volume exactly when no earlier point is at least as good
-    everywhere, so no volume is computed.
-
-    Args:
-        points: Minimised values, shape (n, m), in order of arrival.
-        units: The same in unit coordinates.
-        feasible: Shape (n,); infeasible rows never enter.
-    """
-    trace = FrontTrace(points.shape[1])
-    inside = feasible & np.all(units < 1, axis=1)
-    return np.array(
-        [trace.push(point if may else None) for point, may in zip(points, inside, strict=True)], bool
-    )
-
-
 class Skyband(Generic[Key]):
     """The points that fewer than ``depth`` others dominate (the k-skyband, Papadias et al. 2005).
 

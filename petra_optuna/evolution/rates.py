@@ -53,10 +53,6 @@ class OperatorRates:
             )
         object.__setattr__(self, "history", self.history[-self.window :])
 
-    def record(self, name: str, credit: float) -> OperatorRates:
-        """The rates after one more use of an operator."""
-        return dataclasses.replace(self, history=(*self.history, (name, credit)))
-
     def probabilities(self, rng: np.random.Generator) -> dict[str, float]:
         """Probability of each operator; they sum to 1. Only ``thompson`` uses the generator."""
         return self._floored(self._drawn(rng) if self.mode == "thompson" else self._shares)

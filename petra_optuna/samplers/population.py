@@ -23,9 +23,13 @@ from petra_optuna.samplers.records import Key
 
 
 class Population:
-    """Complete trials, ranked: feasible ones by non-domination, the others by how far off they are.
+    """Environmental selection: ranks the complete trials and gives the best of them as parents.
 
-    A trial beyond the box in which volume counts, of a model at chance quality for example, is never
+    Feasible trials come first, by non-domination rank. Of the level that does not fit as a whole, a subset
+    that dominates much hypervolume is kept (SMS-EMOA, Beume et al. 2007), or any of its trials. Infeasible
+    ones follow by the sum of their violations (Deb's rule, Deb 2000).
+
+    A trial outside the bounds in which volume counts, of a model at chance quality for example, is never
     dominated for being small, yet nothing comes of it: it ranks with those that break a constraint.
 
     Args:
@@ -95,7 +99,7 @@ class Population:
 
         Args:
             size: How many.
-            survival: How the level is thinned that does not fit; see ``evolution.survivors``.
+            survival: How the level is thinned that does not fit; ``hypervolume``, or ``rank`` for any of it.
             rng: Draws from that level where survival is by rank alone.
         """
         if self._best is None or self._best[0] != size:
