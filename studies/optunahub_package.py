@@ -29,7 +29,7 @@ from petra_optuna.errors import UserError
 from studies import script
 
 NAME = "petra_optuna"
-SOURCES = ("errors.py", "pipeline", "evolution", "samplers")
+SOURCES = ("aliases.py", "errors.py", "pipeline", "evolution", "samplers")
 """What the package takes over; it must not import anything else of ours."""
 TEMPLATES = Path(__file__).parent / "optunahub"
 PLACE = Path("package", "samplers", "petra")

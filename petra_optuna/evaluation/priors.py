@@ -17,8 +17,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import numpy.typing as npt
 
+from petra_optuna.aliases import Array
 from petra_optuna.evaluation.sensitivity import Curve, Sensitivity
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.operations.low_rank import RULES
@@ -29,8 +29,6 @@ BEARABLE = 0.05
 STEP = 0.05
 """Of a layer's strength, as layers compete."""
 GRID = 101
-
-Array = npt.NDArray[np.float64]
 
 
 def priors_from_sensitivity(sensitivity: Sensitivity, space: SearchSpace) -> tuple[FieldPrior, ...]:

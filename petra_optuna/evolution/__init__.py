@@ -1,11 +1,11 @@
 """Mutations, operator rates, selection and the front: pure functions and frozen records."""
 
+from petra_optuna.aliases import Array, Direction
 from petra_optuna.evolution.archive import FrontTrace, Skyband
 from petra_optuna.evolution.drawing import change_record, change_value, draw_record, draw_value
 from petra_optuna.evolution.features import params_features, pipeline_features
 from petra_optuna.evolution.front import (
     Bounds,
-    Direction,
     contributions,
     dominates,
     hypervolume,
@@ -23,6 +23,7 @@ from petra_optuna.evolution.selection import (
     drawn,
     fill_by_rank,
     hypervolume_subset,
+    is_feasible,
     others,
     total_violations,
 )
@@ -32,6 +33,7 @@ from petra_optuna.evolution.tpe import TpeGenes, vectors_of
 __all__ = [
     "MUTATIONS",
     "RANDOM",
+    "Array",
     "Bounds",
     "Direction",
     "FrontTrace",
@@ -55,6 +57,7 @@ __all__ = [
     "fill_by_rank",
     "hypervolume",
     "hypervolume_subset",
+    "is_feasible",
     "minimised",
     "non_dominated",
     "others",

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from petra_optuna.evolution.front import Array
+from petra_optuna.aliases import Array
 
 Key = TypeVar("Key", bound=Hashable)
 

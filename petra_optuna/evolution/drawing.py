@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from petra_optuna.evolution.front import Array
+from petra_optuna.aliases import Array
 from petra_optuna.pipeline.fields import Field, Fielded, Value, declared_fields, is_active
 
 T = TypeVar("T", bound=Fielded)

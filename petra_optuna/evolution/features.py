@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from petra_optuna.evolution.front import Array
+from petra_optuna.aliases import Array
 from petra_optuna.evolution.parzen import to_place
 from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace
 from petra_optuna.pipeline.fields import Fielded, Value, declared_fields

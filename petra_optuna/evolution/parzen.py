@@ -20,8 +20,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from petra_optuna.aliases import Array
 from petra_optuna.evolution.drawing import from_unit, reflect, to_unit
-from petra_optuna.evolution.front import Array
 
 WIDTH = 0.2
 """Standard deviation of the kernels of numbers, as a share of the range, where there is one observation."""

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from petra_optuna.aliases import Array
 from petra_optuna.errors import UserError
-from petra_optuna.evolution.front import Array
 
 RatesMode = Literal["uniform", "matching", "thompson"]
 

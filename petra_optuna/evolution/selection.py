@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from petra_optuna.evolution.front import Array, contributions, ranks
+from petra_optuna.aliases import Array
+from petra_optuna.evolution.front import contributions, ranks
 
 Survival = Literal["hypervolume", "rank"]
 
@@ -85,6 +86,11 @@ def others(taken: list[int], rows: int, count: int, rng: np.random.Generator) ->
             row += each <= row
         found.append(row)
     return tuple(found)
+
+
+def is_feasible(constraints: Mapping[str, float]) -> bool:
+    """Whether no constraint is violated: each excess is at most 0."""
+    return all(excess <= 0 for excess in constraints.values())
 
 
 def total_violations(excesses: Mapping[str, Array], beyond: Array) -> Array:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from petra_optuna.evolution.front import Array, unit_hypervolume
+from petra_optuna.aliases import Array
+from petra_optuna.evolution.front import unit_hypervolume
 
 TREES = 24
 FEATURE_SHARE = 0.5
@@ -73,12 +74,7 @@ def volume_gains(units: Array, front: Array) -> Array:
     beyond = (units - 1).max(axis=1)
     behind = (units[:, None, :] - front[None, :, :]).min(axis=2).max(axis=1, initial=-np.inf)
     gains = -np.maximum(np.maximum(beyond, behind), 0.0)
-    # moocore needs two objectives; a constant one beside a single one changes no volume.
-    wide = units.shape[1] > 1
-    points, known = (
-        table if wide else np.column_stack([table, np.zeros(len(table))]) for table in (units, front)
-    )
-    before = unit_hypervolume(known) if len(known) else 0.0
+    before = unit_hypervolume(front) if len(front) else 0.0
     for row in np.flatnonzero((beyond < 0) & (behind < 0)):
-        gains[row] = unit_hypervolume(np.vstack([known, points[row]])) - before
+        gains[row] = unit_hypervolume(np.vstack([front, units[row]])) - before
     return np.asarray(gains)

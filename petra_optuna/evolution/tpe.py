@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from petra_optuna.aliases import Array
 from petra_optuna.evolution.drawing import change_record
-from petra_optuna.evolution.front import Array
 from petra_optuna.evolution.genes import GeneSource
 from petra_optuna.evolution.parzen import Density, Estimator, from_place, to_place
 from petra_optuna.pipeline import Operation, Pipeline, Recipe

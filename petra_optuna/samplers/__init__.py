@@ -9,12 +9,10 @@ from petra_optuna.samplers.records import (
     OperatorUse,
     Plan,
     directions_of,
-    finished_trials,
     is_external,
-    plan_indices,
     plan_of,
-    superseded,
 )
+from petra_optuna.samplers.reruns import finished_trials, plan_indices, superseded
 from petra_optuna.samplers.retry import MAX_RETRIES, fail_orphans, mark_for_rerun, retry_stale_trial
 from petra_optuna.samplers.state import SamplerState
 from petra_optuna.samplers.stopping import Generations, Stagnation, StopRule, Targets, TimeLimit

@@ -8,8 +8,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from petra_optuna.evolution import Surrogate, params_features, pipeline_features
-from petra_optuna.evolution.front import Array
+from petra_optuna.evolution import Array, Surrogate, params_features, pipeline_features
 from petra_optuna.evolution.surrogate import WORST
 from petra_optuna.pipeline import Pipeline, SearchSpace
 from petra_optuna.samplers.identity import pipeline_of

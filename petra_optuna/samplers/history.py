@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.evolution import (
     RANDOM,
+    Array,
     Bounds,
     Direction,
     FrontTrace,
@@ -23,14 +24,14 @@ from petra_optuna.evolution import (
     dominates,
     minimised,
 )
-from petra_optuna.evolution.front import Array
 from petra_optuna.pipeline import FieldPrior, Pipeline, SearchSpace
 from petra_optuna.samplers.branches import Branches
 from petra_optuna.samplers.forecast import Forecaster
 from petra_optuna.samplers.identity import trial_hash
 from petra_optuna.samplers.learning import NEWEST, Learner
 from petra_optuna.samplers.population import Population
-from petra_optuna.samplers.records import ORPHAN, RETRY, Key, OperatorUse, Plan, is_external, plan_of
+from petra_optuna.samplers.records import Key, OperatorUse, Plan, is_external, plan_of
+from petra_optuna.samplers.reruns import RerunLedger
 
 FIRST_VALUES = 10
 """Complete trials from which bounds are derived in a study that has none."""
@@ -77,10 +78,8 @@ class History:
         self._forecaster = Forecaster(space)
         self._trials: dict[int, FrozenTrial] = {}
         self._open: dict[int, FrozenTrial] = {}
-        self._indices: dict[int, int] = {}
-        self._retries = 0
-        self._rerun: set[int] = set()
-        self._dropped: set[int] = set()
+        self._reruns = RerunLedger()
+        self._indices = self._reruns.indices
         self._mutated: list[Key] = []
         self._plans: dict[int, Plan] = {}
         self._hashes: set[str] = set()
@@ -122,7 +121,7 @@ class History:
             self._open[trial.number] = trial
             if trial.state.is_finished():
                 del self._open[trial.number]
-                if not self._is_dropped(trial):
+                if not self._reruns.is_superseded(trial):
                     arrived.append(trial)
         return not arrived or self._arrive(arrived)
 
@@ -203,25 +202,14 @@ class History:
     def pending(self, planned: int) -> list[FrozenTrial]:
         """Running and waiting trials that count, without the one that is being planned."""
         return [
-            trial for trial in self._open.values() if trial.number != planned and not self._is_dropped(trial)
+            trial
+            for trial in self._open.values()
+            if trial.number != planned and not self._reruns.is_superseded(trial)
         ]
 
     def _enter(self, trial: FrozenTrial) -> bool:
         """Index a new trial; False when it re-runs one that counted."""
-        retry = trial.system_attrs.get(RETRY)
-        if retry is None:
-            self._indices[trial.number] = trial.number - self._retries
-            return True
-        self._indices[trial.number] = int(retry["index"])
-        self._retries += 1
-        original = int(retry["of"])
-        if original in self._rerun:
-            self._dropped.add(trial.number)
-        self._rerun.add(original)
-        return original not in self._trials
-
-    def _is_dropped(self, trial: FrozenTrial) -> bool:
-        return trial.number in self._rerun or trial.number in self._dropped or ORPHAN in trial.system_attrs
+        return self._reruns.add(trial) not in self._trials
 
     def _arrive(self, trials: Iterable[FrozenTrial]) -> bool:
         arrived = sorted((self._indices[trial.number], trial.number) for trial in trials)

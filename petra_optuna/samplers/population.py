@@ -9,16 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from petra_optuna.evolution import (
+    Array,
     RankedRows,
     Skyband,
     Survival,
     drawn,
     fill_by_rank,
     hypervolume_subset,
+    is_feasible,
     others,
     total_violations,
 )
-from petra_optuna.evolution.front import Array
 from petra_optuna.samplers.records import Key
 
 
@@ -75,7 +76,7 @@ class Population:
         """
         number = key[1]
         self._key[number], self.points[number], self.units[number] = key, point, unit
-        feasible = all(excess <= 0 for excess in constraints.values())
+        feasible = is_feasible(constraints)
         if not feasible:
             self._infeasible.add(number)
         elif np.all(unit < 1):

@@ -7,7 +7,6 @@ one that names it. Nothing else is stored: rates, depth and population follow fr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import optuna
@@ -81,48 +80,6 @@ def plan_of(trial: FrozenTrial) -> Plan | None:
 def is_external(trial: FrozenTrial) -> bool:
     """Whether the trial was enqueued or added, in part at least: it earns no operator credit."""
     return FIXED in trial.system_attrs or PLAN not in trial.system_attrs
-
-
-def superseded(trials: Iterable[FrozenTrial]) -> frozenset[int]:
-    """Numbers of the killed trials that another trial re-runs, or is about to.
-
-    Of two re-runs of one trial, which two processes may enqueue at the same moment, the first counts.
-    """
-    rerun: set[int] = set()
-    others: set[int] = set()
-    for trial in trials:
-        if RETRY in trial.system_attrs:
-            original = int(trial.system_attrs[RETRY]["of"])
-            if original in rerun:
-                others.add(trial.number)
-            rerun.add(original)
-        if ORPHAN in trial.system_attrs:
-            others.add(trial.number)
-    return frozenset(rerun | others)
-
-
-def plan_indices(trials: Sequence[FrozenTrial]) -> dict[int, int]:
-    """Plan index by trial number, for all trials of a study in order of their numbers.
-
-    A re-run has the index of the trial that it re-runs and uses up no index of its own, so the trials
-    after it have the indices that they would have had if nothing had been killed.
-    """
-    indices: dict[int, int] = {}
-    retries = 0
-    for trial in trials:
-        if RETRY in trial.system_attrs:
-            indices[trial.number] = int(trial.system_attrs[RETRY]["index"])
-            retries += 1
-        else:
-            indices[trial.number] = trial.number - retries
-    return indices
-
-
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Finished trials by number, without those that were killed and are run again."""
-    trials = study.get_trials(deepcopy=False)
-    dropped = superseded(trials)
-    return [trial for trial in trials if trial.state.is_finished() and trial.number not in dropped]
 
 
 def directions_of(study: optuna.Study) -> tuple[Direction, ...]:

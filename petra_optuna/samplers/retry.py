@@ -13,7 +13,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.samplers import _storage
-from petra_optuna.samplers.records import FIXED, ORPHAN, PLAN, RETRY, plan_indices
+from petra_optuna.samplers.records import FIXED, ORPHAN, PLAN, RETRY
+from petra_optuna.samplers.reruns import plan_indices
 
 MAX_RETRIES = 5
 """Re-runs of one plan. A pipeline that kills its process each time would otherwise stop the study."""

@@ -17,9 +17,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.errors import UserError
-from petra_optuna.evolution import Bounds, hypervolume
+from petra_optuna.evolution import Bounds, hypervolume, is_feasible
 from petra_optuna.samplers.cache import BOUNDS
-from petra_optuna.samplers.records import directions_of, finished_trials
+from petra_optuna.samplers.records import directions_of
+from petra_optuna.samplers.reruns import finished_trials
 
 
 class StopRule(abc.ABC):
@@ -151,7 +152,5 @@ class Stagnation(StopRule):
 
 def _feasible(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [
-        trial
-        for trial in trials
-        if trial.state == TrialState.COMPLETE and all(excess <= 0 for excess in trial.constraints.values())
+        trial for trial in trials if trial.state == TrialState.COMPLETE and is_feasible(trial.constraints)
     ]

@@ -7,6 +7,8 @@ from typing import Final
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from petra_optuna.evolution import is_feasible
+
 SPECIFICATION: Final = "petra:specification"
 """Study: everything needed to continue it (see ``study.specification``)."""
 BASELINE: Final = "petra:yardstick"
@@ -36,4 +38,4 @@ TEST_READINGS: Final = "petra:test_readings"
 def feasible_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Complete trials within the hard limits, by number."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
+    return [trial for trial in complete if is_feasible(trial.constraints)]

@@ -20,8 +20,7 @@ import numpy as np
 import optuna
 
 from petra_optuna.evaluation import Judge, RungResult, Rungs
-from petra_optuna.evolution import Direction, contributions, minimised, ranks
-from petra_optuna.evolution.front import Array
+from petra_optuna.evolution import Array, Direction, contributions, minimised, ranks
 from petra_optuna.samplers import superseded
 from petra_optuna.study import record as attributes
 from petra_optuna.study.specification import Specification
@@ -87,7 +86,7 @@ class RungDecision:
 
 
 def reason_to_stop(
-    result: RungResult, others: Sequence[RungDecision], rungs: Rungs, direction: str
+    result: RungResult, others: Sequence[RungDecision], rungs: Rungs, direction: Direction
 ) -> str | None:
     """Why a result does not train on, or None: it must be among the best, and there must be training to give.
 
@@ -126,7 +125,7 @@ class RungRank:
         return self.better < self.count / rungs.eta
 
 
-def rank_at_rung(result: RungResult, others: Sequence[RungResult], direction: str) -> RungRank:
+def rank_at_rung(result: RungResult, others: Sequence[RungResult], direction: Direction) -> RungRank:
     """Where a result stands among others of its rung by quality, bytes and multiply-accumulates.
 
     The last two count by ratio. What is far below the best quality adds nothing, however small it is.
@@ -143,11 +142,10 @@ def rank_at_rung(result: RungResult, others: Sequence[RungResult], direction: st
     return RungRank(better, len(points))
 
 
-def points_of(results: Sequence[RungResult], direction: str) -> Array:
+def points_of(results: Sequence[RungResult], direction: Direction) -> Array:
     """Quality, log bytes and log multiply-accumulates, shape (n, 3), all to be minimised."""
-    way: Direction = "maximize" if direction == "maximize" else "minimize"
     table = [(one.quality, np.log1p(one.size_bytes), np.log1p(one.macs)) for one in results]
-    return minimised(table, (way, "minimize", "minimize"))
+    return minimised(table, (direction, "minimize", "minimize"))
 
 
 def rung_results(study: optuna.Study, rung: int, *, without: int) -> list[RungDecision]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from petra_optuna.aliases import Array
 from petra_optuna.measurement import Baseline
-from petra_optuna.results.confirmation.bootstrap import Array, interval, resampled
+from petra_optuna.results.confirmation.bootstrap import interval, resampled
 from petra_optuna.results.confirmation.dominance import (
     Outcomes,
     dominates_within_noise,
