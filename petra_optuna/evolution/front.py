@@ -49,8 +49,8 @@ class Bounds:
     of either objective, only on the reference point and on the log scales.
 
     Attributes:
-        reference: The original's values, one per objective, in the study's directions.
-        log: Which objectives count by ratio (latency, size, throughput).
+        reference: Values of the original, one per objective, in the study's directions.
+        log: Whether each objective counts by ratio (latency, size, throughput).
 
     Raises:
         StudyError: On construction, when the lengths differ or a log scale has a reference <= 0.
@@ -105,9 +105,10 @@ def non_dominated(
     """Indices of the rows that no other row dominates; equal rows are all kept.
 
     Args:
-        values: Shape (n, m).
-        directions: One per objective.
-        violations: Shape (n,), 0 where feasible; infeasible rows are neither in the front nor dominate.
+        values: Values of n points, shape (n, m).
+        directions: Directions of the m objectives.
+        violations: Sum of violations, shape (n,), 0 where feasible; infeasible rows are neither in the front
+            nor dominate.
     """
     table = minimised(values, directions)
     feasible = np.full(len(table), True) if violations is None else np.asarray(violations) <= 0

@@ -20,7 +20,7 @@ from petra_optuna.errors import PipelineError, StudyError, UserError
 from petra_optuna.evaluation import PrefixCache, priors_from_sensitivity, sensitivity_of
 from petra_optuna.evolution import Bounds, contributions, hypervolume_subset, non_dominated
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode
-from petra_optuna.samplers import BOUNDS, CREDIT, PRIORS, WINDOW, directions_of, success_history
+from petra_optuna.samplers import BOUNDS, CREDIT, PRIORS, WINDOW, directions_of, operator_history
 from petra_optuna.study import record as attributes
 from petra_optuna.study.controls import controls
 from petra_optuna.study.create import InitialTrials
@@ -144,7 +144,7 @@ def initial_from_study(
     known = {pipeline.hash for pipeline in controls(space, specification.budget)}
     found, start = _fitting(front, space, known)
     ordered = _best_first(other, found, specification.population_size)
-    history = success_history(other, WINDOW)
+    history = operator_history(other, WINDOW)
     if not ordered and not history:
         raise StudyError(
             f"nothing of study {origin.study!r} carries over: its sampler has earned no credit, and of its "

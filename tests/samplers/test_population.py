@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from support.oracles import survivors
 
-from petra_optuna.evolution import Survival, non_dominated
-from petra_optuna.evolution.front import unit_hypervolume
+from petra_optuna.evolution import Survival, non_dominated, unit_hypervolume
 from petra_optuna.samplers.population import Population
 
 
@@ -37,11 +36,11 @@ def _survive(
     room = max(size - random_count, 1)
     population = Population(room, points.shape[1])
     keys = [(row, row) for row in range(len(points))]
-    population.extend(keys)
+    population.add_keys(keys)
     for key, point, violation in zip(keys, points, violations, strict=True):
-        population.place(key, point, point, 0.0, {"limit": float(violation)})
+        population.rank(key, point, point, 0.0, {"limit": float(violation)})
     elite = population.elite(room, survival, rng)
-    return (*elite, *population.others(elite, size - len(elite), rng))
+    return (*elite, *population.sample_excluding(elite, size - len(elite), rng))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from petra_optuna.aliases import Array
-from petra_optuna.evolution import Survival, drawn, fill_by_rank, hypervolume_subset, others
+from petra_optuna.evolution import (
+    Array,
+    Survival,
+    fill_by_rank,
+    hypervolume_subset,
+    sample_excluding,
+    sample_split_front,
+)
 
 
 def survivors(
@@ -26,24 +32,24 @@ def survivors(
 
     Args:
         points: Minimised values, shape (n, m).
-        units: The same in unit coordinates (``Bounds.unit``).
+        units: Values in unit coordinates (``Bounds.unit``), shape (n, m).
         violations: Sum of constraint violations, shape (n,); 0 is feasible.
-        size: How many rows to return, or n if that is less.
-        random_count: How many of them are drawn at random from what the elite leaves.
+        size: Number of rows to return, or n if that is less.
+        random_count: Number of these drawn at random from what the elite leaves.
         rng: Source of all randomness.
-        survival: ``hypervolume``, or ``rank`` to draw from the front that does not fit.
+        survival: Rule for the front that does not fit: ``hypervolume``, or ``rank`` to draw from it.
     """
     room = max(size - random_count, 1)
     feasible, infeasible = np.flatnonzero(violations <= 0), np.flatnonzero(violations > 0)
     ranked = fill_by_rank(points[feasible], room)
     if survival == "rank":
-        crowd = drawn(ranked, rng)
+        crowd = sample_split_front(ranked, rng)
     else:
         crowd = tuple(
-            ranked.crowded[row]
-            for row in hypervolume_subset(units[feasible][list(ranked.crowded)], ranked.room)
+            ranked.split_front[row]
+            for row in hypervolume_subset(units[feasible][list(ranked.split_front)], ranked.room)
         )
     elite = [int(feasible[row]) for row in (*ranked.kept, *crowd)]
     ordered = infeasible[np.argsort(violations[infeasible], kind="stable")]
     elite += [int(row) for row in ordered[: room - len(elite)]]
-    return (*elite, *others(elite, len(points), size - len(elite), rng))
+    return (*elite, *sample_excluding(elite, len(points), size - len(elite), rng))
