@@ -141,7 +141,7 @@ class Stagnation(StopRule):
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.trials < 1:
-            raise UserError(f"`trials` must be at least 1, got {self.trials}")
+            raise UserError(f"stagnation needs at least 1 trial, got {self.trials}")
         if self.share < 0:
             raise UserError(f"`share` must not be negative, got {self.share:g}")
 
