@@ -21,20 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 from optuna.trial import TrialState
 from scipy.optimize import least_squares
 
 import petra_optuna.pipebench
+from petra_optuna.aliases import Array
 from petra_optuna.errors import PipelineError, TrialError, UserError
 from petra_optuna.pipebench import PipeBench, fitted_names, full_space, profile
 from petra_optuna.pipebench.coefficients import BASE, FILE, Coefficients, table
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.study import StudyRecord, TrialRecord, load_study, open_storage
 from studies import script
-
-Array = npt.NDArray[np.float64]
 
 SCALES = {"quality": 0.02, "latency": 0.05, "size": 0.03, "parameters": 0.1, "macs": 0.1, "seconds": 0.3}
 """What counts as one unit of error: of quality itself, of logarithms otherwise."""

@@ -29,11 +29,11 @@ from petra_optuna.errors import UserError
 from studies import script
 
 NAME = "petra_optuna"
-SOURCES = ("errors.py", "pipeline", "evolution", "samplers")
-"""What the package takes over; it must not import anything else of ours."""
+SOURCES = ("aliases.py", "errors.py", "pipeline", "evolution", "samplers")
+"""Modules that the package takes over; they must not import anything else of ours."""
 TEMPLATES = Path(__file__).parent / "optunahub"
-PLACE = Path("package", "samplers", "petra")
-TEMPLATE_PLACES = {
+PACKAGE = Path("package", "samplers", "petra")
+TEMPLATE_TARGETS = {
     "readme.md": "README.md",
     "init.txt": "__init__.py",
     "example.txt": "example.py",
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="of the registry, or an empty one")
+    parser.add_argument("folder", type=Path, help="folder of the registry, or an empty one")
     print("\n".join(map(str, write_package(parser.parse_args().folder))))
 
 
@@ -70,92 +70,92 @@ def write_package(folder: Path) -> list[Path]:
     Raises:
         UserError: When its place is taken by something else.
     """
-    target, manifest = folder / PLACE, folder / MANIFEST
+    target, manifest = folder / PACKAGE, folder / MANIFEST
     files = _formatted(_texts())
     if target.exists():
         _check_ours(target, manifest)
         shutil.rmtree(target)
-    for place, data in files.items():
-        path = target / place
+    for name, data in files.items():
+        path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    digests = {place: hashlib.sha256(data).hexdigest() for place, data in files.items()}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest.write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
-    return sorted(target / place for place in files)
+    return sorted(target / name for name in files)
 
 
-def relative_imports(text: str, place: Path) -> str:
+def relative_imports(text: str, module_path: Path) -> str:
     """The text of a module with its absolute imports of petra_optuna made relative.
 
     Args:
-        text: Python source.
-        place: Of the module, below the package.
+        text: Source text of the module.
+        module_path: Path of the module's file, below the package.
 
     Raises:
-        UserError: When it imports what the package does not hold.
+        UserError: When the module imports what the package does not hold.
     """
     lines = text.splitlines(keepends=True)
     for node in _imports(text):
         if isinstance(node, ast.Import):
             if any(_top(alias.name) == NAME for alias in node.names):
-                raise UserError(f"{place}, line {node.lineno}: write `from ... import ...` in its stead")
+                raise UserError(f"{module_path}, line {node.lineno}: write `from ... import ...` instead")
             continue
         module = node.module or ""
         if node.level or _top(module) != NAME:
             continue
         inner = module.split(".")[1:]
         if not inner or not {inner[0], f"{inner[0]}.py"} & set(SOURCES):
-            raise UserError(f"{place}, line {node.lineno}: {module} is not part of the package")
-        dots = "." * len(place.parts)
+            raise UserError(f"{module_path}, line {node.lineno}: {module} is not part of the package")
+        dots = "." * len(module_path.parts)
         row = node.lineno - 1
         lines[row] = lines[row].replace(f"from {module} ", f"from {dots}{'.'.join(inner)} ", 1)
     return "".join(lines)
 
 
 def _texts() -> dict[str, str]:
-    """Text of every file by its place below the package."""
+    """Text of every file by its path below the package."""
     root = Path(petra_optuna.__file__).parent
     texts = {}
     for source in SOURCES:
         for path in [root / source] if source.endswith(".py") else sorted((root / source).glob("*.py")):
-            place = path.relative_to(root)
-            texts[place.as_posix()] = relative_imports(path.read_text(encoding="utf-8"), place)
-    texts["requirements.txt"] = "".join(f"{each}\n" for each in _requirements(texts.values()))
+            inner = path.relative_to(root)
+            texts[inner.as_posix()] = relative_imports(path.read_text(encoding="utf-8"), inner)
+    texts["requirements.txt"] = "".join(f"{line}\n" for line in _requirements(texts.values()))
     texts["LICENSE"] = (TEMPLATES.parents[1] / "LICENSE").read_text(encoding="utf-8")
-    for template, target in TEMPLATE_PLACES.items():
+    for template, target in TEMPLATE_TARGETS.items():
         text = (TEMPLATES / template).read_text(encoding="utf-8")
         texts[target] = text.replace("@OPTUNA@", optuna.__version__)
     return texts
 
 
 def _requirements(texts: Iterable[str]) -> list[str]:
-    """What the modules import beyond Optuna, with the versions that petra-optuna asks for."""
+    """Requirements of the modules beyond Optuna, with the versions that petra-optuna asks for."""
     modules = {
         _top(name) for text in texts for node in _imports(text) for name in _names(node) if _top(name) != NAME
     }
     needed = {DISTRIBUTIONS.get(name, name) for name in modules - sys.stdlib_module_names - {"optuna"}}
     declared = importlib.metadata.requires("petra-optuna") or []
-    found = [each for each in declared if _distribution(each) in needed and ";" not in each]
-    missing = needed - set(map(_distribution, found))
+    required = [line for line in declared if _distribution(line) in needed and ";" not in line]
+    missing = needed - set(map(_distribution, required))
     if missing:
         raise UserError(f"petra-optuna does not declare what its sampler imports: {', '.join(missing)}")
-    return sorted(found)
+    return sorted(required)
 
 
 def _formatted(texts: dict[str, str]) -> dict[str, bytes]:
     """The files as they are written, in the registry's style."""
-    with tempfile.TemporaryDirectory() as name:
-        for place, text in texts.items():
-            path = Path(name, place)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in texts.items():
+            path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         settings = [word for setting in STYLE for word in ("--config", setting)]
         for command in (["format"], ["check", "--select=I", "--fix"]):
             ruff = [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", "--quiet"]
-            done = subprocess.run([*ruff, *settings, name], capture_output=True, text=True, check=False)
+            done = subprocess.run([*ruff, *settings, folder], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise UserError(f"ruff cannot format the package: {(done.stdout + done.stderr).strip()}")
-        return {place: Path(name, place).read_bytes() for place in texts}
+        return {name: Path(folder, name).read_bytes() for name in texts}
 
 
 def _check_ours(target: Path, manifest: Path) -> None:
@@ -163,10 +163,10 @@ def _check_ours(target: Path, manifest: Path) -> None:
     digests = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     present = sorted(target.rglob("*")) if target.is_dir() else [target]
     for path in filter(Path.is_file, present):
-        place = path.relative_to(target).as_posix()
+        name = path.relative_to(target).as_posix()
         if "__pycache__" in path.parts:
             continue
-        if place not in digests or hashlib.sha256(path.read_bytes()).hexdigest() != digests[place]:
+        if name not in digests or hashlib.sha256(path.read_bytes()).hexdigest() != digests[name]:
             raise UserError(
                 f"{path} was not written by this command, or changed since; "
                 "move it away or give another folder"

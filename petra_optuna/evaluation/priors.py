@@ -17,8 +17,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import numpy.typing as npt
 
+from petra_optuna.aliases import Array
 from petra_optuna.evaluation.sensitivity import Curve, Sensitivity
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.operations.low_rank import RULES
@@ -30,8 +30,6 @@ STEP = 0.05
 """Step of a layer's strength, as layers compete."""
 GRID = 101
 """Values of a field that are tried where every layer is cut at one value."""
-
-Array = npt.NDArray[np.float64]
 
 
 def priors_from_sensitivity(sensitivity: Sensitivity, space: SearchSpace) -> tuple[FieldPrior, ...]:

@@ -1,11 +1,10 @@
-"""Mutations, operator rates, selection and the front: pure functions and frozen records."""
+"""Mutations, operator rates, selection, surrogate and the front: pure functions and frozen records."""
 
-from petra_optuna.evolution.archive import FrontTrace, Skyband, entered_front
-from petra_optuna.evolution.drawing import change_record, change_value, draw_record, draw_value
+from petra_optuna.aliases import Array, Direction
+from petra_optuna.evolution.archive import FrontTrace, Skyband
 from petra_optuna.evolution.features import params_features, pipeline_features
 from petra_optuna.evolution.front import (
     Bounds,
-    Direction,
     contributions,
     dominates,
     hypervolume,
@@ -14,25 +13,28 @@ from petra_optuna.evolution.front import (
     ranks,
     unit_hypervolume,
 )
-from petra_optuna.evolution.genes import RANDOM, GeneSource, PriorGenes, random_pipeline
+from petra_optuna.evolution.gene_sources import RANDOM, GeneSource, PriorGenes, random_pipeline
 from petra_optuna.evolution.mutations import MUTATIONS, Mutation
 from petra_optuna.evolution.rates import OperatorRates, RatesMode
 from petra_optuna.evolution.selection import (
     RankedRows,
     Survival,
-    drawn,
     fill_by_rank,
     hypervolume_subset,
-    others,
-    survivors,
+    is_feasible,
+    sample_excluding,
+    sample_split_front,
     total_violations,
 )
-from petra_optuna.evolution.surrogate import Surrogate, volume_gains
-from petra_optuna.evolution.tpe import TpeGenes, vectors_of
+from petra_optuna.evolution.surrogate import Surrogate
+from petra_optuna.evolution.tpe import TpeGenes, Vectors, vectors_of
+from petra_optuna.evolution.values import STEP_SHARE, change_value, draw_value
 
 __all__ = [
     "MUTATIONS",
     "RANDOM",
+    "STEP_SHARE",
+    "Array",
     "Bounds",
     "Direction",
     "FrontTrace",
@@ -46,27 +48,24 @@ __all__ = [
     "Surrogate",
     "Survival",
     "TpeGenes",
-    "change_record",
+    "Vectors",
     "change_value",
     "contributions",
     "dominates",
-    "draw_record",
     "draw_value",
-    "drawn",
-    "entered_front",
     "fill_by_rank",
     "hypervolume",
     "hypervolume_subset",
+    "is_feasible",
     "minimised",
     "non_dominated",
-    "others",
     "params_features",
     "pipeline_features",
     "random_pipeline",
     "ranks",
-    "survivors",
+    "sample_excluding",
+    "sample_split_front",
     "total_violations",
     "unit_hypervolume",
     "vectors_of",
-    "volume_gains",
 ]

@@ -1,7 +1,7 @@
-"""What selection and credit need of all points so far, kept up to date one point at a time.
+"""Archives for selection and credit, kept up to date one point at a time.
 
-Both records give exactly what the functions of ``front`` and ``selection`` give on the full table; they
-only save reading it again. Neither holds anything that cannot be made anew from the points.
+They give exactly what the functions of ``front`` and ``selection`` give on the table of all points, without
+reading it again. Neither holds anything that cannot be made anew from the points.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from petra_optuna.evolution.front import Array
+from petra_optuna.aliases import Array
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class FrontTrace:
-    """The front as points arrive one after another; the latest arrivals can be taken back.
+    """The non-dominated front as points arrive one after another; the latest arrivals can be taken back.
 
     Args:
         dimensions: Number of objectives m.
@@ -26,16 +26,16 @@ class FrontTrace:
 
     def __init__(self, dimensions: int) -> None:
         self._front: Array = np.empty((0, dimensions))
-        # By arrival that entered: which points of the front it beat, and these points.
+        # For each arrival that entered: which points of the front it beat, and these points.
         self._removed: list[tuple[npt.NDArray[np.bool_], Array] | None] = []
 
     @property
     def front(self) -> Array:
-        """Minimised points, shape (f, m)."""
+        """Minimised points of the front, shape (f, m)."""
         return self._front
 
     def __len__(self) -> int:
-        """Arrivals so far."""
+        """Number of arrivals so far."""
         return len(self._removed)
 
     def push(self, point: Array | None) -> bool:
@@ -57,30 +57,12 @@ class FrontTrace:
         removed = self._removed.pop()
         if removed is None:
             return False
-        # Every point gets its old place back, so that what entered last always stands last.
+        # Every point gets its old row back, so that what entered last always stands last.
         beaten, points = removed
         front = np.empty((len(beaten), self._front.shape[1]))
         front[beaten], front[~beaten] = points, self._front[:-1]
         self._front = front
         return True
-
-
-def entered_front(points: Array, units: Array, feasible: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which rows entered the front as it stood before them, with positive hypervolume gain.
-
-    A point inside the reference box gains volume exactly when no earlier point is at least as good
-    everywhere, so no volume is computed.
-
-    Args:
-        points: Minimised values, shape (n, m), in order of arrival.
-        units: The same in unit coordinates.
-        feasible: Shape (n,); infeasible rows never enter.
-    """
-    trace = FrontTrace(points.shape[1])
-    inside = feasible & np.all(units < 1, axis=1)
-    return np.array(
-        [trace.push(point if may else None) for point, may in zip(points, inside, strict=True)], bool
-    )
 
 
 class Skyband(Generic[Key]):
@@ -91,12 +73,12 @@ class Skyband(Generic[Key]):
     chains of dominators that end in the band lie in it. It does not depend on the order of arrival.
 
     Args:
-        depth: How many of the best are asked for.
+        depth: Number of the best that can be asked for.
         dimensions: Number of objectives m.
 
     Attributes:
-        keys: Names of the points held.
-        points: Minimised values, shape (n, m).
+        keys: Keys of the points held, in order of arrival.
+        points: Minimised values of these points, shape (n, m).
     """
 
     def __init__(self, depth: int, dimensions: int) -> None:
@@ -115,6 +97,6 @@ class Skyband(Generic[Key]):
         self._dominators = np.append(self._dominators + (as_bad & ~as_good), dominators)
         kept = self._dominators < self._depth
         self._dominators = self._dominators[kept]
-        self.keys = [each for each, keep in zip([*self.keys, key], kept, strict=True) if keep]
+        self.keys = [held for held, keep in zip([*self.keys, key], kept, strict=True) if keep]
         self.points = np.vstack([self.points, point])[kept]
         return True

@@ -1,6 +1,6 @@
 """Pipelines and sets of parameters as vectors of one length, for a model that learns from them.
 
-A number becomes its place in its range, in [0, 1], and ``ABSENT`` where it does not count; a category
+A number becomes its coordinate in its range, in [0, 1], and ``ABSENT`` where it does not count; a category
 becomes one column for each choice, all 0 where it does not count.
 """
 
@@ -13,62 +13,65 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from petra_optuna.evolution.front import Array
-from petra_optuna.evolution.parzen import to_place
+from petra_optuna.aliases import Array
+from petra_optuna.evolution.parzen import to_coordinate
 from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace
 from petra_optuna.pipeline.fields import Fielded, Value, declared_fields
 
 ABSENT = -1.0
-Columns = Callable[[Any], Sequence[float]]
+"""Column of a number that does not count."""
+ColumnsOf = Callable[[Any], Sequence[float]]
 _MISSING = object()
 
 
 def pipeline_features(pipeline: Pipeline, space: SearchSpace) -> Array:
-    """Shape (d,), the same for all pipelines of a space.
+    """Features of a pipeline, shape (d,), with the same d for all pipelines of a space.
 
-    Of each operation how often it stands in the body, where first and where last, and the fields of these
-    two nodes; then the conversion with its fields, and the recipe as far as a node reads it.
+    They are, for each operation, how often it stands in the body, where first and where last, and the fields
+    of these two nodes; then the conversion with its fields, and the recipe as far as a node reads it.
     """
     body = pipeline.body
-    found: list[float] = [len(body)]
-    for kind in space.body:
-        places = [place for place, node in enumerate(body) if type(node) is kind]
-        first, last = (places[0], places[-1]) if places else (None, None)
-        found.append(len(places))
-        for place in (first, last):
-            found.append(ABSENT if place is None else place)
-            found += _absent(_hashable(kind)) if place is None else _record(body[place])
-    for kind in space.conversions:
-        node = pipeline.conversion if type(pipeline.conversion) is kind else None
-        found.append(float(node is not None))
-        found += _absent(_hashable(kind)) if node is None else _record(node)
+    columns: list[float] = [len(body)]
+    for operation in space.body:
+        indices = [index for index, node in enumerate(body) if type(node) is operation]
+        first, last = (indices[0], indices[-1]) if indices else (None, None)
+        columns.append(len(indices))
+        for index in (first, last):
+            columns.append(ABSENT if index is None else index)
+            columns += _absent(_hashable(operation)) if index is None else _node_columns(body[index])
+    for operation in space.conversions:
+        node = pipeline.conversion if type(pipeline.conversion) is operation else None
+        columns.append(float(node is not None))
+        columns += _absent(_hashable(operation)) if node is None else _node_columns(node)
     used = {name for node in pipeline.nodes for name in node.recipe_fields}
-    return np.array(found + _columns_of(Recipe, pipeline.recipe.active_values(used)))
+    return np.array(columns + _record_columns(Recipe, pipeline.recipe.active_values(used)))
 
 
 def params_features(params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> Array:
-    """Shape (d,): the parameters by name, in the order of ``distributions``."""
-    found: list[float] = []
+    """Features of parameters by name, shape (d,), in the order of ``distributions``."""
+    columns: list[float] = []
     for name, distribution in distributions.items():
-        found += _columns(distribution)(params.get(name, _MISSING))
-    return np.array(found)
+        columns += _columns_of(distribution)(params.get(name, _MISSING))
+    return np.array(columns)
 
 
 @functools.lru_cache(1024)
-def _record(node: Operation) -> Sequence[float]:
-    """Of a node; a child shares all but one or two with its parent."""
-    return _columns_of(type(node), node.active_values())
+def _node_columns(node: Operation) -> Sequence[float]:
+    """Columns of a node, kept: a child shares all but one or two nodes with its parent."""
+    return _record_columns(type(node), node.active_values())
 
 
 @functools.cache
 def _absent(cls: type[Fielded]) -> Sequence[float]:
-    """What most operations are in most pipelines."""
-    return _columns_of(cls, {})
+    """Columns of an operation that the pipeline lacks, kept: most pipelines lack most operations."""
+    return _record_columns(cls, {})
 
 
-def _columns_of(cls: type[Fielded], values: Mapping[str, Value]) -> list[float]:
+def _record_columns(cls: type[Fielded], values: Mapping[str, Value]) -> list[float]:
     return [
-        place for name, columns in _reader(_hashable(cls)) for place in columns(values.get(name, _MISSING))
+        column
+        for name, columns_of in _readers(_hashable(cls))
+        for column in columns_of(values.get(name, _MISSING))
     ]
 
 
@@ -78,13 +81,13 @@ def _hashable(cls: type[Fielded]) -> Any:
 
 
 @functools.cache
-def _reader(cls: type[Fielded]) -> tuple[tuple[str, Columns], ...]:
-    return tuple((field.name, _columns(field.distribution)) for field in declared_fields(cls))
+def _readers(cls: type[Fielded]) -> tuple[tuple[str, ColumnsOf], ...]:
+    return tuple((field.name, _columns_of(field.distribution)) for field in declared_fields(cls))
 
 
-def _columns(distribution: BaseDistribution) -> Columns:
-    """Gives the columns of a value, or of none."""
+def _columns_of(distribution: BaseDistribution) -> ColumnsOf:
+    """A function that gives the columns of a value, or of ``_MISSING``."""
     if not isinstance(distribution, CategoricalDistribution):
-        return lambda value: (ABSENT if value is _MISSING else to_place(distribution, value),)
-    *table, nothing = np.eye(len(distribution.choices) + 1)[:, :-1].tolist()
-    return lambda value: nothing if value is _MISSING else table[int(distribution.to_internal_repr(value))]
+        return lambda value: (ABSENT if value is _MISSING else to_coordinate(distribution, value),)
+    *table, absent = np.eye(len(distribution.choices) + 1)[:, :-1].tolist()
+    return lambda value: absent if value is _MISSING else table[int(distribution.to_internal_repr(value))]

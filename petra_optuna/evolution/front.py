@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import moocore
 import numpy as np
 import numpy.typing as npt
 
+from petra_optuna.aliases import Array, Direction
 from petra_optuna.errors import StudyError
-
-Direction = Literal["minimize", "maximize"]
-Array = npt.NDArray[np.float64]
 
 LINEAR_SLACK = 0.1
 """How much worse than the original, as a share of it, still counts on a linear scale."""
@@ -51,8 +49,8 @@ class Bounds:
     of either objective, only on the reference point and on the log scales.
 
     Attributes:
-        reference: The original's values, one per objective, in the study's directions.
-        log: Which objectives count by ratio (latency, size, throughput).
+        reference: Values of the original, one per objective, in the study's directions.
+        log: Whether each objective counts by ratio (latency, size, throughput).
 
     Raises:
         StudyError: On construction, when the lengths differ or a log scale has a reference <= 0.
@@ -107,9 +105,10 @@ def non_dominated(
     """Indices of the rows that no other row dominates; equal rows are all kept.
 
     Args:
-        values: Shape (n, m).
-        directions: One per objective.
-        violations: Shape (n,), 0 where feasible; infeasible rows are neither in the front nor dominate.
+        values: Values of n points, shape (n, m).
+        directions: Directions of the m objectives.
+        violations: Sum of violations, shape (n,), 0 where feasible; infeasible rows are neither in the front
+            nor dominate.
     """
     table = minimised(values, directions)
     feasible = np.full(len(table), True) if violations is None else np.asarray(violations) <= 0
@@ -127,13 +126,13 @@ def hypervolume(values: npt.ArrayLike, directions: Sequence[Direction], bounds: 
 
 def unit_hypervolume(units: Array) -> float:
     """Volume between points in unit coordinates, shape (n, m), and the reference point at 1."""
-    return float(moocore.hypervolume(units, ref=np.ones(units.shape[1])))
+    padded = _two_objectives(units)
+    return float(moocore.hypervolume(padded, ref=np.ones(padded.shape[1])))
 
 
 def contributions(units: Array) -> Array:
     """Volume, shape (n,), that each point adds to the others in unit coordinates."""
-    # moocore needs two objectives; a constant one beside a single one changes no volume.
-    padded = units if units.shape[1] > 1 else np.column_stack([units, np.zeros(len(units))])
+    padded = _two_objectives(units)
     return np.asarray(moocore.hv_contributions(padded, ref=np.ones(padded.shape[1])))
 
 
@@ -145,3 +144,8 @@ def ranks(points: Array) -> npt.NDArray[np.int64]:
 def dominates(first: Array, second: Array) -> bool:
     """Whether one minimised point, shape (m,), is nowhere worse and somewhere better than another."""
     return bool(np.all(first <= second) and np.any(first < second))
+
+
+def _two_objectives(units: Array) -> Array:
+    """Units with a second objective beside a single one: moocore needs two, and a constant adds no volume."""
+    return units if units.shape[1] > 1 else np.column_stack([units, np.zeros(len(units))])

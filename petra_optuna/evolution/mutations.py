@@ -1,4 +1,4 @@
-"""How a pipeline changes: one small class each, local, structural or global. Never crossover.
+"""Mutations of a pipeline: one small class each, local, structural or global. Never crossover.
 
 A mutation is a pure function of its arguments. A new one states its name and one ``propose``; the rules
 that hold for all of them (a child differs from its parent, a child is legal) are in ``Mutation`` alone.
@@ -13,15 +13,15 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from petra_optuna.evolution.genes import RANDOM, GeneSource
+from petra_optuna.evolution.gene_sources import RANDOM, GeneSource
 from petra_optuna.pipeline import Operation, Pipeline, SearchSpace
 
 
 class Mutation(abc.ABC):
-    """One kind of change.
+    """One way to change a pipeline.
 
     Class attributes:
-        name: Key in the rates and in the trials' records.
+        name: Key of the mutation in the rates and in the trials' records.
         steps: Whether it moves values by small steps, so that the size of a step matters.
     """
 
@@ -61,14 +61,14 @@ class ChangeNode(Mutation):
     def propose(self, pipeline: Pipeline, space: SearchSpace, rng: np.random.Generator) -> Pipeline | None:
         """Change fields of one node that has any."""
         nodes = list(pipeline.nodes)
-        places = [index for index, node in enumerate(nodes) if node.values()]
-        if not places:
+        indices = [index for index, node in enumerate(nodes) if node.values()]
+        if not indices:
             return None
-        place = places[int(rng.integers(len(places)))]
-        changed = self.genes.changed(nodes[place], rng)
+        index = indices[int(rng.integers(len(indices)))]
+        changed = self.genes.change(nodes[index], rng)
         if changed is None:
             return None
-        nodes[place] = changed
+        nodes[index] = changed
         return dataclasses.replace(pipeline, nodes=tuple(nodes))
 
 
@@ -82,8 +82,8 @@ class Insert(Mutation):
         if len(pipeline.body) >= space.max_length:
             return None
         body = list(pipeline.body)
-        place = int(rng.integers(len(body) + 1))
-        body.insert(place, _fresh_node(space.kinds_at(place), rng, self.genes))
+        index = int(rng.integers(len(body) + 1))
+        body.insert(index, _draw_node(space.kinds_at(index), rng, self.genes))
         return _with_body(pipeline, body)
 
 
@@ -102,20 +102,20 @@ class Drop(Mutation):
 
 
 class Replace(Mutation):
-    """Structural: another operation in a node's place."""
+    """Structural: another operation instead of a node's."""
 
     name = "replace"
 
     def propose(self, pipeline: Pipeline, space: SearchSpace, rng: np.random.Generator) -> Pipeline | None:
-        """Put a fresh node of another operation where one of the body stands."""
+        """Replace a node of the body by a fresh one of another operation."""
         body = list(pipeline.body)
         if not body:
             return None
-        place = int(rng.integers(len(body)))
-        others = tuple(kind for kind in space.kinds_at(place) if kind is not type(body[place]))
+        index = int(rng.integers(len(body)))
+        others = tuple(other for other in space.kinds_at(index) if other is not type(body[index]))
         if not others:
             return None
-        body[place] = _fresh_node(others, rng, self.genes)
+        body[index] = _draw_node(others, rng, self.genes)
         return _with_body(pipeline, body)
 
 
@@ -129,7 +129,7 @@ class Swap(Mutation):
         body = list(pipeline.body)
         if len(body) < 2:
             return None
-        first, second = (int(place) for place in rng.choice(len(body), size=2, replace=False))
+        first, second = (int(index) for index in rng.choice(len(body), size=2, replace=False))
         body[first], body[second] = body[second], body[first]
         return _with_body(pipeline, body)
 
@@ -141,14 +141,16 @@ class ChangeConversion(Mutation):
 
     def propose(self, pipeline: Pipeline, space: SearchSpace, rng: np.random.Generator) -> Pipeline | None:
         """Choose among the other conversions and, where there is one now, none."""
-        now = pipeline.conversion
-        others: list[type[Operation] | None] = [kind for kind in space.conversions if kind is not type(now)]
-        if now is not None:
+        present = pipeline.conversion
+        others: list[type[Operation] | None] = [
+            other for other in space.conversions if other is not type(present)
+        ]
+        if present is not None:
             others.append(None)
         if not others:
             return None
-        kind = others[int(rng.integers(len(others)))]
-        conversion = () if kind is None else (self.genes.fresh(kind, rng),)
+        operation = others[int(rng.integers(len(others)))]
+        conversion = () if operation is None else (self.genes.draw(operation, rng),)
         return dataclasses.replace(pipeline, nodes=(*pipeline.body, *conversion))
 
 
@@ -161,7 +163,7 @@ class ChangeRecipe(Mutation):
     def propose(self, pipeline: Pipeline, space: SearchSpace, rng: np.random.Generator) -> Pipeline | None:
         """Change model-level parameters that a node reads."""
         used = {name for node in pipeline.nodes for name in node.recipe_fields}
-        recipe = self.genes.changed(pipeline.recipe, rng, among=used)
+        recipe = self.genes.change(pipeline.recipe, rng, among=used)
         return None if recipe is None else dataclasses.replace(pipeline, recipe=recipe)
 
 
@@ -177,8 +179,10 @@ MUTATIONS: tuple[Mutation, ...] = (
 """Every mutation of the package."""
 
 
-def _fresh_node(kinds: tuple[type[Operation], ...], rng: np.random.Generator, genes: GeneSource) -> Operation:
-    return genes.fresh(genes.kind(kinds, rng), rng)
+def _draw_node(
+    operations: tuple[type[Operation], ...], rng: np.random.Generator, genes: GeneSource
+) -> Operation:
+    return genes.draw(genes.choose_operation(operations, rng), rng)
 
 
 def _with_body(pipeline: Pipeline, body: list[Operation]) -> Pipeline:

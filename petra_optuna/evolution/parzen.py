@@ -1,7 +1,7 @@
-"""Parzen estimators of conditional parameters, and what to draw where good and bad ones are known (TPE).
+"""Parzen estimators of conditional parameters, and the draws that TPE makes from good and bad ones.
 
 Bergstra et al. 2011; the joint kernels over several parameters follow Falkner et al. 2018. A set of
-parameters is a vector: numbers by their place in the range, in [0, 1], categories by their position, and
+parameters is a vector: numbers by their coordinate in the range, in [0, 1], categories by their index, and
 NaN where a parameter does not count.
 """
 
@@ -20,8 +20,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from petra_optuna.evolution.drawing import from_unit, reflect, to_unit
-from petra_optuna.evolution.front import Array
+from petra_optuna.aliases import Array
+from petra_optuna.evolution.values import from_unit, reflect, to_unit
 
 WIDTH = 0.2
 """Standard deviation of the kernels of numbers, as a share of the range, where there is one observation."""
@@ -29,20 +29,20 @@ NARROWEST = 0.02
 """Least standard deviation of a kernel."""
 
 
-def to_place(distribution: BaseDistribution, value: Any) -> float:
-    """A value as an element of a vector; inverse of ``from_place``."""
+def to_coordinate(distribution: BaseDistribution, value: Any) -> float:
+    """A value as a coordinate of a vector; inverse of ``from_coordinate``."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.to_internal_repr(value)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     return 0.0 if distribution.single() else min(max(to_unit(distribution, value), 0.0), 1.0)
 
 
-def from_place(distribution: BaseDistribution, place: float) -> Any:
-    """The value at an element of a vector."""
+def from_coordinate(distribution: BaseDistribution, coordinate: float) -> Any:
+    """The value at a coordinate of a vector."""
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[int(place)]
+        return distribution.choices[int(coordinate)]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return distribution.low if distribution.single() else from_unit(distribution, place)
+    return distribution.low if distribution.single() else from_unit(distribution, coordinate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,10 @@ class Density:
 
     @classmethod
     def of(cls, distributions: Sequence[BaseDistribution], observed: Array) -> Density:
-        """The density of observed vectors, shape (n, d), of parameters with these distributions."""
+        """Density of observed vectors, shape (n, d), of parameters with these distributions."""
         counts = [
-            len(kind.choices) if isinstance(kind, CategoricalDistribution) else 0 for kind in distributions
+            len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 0
+            for distribution in distributions
         ]
         return cls(np.array(counts, dtype=np.int64), observed.reshape(-1, len(counts)))
 
@@ -72,7 +73,7 @@ class Density:
         return float(max(WIDTH * max(count, 1) ** (-1 / (size + 4)), NARROWEST))
 
     def draw(self, count: int, rng: np.random.Generator) -> Array:
-        """Vectors, shape (count, d); what does not count in a kernel's centre is drawn uniformly."""
+        """Draw vectors, shape (count, d); what does not count in a kernel's centre is drawn uniformly."""
         size = len(self.choices)
         uniform = rng.random((count, size))
         number = self.choices == 0
@@ -88,10 +89,10 @@ class Density:
         """Logarithm of the density at vectors, shape (c, d), over the parameters that count there: (c,)."""
         total = np.zeros((len(vectors), len(self.observed) + 1))
         for column, choices in enumerate(self.choices):
-            places, centres = vectors[:, column, None], self.observed[None, :, column]
-            kernel = self._category(places, centres, choices) if choices else self._number(places, centres)
+            points, centres = vectors[:, column, None], self.observed[None, :, column]
+            kernel = self._category(points, centres, choices) if choices else self._number(points, centres)
             # Against the uniform density: what the centre does not have counts as drawn uniformly.
-            total[:, :-1] += np.where(np.isnan(places) | np.isnan(centres), 0.0, np.log(kernel))
+            total[:, :-1] += np.where(np.isnan(points) | np.isnan(centres), 0.0, np.log(kernel))
         peak = total.max(axis=1, keepdims=True)
         return np.asarray(peak[:, 0] + np.log(np.exp(total - peak).mean(axis=1)))
 
@@ -99,25 +100,25 @@ class Density:
         """Weight of the uniform part in the kernel of a category."""
         return 1 / (len(self.observed) + 1)
 
-    def _category(self, places: Array, centres: Array, choices: int) -> Array:
+    def _category(self, points: Array, centres: Array, choices: int) -> Array:
         leak = self._leak()
-        return np.asarray(leak + (1 - leak) * choices * (places == centres))
+        return np.asarray(leak + (1 - leak) * choices * (points == centres))
 
-    def _number(self, places: Array, centres: Array) -> Array:
+    def _number(self, points: Array, centres: Array) -> Array:
         """Gaussian folded at both ends of [0, 1], as it is drawn."""
-        kernel = np.zeros(np.broadcast(places, centres).shape)
+        kernel = np.zeros(np.broadcast(points, centres).shape)
         for image in (centres, -centres, 2 - centres):
-            kernel += np.exp(-0.5 * ((places - image) / self.width) ** 2)
+            kernel += np.exp(-0.5 * ((points - image) / self.width) ** 2)
         return np.asarray(np.maximum(kernel / (self.width * np.sqrt(2 * np.pi)), np.finfo(float).tiny))
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """Where good observations are dense and bad ones are not.
+    """Scores vectors by where good observations are dense and bad ones are not.
 
     Attributes:
-        good: Density of the good.
-        bad: Density of the others.
+        good: Density of the good observations.
+        bad: Density of the other observations.
     """
 
     good: Density

@@ -1,4 +1,4 @@
-"""How often each mutation is tried: its probability follows its recent success."""
+"""Probabilities of the mutations, which follow their recent success."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from petra_optuna.aliases import Array
 from petra_optuna.errors import UserError
-from petra_optuna.evolution.front import Array
 
 RatesMode = Literal["uniform", "matching", "thompson"]
 
@@ -26,10 +26,10 @@ class OperatorRates:
     per operator from its Beta posterior and takes the largest.
 
     Attributes:
-        names: The operators.
+        names: Names of the operators.
         history: (operator, credit in [0, 1]) from old to new, at most ``window`` entries.
-        mode: See above.
-        window: How many entries count; older ones are forgotten, since what helps changes.
+        mode: Rule that turns the history into probabilities: ``uniform``, ``matching`` or ``thompson``.
+        window: Number of entries that count; older ones are forgotten, since what helps changes.
         floor: Share of the probability that is spread evenly: no operator falls below ``floor / n``.
 
     Raises:
@@ -46,54 +46,50 @@ class OperatorRates:
     def __post_init__(self) -> None:
         """Check the settings and forget what is older than the window."""
         if self.mode not in get_args(RatesMode):
-            raise UserError(f"rates must be one of {', '.join(get_args(RatesMode))}, got {self.mode!r}")
-        if not 0 <= self.floor <= 1 or self.window < 1:
-            raise UserError(
-                f"rates need a floor in [0, 1] and a window >= 1, got {self.floor} and {self.window}"
-            )
+            raise UserError(f"`mode` must be one of {', '.join(get_args(RatesMode))}, got {self.mode!r}")
+        if not 0 <= self.floor <= 1:
+            raise UserError(f"`floor` must be in [0, 1], got {self.floor}")
+        if self.window < 1:
+            raise UserError(f"`window` must be at least 1, got {self.window}")
         object.__setattr__(self, "history", self.history[-self.window :])
-
-    def record(self, name: str, credit: float) -> OperatorRates:
-        """The rates after one more use of an operator."""
-        return dataclasses.replace(self, history=(*self.history, (name, credit)))
 
     def probabilities(self, rng: np.random.Generator) -> dict[str, float]:
         """Probability of each operator; they sum to 1. Only ``thompson`` uses the generator."""
-        return self._floored(self._drawn(rng) if self.mode == "thompson" else self._shares)
+        return self._apply_floor(self._draw_shares(rng) if self.mode == "thompson" else self._shares)
 
     def expected(self) -> dict[str, float]:
         """Probability of each operator before anything is drawn; they sum to 1.
 
-        Those of ``probabilities``; for ``thompson`` with the probability that an operator's mean is the
-        largest in place of one draw, integrated over its Beta posteriors.
+        They are those of ``probabilities``, except for ``thompson``: there one draw is replaced by the
+        probability that an operator's mean is the largest, integrated over the Beta posteriors.
         """
-        return self._floored(self._largest() if self.mode == "thompson" else self._shares)
+        return self._apply_floor(self._largest_shares() if self.mode == "thompson" else self._shares)
 
     def choose(self, rng: np.random.Generator) -> str:
-        """An operator, drawn by its probability."""
-        ends = self._ends(rng) if self.mode == "thompson" else self._fixed_ends
+        """Draw an operator by its probability."""
+        ends = self._upper_ends(rng) if self.mode == "thompson" else self._fixed_ends
         return self.names[int(np.searchsorted(ends, rng.random(), side="right"))]
 
     @functools.cached_property
-    def uses(self) -> Array:
-        """How often each operator was used, shape (n,)."""
+    def use_counts(self) -> Array:
+        """Number of uses of each operator, shape (n,)."""
         return np.array([sum(used == name for used, _ in self.history) for name in self.names], float)
 
     @functools.cached_property
     def credit(self) -> Array:
         """Sum of the credit of each operator, shape (n,)."""
-        return np.array([sum(got for used, got in self.history if used == name) for name in self.names])
+        return np.array([sum(credit for used, credit in self.history if used == name) for name in self.names])
 
-    def _ends(self, rng: np.random.Generator) -> Array:
-        """Where the part of [0, 1] ends that belongs to each operator."""
+    def _upper_ends(self, rng: np.random.Generator) -> Array:
+        """Upper end of each operator's part of [0, 1], shape (n,)."""
         ends = np.cumsum(list(self.probabilities(rng).values()))
         return np.asarray(ends / ends[-1])
 
     @functools.cached_property
     def _fixed_ends(self) -> Array:
-        return self._ends(np.random.default_rng())
+        return self._upper_ends(np.random.default_rng())
 
-    def _floored(self, preferred: Array) -> dict[str, float]:
+    def _apply_floor(self, preferred: Array) -> dict[str, float]:
         count = len(self.names)
         return {
             name: self.floor / count + (1 - self.floor) * float(share)
@@ -102,9 +98,9 @@ class OperatorRates:
 
     def _posteriors(self) -> tuple[Array, Array]:
         """Parameters of the Beta posterior of each operator's mean credit, after a uniform prior."""
-        return 1 + self.credit, 1 + self.uses - self.credit
+        return 1 + self.credit, 1 + self.use_counts - self.credit
 
-    def _drawn(self, rng: np.random.Generator) -> Array:
+    def _draw_shares(self, rng: np.random.Generator) -> Array:
         means = rng.beta(*self._posteriors())
         return np.asarray(np.arange(len(self.names)) == int(np.argmax(means)), dtype=float)
 
@@ -113,11 +109,11 @@ class OperatorRates:
         if self.mode == "uniform":
             return np.full(len(self.names), 1 / len(self.names))
         # One imagined success in two uses each: an operator not tried lately counts as an even bet.
-        means = (1 + self.credit) / (2 + self.uses)
+        means = (1 + self.credit) / (2 + self.use_counts)
         return np.asarray(means / means.sum(), dtype=float)
 
-    def _largest(self) -> Array:
-        """Probability that each mean is the largest: its density times the others' shares below it."""
+    def _largest_shares(self) -> Array:
+        """Probability that each mean is the largest: its density times the shares of the others below it."""
         successes, failures = (column[:, None] for column in self._posteriors())
         middles = (np.arange(CELLS) + 0.5) / CELLS
         logarithm = (successes - 1) * np.log(middles) + (failures - 1) * np.log1p(-middles)

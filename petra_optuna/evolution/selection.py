@@ -1,4 +1,4 @@
-"""Who may become a parent: front by front, then by hypervolume, plus a few at random."""
+"""Parts of environmental selection: ranked levels, subsets by hypervolume, random rows, violations."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from petra_optuna.evolution.front import Array, contributions, ranks
+from petra_optuna.aliases import Array
+from petra_optuna.evolution.front import contributions, ranks
 
 Survival = Literal["hypervolume", "rank"]
 
 STEPS = 8
-"""A crowded front shrinks in steps of an eighth of what is too much."""
+"""A front that does not fit shrinks in steps of an eighth of what is too much."""
 EXACT_DIMENSIONS, CROWD, RAYS = 3, 64, 256
 """Contributions take a second for 1,000 points in more objectives than that; a crowd is thinned out first,
 by its reach along so many directions."""
@@ -26,17 +27,17 @@ class RankedRows:
 
     Attributes:
         kept: Rows of the levels that fit, best level first.
-        crowded: Rows of the level that does not, or none.
-        room: How many of ``crowded`` still fit.
+        split_front: Rows of the level that does not fit, or none.
+        room: How many rows of ``split_front`` still fit.
     """
 
     kept: tuple[int, ...]
-    crowded: tuple[int, ...]
+    split_front: tuple[int, ...]
     room: int
 
 
 def fill_by_rank(points: Array, size: int) -> RankedRows:
-    """The best ``size`` rows of minimised points, shape (n, m), level by level."""
+    """Take the best ``size`` rows of minimised points, shape (n, m), level by level."""
     rank = ranks(points)
     kept: list[int] = []
     for level in range(int(rank.max(initial=-1)) + 1):
@@ -52,16 +53,16 @@ def fill_by_rank(points: Array, size: int) -> RankedRows:
 def hypervolume_subset(units: Array, size: int) -> tuple[int, ...]:
     """Rows, ascending, of a subset that dominates much volume.
 
-    What contributes least goes (SMS-EMOA, Beume et al. 2007), an eighth of what is too much at a time,
-    since contributions change as points go, and they take long.
+    Rows that contribute least are removed (SMS-EMOA, Beume et al. 2007), an eighth of what is too much at a
+    time, since contributions change as points go, and they take long.
 
     Args:
         units: Points in unit coordinates, shape (n, m).
-        size: How many to keep, or n if that is less.
+        size: How many rows to keep, or n if that is less.
     """
     rows = np.arange(len(units))
     if units.shape[1] > EXACT_DIMENSIONS and len(rows) > max(CROWD, size):
-        rows = _leading(units, max(CROWD, size))
+        rows = _farthest_reaching(units, max(CROWD, size))
     while len(rows) > size:
         excess = len(rows) - size
         least = np.argsort(contributions(units[rows]), kind="stable")[: max(1, excess // STEPS)]
@@ -69,76 +70,49 @@ def hypervolume_subset(units: Array, size: int) -> tuple[int, ...]:
     return tuple(int(row) for row in rows)
 
 
-def survivors(
-    points: Array,
-    units: Array,
-    violations: Array,
-    *,
-    size: int,
-    random_count: int,
-    rng: np.random.Generator,
-    survival: Survival = "hypervolume",
-) -> tuple[int, ...]:
-    """Rows that may become parents: the elite, then ``random_count`` of the others drawn for diversity.
+def sample_split_front(ranked: RankedRows, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw as many rows of the level that does not fit as there is room for, ascending."""
+    count = min(ranked.room, len(ranked.split_front))
+    rows = rng.choice(len(ranked.split_front), size=count, replace=False)
+    return tuple(sorted(ranked.split_front[int(row)] for row in rows))
 
-    Elite: feasible rows by non-domination rank; of the front that does not fit as a whole a subset that
-    dominates much hypervolume, or any of its rows; infeasible rows follow by the sum of their violations
-    (Deb's rule, Deb 2000).
+
+def sample_excluding(excluded: list[int], rows: int, count: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw up to ``count`` numbers below ``rows`` that are not excluded; the time is independent of ``rows``.
 
     Args:
-        points: Minimised values, shape (n, m).
-        units: The same in unit coordinates (``Bounds.unit``).
-        violations: Sum of constraint violations, shape (n,); 0 is feasible.
-        size: How many rows to return, or n if that is less.
-        random_count: How many of them are drawn at random from what the elite leaves.
+        excluded: Numbers below ``rows``, each once.
+        rows: Upper end of the range drawn from.
+        count: How many numbers to draw; all that are free if those are fewer.
         rng: Source of all randomness.
-        survival: ``hypervolume``, or ``rank`` to draw from the front that does not fit.
     """
-    room = max(size - random_count, 1)
-    feasible, infeasible = np.flatnonzero(violations <= 0), np.flatnonzero(violations > 0)
-    ranked = fill_by_rank(points[feasible], room)
-    if survival == "rank":
-        crowd = drawn(ranked, rng)
-    else:
-        crowd = tuple(
-            ranked.crowded[row]
-            for row in hypervolume_subset(units[feasible][list(ranked.crowded)], ranked.room)
-        )
-    elite = [int(feasible[row]) for row in (*ranked.kept, *crowd)]
-    ordered = infeasible[np.argsort(violations[infeasible], kind="stable")]
-    elite += [int(row) for row in ordered[: room - len(elite)]]
-    return (*elite, *others(elite, len(points), size - len(elite), rng))
+    free, ascending = rows - len(excluded), sorted(excluded)
+    sample = []
+    for draw in rng.choice(free, size=min(max(count, 0), free), replace=False, shuffle=False):
+        # The draw counts free numbers only: each excluded one at or below it moves it up by one.
+        row = int(draw)
+        for number in ascending:
+            row += number <= row
+        sample.append(row)
+    return tuple(sample)
 
 
-def drawn(ranked: RankedRows, rng: np.random.Generator) -> tuple[int, ...]:
-    """Any rows of the level that does not fit, ascending."""
-    rows = rng.choice(len(ranked.crowded), size=min(ranked.room, len(ranked.crowded)), replace=False)
-    return tuple(sorted(ranked.crowded[int(row)] for row in rows))
+def is_feasible(constraints: Mapping[str, float]) -> bool:
+    """Whether no constraint is violated: each excess is at most 0."""
+    return all(excess <= 0 for excess in constraints.values())
 
 
-def others(taken: list[int], rows: int, count: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """``count`` numbers below ``rows`` that are not taken, or all; the time does not grow with ``rows``."""
-    free, blocked = rows - len(taken), sorted(taken)
-    found = []
-    for place in rng.choice(free, size=min(max(count, 0), free), replace=False, shuffle=False):
-        row = int(place)
-        for each in blocked:
-            row += each <= row
-        found.append(row)
-    return tuple(found)
-
-
-def total_violations(excesses: Mapping[str, Array], beyond: Array) -> Array:
-    """One number a row, shape (n,), by which infeasible rows compare: the sum of comparable violations.
+def total_violations(excesses: Mapping[str, Array], outside: Array) -> Array:
+    """Sum of comparable violations of each row, shape (n,), by which infeasible rows are ordered.
 
     Constraints come in units of their own, so each counts in multiples of its median violation.
 
     Args:
-        excesses: By constraint the excess of each row, shape (n,); at most 0 where it is met. An infinite
+        excesses: Excess of each row by constraint, shape (n,); at most 0 where it is met. An infinite
             excess counts as the largest finite one.
-        beyond: What else speaks against a row, in unit coordinates, shape (n,).
+        outside: Distance of each row outside the bounds, in unit coordinates, shape (n,).
     """
-    total = np.array(beyond, dtype=float)
+    total = np.array(outside, dtype=float)
     for excess in excesses.values():
         finite = excess[np.isfinite(excess)]
         violated = np.clip(excess, 0, np.max(finite, initial=0.0) or 1.0)
@@ -147,7 +121,7 @@ def total_violations(excesses: Mapping[str, Array], beyond: Array) -> Array:
     return total
 
 
-def _leading(units: Array, size: int) -> npt.NDArray[np.int64]:
+def _farthest_reaching(units: Array, size: int) -> npt.NDArray[np.int64]:
     """Rows, ascending, that reach farthest from the reference point along most of ``RAYS`` directions.
 
     The volume of a set is the mean, over directions, of a power of its reach (Deng and Zhang 2019).

@@ -1,4 +1,4 @@
-"""What a candidate is likely to add to the front: a forest learns the objectives from past trials."""
+"""A forest that learns the objectives from past trials and rates candidates by what they add to the front."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from petra_optuna.evolution.front import Array, unit_hypervolume
+from petra_optuna.aliases import Array
+from petra_optuna.evolution.front import unit_hypervolume
 
 TREES = 24
 FEATURE_SHARE = 0.5
 """Share of the features among which a tree looks for each split."""
 OPTIMISM = 0.5
-"""How much better than their mean a candidate counts, in standard deviations of what the trees say: without
-it a search of 500 trials stays where it has been."""
+"""How much better than the trees' mean a candidate counts, in standard deviations over the trees: without it
+a search of 500 trials stays where it has been."""
 WORST = 1.3
 """Unit coordinates count up to this: how far a point lies beyond the reference point teaches nothing."""
 
@@ -24,19 +25,19 @@ class Surrogate:
     """Extremely randomised trees (Geurts et al. 2006) for all objectives and for feasibility together.
 
     Attributes:
-        trees: Fitted regressors.
+        trees: Fitted regression trees.
     """
 
     trees: tuple[Any, ...]
 
     @classmethod
     def fit(cls, features: Array, units: Array, feasible: Array) -> Surrogate:
-        """Learn from trials; the same ones give the same trees.
+        """Fit the forest to trials; the same ones give the same trees.
 
         Args:
-            features: Shape (n, d).
-            units: Objectives in unit coordinates, shape (n, m); any beyond 1 where there are none.
-            feasible: Shape (n,), 1 where a trial has values and meets its constraints, else 0.
+            features: Features of the trials, shape (n, d).
+            units: Objectives in unit coordinates, shape (n, m); infinite where a trial has none.
+            feasible: 1 where a trial has values and meets its constraints, else 0; shape (n,).
         """
         from sklearn.ensemble import ExtraTreesRegressor  # takes a second, and not every sampler needs it
 
@@ -48,37 +49,32 @@ class Surrogate:
         """Volume that feasible candidates are likely to add to a front, shape (c,); see ``volume_gains``.
 
         Args:
-            features: Of the candidates, shape (c, d).
-            front: Points in unit coordinates, shape (f, m).
+            features: Features of the candidates, shape (c, d).
+            front: Points of the front in unit coordinates, shape (f, m).
         """
         rows = np.asarray(features, dtype=np.float32)
-        each = np.array([tree.predict(rows, check_input=False) for tree in self.trees])
-        units = (each.mean(axis=0) - OPTIMISM * each.std(axis=0))[:, :-1]
-        gains, feasible = volume_gains(units, front), each.mean(axis=0)[:, -1]
+        predictions = np.array([tree.predict(rows, check_input=False) for tree in self.trees])
+        units = (predictions.mean(axis=0) - OPTIMISM * predictions.std(axis=0))[:, :-1]
+        gains, feasible = volume_gains(units, front), predictions.mean(axis=0)[:, -1]
         return np.asarray(np.where(gains > 0, gains * feasible, gains - (1 - feasible)))
 
 
 def volume_gains(units: Array, front: Array) -> Array:
     """Volume, shape (c,), that each of the points would add to a front by itself.
 
-    What would add none gets a number of at most 0: minus by how much it had to be better in every objective
-    to do so. So points compare too where none is foretold to enter, which is the rule with forests: they
-    foretell nothing better than what they have seen.
+    A point that would add none gets a number of at most 0: minus the amount by which it had to be better in
+    every objective to add some. So points compare even where none is predicted to enter, which is the rule
+    with forests: they predict nothing better than what they have seen.
 
     Args:
         units: Points in unit coordinates, shape (c, m).
-        front: Shape (f, m).
+        front: Points of the front in unit coordinates, shape (f, m).
     """
-    # Below the reference point in every objective, and below each point of the front in one.
-    beyond = (units - 1).max(axis=1)
+    # A point gains volume below the reference point in every objective and below each front point in one.
+    outside = (units - 1).max(axis=1)
     behind = (units[:, None, :] - front[None, :, :]).min(axis=2).max(axis=1, initial=-np.inf)
-    gains = -np.maximum(np.maximum(beyond, behind), 0.0)
-    # moocore needs two objectives; a constant one beside a single one changes no volume.
-    wide = units.shape[1] > 1
-    points, known = (
-        table if wide else np.column_stack([table, np.zeros(len(table))]) for table in (units, front)
-    )
-    before = unit_hypervolume(known) if len(known) else 0.0
-    for row in np.flatnonzero((beyond < 0) & (behind < 0)):
-        gains[row] = unit_hypervolume(np.vstack([known, points[row]])) - before
+    gains = -np.maximum(np.maximum(outside, behind), 0.0)
+    before = unit_hypervolume(front) if len(front) else 0.0
+    for row in np.flatnonzero((outside < 0) & (behind < 0)):
+        gains[row] = unit_hypervolume(np.vstack([front, units[row]])) - before
     return np.asarray(gains)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from petra_optuna.evolution import is_feasible
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -25,4 +27,4 @@ class Outcome:
     @property
     def feasible(self) -> bool:
         """Whether there are values and no constraint is violated."""
-        return self.values is not None and all(excess <= 0 for excess in self.constraints.values())
+        return self.values is not None and is_feasible(self.constraints)

@@ -1,20 +1,13 @@
 """The evolutionary sampler, a view of its state, re-running of killed trials, stop rules. Without torch."""
 
 from petra_optuna.samplers._storage import database_url
-from petra_optuna.samplers.cache import BOUNDS, CREDIT, PRIORS, success_history
-from petra_optuna.samplers.options import WINDOW
+from petra_optuna.samplers.cache import operator_history
+from petra_optuna.samplers.options import PAPER, WINDOW, Options
 from petra_optuna.samplers.petra import PetraSampler
 from petra_optuna.samplers.plots import plot_state
-from petra_optuna.samplers.records import (
-    OperatorUse,
-    Plan,
-    directions_of,
-    finished_trials,
-    is_external,
-    plan_indices,
-    plan_of,
-    superseded,
-)
+from petra_optuna.samplers.priors import BOUNDS, CREDIT, PRIORS
+from petra_optuna.samplers.records import OperatorUse, Plan, directions_of, is_external, plan_of
+from petra_optuna.samplers.reruns import finished_trials, plan_indices, superseded
 from petra_optuna.samplers.retry import MAX_RETRIES, fail_orphans, mark_for_rerun, retry_stale_trial
 from petra_optuna.samplers.state import SamplerState
 from petra_optuna.samplers.stopping import Generations, Stagnation, StopRule, Targets, TimeLimit
@@ -23,10 +16,12 @@ __all__ = [
     "BOUNDS",
     "CREDIT",
     "MAX_RETRIES",
+    "PAPER",
     "PRIORS",
     "WINDOW",
     "Generations",
     "OperatorUse",
+    "Options",
     "PetraSampler",
     "Plan",
     "SamplerState",
@@ -40,10 +35,10 @@ __all__ = [
     "finished_trials",
     "is_external",
     "mark_for_rerun",
+    "operator_history",
     "plan_indices",
     "plan_of",
     "plot_state",
     "retry_stale_trial",
-    "success_history",
     "superseded",
 ]

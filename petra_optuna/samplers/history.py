@@ -1,4 +1,4 @@
-"""What a plan may depend on: the trials so far, in an order that no clock decides.
+"""The trials so far in an order that no clock decides: all that a plan may depend on.
 
 Reading 10,000 trials takes a second, and one of them is new since the last plan. So a ``History`` can be
 brought up to date. What it holds is then the same as if all trials were read at once, which is tested.
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.evolution import (
     RANDOM,
+    Array,
     Bounds,
     Direction,
     FrontTrace,
@@ -23,14 +24,14 @@ from petra_optuna.evolution import (
     dominates,
     minimised,
 )
-from petra_optuna.evolution.front import Array
-from petra_optuna.pipeline import FieldPrior, Pipeline, SearchSpace
-from petra_optuna.samplers.branches import Branches
-from petra_optuna.samplers.forecast import Forecaster
+from petra_optuna.pipeline import Pipeline, SearchSpace
+from petra_optuna.samplers.conditional import ConditionalSpace
 from petra_optuna.samplers.identity import trial_hash
-from petra_optuna.samplers.learning import NEWEST, Learner
 from petra_optuna.samplers.population import Population
-from petra_optuna.samplers.records import ORPHAN, RETRY, Key, OperatorUse, Plan, is_external, plan_of
+from petra_optuna.samplers.priors import StudyPriors
+from petra_optuna.samplers.records import Key, OperatorUse, Plan, is_external, plan_of
+from petra_optuna.samplers.reruns import RerunLedger
+from petra_optuna.samplers.surrogates import NEWEST, SurrogateFitter, TpeFitter
 
 FIRST_VALUES = 10
 """Complete trials from which bounds are derived in a study that has none."""
@@ -40,89 +41,68 @@ START_DEPTH = 2
 
 
 class History:
-    """The trials that count, superseded ones excluded, in order of their plan index.
+    """Trials that count, superseded ones excluded, in order of their plan index, and what follows from them.
 
     Args:
-        directions: Of the study.
-        bounds: StudyPriors in the study; derived from its first complete trials when None.
-        space: Which pipelines there are; None for an objective with parameters of its own.
-        size: How many of the best trials can be asked for.
-        inherited: Another study's success history, from old to new, that this one's goes on from.
-        starts: Where fields of new nodes begin.
+        directions: Directions of the study's objectives.
+        priors: What the study knew before its first trial; without bounds they are derived from its first
+            complete trials.
+        space: Search space of the pipelines; None for an objective with parameters of its own.
+        size: Largest number of best trials that can be asked for.
 
     Attributes:
         finished: Keys of the complete, failed and pruned trials, ascending.
-        population: The complete ones.
-        branches: Which parameters go together, where there is no search space.
+        population: Complete trials, ranked.
+        conditional_space: Which parameters go together, where there is no search space.
     """
 
     def __init__(
         self,
         directions: Sequence[Direction],
-        bounds: Bounds | None,
+        priors: StudyPriors,
+        *,
         space: SearchSpace | None = None,
         size: int = 16,
-        inherited: Sequence[OperatorUse] = (),
-        starts: Sequence[FieldPrior] = (),
     ) -> None:
         self._directions = tuple(directions)
-        self._frozen, self._bounds = bounds is not None, bounds
+        self._priors, self._bounds = priors, priors.bounds
         self._space = space
-        self._inherited = tuple(inherited)
-        self._starts = tuple(starts)
         self.population = Population(size, len(self._directions))
-        self.branches = Branches()
+        self.conditional_space = ConditionalSpace()
         self.finished: list[Key] = []
-        self._learner = None if space is None else Learner(space)
-        self._forecaster = Forecaster(space)
+        self._tpe_fitter = None if space is None else TpeFitter(space)
+        self._surrogate_fitter = SurrogateFitter(space)
         self._trials: dict[int, FrozenTrial] = {}
         self._open: dict[int, FrozenTrial] = {}
-        self._indices: dict[int, int] = {}
-        self._retries = 0
-        self._rerun: set[int] = set()
-        self._dropped: set[int] = set()
-        self._mutated: list[Key] = []
+        self._reruns = RerunLedger()
+        self._indices = self._reruns.indices
+        self._mutations: list[Key] = []
         self._plans: dict[int, Plan] = {}
         self._hashes: set[str] = set()
         self._waiting_hashes: dict[int, str] = {}
         self._trace = FrontTrace(len(self._directions))
         self._entered = bytearray()
 
-    @classmethod
-    def read(
-        cls,
-        trials: Sequence[FrozenTrial],
-        directions: Sequence[Direction],
-        bounds: Bounds | None,
-        space: SearchSpace | None = None,
-        size: int = 16,
-        inherited: Sequence[OperatorUse] = (),
-    ) -> History:
-        """Read a study's trials, by number; see the class."""
-        history = cls(directions, bounds, space, size, inherited)
-        history.update(trials)
-        return history
-
     def update(self, trials: Sequence[FrozenTrial]) -> bool:
         """Take in what is new.
 
         Args:
-            trials: All trials by number; those that were there before have the same places.
+            trials: All trials in order of their numbers, those read before included.
 
         Returns:
-            False when what was read before does not hold any more, and has to be read anew: a trial
-            that counted is run again, or the first values, from which bounds are derived, are others.
+            False when what was read before no longer holds and has to be read anew: a trial that counted
+            is run again, or the first values, from which bounds are derived, have changed.
         """
         fresh = trials[len(self._indices) :]
-        known = [trials[number] for number in self._open]
+        still_open = [trials[number] for number in self._open]
         if not all(self._enter(trial) for trial in fresh):
             return False
         arrived = []
-        for trial in (*known, *fresh):
+        for trial in (*still_open, *fresh):
             self._open[trial.number] = trial
             if trial.state.is_finished():
                 del self._open[trial.number]
-                if not self._is_dropped(trial):
+                if not self._reruns.is_superseded(trial):
                     arrived.append(trial)
         return not arrived or self._arrive(arrived)
 
@@ -142,97 +122,94 @@ class History:
         """Plan index of a trial."""
         return self._indices[number]
 
-    def started_genes(self) -> GeneSource:
-        """GeneSource that draw near the study's starts; random ones where it has none."""
-        return PriorGenes(starts=self._starts) if self._starts else RANDOM
+    def prior_genes(self) -> GeneSource:
+        """Source of genes near the study's priors; uniform draws where it has none."""
+        priors = self._priors.field_priors
+        return PriorGenes(priors=priors) if priors else RANDOM
 
-    def learnt_genes(self) -> GeneSource:
-        """What the newest finished trials have in common; random values without a search space."""
+    def tpe_genes(self) -> GeneSource:
+        """Source of genes learnt from the newest finished trials; uniform draws without a search space."""
         newest = [self._trials[number] for _, number in self.finished[-NEWEST:]]
-        return RANDOM if self._learner is None else self._learner.genes(newest, self.population)
+        return RANDOM if self._tpe_fitter is None else self._tpe_fitter.fit(newest, self.population)
 
     def gains(self, candidates: Sequence[Pipeline | Mapping[str, Any]]) -> Array:
         """Volume that pipelines, or sets of parameters, are likely to add to the front, shape (c,).
 
         All 0 while there is too little to learn from.
         """
-        surrogate = self._forecaster.fit(
-            self.finished, self._trials, self.population, self.branches.distributions
+        surrogate = self._surrogate_fitter.fit(
+            self.finished, self._trials, self.population, self.conditional_space.distributions
         )
         if surrogate is None or self._bounds is None:
             return np.zeros(len(candidates))
         front = self._bounds.unit(minimised(self._trace.front, self._directions), self._directions)
-        return surrogate.gains(self._forecaster.features(candidates), front)
+        return surrogate.gains(self._surrogate_fitter.features(candidates), front)
 
     def has_entered(self, number: int) -> bool:
         """Whether a finished trial entered the front as it stood, with positive hypervolume gain."""
         return bool(self._entered[bisect.bisect_left(self.finished, (self._indices[number], number))])
 
-    def mutated(self, count: int) -> list[tuple[Plan, float]]:
+    def credited_plans(self, count: int) -> list[tuple[Plan, float]]:
         """Plan and credit of the newest planned mutations, from old to new.
 
-        1 where the child entered the front as it stood with positive hypervolume gain, 0.5 where it
-        dominates its parent, 0 otherwise and for failed and pruned trials.
+        The credit is 1 where the child entered the front as it stood with positive hypervolume gain, 0.5
+        where it dominates its parent, and 0 otherwise and for failed and pruned trials.
         """
-        newest = (number for _, number in self._mutated[-count:])
+        newest = (number for _, number in self._mutations[-count:])
         return [(self._plans[number], self._credit(number, self._plans[number])) for number in newest]
 
-    def uses(self, count: int) -> list[OperatorUse]:
-        """The newest entries of the success history, from old to new: the study's own, then inherited ones.
+    def operator_history(self, count: int) -> list[OperatorUse]:
+        """The newest uses of operators, from old to new: inherited ones, then the study's own.
 
-        Inherited ones fill what the study's own mutations leave, so they go as it makes its own.
+        Inherited uses fill what the study's own mutations leave of ``count``, and go as it makes its own.
         """
-        own = [
+        uses = [
             OperatorUse(str(plan.operator), plan.second, plan.strength, credit)
-            for plan, credit in self.mutated(count)
+            for plan, credit in self.credited_plans(count)
         ]
-        kept = min(count - len(own), len(self._inherited))
-        return [*self._inherited[len(self._inherited) - kept :], *own]
+        inherited = self._priors.operator_history
+        kept = min(count - len(uses), len(inherited))
+        return [*inherited[len(inherited) - kept :], *uses]
 
     def depth(self, limit: int, patience: int) -> int:
-        """Longest body to plan: one more after every ``patience`` trials of which none entered the front."""
+        """Longest body to plan: one node more after every ``patience`` trials that did not enter the front.
+
+        Args:
+            limit: Longest body that the search space allows.
+            patience: Number of successive trials without progress.
+        """
         entries = np.flatnonzero(np.frombuffer(self._entered, dtype=np.uint8))
         gaps = np.diff(entries, prepend=-1, append=len(self._entered)) - 1
         return min(START_DEPTH + int(np.sum(gaps // patience)), limit)
 
-    def taken(self, planned: int) -> Callable[[str], bool]:
-        """Whether a canonical hash is that of a trial that was or is being run, other than ``planned``."""
+    def duplicate_check(self, planned: int) -> Callable[[str], bool]:
+        """A function that tells whether a canonical hash is that of a known trial other than ``planned``."""
         pending = {self._pending_hash(trial) for trial in self.pending(planned)}
         return lambda text: text in self._hashes or text in pending
 
     def pending(self, planned: int) -> list[FrozenTrial]:
         """Running and waiting trials that count, without the one that is being planned."""
         return [
-            trial for trial in self._open.values() if trial.number != planned and not self._is_dropped(trial)
+            trial
+            for trial in self._open.values()
+            if trial.number != planned and not self._reruns.is_superseded(trial)
         ]
 
     def _enter(self, trial: FrozenTrial) -> bool:
         """Index a new trial; False when it re-runs one that counted."""
-        retry = trial.system_attrs.get(RETRY)
-        if retry is None:
-            self._indices[trial.number] = trial.number - self._retries
-            return True
-        self._indices[trial.number] = int(retry["index"])
-        self._retries += 1
-        original = int(retry["of"])
-        if original in self._rerun:
-            self._dropped.add(trial.number)
-        self._rerun.add(original)
-        return original not in self._trials
-
-    def _is_dropped(self, trial: FrozenTrial) -> bool:
-        return trial.number in self._rerun or trial.number in self._dropped or ORPHAN in trial.system_attrs
+        return self._reruns.add(trial) not in self._trials
 
     def _arrive(self, trials: Iterable[FrozenTrial]) -> bool:
+        """Take in finished trials; False when derived bounds have changed by them."""
         arrived = sorted((self._indices[trial.number], trial.number) for trial in trials)
         for trial in trials:
             self._trials[trial.number] = trial
             self._remember(trial)
         complete = [key for key in arrived if self._trials[key[1]].state == TrialState.COMPLETE]
-        self.population.extend(complete)
+        self.population.add_keys(complete)
         if not self._derive_bounds():
             return False
-        self._place(complete)
+        self._rank(complete)
         start = bisect.bisect_left(self.finished, arrived[0])
         while len(self._trace) > start:
             self._trace.pop()
@@ -247,16 +224,17 @@ class History:
         plan = plan_of(trial)
         if plan is not None and plan.operator is not None and not is_external(trial):
             self._plans[trial.number] = plan
-            bisect.insort(self._mutated, (self._indices[trial.number], trial.number))
+            bisect.insort(self._mutations, (self._indices[trial.number], trial.number))
         if self._space is None:
-            self.branches.observe((self._indices[trial.number], trial.number), trial)
-        found = trial_hash(trial, self._space)
-        if found is not None:
-            self._hashes.add(found)
+            self.conditional_space.observe((self._indices[trial.number], trial.number), trial)
+        digest = trial_hash(trial, self._space)
+        if digest is not None:
+            self._hashes.add(digest)
         self._waiting_hashes.pop(trial.number, None)
 
     def _derive_bounds(self) -> bool:
-        if self._frozen:
+        """Derive bounds where the study has none; False when they are no longer those derived before."""
+        if self._priors.bounds is not None:
             return True
         first = [self._trials[number].values for _, number in self.population.keys[:FIRST_VALUES]]
         derived = Bounds.from_values(np.array(first).reshape(-1, len(self._directions)), self._directions)
@@ -264,14 +242,15 @@ class History:
         self._bounds = derived
         return same
 
-    def _place(self, complete: Sequence[Key]) -> None:
+    def _rank(self, complete: Sequence[Key]) -> None:
         assert self._bounds is not None
         table = [self._trials[number].values for _, number in complete]
         values = np.array(table, dtype=float).reshape(-1, len(self._directions))
         points, units = minimised(values, self._directions), self._bounds.unit(values, self._directions)
         for key, point, unit in zip(complete, points, units, strict=True):
-            beyond = float(np.clip(unit - 1, 0, None).sum()) if self._frozen else 0.0
-            self.population.place(key, point, unit, beyond, self._trials[key[1]].constraints)
+            # Bounds that are derived lie at the worst of the first trials: outside them is no fault.
+            outside = 0.0 if self._priors.bounds is None else float(np.clip(unit - 1, 0, None).sum())
+            self.population.rank(key, point, unit, outside, self._trials[key[1]].constraints)
 
     def _credit(self, number: int, plan: Plan) -> float:
         points = self.population.points
@@ -284,8 +263,8 @@ class History:
 
     def _pending_hash(self, trial: FrozenTrial) -> str | None:
         if trial.number not in self._waiting_hashes:
-            found = trial_hash(trial, self._space)
-            if found is None:
+            digest = trial_hash(trial, self._space)
+            if digest is None:
                 return None
-            self._waiting_hashes[trial.number] = found
+            self._waiting_hashes[trial.number] = digest
         return self._waiting_hashes[trial.number]

@@ -1,4 +1,4 @@
-"""Which trials do the same: the pipeline or the parameters of a trial, and their canonical hash."""
+"""The pipeline or the parameters of a trial and their canonical hash, by which duplicates are known."""
 
 from __future__ import annotations
 

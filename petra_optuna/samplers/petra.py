@@ -1,4 +1,4 @@
-"""The evolutionary sampler of pipelines, steady state and without state of its own."""
+"""Evolutionary sampler of pipelines, steady state and without state of its own."""
 
 from __future__ import annotations
 
@@ -13,60 +13,63 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from petra_optuna.evolution import MUTATIONS, Mutation, RatesMode, Survival, draw_value
+from petra_optuna.errors import UserError
+from petra_optuna.evolution import Mutation, RatesMode, Survival, draw_value
 from petra_optuna.pipeline import SearchSpace, distributions
 from petra_optuna.samplers import _storage
-from petra_optuna.samplers.cache import HistoryCache, StudyPriors, read_priors
+from petra_optuna.samplers.cache import HistoryCache
 from petra_optuna.samplers.history import History
-from petra_optuna.samplers.options import WINDOW, GeneSource, Options, ParentChoice, Strength
+from petra_optuna.samplers.options import PAPER, GeneChoice, Options, ParentChoice, Strength
 from petra_optuna.samplers.params import plan_params
 from petra_optuna.samplers.planner import plan_pipeline
-from petra_optuna.samplers.records import FIXED, PLAN, Plan, directions_of
+from petra_optuna.samplers.priors import StudyPriors, read_priors
+from petra_optuna.samplers.records import FIXED, PLAN, Plan, PlanRequest, directions_of
 from petra_optuna.samplers.state import SamplerState, state_of, trace_of
 
 
 class PetraSampler(BaseSampler):
     """Evolution of pipelines by mutation only (PETRA, arXiv 2510.09566), one trial at a time.
 
-    A trial is a mutated copy of a parent. Parents are the best by non-domination rank and hypervolume, and
-    some drawn at random; what lies beyond the study's frozen bounds, at chance quality for example, comes
-    after all that does not, with what breaks a constraint. The mutation is drawn by its recent success. Of
-    the first ``population_size`` trials those that nobody enqueued are random pipelines, of every length in
-    turn.
+    A trial is a mutated copy of a parent. Parents are the best trials by non-domination rank and hypervolume,
+    and some drawn at random. Trials that break a constraint or lie outside the study's bounds, at chance
+    quality for example, come last. The mutation is drawn by its recent success. Of the first
+    ``population_size`` trials, those that nobody enqueued are random pipelines, of every length in turn.
 
     The whole pipeline is planned when the first parameter is asked for and stored in the trial. A plan
     is a pure function of the seed, the trial's plan index, the finished trials and the pending ones;
     the object holds nothing but what it has read of them, so any number of processes may share a study.
-    Of the study itself it reads what was frozen when it was made: bounds, and the success history of the
-    study that it was started from and where new nodes begin, if any (``BOUNDS``, ``CREDIT``, ``PRIORS``).
+    From the study itself it reads what was stored when it was made, if anything: bounds, the operator
+    history of the study that it was started from, and priors of the fields of new nodes (``BOUNDS``,
+    ``CREDIT``, ``PRIORS``).
 
     Args:
-        space: What the objective passes to ``pipeline.suggest``. None for an objective with parameters
-            of its own: then parameters of past trials are changed within their conditional branch, and
-            ``mutations``, ``second_mutation`` and ``adapt_depth`` have no effect.
-        seed: Of all randomness.
-        population_size: Parents kept, random trials at the start, and trials without progress before
-            pipelines may get longer.
+        space: Search space that the objective passes to ``pipeline.suggest``. None for an objective with
+            parameters of its own: then parameters of past trials are changed within their conditional
+            branch, and ``mutations``, ``second_mutation`` and ``adapt_depth`` have no effect.
+        seed: Seed of all randomness, at least 0.
+        population_size: Number of parents kept, of random trials at the start, and of trials without
+            progress before pipelines may get longer.
         random_share: Share of the parents drawn at random, for diversity.
-        mutations: The operators.
-        rates: How their success decides; see ``OperatorRates``.
+        mutations: Operators that change a pipeline, of distinct names.
+        rates: Rule by which the operators' success decides; see ``OperatorRates``.
         floor: Share of the rates that is spread evenly.
-        window: How many of the newest mutations count for the rates; inherited ones where the study has
+        window: Number of the newest mutations that count for the rates; inherited ones where the study has
             fewer of its own.
-        survival: Which of a front that does not fit become parents: those that dominate much
+        survival: Rule for a front that does not fit: those become parents that dominate much
             ``hypervolume``, or any of them (``rank``).
-        parents: ``uniform``, or the better one of two (``tournament``).
-        genes: New nodes and changed fields are drawn uniformly (``random``), or from the densities of
+        parents: Choice of a parent: ``uniform``, or the better one of two (``tournament``).
+        genes: Source of new nodes and changed fields: drawn uniformly (``random``), or from the densities of
             good and bad past trials (``tpe``).
-        starts: Whether the strengths of new nodes are mostly drawn near those that the study's attribute
-            ``PRIORS`` gives, if it has one; not where genes come from TPE.
+        starts: Whether the fields of new nodes are mostly drawn near the priors that the study's attribute
+            ``PRIORS`` gives, if it has one; without effect where genes come from TPE.
         strength: Size of small changes: ``fixed``, or drawn by its recent success (``adaptive``).
         second_mutation: Share of the children that are mutated twice.
         immigrants: Share of the trials after the start that are random.
         adapt_depth: Whether pipelines start short and may get longer after a stretch without progress.
         avoid_duplicates: Whether a child that does the same as a known trial is planned again.
-        candidates: Children among which the one is taken that is likely to add most volume to the front,
-            by a forest fitted to at most 500 past trials and read with optimism; 1 for plain evolution.
+        candidates: Number of children among which the one is taken that is likely to add most volume to the
+            front, by a forest fitted to at most 500 past trials and read with optimism; 1 for plain
+            evolution.
 
     Raises:
         UserError: When an argument is outside its range.
@@ -77,29 +80,31 @@ class PetraSampler(BaseSampler):
         space: SearchSpace | None,
         *,
         seed: int,
-        population_size: int = 8,
-        random_share: float = 0.0,
-        mutations: Sequence[Mutation] = MUTATIONS,
-        rates: RatesMode = "matching",
-        floor: float = 0.2,
-        window: int = WINDOW,
-        survival: Survival = "hypervolume",
-        parents: ParentChoice = "tournament",
-        genes: GeneSource = "random",
-        starts: bool = True,
-        strength: Strength = "fixed",
-        second_mutation: float = 0.5,
-        immigrants: float = 0.0,
-        adapt_depth: bool = True,
-        avoid_duplicates: bool = True,
-        candidates: int = 16,
+        population_size: int = Options.population_size,
+        random_share: float = Options.random_share,
+        mutations: Sequence[Mutation] = Options.mutations,
+        rates: RatesMode = Options.rates,
+        floor: float = Options.floor,
+        window: int = Options.window,
+        survival: Survival = Options.survival,
+        parents: ParentChoice = Options.parents,
+        genes: GeneChoice = Options.genes,
+        starts: bool = Options.starts,
+        strength: Strength = Options.strength,
+        second_mutation: float = Options.second_mutation,
+        immigrants: float = Options.immigrants,
+        adapt_depth: bool = Options.adapt_depth,
+        avoid_duplicates: bool = Options.avoid_duplicates,
+        candidates: int = Options.candidates,
     ) -> None:
+        if seed < 0:
+            raise UserError(f"`seed` must be at least 0, got {seed}")
         self._space = space
+        self._seed = seed
         self._options = Options(
-            seed=seed,
             population_size=population_size,
             random_share=random_share,
-            mutations=tuple(mutations),
+            mutations=mutations,
             rates=rates,
             floor=floor,
             window=window,
@@ -117,33 +122,22 @@ class PetraSampler(BaseSampler):
         self._cache = HistoryCache()
 
     @classmethod
-    def paper(cls, space: SearchSpace | None, *, seed: int) -> PetraSampler:
-        """The search as the paper describes it, whatever the defaults are.
+    def from_options(cls, space: SearchSpace | None, options: Options, *, seed: int) -> PetraSampler:
+        """A sampler with options that the caller has built.
 
-        Pareto-optimal pipelines plus randomly sampled individuals, mutation only, with probabilities by
-        success, and depth adaptation. Everything new is drawn uniformly, and nothing keeps two trials from
-        being the same. Numbers that the paper does not give are those that this class began with.
+        Args:
+            space: Search space that the objective passes to ``pipeline.suggest``, or None.
+            options: All other arguments of the class.
+            seed: Seed of all randomness, at least 0.
         """
-        return cls(
-            space,
-            seed=seed,
-            population_size=16,
-            random_share=0.25,
-            mutations=MUTATIONS,
-            rates="matching",
-            floor=0.2,
-            window=50,
-            survival="rank",
-            parents="uniform",
-            genes="random",
-            starts=False,
-            strength="fixed",
-            second_mutation=0.0,
-            immigrants=0.0,
-            adapt_depth=True,
-            avoid_duplicates=False,
-            candidates=1,
-        )
+        sampler = cls(space, seed=seed)
+        sampler._options = options
+        return sampler
+
+    @classmethod
+    def paper(cls, space: SearchSpace | None, *, seed: int) -> PetraSampler:
+        """The search as the paper describes it: a sampler with the options ``PAPER``."""
+        return cls.from_options(space, PAPER, seed=seed)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -153,8 +147,8 @@ class PetraSampler(BaseSampler):
         if self._space is not None:
             return distributions(plan.params, self._space)
         with self._cache.lock:
-            branches = self._history(study).branches
-            return {name: branches.distribution(name) for name in plan.params}
+            space = self._history(study).conditional_space
+            return {name: space.distribution(name) for name in plan.params}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -162,8 +156,10 @@ class PetraSampler(BaseSampler):
         """The planned values of the parameters asked for."""
         params = self._plan(study, trial).params
         return {
-            name: params[name] if name in params else self.sample_independent(study, trial, name, kind)
-            for name, kind in search_space.items()
+            name: params[name]
+            if name in params
+            else self.sample_independent(study, trial, name, distribution)
+            for name, distribution in search_space.items()
         }
 
     def sample_independent(
@@ -175,19 +171,21 @@ class PetraSampler(BaseSampler):
     ) -> Any:
         """A random value for a parameter that the plan leaves free; its name seeds it."""
         key = int.from_bytes(hashlib.sha256(param_name.encode()).digest()[:8], "little")
-        rng = np.random.default_rng([self._options.seed, self._plan(study, trial).index, key])
+        rng = np.random.default_rng([self._seed, self._plan(study, trial).index, key])
         return draw_value(param_distribution, rng)
 
     def state(self, study: optuna.Study) -> SamplerState:
-        """What the sampler knows now, and would plan by."""
+        """State of the sampler now, by which it would plan."""
         with self._cache.lock:
-            return state_of(self._options, self._space, self._history(study))
+            return state_of(self._options, self._seed, self._space, self._history(study))
 
     def trace(self, study: optuna.Study) -> list[SamplerState]:
         """The state after each finished trial that counts, by plan index; the last one is that of now."""
         trials = study.get_trials(deepcopy=False)
-        frozen = read_priors(study)
-        return trace_of(self._options, self._space, trials, lambda: self._new_history(study, frozen))
+        priors = read_priors(study)
+        return trace_of(
+            self._options, self._seed, self._space, trials, lambda: self._new_history(study, priors)
+        )
 
     def _plan(self, study: optuna.Study, trial: FrozenTrial) -> Plan:
         attributes = _storage.system_attributes(study, trial)
@@ -201,15 +199,14 @@ class PetraSampler(BaseSampler):
     def _make_plan(self, study: optuna.Study, trial: FrozenTrial, enqueued: Mapping[str, Any]) -> Plan:
         history = self._history(study)
         held = _storage.fixed_by_wrappers(study.sampler)
+        request = PlanRequest(self._seed, trial.number, enqueued=enqueued, held=held)
         if self._space is None:
-            return plan_params(self._options, history, trial.number, {**held, **enqueued})
-        return plan_pipeline(self._space, self._options, history, trial.number, enqueued, held)
+            return plan_params(self._options, history, request)
+        return plan_pipeline(self._space, self._options, history, request)
 
     def _history(self, study: optuna.Study) -> History:
         return self._cache.read(study, self._new_history)
 
-    def _new_history(self, study: optuna.Study, frozen: StudyPriors) -> History:
+    def _new_history(self, study: optuna.Study, priors: StudyPriors) -> History:
         size = self._options.population_size
-        return History(
-            directions_of(study), frozen.bounds, self._space, size, frozen.inherited, frozen.starts
-        )
+        return History(directions_of(study), priors, space=self._space, size=size)

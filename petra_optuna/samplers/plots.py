@@ -23,8 +23,8 @@ def plot_state(study: optuna.Study, sampler: PetraSampler) -> Figure:
     """Rates, credit, depth and hypervolume over the finished trials, one panel each.
 
     Args:
-        study: The study; an empty one gives empty panels.
-        sampler: With the arguments that the study was searched with: they are not in the study.
+        study: Study to show; an empty one gives empty panels.
+        sampler: Sampler with the arguments of the search, which are not in the study.
     """
     from plotly import graph_objects
     from plotly.colors import qualitative
@@ -33,10 +33,10 @@ def plot_state(study: optuna.Study, sampler: PetraSampler) -> Figure:
     states = sampler.trace(study)
     trials = [state.finished for state in states]
     figure = make_subplots(rows=4, cols=1, shared_xaxes=True, vertical_spacing=0.05, subplot_titles=TITLES)
-    for place, name in enumerate(states[0].rates if states else ()):
-        line = {"color": qualitative.Dark24[place % len(qualitative.Dark24)]}
+    for index, name in enumerate(states[0].rates if states else ()):
+        line = {"color": qualitative.Dark24[index % len(qualitative.Dark24)]}
         for row, values in enumerate(
-            ([each.rates[name] for each in states], [each.credit[name] for each in states])
+            ([state.rates[name] for state in states], [state.credit[name] for state in states])
         ):
             trace = graph_objects.Scatter(
                 x=trials, y=values, name=name, legendgroup=name, showlegend=row == 0, line=line

@@ -1,4 +1,4 @@
-"""What the sampler leaves in a trial, and reading it back. All of its state is here.
+"""What the sampler stores in a trial, and reading it back. All of its state is here.
 
 A planned trial carries one system attribute, its plan. A trial that re-runs another carries a second
 one that names it. Nothing else is stored: rates, depth and population follow from the trials.
@@ -7,7 +7,7 @@ one that names it. Nothing else is stored: rates, depth and population follow fr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -18,9 +18,9 @@ from petra_optuna.evolution import Direction
 PLAN = "petra:plan"
 """System attribute of a trial: its plan."""
 RETRY = "petra:retry"
-"""System attribute of a trial that re-runs another: which, its plan index, how often already."""
+"""System attribute of a trial that re-runs another one: its number, its plan index, the count of re-runs."""
 ORPHAN = "petra:orphan"
-"""System attribute of a trial whose process died: it is going to be run again."""
+"""System attribute of a trial whose process died and that is going to be run again."""
 FIXED = "fixed_params"
 """Optuna's own system attribute of enqueued trials."""
 
@@ -30,10 +30,10 @@ Key = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a trial is to be, and where it comes from.
+    """Parameters planned for a trial, and where they come from.
 
     Attributes:
-        index: The plan index: with the seed it determines all randomness of the plan.
+        index: Plan index; with the seed it determines all randomness of the plan.
         params: Parameter values by name.
         operator: Name of the mutation; None for a random pipeline, and where fixed values changed the child.
         parent: Number of the trial that was mutated; None for a random pipeline.
@@ -41,7 +41,7 @@ class Plan:
         second: Name of the mutation that followed the first; None where one was all.
         strength: Size of a small step; None where the operator takes none.
         depth: Longest body that the sampler planned at that time; None where there is no search space.
-        note: Why the plan is not what was wanted, if so.
+        note: Reason why the plan is not what was wanted; None where it is.
     """
 
     index: int
@@ -57,19 +57,36 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class OperatorUse:
-    """One mutation that was tried, and what it earned: an entry of the success history.
+    """One mutation that was tried, and what it earned: an entry of the operator history.
 
     Attributes:
         operator: Name of the mutation.
         second: Name of the mutation that followed it; None where one was all.
         strength: Size of its small step; None where it takes none, or where the size is fixed.
-        credit: In [0, 1]; see ``History.mutated``.
+        credit: Success of the child, in [0, 1]; see ``History.credited_plans``.
     """
 
     operator: str
     second: str | None
     strength: float | None
     credit: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanRequest:
+    """A trial to be planned, and the values that its plan has to keep.
+
+    Attributes:
+        seed: Seed of the sampler.
+        number: Number of the trial.
+        enqueued: Parameters that the user gave this trial.
+        held: Parameters that hold a value in all trials now planned.
+    """
+
+    seed: int
+    number: int
+    enqueued: Mapping[str, Any]
+    held: Mapping[str, Any]
 
 
 def plan_of(trial: FrozenTrial) -> Plan | None:
@@ -81,48 +98,6 @@ def plan_of(trial: FrozenTrial) -> Plan | None:
 def is_external(trial: FrozenTrial) -> bool:
     """Whether the trial was enqueued or added, in part at least: it earns no operator credit."""
     return FIXED in trial.system_attrs or PLAN not in trial.system_attrs
-
-
-def superseded(trials: Iterable[FrozenTrial]) -> frozenset[int]:
-    """Numbers of the killed trials that another trial re-runs, or is about to.
-
-    Of two re-runs of one trial, which two processes may enqueue at the same moment, the first counts.
-    """
-    rerun: set[int] = set()
-    others: set[int] = set()
-    for trial in trials:
-        if RETRY in trial.system_attrs:
-            original = int(trial.system_attrs[RETRY]["of"])
-            if original in rerun:
-                others.add(trial.number)
-            rerun.add(original)
-        if ORPHAN in trial.system_attrs:
-            others.add(trial.number)
-    return frozenset(rerun | others)
-
-
-def plan_indices(trials: Sequence[FrozenTrial]) -> dict[int, int]:
-    """Plan index by trial number, for all trials of a study in order of their numbers.
-
-    A re-run has the index of the trial that it re-runs and uses up no index of its own, so the trials
-    after it have the indices that they would have had if nothing had been killed.
-    """
-    indices: dict[int, int] = {}
-    retries = 0
-    for trial in trials:
-        if RETRY in trial.system_attrs:
-            indices[trial.number] = int(trial.system_attrs[RETRY]["index"])
-            retries += 1
-        else:
-            indices[trial.number] = trial.number - retries
-    return indices
-
-
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Finished trials by number, without those that were killed and are run again."""
-    trials = study.get_trials(deepcopy=False)
-    dropped = superseded(trials)
-    return [trial for trial in trials if trial.state.is_finished() and trial.number not in dropped]
 
 
 def directions_of(study: optuna.Study) -> tuple[Direction, ...]:

@@ -13,7 +13,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.samplers import _storage
-from petra_optuna.samplers.records import FIXED, ORPHAN, PLAN, RETRY, plan_indices
+from petra_optuna.samplers.records import FIXED, ORPHAN, PLAN, RETRY
+from petra_optuna.samplers.reruns import plan_indices
 
 MAX_RETRIES = 5
 """Re-runs of one plan. A pipeline that kills its process each time would otherwise stop the study."""
@@ -53,7 +54,7 @@ def fail_orphans(study: optuna.Study, is_orphan: Callable[[FrozenTrial], bool]) 
     """
     trials = study.get_trials(deepcopy=False)
     rerun = {int(trial.system_attrs[RETRY]["of"]) for trial in trials if RETRY in trial.system_attrs}
-    found = []
+    retried = []
     for trial in trials:
         if trial.state == TrialState.RUNNING and is_orphan(trial):
             # A finished trial takes no attributes, so the mark comes before the failure.
@@ -63,12 +64,12 @@ def fail_orphans(study: optuna.Study, is_orphan: Callable[[FrozenTrial], bool]) 
             claimed = trial.state == TrialState.FAIL and ORPHAN in trial.system_attrs
         if claimed and trial.number not in rerun and _may_retry(trial):
             retry_stale_trial(study, trial)
-            found.append(trial.number)
-    return found
+            retried.append(trial.number)
+    return retried
 
 
 def mark_for_rerun(trial: optuna.Trial) -> None:
-    """Have ``fail_orphans`` run a trial again that is about to fail through no fault of its pipeline."""
+    """Mark a trial that is about to fail through no fault of its pipeline: ``fail_orphans`` runs it again."""
     if _attempt(_storage.system_attributes(trial.study, trial)) < MAX_RETRIES:
         _storage.set_system_attribute(trial.study, trial, ORPHAN, True)
 

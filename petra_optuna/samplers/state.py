@@ -1,4 +1,4 @@
-"""What the sampler knows, for people: the numbers that a plan is made from, now and at any time before."""
+"""State of the sampler, for people: the numbers that a plan is made from, now and at any time before."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from petra_optuna.evolution import non_dominated, unit_hypervolume
-from petra_optuna.evolution.drawing import STEP_SHARE
+from petra_optuna.evolution import STEP_SHARE, non_dominated, unit_hypervolume
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.samplers.breeding import parents_of, rates_of, strengths_of
 from petra_optuna.samplers.history import History
 from petra_optuna.samplers.options import Options
 from petra_optuna.samplers.params import OPERATORS
 from petra_optuna.samplers.population import Population
+from petra_optuna.samplers.variation import operator_rates, select_parents, step_size_rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,17 +23,17 @@ class SamplerState:
     """State of a search after its finished trials; it follows from them and what its study was made with.
 
     Attributes:
-        finished: How many trials have finished, those that were killed and are run again excluded.
-        newest: Number of the one with the highest plan index; None where there is none.
+        finished: Number of finished trials, those that were killed and are run again excluded.
+        newest: Number of the finished trial with the highest plan index; None where there is none.
         population: Numbers of the trials among which the trial planned after ``newest`` chooses its parent,
             best first, then those drawn at random for diversity.
         front: Numbers of the non-dominated feasible trials inside the bounds, ascending.
-        hypervolume: Of the population, in unit coordinates of the bounds: 1 for the original alone. In a
-            study without frozen bounds they are those of its first complete trials, and move with these.
+        hypervolume: Hypervolume of the population in unit coordinates of the bounds: 1 for the original
+            alone. In a study without stored bounds they follow from its first complete trials.
         rates: Probability of each operator. With ``rates="thompson"``, where every choice draws anew, the
             probability over these draws.
-        uses: How often each operator was used within the window, as a second mutation too; uses inherited
-            from another study count until the study's own push them out.
+        use_counts: Number of uses of each operator within the window, second mutations included; uses
+            inherited from another study count until the study's own push them out.
         credit: Mean credit of these uses; None where there are none.
         strengths: Probability of each size of a small step, a share of a value's range.
         depth: Longest body that is planned; None where there is no search space.
@@ -46,24 +45,25 @@ class SamplerState:
     front: tuple[int, ...]
     hypervolume: float
     rates: Mapping[str, float]
-    uses: Mapping[str, int]
+    use_counts: Mapping[str, int]
     credit: Mapping[str, float | None]
     strengths: Mapping[float, float]
     depth: int | None
 
 
-def state_of(options: Options, space: SearchSpace | None, history: History) -> SamplerState:
-    """The state that a history amounts to.
+def state_of(options: Options, seed: int, space: SearchSpace | None, history: History) -> SamplerState:
+    """The state that follows from a history.
 
     Args:
-        options: Of the sampler.
-        space: Its search space; None for an objective with parameters of its own.
-        history: The trials.
+        options: Options of the sampler.
+        seed: Seed of the sampler.
+        space: Search space of the pipelines; None for an objective with parameters of its own.
+        history: Trials that count.
     """
     names = OPERATORS if space is None else tuple(mutation.name for mutation in options.mutations)
-    rates = rates_of(options, history, names)
-    uses = [int(count) for count in rates.uses]
-    population = _population(options, history)
+    rates = operator_rates(options, history, names)
+    use_counts = [int(count) for count in rates.use_counts]
+    population = _population(options, seed, history)
     return SamplerState(
         finished=len(history.finished),
         newest=history.finished[-1][1] if history.finished else None,
@@ -71,10 +71,10 @@ def state_of(options: Options, space: SearchSpace | None, history: History) -> S
         front=_front(history.population),
         hypervolume=_volume(history.population, population),
         rates=rates.expected(),
-        uses=dict(zip(names, uses, strict=True)),
+        use_counts=dict(zip(names, use_counts, strict=True)),
         credit={
             name: float(credit) / count if count else None
-            for name, count, credit in zip(names, uses, rates.credit, strict=True)
+            for name, count, credit in zip(names, use_counts, rates.credit, strict=True)
         },
         strengths=_strengths(options, history),
         depth=_depth(options, space, history),
@@ -83,6 +83,7 @@ def state_of(options: Options, space: SearchSpace | None, history: History) -> S
 
 def trace_of(
     options: Options,
+    seed: int,
     space: SearchSpace | None,
     trials: Sequence[FrozenTrial],
     new: Callable[[], History],
@@ -93,9 +94,10 @@ def trace_of(
     the square of their number, and is about a second for 300.
 
     Args:
-        options: Of the sampler.
-        space: Its search space, or None.
-        trials: All trials of the study by number.
+        options: Options of the sampler.
+        seed: Seed of the sampler.
+        space: Search space of the pipelines; None for an objective with parameters of its own.
+        trials: All trials of the study, in order of their numbers.
         new: Makes an empty history.
     """
     whole = new()
@@ -105,9 +107,9 @@ def trace_of(
     for _, number in whole.finished:
         then[number] = trials[number]
         if not history.update(then):
-            # Bounds that nobody froze move with the first complete trials.
+            # Bounds that are not stored move with the first complete trials.
             history = _read(then, new)
-        states.append(state_of(options, space, history))
+        states.append(state_of(options, seed, space, history))
     return states
 
 
@@ -123,12 +125,12 @@ def _running(trial: FrozenTrial) -> FrozenTrial:
     return before
 
 
-def _population(options: Options, history: History) -> tuple[int, ...]:
+def _population(options: Options, seed: int, history: History) -> tuple[int, ...]:
     index = history.finished[-1][0] + 1 if history.finished else 0
     # The generator of that trial's plan, after the draw that decides whether it is random.
-    rng = np.random.default_rng([options.seed, index])
+    rng = np.random.default_rng([seed, index])
     rng.random()
-    return tuple(trial.number for trial in parents_of(options, history, rng))
+    return tuple(trial.number for trial in select_parents(options, history, rng))
 
 
 def _front(population: Population) -> tuple[int, ...]:
@@ -147,7 +149,7 @@ def _volume(population: Population, numbers: Sequence[int]) -> float:
 def _strengths(options: Options, history: History) -> dict[float, float]:
     if options.strength == "fixed":
         return {STEP_SHARE: 1.0}
-    return {float(name): rate for name, rate in strengths_of(options, history).expected().items()}
+    return {float(name): rate for name, rate in step_size_rates(options, history).expected().items()}
 
 
 def _depth(options: Options, space: SearchSpace | None, history: History) -> int | None:

@@ -1,4 +1,4 @@
-"""When a search has gone on for long enough: rules that are Optuna callbacks, for any study.
+"""Rules that end a search: Optuna callbacks for any study.
 
     study.optimize(objective, callbacks=[Stagnation(trials=50), Targets({"accuracy": 0.95})])
 
@@ -17,9 +17,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.errors import UserError
-from petra_optuna.evolution import Bounds, hypervolume
-from petra_optuna.samplers.cache import BOUNDS
-from petra_optuna.samplers.records import directions_of, finished_trials
+from petra_optuna.evolution import Bounds, hypervolume, is_feasible
+from petra_optuna.samplers.priors import BOUNDS
+from petra_optuna.samplers.records import directions_of
+from petra_optuna.samplers.reruns import finished_trials
 
 
 class StopRule(abc.ABC):
@@ -30,17 +31,21 @@ class StopRule(abc.ABC):
         """Whether the study has gone on for long enough."""
 
     def __call__(self, study: optuna.Study, _trial: FrozenTrial) -> None:
-        """Stop the study when it has."""
+        """Stop the study once the rule is reached."""
         if self.is_reached(study):
             study.stop()
 
 
 @dataclasses.dataclass(frozen=True)
 class TimeLimit(StopRule):
-    """So many seconds after this rule was made.
+    """Stops after a number of seconds.
+
+    Attributes:
+        seconds: Seconds from the making of this rule.
+        began: Moment of its making, on the monotonic clock.
 
     Raises:
-        UserError: On construction, when they are not positive.
+        UserError: On construction, when ``seconds`` is not positive.
     """
 
     seconds: float
@@ -49,42 +54,47 @@ class TimeLimit(StopRule):
     def __post_init__(self) -> None:
         """Check the range."""
         if not self.seconds > 0:
-            raise UserError(f"a time limit must be positive, got {self.seconds:g} s")
+            raise UserError(f"`seconds` must be positive, got {self.seconds:g}")
 
     def is_reached(self, study: optuna.Study) -> bool:
-        """Whether the time is over."""
+        """Whether the time has passed."""
         return time.monotonic() - self.began >= self.seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Generations(StopRule):
-    """So many blocks of finished trials, each as large as the population.
+    """Stops after a number of generations: blocks of finished trials, each as large as the population.
+
+    Attributes:
+        generations: Number of generations.
+        population_size: Number of trials in each.
 
     Raises:
         UserError: On construction, when a number is below 1.
     """
 
-    count: int
+    generations: int
     population_size: int
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if min(self.count, self.population_size) < 1:
+        if min(self.generations, self.population_size) < 1:
             raise UserError(
-                f"generations and their size must be at least 1, got {self.count} and {self.population_size}"
+                "`generations` and `population_size` must be at least 1, "
+                f"got {self.generations} and {self.population_size}"
             )
 
     def is_reached(self, study: optuna.Study) -> bool:
-        """Whether as many trials have finished."""
-        return len(finished_trials(study)) >= self.count * self.population_size
+        """Whether so many trials have finished."""
+        return len(finished_trials(study)) >= self.generations * self.population_size
 
 
 @dataclasses.dataclass(frozen=True)
 class Targets(StopRule):
-    """One trial without a violated constraint is at least as good as all these values.
+    """Stops once one feasible trial is at least as good as all target values.
 
     Attributes:
-        values: By name of the objective (``study.metric_names``); those not named may be anything.
+        values: Target by name of the objective (``study.metric_names``); those not named may be anything.
 
     Raises:
         UserError: On construction, when there are none; later, when the study has no such objective.
@@ -95,31 +105,31 @@ class Targets(StopRule):
     def __post_init__(self) -> None:
         """Check that there is a target."""
         if not self.values:
-            raise UserError("name at least one objective and the value that it shall reach")
+            raise UserError("`values` must name at least one objective and the value to reach, got none")
 
     def is_reached(self, study: optuna.Study) -> bool:
         """Whether a complete trial reaches them."""
         names = study.metric_names or []
         if unknown := sorted(self.values.keys() - set(names)):
-            known = ", ".join(names) or "none: set study.metric_names"
-            raise UserError(f"the study has no objective {unknown[0]!r}; it has {known}")
+            declared = ", ".join(names) or "none: set study.metric_names"
+            raise UserError(f"the study has no objective {unknown[0]!r}; it has {declared}")
         targets = []
-        for place, (name, direction) in enumerate(zip(names, directions_of(study), strict=True)):
+        for index, (name, direction) in enumerate(zip(names, directions_of(study), strict=True)):
             if name in self.values:
-                targets.append((place, 1.0 if direction == "maximize" else -1.0, self.values[name]))
+                targets.append((index, 1.0 if direction == "maximize" else -1.0, self.values[name]))
         return any(
-            all(sign * trial.values[place] >= sign * value for place, sign, value in targets)
+            all(sign * trial.values[index] >= sign * value for index, sign, value in targets)
             for trial in _feasible(finished_trials(study))
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Stagnation(StopRule):
-    """The hypervolume grew by less than a share over so many finished trials.
+    """Stops when a number of finished trials together raised the hypervolume by less than a share.
 
     Attributes:
-        trials: How many, failed and pruned ones included.
-        share: Of the hypervolume before them.
+        trials: Number of newest finished trials, failed and pruned ones included.
+        share: Growth to expect, as a share of the hypervolume before them.
 
     Raises:
         UserError: On construction, when ``trials`` is below 1 or ``share`` negative.
@@ -130,13 +140,13 @@ class Stagnation(StopRule):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.trials < 1 or self.share < 0:
-            raise UserError(
-                f"stagnation needs at least 1 trial and a share >= 0, got {self.trials} and {self.share:g}"
-            )
+        if self.trials < 1:
+            raise UserError(f"stagnation needs at least 1 trial, got {self.trials}")
+        if self.share < 0:
+            raise UserError(f"`share` must not be negative, got {self.share:g}")
 
     def is_reached(self, study: optuna.Study) -> bool:
-        """Whether it did; never before there is a hypervolume to grow from."""
+        """Whether the hypervolume stagnates; never before there is one to grow from."""
         finished = finished_trials(study)
         if len(finished) <= self.trials:
             return False
@@ -151,7 +161,5 @@ class Stagnation(StopRule):
 
 def _feasible(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [
-        trial
-        for trial in trials
-        if trial.state == TrialState.COMPLETE and all(excess <= 0 for excess in trial.constraints.values())
+        trial for trial in trials if trial.state == TrialState.COMPLETE and is_feasible(trial.constraints)
     ]

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import TrainingLedger
-from petra_optuna.evolution import Bounds, non_dominated
+from petra_optuna.evolution import Bounds, is_feasible, non_dominated
 from petra_optuna.measurement import Baseline
 from petra_optuna.pipeline import FieldPrior
 from petra_optuna.samplers import BOUNDS, CREDIT, PRIORS, OperatorUse, database_url, directions_of, superseded
@@ -184,7 +184,7 @@ class StudyRecord:
     def feasible_trials(self) -> list[FrozenTrial]:
         """Complete trials within the hard limits, by number."""
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial for trial in complete if all(excess <= 0 for excess in trial.constraints.values())]
+        return [trial for trial in complete if is_feasible(trial.constraints)]
 
     def front_trials(self) -> list[FrozenTrial]:
         """Feasible trials that no other one dominates, by number."""

@@ -19,8 +19,7 @@ import numpy as np
 import optuna
 
 from petra_optuna.evaluation import RungJudge, RungResult, Rungs
-from petra_optuna.evolution import Direction, contributions, minimised, ranks
-from petra_optuna.evolution.front import Array
+from petra_optuna.evolution import Array, Direction, contributions, minimised, ranks
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.specification import Specification
 from petra_optuna.study.trial_record import RungDecision, TrialRecord
@@ -67,7 +66,7 @@ def rung_judge(trial: optuna.Trial, specification: Specification, *, spared: boo
 
 
 def reason_to_stop(
-    result: RungResult, others: Sequence[RungDecision], rungs: Rungs, direction: str
+    result: RungResult, others: Sequence[RungDecision], rungs: Rungs, direction: Direction
 ) -> str | None:
     """Why a trial stops at a rung, or None: it must be among the best, and there must be training to give.
 
@@ -106,7 +105,7 @@ class RungRank:
         return self.better < self.count / rungs.eta
 
 
-def rank_at_rung(result: RungResult, others: Sequence[RungResult], direction: str) -> RungRank:
+def rank_at_rung(result: RungResult, others: Sequence[RungResult], direction: Direction) -> RungRank:
     """Where a result stands among others of its rung by quality, bytes and multiply-accumulates.
 
     Bytes and multiply-accumulates count by ratio. What is far below the best quality adds nothing, however
@@ -124,8 +123,7 @@ def rank_at_rung(result: RungResult, others: Sequence[RungResult], direction: st
     return RungRank(better, len(points))
 
 
-def points_of(results: Sequence[RungResult], direction: str) -> Array:
+def points_of(results: Sequence[RungResult], direction: Direction) -> Array:
     """Quality, log bytes and log multiply-accumulates, shape (n, 3), all to be minimised."""
-    of_quality: Direction = "maximize" if direction == "maximize" else "minimize"
     table = [(entry.quality, np.log1p(entry.size_bytes), np.log1p(entry.macs)) for entry in results]
-    return minimised(table, (of_quality, "minimize", "minimize"))
+    return minimised(table, (direction, "minimize", "minimize"))

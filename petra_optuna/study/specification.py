@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from petra_optuna.aliases import Direction
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import DEFAULT_OBJECTIVES, Budget, Limits, Rungs, efficiency_metric
 from petra_optuna.measurement import DeviceProfile
@@ -114,7 +115,7 @@ class Specification:
     task: TaskSource
     fingerprint: str
     metric: str
-    direction: str
+    direction: Direction
     space: dict[str, Any]
     budget: Budget
     limits: Limits

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from petra_optuna.errors import PipelineError, StudyError, UserError
 from petra_optuna.evolution import contributions, hypervolume_subset
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode
-from petra_optuna.samplers import WINDOW, directions_of, success_history
+from petra_optuna.samplers import WINDOW, directions_of, operator_history
 from petra_optuna.study.controls import controls
 from petra_optuna.study.create import InitialTrials
 from petra_optuna.study.lookup import load_study
@@ -117,7 +117,7 @@ def initial_from_study(
     own_controls = {pipeline.hash for pipeline in controls(space, specification.budget)}
     fitting, warm = _fitting(origin.study, front, space, own_controls)
     taken = _best_first(other, fitting, specification.population_size)
-    history = success_history(other, WINDOW)
+    history = operator_history(other, WINDOW)
     if not taken and not history:
         raise StudyError(
             f"nothing of study {origin.study!r} carries over: its sampler has earned no credit, and of its "

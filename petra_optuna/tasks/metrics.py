@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, root_mean_squared_error
 
+from petra_optuna.aliases import Direction
 from petra_optuna.errors import TaskError
-
-Direction = Literal["maximize", "minimize"]
 
 
 @dataclasses.dataclass(frozen=True)

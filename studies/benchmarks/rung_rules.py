@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial
 
 from petra_optuna.evaluation import RungResult, Rungs
 from petra_optuna.evaluation.keys import prefix_keys
-from petra_optuna.evolution import hypervolume
+from petra_optuna.evolution import Direction, hypervolume
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, decode
 from petra_optuna.samplers import directions_of
@@ -82,7 +82,7 @@ class Replay:
 
     rule: str
     rungs: Rungs
-    direction: str
+    direction: Direction
     moment: float
     judged: list[RungDecision] = dataclasses.field(default_factory=list)
     made: dict[int, list[float]] = dataclasses.field(default_factory=dict)

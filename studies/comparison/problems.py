@@ -22,18 +22,16 @@ from typing import Any
 
 import moocore
 import numpy as np
-import numpy.typing as npt
 import optuna
 from filelock import FileLock
 
 from petra_optuna.errors import UserError
-from petra_optuna.evolution import Bounds, Direction, minimised, non_dominated, unit_hypervolume
+from petra_optuna.evolution import Array, Bounds, Direction, minimised, non_dominated, unit_hypervolume
 from petra_optuna.files import write_atomically
 from petra_optuna.pipebench import Outcome, PipeBench, reference_front, reference_hypervolume
 from petra_optuna.pipebench.best_known import fingerprint
 from petra_optuna.pipeline import SearchSpace, suggest
 
-Array = npt.NDArray[np.float64]
 NADIR = 1.1
 FRONT_EVALUATIONS = 60_000
 """Of the front that distances are taken to, where none can be enumerated."""

@@ -11,7 +11,7 @@ from petra_optuna.evolution import (
     Skyband,
     fill_by_rank,
     hypervolume_subset,
-    others,
+    sample_excluding,
     total_violations,
 )
 from petra_optuna.evolution.front import unit_hypervolume
@@ -50,10 +50,10 @@ def test_levels_are_those_of_peeling_off_fronts(points: np.ndarray, size: int) -
     by_level = sorted(range(len(points)), key=lambda row: (rank[row], row))
     assert list(ranked.kept) == by_level[: len(ranked.kept)]
     assert len(ranked.kept) + ranked.room == size
-    assert not ranked.crowded or len(ranked.crowded) > ranked.room
-    if ranked.crowded:
-        level = rank[ranked.crowded[0]]
-        assert ranked.crowded == tuple(row for row in by_level if rank[row] == level)
+    assert not ranked.split_front or len(ranked.split_front) > ranked.room
+    if ranked.split_front:
+        level = rank[ranked.split_front[0]]
+        assert ranked.split_front == tuple(row for row in by_level if rank[row] == level)
     else:
         assert len(ranked.kept) == min(size, len(points))
 
@@ -76,7 +76,7 @@ def test_the_band_knows_the_best_by_rank_in_any_order_of_arrival(
     assert (band.points[places] == points[fewer]).all()
     exact, ours = fill_by_rank(points, depth), fill_by_rank(band.points[places], depth)
     assert tuple(fewer[row] for row in ours.kept) == exact.kept
-    assert tuple(fewer[row] for row in ours.crowded) == exact.crowded
+    assert tuple(fewer[row] for row in ours.split_front) == exact.split_front
 
 
 @given(_tables(), st.data())
@@ -120,12 +120,12 @@ def test_large_crowds_in_many_objectives_are_thinned_out_without_much_loss() -> 
 
 
 @given(st.sets(st.integers(0, 30)), st.integers(0, 40), st.integers(0, 9))
-def test_others_are_never_those_taken(taken: set[int], more: int, seed: int) -> None:
-    rows = max(taken, default=-1) + 1 + more
-    found = others(sorted(taken), rows, 5, np.random.default_rng(seed))
-    assert len(set(found)) == min(5, rows - len(taken))
-    assert not set(found) & taken
-    assert all(0 <= row < rows for row in found)
+def test_what_is_excluded_is_never_drawn(excluded: set[int], more: int, seed: int) -> None:
+    rows = max(excluded, default=-1) + 1 + more
+    sample = sample_excluding(sorted(excluded), rows, 5, np.random.default_rng(seed))
+    assert len(set(sample)) == min(5, rows - len(excluded))
+    assert not set(sample) & excluded
+    assert all(0 <= row < rows for row in sample)
 
 
 def test_violations_compare_in_multiples_of_what_is_usual() -> None:

@@ -9,9 +9,9 @@ from petra_optuna.errors import StudyError
 from petra_optuna.evolution import (
     Bounds,
     Direction,
+    FrontTrace,
     contributions,
     dominates,
-    entered_front,
     hypervolume,
     minimised,
     non_dominated,
@@ -124,7 +124,11 @@ def test_entering_the_front_means_gaining_volume(seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = rng.integers(-4, 8, size=(40, 2)) / 6  # ties, repeats, points on and beyond the reference
     feasible = rng.random(40) < 0.8
-    entered = entered_front(points, points, feasible)
+    trace = FrontTrace(2)
+    inside = feasible & np.all(points < 1, axis=1)
+    entered = np.array(
+        [trace.push(point if may else None) for point, may in zip(points, inside, strict=True)]
+    )
     for row in range(40):
         before = unit_hypervolume(points[:row][feasible[:row]])
         after = unit_hypervolume(points[: row + 1][feasible[: row + 1]])

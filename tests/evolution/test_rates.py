@@ -55,13 +55,6 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
     assert forgetful.probabilities(_rng()) != OperatorRates(NAMES, old + recent).probabilities(_rng())
 
 
-def test_recording_gives_a_new_record() -> None:
-    first = OperatorRates(NAMES, window=2)
-    third = first.record("bad", 0.0).record("good", 1.0).record("new", 0.5)
-    assert first.history == ()
-    assert third.history == (("good", 1.0), ("new", 0.5))
-
-
 @MODES
 def test_without_a_history_all_are_alike(mode: RatesMode) -> None:
     rates, rng = OperatorRates(NAMES, mode=mode), _rng()

@@ -17,9 +17,8 @@ from petra_optuna.evolution import (
     pipeline_features,
     random_pipeline,
     unit_hypervolume,
-    volume_gains,
 )
-from petra_optuna.evolution.surrogate import TREES
+from petra_optuna.evolution.surrogate import TREES, volume_gains
 from petra_optuna.pipeline import Pipeline, Recipe
 
 

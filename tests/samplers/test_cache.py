@@ -19,6 +19,7 @@ from petra_optuna.pipeline import Pipeline, distributions, encode, suggest
 from petra_optuna.samplers import PetraSampler, plan_of, retry_stale_trial
 from petra_optuna.samplers.history import History
 from petra_optuna.samplers.population import Population
+from petra_optuna.samplers.priors import StudyPriors
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -109,10 +110,11 @@ def test_what_trials_say_does_not_depend_on_the_order_in_which_they_finish(data:
     assert isinstance(sampler, PetraSampler)
     followed, read = (
         sampler._history(run.study),
-        History.read(trials, DIRECTIONS, Bounds.from_dict(BOUNDS), FREE, 4),
+        History(DIRECTIONS, StudyPriors(Bounds.from_dict(BOUNDS)), space=FREE, size=4),
     )
+    read.update(trials)
     assert followed.finished == read.finished
-    assert followed.mutated(99) == read.mutated(99)
+    assert followed.credited_plans(99) == read.credited_plans(99)
     assert [followed.has_entered(n) for _, n in read.finished] == [
         read.has_entered(n) for _, n in read.finished
     ]
@@ -127,7 +129,7 @@ def test_copies_and_pickles_remember_nothing() -> None:
     full = len(pickle.dumps(sampler))
     assert full == len(pickle.dumps(PetraSampler(FREE, seed=1, population_size=4)))
     assert copy.deepcopy(sampler)._cache is not sampler._cache
-    assert pickle.loads(pickle.dumps(sampler))._options.seed == 1
+    assert pickle.loads(pickle.dumps(sampler))._seed == 1
 
 
 def test_one_sampler_serves_several_studies() -> None:
@@ -175,13 +177,13 @@ def test_threads_plan_one_after_the_other() -> None:
 def test_planning_reads_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     study = _study()
     study.optimize(lambda trial: landscape(suggest(trial, FREE)), n_trials=60)
-    placed: list[int] = []
-    place = Population.place
+    ranked: list[int] = []
+    rank = Population.rank
 
     def counted(self: Any, key: Any, *rest: Any) -> None:
-        placed.append(key[1])
-        place(self, key, *rest)
+        ranked.append(key[1])
+        rank(self, key, *rest)
 
-    monkeypatch.setattr(Population, "place", counted)
+    monkeypatch.setattr(Population, "rank", counted)
     study.optimize(lambda trial: landscape(suggest(trial, FREE)), n_trials=10)
-    assert placed == list(range(59, 69))
+    assert ranked == list(range(59, 69))

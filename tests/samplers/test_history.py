@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from support.toy_space import FREE, Cut
 
 from petra_optuna.evolution import Bounds
-from petra_optuna.pipeline import Pipeline, distributions, encode
+from petra_optuna.pipeline import Pipeline, SearchSpace, distributions, encode
 from petra_optuna.samplers import plan_indices, superseded
 from petra_optuna.samplers.history import START_DEPTH, History
 from petra_optuna.samplers.identity import pipeline_of
+from petra_optuna.samplers.priors import StudyPriors
 
 DIRECTIONS = ("maximize", "minimize")
 BOUNDS = Bounds((0.9, 100.0), (False, True))
@@ -39,12 +41,20 @@ def _trial(
     return trial
 
 
+def _history(
+    trials: Sequence[FrozenTrial], bounds: Bounds | None = BOUNDS, space: SearchSpace | None = None
+) -> History:
+    history = History(DIRECTIONS, StudyPriors(bounds), space=space)
+    history.update(trials)
+    return history
+
+
 def _read(*trials: FrozenTrial) -> History:
-    return History.read(trials, DIRECTIONS, BOUNDS)
+    return _history(trials)
 
 
 def _credits(*trials: FrozenTrial) -> tuple[tuple[str | None, float], ...]:
-    return tuple((plan.operator, credit) for plan, credit in _read(*trials).mutated(99))
+    return tuple((plan.operator, credit) for plan, credit in _read(*trials).credited_plans(99))
 
 
 def _entered(history: History) -> list[bool]:
@@ -93,7 +103,7 @@ def test_external_trials_and_random_ones_earn_no_credit_but_join() -> None:
         _trial(1, (0.9, 90.0)),
         _trial(2, (0.9, 80.0), operator="x", parent=0, fixed_params={"length": 1}),
     )
-    assert history.mutated(99) == []
+    assert history.credited_plans(99) == []
     assert _entered(history) == [True, True, True]
 
 
@@ -115,7 +125,7 @@ def test_superseded_trials_do_not_count_and_reruns_take_their_place() -> None:
         _trial(3, (0.9, 95.0), operator="killed", parent=0, **retry),
     )
     assert [number for _, number in history.finished] == [0, 3, 2]
-    assert [(plan.operator, credit) for plan, credit in history.mutated(9)] == [
+    assert [(plan.operator, credit) for plan, credit in history.credited_plans(9)] == [
         ("killed", 1.0),
         ("later", 1.0),
     ]
@@ -146,25 +156,25 @@ def test_hashes_cover_finished_and_pending_trials_of_any_origin() -> None:
     for number, trial in enumerate(trials):
         trial.number = number
     known = [*(pipeline.hash for pipeline in pipelines), "4", "5"]
-    history = History.read(trials, DIRECTIONS, BOUNDS, FREE)
-    assert [history.taken(99)(text) for text in known] == [True, True, True, False, True, False]
-    assert [history.taken(4)(text) for text in known] == [True, True, True, False, False, False]
+    history = _history(trials, space=FREE)
+    assert [history.duplicate_check(99)(text) for text in known] == [True, True, True, False, True, False]
+    assert [history.duplicate_check(4)(text) for text in known] == [True, True, True, False, False, False]
     assert pipeline_of(foreign, FREE) is None
 
 
 def test_bounds_are_derived_from_the_first_values_where_the_study_has_none() -> None:
     trials = [_trial(number, (0.9, 100.0 - number)) for number in range(30)]
-    derived, first = (History.read(each, DIRECTIONS, None).population.units for each in (trials, trials[:10]))
+    derived, first = (_history(part, None).population.units for part in (trials, trials[:10]))
     assert [derived[number].tolist() for number in (0, 1)] == [first[number].tolist() for number in (0, 1)]
-    assert History.read([], DIRECTIONS, None).population.keys == []
+    assert _history([], None).population.keys == []
 
 
-def test_what_lies_beyond_the_frozen_bounds_is_known_by_how_far() -> None:
+def test_what_lies_outside_the_stored_bounds_is_known_by_how_far() -> None:
     """A model at chance quality is never dominated for being small; it must still come last as a parent."""
     trials = (_trial(0, (0.90, 100.0)), _trial(1, (0.10, 1.0)), _trial(2, (0.82, 110.0)))
     population = _read(*trials).population
     rng = np.random.default_rng(0)
-    assert [population.is_off(number) for number in range(3)] == [False, True, False]
+    assert [population.is_penalised(number) for number in range(3)] == [False, True, False]
     assert population.elite(3, "hypervolume", rng) == [0, 2, 1]
-    derived = History.read(trials, DIRECTIONS, None).population
-    assert not any(derived.is_off(number) for number in range(3))
+    derived = _history(trials, None).population
+    assert not any(derived.is_penalised(number) for number in range(3))

@@ -16,7 +16,7 @@ import pytest
 
 from petra_optuna.errors import UserError
 from petra_optuna.samplers import PetraSampler
-from studies.optunahub_package import MANIFEST, PLACE, relative_imports, write_package
+from studies.optunahub_package import MANIFEST, PACKAGE, relative_imports, write_package
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -57,7 +57,7 @@ print(json.dumps([trial.params for trial in study.trials]))
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     write_package(tmp_path)
-    return tmp_path / PLACE
+    return tmp_path / PACKAGE
 
 
 def _run(package: Path, *arguments: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +15,9 @@ from optuna.distributions import CategoricalDistribution
 from support.toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, Cut, Fit, Toy, landscape, objective
 
 from petra_optuna.errors import UserError
-from petra_optuna.evolution import Bounds, hypervolume
+from petra_optuna.evolution import MUTATIONS, Bounds, hypervolume
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode, suggest
-from petra_optuna.samplers import PetraSampler, is_external, plan_of
+from petra_optuna.samplers import Options, PetraSampler, is_external, plan_of
 from petra_optuna.samplers.history import START_DEPTH
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -261,6 +263,26 @@ def test_threads_share_a_study() -> None:
     study.optimize(objective, n_trials=40, n_jobs=3)
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
     assert sorted(plan.index for trial in study.trials if (plan := plan_of(trial))) == list(range(40))
+
+
+def test_options_are_the_arguments_by_name() -> None:
+    arguments = inspect.signature(PetraSampler).parameters
+    declared = {field.name: field.default for field in dataclasses.fields(Options)}
+    assert {name: arguments[name].default for name in arguments if name not in ("space", "seed")} == declared
+
+
+def test_a_sampler_from_options_is_that_of_the_same_arguments() -> None:
+    options = {"population_size": 5, "candidates": 3, "mutations": list(MUTATIONS)}
+    named, built = (
+        PetraSampler(FREE, seed=2, **options),
+        PetraSampler.from_options(FREE, Options(**options), seed=2),
+    )
+    stories = []
+    for sampler in (named, built):
+        study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
+        study.optimize(objective, n_trials=15)
+        stories.append([trial.params for trial in study.trials])
+    assert stories[0] == stories[1]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_uses_and_credit_are_counted_from_the_trials() -> None:
         for name in (plan.operator, plan.second)
         if name is not None
     ][-50:]
-    assert shown[-1].uses == {name: used.count(name) for name in shown[-1].rates}
+    assert shown[-1].use_counts == {name: used.count(name) for name in shown[-1].rates}
     for name, credit in shown[-1].credit.items():
         assert (credit is None) == (name not in used)
         assert credit is None or 0 <= credit <= 1
@@ -125,7 +125,7 @@ def test_parameters_without_a_space_have_operators_and_no_depth() -> None:
     state = sampler.state(study)
     assert state.depth is None
     assert set(state.rates) == {"change_params", "redraw_param", "switch_branch"}
-    assert sum(state.uses.values()) == 12
+    assert sum(state.use_counts.values()) == 12
 
 
 def test_the_plot_shows_the_trace() -> None:

@@ -90,11 +90,11 @@ def test_time_is_over() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TimeLimit(0), "time limit must be positive"),
+        (lambda: TimeLimit(0), "`seconds` must be positive"),
         (lambda: Generations(0, 4), "at least 1, got 0 and 4"),
-        (lambda: Targets({}), "name at least one objective"),
+        (lambda: Targets({}), "`values` must name at least one objective"),
         (lambda: Stagnation(0), "at least 1 trial"),
-        (lambda: Stagnation(3, -0.1), "share >= 0"),
+        (lambda: Stagnation(3, -0.1), "`share` must not be negative"),
     ],
 )
 def test_impossible_rules_are_refused(make, message) -> None:

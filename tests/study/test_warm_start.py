@@ -18,7 +18,7 @@ from petra_optuna.evaluation import Rungs
 from petra_optuna.evolution import Bounds
 from petra_optuna.operations import Half, LowRank, Prune, QuantizeStatic, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, distributions, encode
-from petra_optuna.samplers import BOUNDS, CREDIT, OperatorUse, PetraSampler, success_history
+from petra_optuna.samplers import BOUNDS, CREDIT, OperatorUse, PetraSampler, operator_history
 from petra_optuna.study import (
     Specification,
     StudyRecord,
@@ -257,9 +257,9 @@ def test_a_warm_study_measures_anew_and_goes_on_as_it_began(
     enqueued = [trial.system_attrs["fixed_params"] for trial in study.trials]
     assert enqueued == [encode(pipeline, LEAN) for pipeline in first]
     assert StudyRecord(study).specification.from_study == Origin("other", url)
-    assert success_history(study, 50) == CREDITS
+    assert operator_history(study, 50) == CREDITS
     state = PetraSampler(LEAN, seed=0).state(study)
-    assert (state.uses["drop"], state.uses["swap"], state.credit["drop"]) == (1, 1, 1.0)
+    assert (state.use_counts["drop"], state.use_counts["swap"], state.credit["drop"]) == (1, 1, 1.0)
     (tmp_path / "other.db").unlink()  # whatever becomes of the other study, this one goes on
     with pytest.raises(StudyError, match="from_study"):
         _warm(tiny_task, new, 1, from_study=None, cache=cache)
@@ -268,7 +268,7 @@ def test_a_warm_study_measures_anew_and_goes_on_as_it_began(
     read = [decode(trial.params, LEAN) for trial in study.trials[:3]]
     assert read == first[:3]
     assert tuple(study.trials[2].values) != FRONT[2][1]
-    assert success_history(study, 50)[:2] == CREDITS
+    assert operator_history(study, 50)[:2] == CREDITS
     start = StudyRecord(study).warm_start
     assert start is not None
     assert start.trials == (2, 1)

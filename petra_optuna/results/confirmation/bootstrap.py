@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from petra_optuna.aliases import Array
 from petra_optuna.errors import MeasurementFailed, TaskError
 from petra_optuna.results.confirmation.record import Estimate
 from petra_optuna.tasks import Metric
 
-Array = npt.NDArray[np.float64]
 LEVEL = (2.5, 97.5)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
+from petra_optuna.aliases import Array
 from petra_optuna.measurement import Baseline
-from petra_optuna.results.confirmation.bootstrap import Array, interval, resample
+from petra_optuna.results.confirmation.bootstrap import interval, resample
 from petra_optuna.results.confirmation.dominance import (
     Outcomes,
     dominates_within_noise,

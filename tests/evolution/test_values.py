@@ -12,7 +12,8 @@ from optuna.distributions import (
 )
 from support.toy_space import ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Squash, Warm
 
-from petra_optuna.evolution import change_record, change_value, draw_record, draw_value, random_pipeline
+from petra_optuna.evolution import change_value, draw_value, random_pipeline
+from petra_optuna.evolution.values import change_record, draw_record
 from petra_optuna.pipeline import Recipe
 
 DISTRIBUTIONS = [

@@ -1,4 +1,4 @@
-"""Plans of a study that says where new nodes begin."""
+"""Plans of a study that has priors of the fields of new nodes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from petra_optuna.pipeline import FieldPrior, decode
 from petra_optuna.samplers import PRIORS, PetraSampler
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-START = FieldPrior("cut", "ratio", 0.2)
+PRIOR = FieldPrior("cut", "ratio", 0.2)
 TRIALS = 20
 
 
-def _study(started: bool, storage: str | None = None) -> optuna.Study:
+def _study(informed: bool, storage: str | None = None) -> optuna.Study:
     study = optuna.create_study(storage=storage, study_name="toy", directions=DIRECTIONS)
     study.set_user_attr("petra:bounds", BOUNDS)
-    if started:
-        study.set_user_attr(PRIORS, [START.to_dict()])
+    if informed:
+        study.set_user_attr(PRIORS, [PRIOR.to_dict()])
     return study
 
 
@@ -31,7 +31,7 @@ def _plans(study: optuna.Study, trials: int = TRIALS, **options: Any) -> list[di
     return [trial.params for trial in study.trials]
 
 
-def test_without_starts_nothing_changes() -> None:
+def test_without_priors_nothing_changes() -> None:
     """Neither the attribute alone nor the option alone moves a draw, and genes from TPE know better."""
     plain = _plans(_study(False))
     assert _plans(_study(True), starts=False) == plain
@@ -41,22 +41,22 @@ def test_without_starts_nothing_changes() -> None:
 
 def test_the_papers_search_leaves_them_out() -> None:
     stories = []
-    for started in (True, False):
-        study = _study(started)
+    for informed in (True, False):
+        study = _study(informed)
         study.sampler = PetraSampler.paper(FREE, seed=2)
         study.optimize(objective, n_trials=TRIALS)
         stories.append([trial.params for trial in study.trials])
     assert stories[0] == stories[1]
 
 
-def test_random_pipelines_begin_there() -> None:
+def test_random_pipelines_are_drawn_near_them() -> None:
     ratios: dict[bool, list[float]] = {}
-    for started in (True, False):
-        study = _study(started)
+    for informed in (True, False):
+        study = _study(informed)
         _plans(study, 150, population_size=150)
         nodes = [node for trial in study.trials for node in decode(trial.params, FREE).nodes]
-        ratios[started] = [node.ratio for node in nodes if isinstance(node, Cut)]
-    near = {started: np.mean(np.abs(np.array(found) - 0.2) < 0.12) for started, found in ratios.items()}
+        ratios[informed] = [node.ratio for node in nodes if isinstance(node, Cut)]
+    near = {informed: np.mean(np.abs(np.array(found) - 0.2) < 0.12) for informed, found in ratios.items()}
     assert near[True] > near[False] + 0.15
     assert max(ratios[True]) > 0.7
 

@@ -17,9 +17,9 @@ from petra_optuna.samplers import (
     PetraSampler,
     fail_orphans,
     finished_trials,
+    operator_history,
     plan_indices,
     plan_of,
-    success_history,
 )
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -66,16 +66,16 @@ def warm() -> optuna.Study:
 
 def test_the_history_goes_on_from_the_inherited_one(warm: optuna.Study) -> None:
     """Own mutations behind inherited ones, the newest that fit the window: it slides over both."""
-    own = success_history(warm, 10_000)[len(GOOD) :]
-    assert success_history(warm, 10_000) == [*GOOD, *own]
+    own = operator_history(warm, 10_000)[len(GOOD) :]
+    assert operator_history(warm, 10_000) == [*GOOD, *own]
     assert 12 < len(own) < TRIALS
     for count in (1, 5, len(own), len(own) + 1, len(own) + len(GOOD)):
-        assert success_history(warm, count) == [*GOOD, *own][-count:]
+        assert operator_history(warm, count) == [*GOOD, *own][-count:]
 
 
 def test_the_state_shows_inherited_credit_until_the_studys_own_has_pushed_it_out(warm: optuna.Study) -> None:
     fresh = _study(GOOD[:30])
-    rates, uses = (getattr(_sampler().state(fresh), name) for name in ("rates", "uses"))
+    rates, uses = (getattr(_sampler().state(fresh), name) for name in ("rates", "use_counts"))
     assert uses == {name: 12 * (name == "insert") for name in NAMES}
     assert all(rates["insert"] > rates[name] for name in NAMES if name != "insert")
     bare = optuna.create_study(directions=DIRECTIONS)
@@ -85,7 +85,7 @@ def test_the_state_shows_inherited_credit_until_the_studys_own_has_pushed_it_out
     sampler = _sampler()
     assert sampler.state(warm) == sampler.state(bare)
     long = _sampler(window=10_000)
-    assert long.state(warm).uses != long.state(bare).uses
+    assert long.state(warm).use_counts != long.state(bare).use_counts
 
 
 def test_inherited_credit_steers_the_first_plans() -> None:
@@ -122,5 +122,5 @@ def test_a_killed_and_resumed_warm_study_equals_one_never_killed(warm: optuna.St
 
 def test_a_trace_shows_what_was_inherited(warm: optuna.Study) -> None:
     trace = _sampler().trace(warm)
-    assert sum(trace[0].uses.values()) == 12
+    assert sum(trace[0].use_counts.values()) == 12
     assert trace[-1] == _sampler().state(warm)

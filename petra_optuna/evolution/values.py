@@ -1,4 +1,4 @@
-"""Fresh and changed values and records, by their declared distributions."""
+"""Draw and change values and records by their declared distributions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from petra_optuna.evolution.front import Array
+from petra_optuna.aliases import Array
 from petra_optuna.pipeline.fields import Field, Fielded, Value, declared_fields, is_active
 
 T = TypeVar("T", bound=Fielded)
@@ -28,7 +28,7 @@ STEP_SHARE = 0.15
 
 
 def draw_value(distribution: BaseDistribution, rng: np.random.Generator) -> Value:
-    """A value drawn from a distribution: uniform, on its log scale where it has one."""
+    """Draw a value from a distribution: uniform, on its log scale where it has one."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(rng.integers(len(distribution.choices)))]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -38,14 +38,14 @@ def draw_value(distribution: BaseDistribution, rng: np.random.Generator) -> Valu
 def change_value(
     distribution: BaseDistribution, value: Value, rng: np.random.Generator, step: float = STEP_SHARE
 ) -> Value:
-    """Another value of the distribution: another category, a small step, or a fresh draw.
+    """Change a value of a distribution: to another category, by a small step, or by a fresh draw.
 
     The value itself comes back only where the distribution has no other, or where a continuous draw
     meets it by chance.
 
     Args:
-        distribution: What the value is drawn from.
-        value: The present one.
+        distribution: Declared distribution of the value.
+        value: Present value.
         rng: Source of all randomness.
         step: Standard deviation of a small step, as a share of the range.
     """
@@ -65,7 +65,7 @@ def change_value(
 
 
 def draw_record(cls: type[T], rng: np.random.Generator) -> T:
-    """A record whose fields that count are drawn; the others keep their defaults."""
+    """Draw a record: its fields that count are drawn, the others keep their defaults."""
     active: dict[str, Value] = {}
     for field in declared_fields(cls):
         if is_active(field, active):
@@ -79,15 +79,15 @@ def change_record(
     among: Collection[str] | None = None,
     step: float = STEP_SHARE,
 ) -> T | None:
-    """The record with at least one field changed; None where no field can change.
+    """Change at least one field of a record; None where no field can change.
 
     Fields that start to count because of the change are drawn afresh.
 
     Args:
-        record: What to change.
+        record: Record to change.
         rng: Source of all randomness.
         among: Names of the fields that may change; all when None.
-        step: As in ``change_value``.
+        step: Standard deviation of a small step, as a share of the range.
     """
     before = record.active_values()
     free = [
@@ -102,11 +102,11 @@ def change_record(
     after: dict[str, Value] = {}
     for field in declared_fields(type(record)):
         if is_active(field, after):
-            after[field.name] = _changed_field(field, before, chosen, rng, step)
+            after[field.name] = _change_field(field, before, chosen, rng, step)
     return type(record)(**after)
 
 
-def _changed_field(
+def _change_field(
     field: Field, before: dict[str, Value], chosen: Collection[str], rng: np.random.Generator, step: float
 ) -> Value:
     if field.name not in before:
@@ -116,14 +116,14 @@ def _changed_field(
 
 
 def _scale(distribution: FloatDistribution | IntDistribution) -> tuple[float, float]:
-    """Ends of the range on the scale where steps are alike; stepped ones have half a step more."""
+    """Ends of the range on its linear or log scale, half a step wider where it has steps."""
     half = (distribution.step or 0) / 2
     low, high = distribution.low - half, distribution.high + half
     return (math.log(low), math.log(high)) if distribution.log else (low, high)
 
 
 def to_unit(distribution: FloatDistribution | IntDistribution, value: float) -> float:
-    """Where a value lies in its range, in [0, 1], on the scale where steps are alike."""
+    """Position of a value in its range, in [0, 1], on the distribution's linear or log scale."""
     low, high = _scale(distribution)
     return ((math.log(value) if distribution.log else value) - low) / (high - low)
 

@@ -1,4 +1,4 @@
-"""Which parameters a define-by-run objective asks for together, learnt from its trials."""
+"""The conditional search space of a define-by-run objective, learnt from its trials."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MOST_VALUES = 64
 """An integer with more values is not taken for one that decides which other parameters there are."""
 
 
-class Branches:
-    """For each value of a discrete parameter, the parameters asked for beside it."""
+class ConditionalSpace:
+    """Knows, for each value of a discrete parameter, which parameters were asked for beside it."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], frozenset[str]] = {}
-        self._always: dict[tuple[str, str], frozenset[str]] = {}
+        self._some_beside: dict[tuple[str, str], frozenset[str]] = {}
+        self._always_beside: dict[tuple[str, str], frozenset[str]] = {}
         self._distributions: dict[str, tuple[Key, BaseDistribution]] = {}
 
     def observe(self, key: Key, trial: FrozenTrial) -> None:
@@ -28,30 +28,30 @@ class Branches:
         for name, distribution in trial.distributions.items():
             if name not in self._distributions or self._distributions[name][0] <= key:
                 self._distributions[name] = key, distribution
-            if trial.state == TrialState.COMPLETE and decides(distribution):
-                place = name, repr(trial.params[name])
-                self._seen[place] = self._seen.get(place, frozenset()) | names
-                self._always[place] = self._always.get(place, names) & names
+            if trial.state == TrialState.COMPLETE and may_branch(distribution):
+                value = name, repr(trial.params[name])
+                self._some_beside[value] = self._some_beside.get(value, frozenset()) | names
+                self._always_beside[value] = self._always_beside.get(value, names) & names
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Those of all parameters by name, ascending, each as in the newest trial that has it."""
-        return {name: found for name, (_, found) in sorted(self._distributions.items())}
+        """Distributions of all parameters by name, ascending, each as in the newest trial that has it."""
+        return {name: distribution for name, (_, distribution) in sorted(self._distributions.items())}
 
     def distribution(self, name: str) -> BaseDistribution:
         """The distribution of a parameter in the newest trial that has it."""
         return self._distributions[name][1]
 
-    def switches(self, params: Mapping[str, Any]) -> list[str]:
-        """Those of the parameters of which another value was seen beside other parameters."""
-        found = []
+    def branching_params(self, params: Mapping[str, Any]) -> list[str]:
+        """Names of the parameters of which another value was seen beside other parameters."""
+        branching = []
         for name, value in params.items():
-            here = self._seen.get((name, repr(value)), frozenset())
-            if any(other == name and names != here for (other, _), names in self._seen.items()):
-                found.append(name)
-        return found
+            beside = self._some_beside.get((name, repr(value)), frozenset())
+            if any(other == name and names != beside for (other, _), names in self._some_beside.items()):
+                branching.append(name)
+        return branching
 
-    def live(self, params: Mapping[str, Any], changed: Sequence[str]) -> dict[str, Any]:
+    def active_params(self, params: Mapping[str, Any], changed: Sequence[str]) -> dict[str, Any]:
         """The parameters without those that no trial was asked for beside one of the values given.
 
         Args:
@@ -61,18 +61,19 @@ class Branches:
         kept = dict(params)
         for name in (*changed, *sorted(set(params) - set(changed))):
             if name in kept:
-                beside = self._seen.get((name, repr(params[name])), frozenset(kept))
+                beside = self._some_beside.get((name, repr(params[name])), frozenset(kept))
                 kept = {other: value for other, value in kept.items() if other in beside}
         return kept
 
-    def missing(self, params: Mapping[str, Any]) -> list[str]:
+    def missing_params(self, params: Mapping[str, Any]) -> list[str]:
         """Names, ascending, that every trial was asked for beside one of the values and some beside each."""
-        places = [(name, repr(value)) for name, value in params.items() if (name, repr(value)) in self._seen]
-        wanted = {name for place in places for name in self._always[place] - set(params)}
-        return sorted(name for name in wanted if all(name in self._seen[place] for place in places))
+        pairs = ((name, repr(value)) for name, value in params.items())
+        seen = [value for value in pairs if value in self._some_beside]
+        wanted = {name for value in seen for name in self._always_beside[value] - set(params)}
+        return sorted(name for name in wanted if all(name in self._some_beside[value] for value in seen))
 
 
-def decides(distribution: BaseDistribution) -> bool:
+def may_branch(distribution: BaseDistribution) -> bool:
     """Whether a parameter may decide which others there are."""
     if isinstance(distribution, CategoricalDistribution):
         return True

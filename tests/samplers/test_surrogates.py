@@ -8,7 +8,7 @@ from support.toy_space import DIRECTIONS, FREE, objective
 
 from petra_optuna.pipebench import PipeBench
 from petra_optuna.samplers import BOUNDS, PetraSampler
-from petra_optuna.samplers.forecast import LEAST, SLOWEST, last_fitting
+from petra_optuna.samplers.surrogates import LEAST, LONGEST_GAP, last_fitting
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -18,7 +18,7 @@ def test_fittings_are_close_at_first_and_never_far_apart() -> None:
     gaps = np.diff(marks)
     assert all(last_fitting(count) <= count for count in range(2000))
     assert set(gaps[: marks.index(64)]) == {1}
-    assert gaps.max() == SLOWEST
+    assert gaps.max() == LONGEST_GAP
     assert all(gap <= max(1, mark / 16) for mark, gap in zip(marks, gaps, strict=False))
 
 
