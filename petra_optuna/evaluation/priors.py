@@ -15,14 +15,15 @@ Where only some of the layers have curves, they may lose that share of the sum.
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from petra_optuna.evaluation.sensitivity import Curve, Sensitivity
 from petra_optuna.operations import DropBlocks, LowRank, Prune
-from petra_optuna.operations.low_rank import RULES
 from petra_optuna.pipeline import FieldPrior, SearchSpace
+from petra_optuna.pipeline.nodes import RankRule
 
 BEARABLE = 0.05
 """Share of the original's quality that a start may cost before anything is trained."""
@@ -36,7 +37,7 @@ Array = npt.NDArray[np.float64]
 def priors_from_sensitivity(sensitivity: Sensitivity, space: SearchSpace) -> tuple[FieldPrior, ...]:
     """Starts of the operations of a space that have curves, each within its field's range."""
     found: list[FieldPrior] = []
-    for kind, fields in ((Prune, ("ratio",)), (LowRank, RULES)):
+    for kind, fields in ((Prune, ("ratio",)), (LowRank, get_args(RankRule))):
         layers = _Layers.of(sensitivity, kind.name)
         if kind not in space.body or not layers.curves:
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -12,26 +11,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.operations.context import Context
-from petra_optuna.pipeline import Applied, Kind, Operation
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import BFloat16Node
 
 _BYTES_OF_NODE = 120
 """What a ``Cast`` and its names add to the file."""
 
 
 @dataclasses.dataclass(frozen=True)
-class BFloat16(Operation):
+class BFloat16(BFloat16Node):
     """Matrices and kernels are stored in bfloat16: half the file, in ONNX Runtime at the speed of float32.
 
     BF16 arithmetic does not load in ONNX Runtime on CPUs, so each weight is cast to float32 when the file is
     loaded. A runtime that computes in BF16 does so with such a file. Weights keep the range of float32 and 8
     bits of precision.
     """
-
-    name: ClassVar[str] = "bf16"
-    code: ClassVar[str] = "BF16"
-    kind: ClassVar[Kind] = "conversion"
-    weight_bytes: ClassVar[float] = 2.0
-    format: ClassVar[str | None] = "bfloat16"
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Return the graph with its weights rounded to the nearest bfloat16, ties to even.

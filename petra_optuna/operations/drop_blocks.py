@@ -4,46 +4,29 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.pruning.blocks import block_score, drop, find_replaceable
-from petra_optuna.nn.pruning.importance import CRITERIA
 from petra_optuna.operations.context import Context
-from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
-from petra_optuna.pipeline import Applied, Kind, Operation
+from petra_optuna.operations.scoring import Scored, score_weights
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import DropBlocksNode
 
 LAW_SAMPLES = 32
 """Calibration samples on which a block must return its input when its weights are zero."""
 
 
 @dataclasses.dataclass(frozen=True)
-class DropBlocks(Operation):
+class DropBlocks(DropBlocksNode):
     """Put identities in the place of the least important blocks, then measure batch norms again.
 
     A block is a residual block, or a layer outside of such blocks that maps a shape onto itself.
-
-    Attributes:
-        share: Share of the blocks to remove, at least one of them.
-        criterion: What makes a block unimportant.
     """
-
-    name: ClassVar[str] = "drop_blocks"
-    code: ClassVar[str] = "DB"
-    kind: ClassVar[Kind] = "structure"
-
-    share: Annotated[float, FloatDistribution(0.1, 0.6)] = 0.3
-    criterion: Annotated[str, CategoricalDistribution(CRITERIA)] = "taylor"
-
-    @property
-    def shape_follows_weights(self) -> bool:
-        """The weights decide which blocks go, and blocks differ in size."""
-        return True
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a copy with fewer blocks.
@@ -88,7 +71,7 @@ class DropBlocks(Operation):
         """Scores of all weights, those included that the model does not train."""
         frozen = [weight for weight in model.parameters() if not weight.requires_grad]
         model.requires_grad_(True)
-        scored = score_weights(model, criterion_named(self.criterion), context)
+        scored = score_weights(model, self.criterion, context)
         for weight in frozen:
             weight.requires_grad_(False)
         return scored
@@ -100,7 +83,7 @@ class DropBlocks(Operation):
         scores: dict[str, float] = {}
         left_out: dict[str, str] = {}
         for name in names:
-            score = block_score(model.get_submodule(name), criterion_named(self.criterion), scored.scores)
+            score = block_score(model.get_submodule(name), self.criterion, scored.scores)
             if score is None:
                 left_out[name] = f"{self.criterion} has nothing to score in it"
             else:

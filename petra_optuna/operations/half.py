@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -13,21 +12,16 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.operations.context import Context
-from petra_optuna.pipeline import Applied, Kind, Operation
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import HalfNode
 
 
 @dataclasses.dataclass(frozen=True)
-class Half(Operation):
+class Half(HalfNode):
     """Every float32 weight becomes float16: half the file, no speed on CPUs.
 
     Values below the smallest positive float16 are raised to it; a weight beyond the largest is refused.
     """
-
-    name: ClassVar[str] = "fp16"
-    code: ClassVar[str] = "FP16"
-    kind: ClassVar[Kind] = "conversion"
-    weight_bytes: ClassVar[float] = 2.0
-    format: ClassVar[str | None] = "float16"
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Return the graph in float16; the report counts the weights converted and those left.

@@ -4,53 +4,27 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.low_rank.pairs import LowRankPair, decomposable_layers, shared_names, why_whole
-from petra_optuna.nn.low_rank.ranks import RankRule
 from petra_optuna.nn.low_rank.reduce import ReductionResult, reduce_layer, reduce_together
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations.context import Context
-from petra_optuna.pipeline import Applied, Kind, Operation, When
-
-RULES: tuple[RankRule, ...] = ("energy", "singular_values", "share")
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import LowRankNode
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRank(Operation):
+class LowRank(LowRankNode):
     """Replace layers by factors of the rank that the rule asks for, then measure batch norms again.
 
     A layer is replaced only where that saves weights.
-
-    Attributes:
-        scope: ``global`` lets the singular values of all layers compete for weights, ``local`` asks the same
-            of each layer.
-        rule: How ranks are chosen.
-        energy: Share of the squared singular values that is kept (explained variance), ``global`` on average.
-        singular_values: Share of the singular values that is kept, ``global`` on average.
-        share: Of the weights that is left, ``local`` of mn / (m + n), the largest rank that saves weights.
     """
-
-    name: ClassVar[str] = "low_rank"
-    code: ClassVar[str] = "LR"
-    kind: ClassVar[Kind] = "structure"
-
-    scope: Annotated[str, CategoricalDistribution(("global", "local"))] = "global"
-    rule: Annotated[str, CategoricalDistribution(RULES)] = "energy"
-    energy: Annotated[float, FloatDistribution(0.5, 0.999), When("rule", ("energy",))] = 0.9
-    singular_values: Annotated[float, FloatDistribution(0.2, 0.95), When("rule", ("singular_values",))] = 0.6
-    share: Annotated[float, FloatDistribution(0.1, 0.9), When("rule", ("share",))] = 0.5
-
-    @property
-    def shape_follows_weights(self) -> bool:
-        """Ranks by a share of the spectrum do, and which way a convolution is split."""
-        return True
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a copy with pairs and factored recurrent layers in place of layers.
@@ -82,11 +56,9 @@ class LowRank(Operation):
         return Applied(reduced, report)
 
     def _reduced(self, layers: dict[str, nn.Module]) -> dict[str, ReductionResult]:
-        rule: RankRule = next(rule for rule in RULES if rule == self.rule)
-        threshold: float = getattr(self, rule)
         if self.scope == "global":
-            return reduce_together(layers, rule, threshold)
-        return {name: reduce_layer(layer, rule, threshold) for name, layer in layers.items()}
+            return reduce_together(layers, self.rule, self.threshold)
+        return {name: reduce_layer(layer, self.rule, self.threshold) for name, layer in layers.items()}
 
 
 def _count_or_restore(

@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.pruning.importance import CRITERIA, WeightScores
-from petra_optuna.nn.pruning.prune import PruningResult, Scope, prune_channels
+from petra_optuna.nn.pruning.importance import WeightScores
+from petra_optuna.nn.pruning.prune import PruningResult, prune_channels
 from petra_optuna.operations.context import Context
-from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
-from petra_optuna.pipeline import Applied, Kind, Operation
+from petra_optuna.operations.scoring import Scored, score_weights
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import PruneNode
 
 
 @dataclasses.dataclass(frozen=True)
-class Prune(Operation):
-    """Remove channels with everything that is coupled to them, then measure batch norms again.
-
-    Attributes:
-        ratio: Share of the channels to remove.
-        criterion: What makes a channel unimportant.
-        scope: ``global`` ranks the channels of all layers together, ``local`` those of each layer.
-    """
-
-    name: ClassVar[str] = "prune"
-    code: ClassVar[str] = "Pr"
-    kind: ClassVar[Kind] = "structure"
-
-    ratio: Annotated[float, FloatDistribution(0.1, 0.9)] = 0.5
-    criterion: Annotated[str, CategoricalDistribution(CRITERIA)] = "magnitude_l2"
-    scope: Annotated[str, CategoricalDistribution(("global", "local"))] = "local"
-
-    @property
-    def shape_follows_weights(self) -> bool:
-        """Where layers compete, their weights decide which ones shrink."""
-        return self.scope == "global"
+class Prune(PruneNode):
+    """Remove channels with everything that is coupled to them, then measure batch norms again."""
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a copy with fewer channels.
@@ -53,14 +34,13 @@ class Prune(Operation):
                 with fewer channels.
         """
         pruned = copy.deepcopy(model).eval()
-        scope: Scope = "global" if self.scope == "global" else "local"
         scored: list[Scored] = []
 
         def scores(private: nn.Module) -> WeightScores:
-            scored.append(score_weights(private, criterion_named(self.criterion), context))
+            scored.append(score_weights(private, self.criterion, context))
             return scored[-1].scores
 
-        result = prune_channels(pruned, context.task.example, scores, self.ratio, scope)
+        result = prune_channels(pruned, context.task.example, scores, self.ratio, self.scope)
         changed = any(before > after for before, after in result.widths.values())
         layers = 0
         if changed:

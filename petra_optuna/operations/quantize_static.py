@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 from onnxruntime import quantization as ort
-from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from petra_optuna.errors import OperationFailed, one_line
 from petra_optuna.nn.inputs import to_feeds
@@ -28,7 +27,8 @@ from petra_optuna.operations.left_float import left_float
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.sensitivity import Left, SwitchedGraph, worst_layers
 from petra_optuna.operations.weight_only import STORED, named, store_int8
-from petra_optuna.pipeline import Applied, Kind, Operation, When
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import QuantizeStaticNode
 
 _SAMPLES = 256
 _BATCH = 32
@@ -39,35 +39,14 @@ _SENSITIVITY_SAMPLES = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizeStatic(Operation):
+class QuantizeStatic(QuantizeStaticNode):
     """INT8 weights per output channel, unsigned 8-bit activations, as QDQ pairs.
 
     Unsigned activations are no matter of taste: with signed ones ONNX Runtime runs most convolutions
     of a residual network in float on x86. Where this machine's kernels saturate, weights take 7 bits (see
     ``saturation``). Recurrent matrices, embedding tables and transposed convolutions are stored in INT8 and
     computed in float.
-
-    Attributes:
-        calibration: How ranges follow from the samples: their extremes, their percentiles, or the range
-            of least relative entropy (arXiv 2004.09602, section 3.3).
-        percentile: Share of the values, in percent, that the range holds.
-        keep_float: At most so many weighted layers stay in float: those that cost most, measured on the
-            output for one calibration batch. One layer at least is quantised.
     """
-
-    name: ClassVar[str] = "static"
-    code: ClassVar[str] = "PTQ"
-    aliases: ClassVar[tuple[str, ...]] = ("QS",)
-    kind: ClassVar[Kind] = "conversion"
-    weight_bytes: ClassVar[float] = 1.0
-    can_repair: ClassVar[bool] = True
-    format: ClassVar[str | None] = "int8_static"
-
-    calibration: Annotated[str, CategoricalDistribution(("minmax", "percentile", "entropy"))] = "minmax"
-    percentile: Annotated[
-        float, CategoricalDistribution((99.9, 99.99, 99.999)), When("calibration", ("percentile",))
-    ] = 99.99
-    keep_float: Annotated[int, IntDistribution(0, 4)] = 0
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Calibrate on at most 256 calibration samples and return the quantised graph.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
-from optuna.distributions import IntDistribution
 from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
@@ -26,7 +25,8 @@ from petra_optuna.nn.training.precision import training_dtype
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import mean_scale, why_no_lai
 from petra_optuna.operations.training import fit, plain_loss
-from petra_optuna.pipeline import TRAINING_FIELDS, Applied, Kind, Operation, Recipe
+from petra_optuna.pipeline import Applied, Recipe
+from petra_optuna.pipeline.nodes import RegularizedTrainNode
 from petra_optuna.pipeline.recipe import REGULARIZERS
 
 OF_FACTORS = ("orthogonal", "hoyer")
@@ -35,7 +35,7 @@ SAMPLES = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class RegularizedTrain(Operation):
+class RegularizedTrain(RegularizedTrainNode):
     """Train with ``L + sum of lambda_i L_i`` over the regularisers that the recipe switches on.
 
     ``orthogonal`` and ``hoyer`` (eq. 6) act on the low-rank factors of the model. A model without any is
@@ -44,17 +44,6 @@ class RegularizedTrain(Operation):
     and convolution weights, ``sparsity`` on every matrix and kernel that is trained, factors where there
     are factors, and ``lai`` scales the residuals of the task's loss; these three make no factors.
     """
-
-    name: ClassVar[str] = "regularized_train"
-    code: ClassVar[str] = "Reg"
-    kind: ClassVar[Kind] = "training"
-    recipe_fields: ClassVar[tuple[str, ...]] = (
-        *TRAINING_FIELDS,
-        *(field for name in REGULARIZERS for field in (name, f"lambda_{name}")),
-    )
-    from_initialisation: ClassVar[bool] = True
-
-    epochs: Annotated[int, IntDistribution(1, 10)] = 3
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a trained copy; the report says which terms acted and what became of each.

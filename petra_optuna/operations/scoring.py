@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.pruning.importance import CRITERIA, Criterion, WeightScores, weight_scores
+from petra_optuna.nn.pruning.importance import Criterion, WeightScores, weight_scores
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.training import plain_loss
 
@@ -35,11 +35,6 @@ class Scored:
     def read(self) -> dict[str, int]:
         """What a node's report says of the data."""
         return {"batches": self.batches, "samples": self.samples}
-
-
-def criterion_named(name: str) -> Criterion:
-    """The criterion that a field holds."""
-    return next(criterion for criterion in CRITERIA if criterion == name)
 
 
 def score_weights(model: nn.Module, criterion: Criterion, context: Context) -> Scored:

@@ -24,7 +24,7 @@ from petra_optuna.pipebench.coefficients import BASE, Coefficients, profile
 from petra_optuna.pipebench.enumeration import enumerate_networks, is_enumerable
 from petra_optuna.pipebench.network import Network, Setting
 from petra_optuna.pipebench.outcome import Outcome
-from petra_optuna.pipeline import Pipeline, SearchSpace, suggest
+from petra_optuna.pipeline import Pipeline, SearchSpace, allot, suggest
 
 DIRECTIONS: Mapping[str, Direction] = {
     "quality": "maximize",
@@ -157,10 +157,10 @@ class PipeBench:
         return Bounds(values, tuple(name != "quality" for name in self.objectives))
 
     def _run(self, pipeline: Pipeline) -> Iterator[Network]:
-        nodes = network.with_implied(pipeline.nodes)
+        nodes = pipeline.with_implied
         state = Network()
         yield state
-        for node, epochs in zip(nodes, network.allot(nodes, self.epochs), strict=True):
+        for node, epochs in zip(nodes, allot(nodes, self.epochs), strict=True):
             state = node.apply(state, Setting(self.coefficients, pipeline.recipe, epochs)).model
             yield state
 
@@ -201,7 +201,7 @@ class PipeBench:
 
 
 def full_space(max_length: int) -> SearchSpace:
-    """The space of the real search: the same names, fields and ranges, but for the scope of low rank."""
+    """The space of the real search in the default runtime: the same names, fields and ranges."""
     return SearchSpace(operations.BODY, operations.CONVERSIONS, max_length)
 
 

@@ -32,6 +32,7 @@ CONSTANTS = (
 REFERENCES = (
     "prune.criterion.magnitude_l2",
     "prune.scope.local",
+    "low_rank.scope.local",
     "drop_blocks.criterion.taylor",
     "static.calibration.minmax",
     "seconds.criterion.magnitude_l2",

@@ -16,7 +16,7 @@ from optuna.distributions import (
 from petra_optuna.errors import TrialError, UserError
 from petra_optuna.pipebench.coefficients import Coefficients
 from petra_optuna.pipebench.network import Network, Setting
-from petra_optuna.pipeline import Operation, SearchSpace, declared_fields
+from petra_optuna.pipeline import Operation, SearchSpace, allot, declared_fields
 from petra_optuna.pipeline.fields import Value
 
 MOST = 100_000
@@ -78,8 +78,7 @@ def enumerate_networks(
 def _after(
     body: Nodes, state: Network, node: Operation, budget: int, coefficients: Coefficients
 ) -> Iterator[tuple[tuple[Nodes, Network], int]]:
-    asked = int(node.values().get("epochs") or 0) if node.kind == "training" else 0
-    spent = min(asked, budget)
+    (spent,) = allot((node,), budget)
     try:
         yield ((*body, node), node.apply(state, Setting(coefficients, epochs=spent)).model), budget - spent
     except TrialError:

@@ -16,7 +16,7 @@ import math
 
 from petra_optuna.errors import OperationFailed, TrainingDiverged
 from petra_optuna.pipebench.coefficients import Coefficients
-from petra_optuna.pipeline import Operation, Recipe
+from petra_optuna.pipeline import Recipe
 
 BATCH = 64
 """The batch size at which training has its plain speed."""
@@ -92,10 +92,12 @@ def prune(network: Network, setting: Setting, ratio: float, criterion: str, scop
     )
 
 
-def factorize(network: Network, setting: Setting, rule: str, threshold: float) -> Network:
+def factorize(network: Network, setting: Setting, scope: str, rule: str, threshold: float) -> Network:
     """Low-rank factors where they save weights. Narrow networks have flat spectra, so they lose more.
 
-    Concentrated spectra lower both the loss and the rank that a share of the spectrum asks for.
+    Concentrated spectra lower both the loss and the rank that a share of the spectrum asks for. Where the
+    singular values of all layers compete (``global``), hardly anything is lost; the layers that shrink have
+    many weights and few positions, so weights go faster than arithmetic.
     """
     c = setting.coefficients
     share = min(c[f"low_rank.share.{rule}"] * threshold ** c[f"low_rank.curve.{rule}"], 1.0)
@@ -105,13 +107,14 @@ def factorize(network: Network, setting: Setting, rule: str, threshold: float) -
     if share >= network.rank:
         return dataclasses.replace(network, seconds=seconds)
     kept = share / network.rank
-    damage = c["low_rank.damage"] * _growth(network.rank, share, c["low_rank.power"])
+    damage = c["low_rank.damage"] * c[f"low_rank.scope.{scope}"]
+    damage *= _growth(network.rank, share, c["low_rank.power"])
     damage *= network.width ** -c["low_rank.fragility"] * math.exp(-c["low_rank.relief"] * network.spectrum)
     return dataclasses.replace(
         _damaged(network, damage),
         rank=share,
-        parameters=network.parameters * kept ** c["low_rank.parameters"],
-        macs=network.macs * kept ** c["low_rank.macs"],
+        parameters=network.parameters * kept ** c[f"low_rank.parameters.{scope}"],
+        macs=network.macs * kept ** c[f"low_rank.macs.{scope}"],
         robustness=network.robustness * kept,
         seconds=seconds,
     )
@@ -270,22 +273,6 @@ def size_bytes(network: Network, c: Coefficients) -> float:
         )
         plain = network.float_share * plain + (1 - network.float_share) * converted
     return c["size_bytes"] * (plain + c["size.factors"] * (network.rank < 1))
-
-
-def with_implied(nodes: tuple[Operation, ...]) -> tuple[Operation, ...]:
-    """The nodes, and the conversion that one of them implies where none is named."""
-    implied = [node.implies for node in nodes if node.implies is not None]
-    named = bool(nodes) and nodes[-1].kind == "conversion"
-    return nodes if named or not implied else (*nodes, implied[-1]())
-
-
-def allot(nodes: tuple[Operation, ...], epochs: int) -> tuple[int, ...]:
-    """Epochs for each node in order: what a training node asks for while the budget lasts, else 0."""
-    allotted: list[int] = []
-    for node in nodes:
-        asked = int(node.values().get("epochs") or 0) if node.kind == "training" else 0
-        allotted.append(min(asked, epochs - sum(allotted)))
-    return tuple(allotted)
 
 
 def _growth(before: float, after: float, power: float) -> float:

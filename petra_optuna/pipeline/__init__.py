@@ -3,7 +3,7 @@
 from petra_optuna.pipeline.encoding import decode, distributions, encode, suggest
 from petra_optuna.pipeline.fields import Field, When, declared_fields
 from petra_optuna.pipeline.notation import NotationWarning
-from petra_optuna.pipeline.operation import Applied, Kind, Operation
+from petra_optuna.pipeline.operation import Applied, Kind, Operation, allot
 from petra_optuna.pipeline.pipeline import Pipeline
 from petra_optuna.pipeline.priors import FieldPrior
 from petra_optuna.pipeline.recipe import TRAINING_FIELDS, Recipe
@@ -22,6 +22,7 @@ __all__ = [
     "Recipe",
     "SearchSpace",
     "When",
+    "allot",
     "declared_fields",
     "decode",
     "distributions",

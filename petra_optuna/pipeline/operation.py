@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from petra_optuna.pipeline.fields import Fielded
@@ -82,3 +82,14 @@ class Operation(Fielded, abc.ABC):
     def to_dict(self) -> dict[str, Any]:
         """``{"op": name, field: value, ...}`` with the fields that count."""
         return {"op": self.name, **self.active_values()}
+
+
+def allot(nodes: Iterable[Operation], epochs: int) -> tuple[int, ...]:
+    """Epochs for each node in order: what a training node asks for while ``epochs`` last, else 0."""
+    left = epochs
+    allotted = []
+    for node in nodes:
+        asked = int(node.values().get("epochs") or 0) if node.kind == "training" else 0
+        allotted.append(min(asked, left))
+        left -= allotted[-1]
+    return tuple(allotted)

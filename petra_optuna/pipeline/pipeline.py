@@ -49,6 +49,12 @@ class Pipeline:
         return last if last is not None and last.kind == "conversion" else None
 
     @property
+    def with_implied(self) -> tuple[Operation, ...]:
+        """The nodes, and the conversion that one of them implies where none is named."""
+        implied = [node.implies for node in self.nodes if node.implies is not None]
+        return self.nodes if self.conversion is not None or not implied else (*self.nodes, implied[-1]())
+
+    @property
     def notation(self) -> str:
         """The paper's short form, ``LR-Reg-Pr-PTQ``; ``original`` for the empty pipeline."""
         return notation.write(node.code for node in self.nodes)
@@ -78,12 +84,12 @@ class Pipeline:
 
     def canonical(self) -> Pipeline:
         """The same pipeline with everything that has no effect set to its default."""
-        nodes = tuple(node.canonical() for node in self._with_implied)
+        nodes = tuple(node.canonical() for node in self.with_implied)
         return Pipeline(nodes, _read(Recipe, self._active_recipe))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form of the canonical pipeline; ``from_dict`` is its inverse."""
-        return {"nodes": [node.to_dict() for node in self._with_implied], "recipe": self._active_recipe}
+        return {"nodes": [node.to_dict() for node in self.with_implied], "recipe": self._active_recipe}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], operations: Iterable[type[Operation]]) -> Pipeline:
@@ -108,15 +114,9 @@ class Pipeline:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
-    def _with_implied(self) -> tuple[Operation, ...]:
-        """The nodes, and the conversion that one of them implies where none is named."""
-        implied = [node.implies for node in self.nodes if node.implies is not None]
-        return self.nodes if self.conversion is not None or not implied else (*self.nodes, implied[-1]())
-
-    @property
     def _active_recipe(self) -> dict[str, Value]:
         """The fields of the recipe that a node reads."""
-        used = {name for node in self._with_implied for name in node.recipe_fields}
+        used = {name for node in self.with_implied for name in node.recipe_fields}
         return self.recipe.active_values(used)
 
     def describe(self) -> str:
