@@ -33,7 +33,7 @@ from petra_optuna.nn.pruning.importance import CRITERIA
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import Context, LowRank, Prune, RegularizedTrain
 from petra_optuna.pipeline import Recipe
-from petra_optuna.pipeline.nodes import Criterion, RankRule, Scope
+from petra_optuna.pipeline.nodes import KEPT_BY_RULE, Criterion, RankRule, Scope
 from petra_optuna.tasks import Task, open_once
 from studies import script
 
@@ -156,7 +156,7 @@ def _context(task: Task, seed: int, recipe: Recipe | None = None, epochs: int = 
 def _pruning(criterion: Criterion, scope: Scope) -> Callable[[Task, int], Compress]:
     def of(task: Task, seed: int) -> Compress:
         def prune(kept: float) -> nn.Module:
-            node = Prune(ratio=1 - kept, criterion=criterion, scope=scope)
+            node = Prune(removed=1 - kept, criterion=criterion, scope=scope)
             return node.apply(task.model, _context(task, seed)).model
 
         return prune
@@ -167,7 +167,7 @@ def _pruning(criterion: Criterion, scope: Scope) -> Callable[[Task, int], Compre
 def _ranking(rule: RankRule, scope: Scope) -> Callable[[Task, int], Compress]:
     def of(task: Task, seed: int) -> Compress:
         def reduce(threshold: float) -> nn.Module:
-            node = LowRank(scope=scope, rule=rule, **{rule: threshold})
+            node = LowRank(scope=scope, rule=rule, **{KEPT_BY_RULE[rule]: threshold})
             return node.apply(task.model, _context(task, seed)).model
 
         return reduce

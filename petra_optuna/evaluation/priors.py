@@ -15,15 +15,15 @@ Where only some of the layers have curves, they may lose that share of the sum.
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from petra_optuna.evaluation.sensitivity import Curve, Sensitivity
 from petra_optuna.operations import DropBlocks, LowRank, Prune
-from petra_optuna.pipeline import FieldPrior, SearchSpace
-from petra_optuna.pipeline.nodes import RankRule
+from petra_optuna.pipeline import FieldPrior, Operation, SearchSpace
+from petra_optuna.pipeline.fields import Value
+from petra_optuna.pipeline.nodes import KEPT_BY_RULE
 
 BEARABLE = 0.05
 """Share of the original's quality that a start may cost before anything is trained."""
@@ -37,17 +37,16 @@ Array = npt.NDArray[np.float64]
 def priors_from_sensitivity(sensitivity: Sensitivity, space: SearchSpace) -> tuple[FieldPrior, ...]:
     """Starts of the operations of a space that have curves, each within its field's range."""
     found: list[FieldPrior] = []
-    for kind, fields in ((Prune, ("ratio",)), (LowRank, get_args(RankRule))):
+    fields: list[tuple[type[Operation], str, dict[str, Value]]] = [(Prune, "removed", {})]
+    fields += [(LowRank, field, {"rule": rule}) for rule, field in KEPT_BY_RULE.items()]
+    for kind, field, rule in fields:
         layers = _Layers.of(sensitivity, kind.name)
-        if kind not in space.body or not layers.curves:
-            continue
-        for field in fields:
-            rule = {"rule": field} if kind is LowRank else {}
+        if kind in space.body and layers.curves:
             for scope, value in (("local", layers.together(field)), ("global", layers.competing(field))):
                 found.append(FieldPrior.within(kind, field, value, {"scope": scope, **rule}))
     blocks = _Layers.of(sensitivity, DropBlocks.name)
     if DropBlocks in space.body and blocks.curves:
-        found.append(FieldPrior.within(DropBlocks, "share", blocks.leaving()))
+        found.append(FieldPrior.within(DropBlocks, "removed", blocks.leaving()))
     return tuple(found)
 
 
@@ -99,7 +98,7 @@ class _Layers:
             np.interp(strength, _strengths(curve), _values(curve, field))
             for curve, strength in zip(self.curves, strengths, strict=True)
         ]
-        by_size = field in ("ratio", "share")
+        by_size = field in ("removed", "kept_weights")
         return float(np.average(values, weights=sizes if by_size else None))
 
     def leaving(self) -> float:
@@ -132,4 +131,4 @@ def _strengths(curve: Curve) -> Array:
 
 def _values(curve: Curve, field: str) -> Array:
     """The field at each point; at the original what keeps everything."""
-    return np.array([0.0 if field == "ratio" else 1.0, *(point.fields[field] for point in curve.points[1:])])
+    return np.array([0.0 if field == "removed" else 1.0, *(point.fields[field] for point in curve.points[1:])])

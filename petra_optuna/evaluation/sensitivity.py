@@ -32,6 +32,7 @@ from petra_optuna.nn.pruning.importance import magnitude_scores
 from petra_optuna.nn.pruning.prune import group_widths, prune_group
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import DropBlocks, LowRank, Prune
+from petra_optuna.pipeline.nodes import KEPT_BY_RULE
 from petra_optuna.tasks import Task
 from petra_optuna.tasks.outputs import Outputs
 
@@ -196,7 +197,7 @@ def _prunings(model: nn.Module, example: Inputs) -> list[_Cut]:
                 part, width = prune_group(model, example, weights, name, strength)
                 if width < before:
                     before, share = width, 1 - width / channels
-                    yield share, {"ratio": share}, part
+                    yield share, {"removed": share}, part
 
         return _Cut(name, channels, versions)
 
@@ -216,7 +217,8 @@ def _factorings(model: nn.Module) -> list[_Cut]:
                 reduced = reduce_layer(layer, "share", 1 - strength).layer
                 if reduced is not None:
                     part = replace_module(copy.deepcopy(model), name, reduced)
-                    yield strength, kept_shares(layer, 1 - strength), part
+                    kept = kept_shares(layer, 1 - strength)
+                    yield strength, {KEPT_BY_RULE[rule]: share for rule, share in kept.items()}, part
 
         return _Cut(name, count_parameters(layer), versions)
 

@@ -47,7 +47,7 @@ class DropBlocks(DropBlocksNode):
         scores, unscored = self._of_blocks(shortened, found.names, scored)
         left_out = found.left_out | unscored
         ranking = sorted(scores, key=scores.__getitem__)
-        wanted, example = max(1, round(self.share * len(ranking))), context.task.example
+        wanted, example = max(1, round(self.removed * len(ranking))), context.task.example
         dropped, failed = drop(shortened, ranking, wanted, example)
         left_out |= failed
         if not dropped:

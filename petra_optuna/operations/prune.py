@@ -40,7 +40,7 @@ class Prune(PruneNode):
             scored.append(score_weights(private, self.criterion, context))
             return scored[-1].scores
 
-        result = prune_channels(pruned, context.task.example, scores, self.ratio, self.scope)
+        result = prune_channels(pruned, context.task.example, scores, self.removed, self.scope)
         changed = any(before > after for before, after in result.widths.values())
         layers = 0
         if changed:

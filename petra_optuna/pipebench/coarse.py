@@ -20,11 +20,11 @@ class CoarsePrune(Operation):
     code: ClassVar[str] = "cpr"
     kind: ClassVar[Kind] = "structure"
 
-    ratio: Annotated[float, FloatDistribution(0.2, 0.8, step=0.2)] = 0.4
+    removed: Annotated[float, FloatDistribution(0.2, 0.8, step=0.2)] = 0.4
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """As ``Prune``."""
-        return operations.Prune(ratio=self.ratio).apply(model, context)
+        return operations.Prune(removed=self.removed).apply(model, context)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +35,11 @@ class CoarseLowRank(Operation):
     code: ClassVar[str] = "clr"
     kind: ClassVar[Kind] = "structure"
 
-    share: Annotated[float, FloatDistribution(0.25, 0.75, step=0.25)] = 0.5
+    kept_weights: Annotated[float, FloatDistribution(0.25, 0.75, step=0.25)] = 0.5
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """As ``LowRank`` by share."""
-        return operations.LowRank(rule="share", share=self.share).apply(model, context)
+        return operations.LowRank(rule="share", kept_weights=self.kept_weights).apply(model, context)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,10 +73,10 @@ class Setting:
     epochs: int = 0
 
 
-def prune(network: Network, setting: Setting, ratio: float, criterion: str, scope: str) -> Network:
+def prune(network: Network, setting: Setting, removed: float, criterion: str, scope: str) -> Network:
     """Fewer channels. A narrow network loses more by the same cut; factors shrink on one side only."""
     c = setting.coefficients
-    width = max(network.width * (1 - ratio), min(c["narrowest"], network.width))
+    width = max(network.width * (1 - removed), min(c["narrowest"], network.width))
     kept = width / network.width
     sides = c["prune.on_factors"] if network.rank < 1 else 1.0
     damage = c["prune.damage"] * c[f"prune.criterion.{criterion}"] * c[f"prune.scope.{scope}"]
@@ -120,7 +120,7 @@ def factorize(network: Network, setting: Setting, scope: str, rule: str, thresho
     )
 
 
-def shorten(network: Network, setting: Setting, share: float, criterion: str) -> Network:
+def shorten(network: Network, setting: Setting, removed: float, criterion: str) -> Network:
     """Whole blocks less, at least one.
 
     Raises:
@@ -130,7 +130,7 @@ def shorten(network: Network, setting: Setting, share: float, criterion: str) ->
     before = round(network.blocks * c["blocks"])
     if before <= 1:
         raise OperationFailed("drop_blocks: no block is left that can be dropped")
-    dropped = min(max(1, round(share * before)), before - 1)
+    dropped = min(max(1, round(removed * before)), before - 1)
     gone = dropped / c["blocks"]
     left = (before - dropped) / c["blocks"]
     damage = c["drop_blocks.damage"] * c[f"drop_blocks.criterion.{criterion}"]

@@ -48,7 +48,7 @@ class Prune(PruneNode):
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.prune``."""
-        return _applied(model, prune(model, context, self.ratio, self.criterion, self.scope))
+        return _applied(model, prune(model, context, self.removed, self.criterion, self.scope))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class DropBlocks(DropBlocksNode):
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.shorten``."""
-        return _applied(model, shorten(model, context, self.share, self.criterion))
+        return _applied(model, shorten(model, context, self.removed, self.criterion))
 
 
 @dataclasses.dataclass(frozen=True)

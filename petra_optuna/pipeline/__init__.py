@@ -1,7 +1,7 @@
 """The genome: operations, recipe, pipeline, search space, encoding. Does not import torch."""
 
-from petra_optuna.pipeline.encoding import decode, distributions, encode, suggest
-from petra_optuna.pipeline.fields import Field, When, declared_fields
+from petra_optuna.pipeline.encoding import decode, distributions, encode, present_params, suggest
+from petra_optuna.pipeline.fields import Field, Formerly, When, declared_fields
 from petra_optuna.pipeline.notation import NotationWarning
 from petra_optuna.pipeline.operation import Applied, Kind, Operation, allot
 from petra_optuna.pipeline.pipeline import Pipeline
@@ -15,6 +15,7 @@ __all__ = [
     "Applied",
     "Field",
     "FieldPrior",
+    "Formerly",
     "Kind",
     "NotationWarning",
     "Operation",
@@ -27,5 +28,6 @@ __all__ = [
     "decode",
     "distributions",
     "encode",
+    "present_params",
     "suggest",
 ]

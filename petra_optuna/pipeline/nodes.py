@@ -8,11 +8,12 @@ conversion is implied by none: a subclass of ``QuantizeAwareNode`` names the sta
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, get_args
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from petra_optuna.pipeline.fields import When
+from petra_optuna.pipeline.fields import Formerly, When
 from petra_optuna.pipeline.operation import Kind, Operation
 from petra_optuna.pipeline.recipe import REGULARIZERS, TRAINING_FIELDS
 
@@ -21,6 +22,13 @@ Scope = Literal["global", "local"]
 RankRule = Literal["energy", "singular_values", "share"]
 Calibration = Literal["minmax", "percentile", "entropy"]
 Preset = Literal["performance", "mixed"]
+
+KEPT_BY_RULE: Mapping[RankRule, str] = {
+    "energy": "kept_energy",
+    "singular_values": "kept_singular_values",
+    "share": "kept_weights",
+}
+"""Field of low rank that counts, by its rule: the choices of a rule are stored and keep their names."""
 
 _CRITERION = CategoricalDistribution(get_args(Criterion))
 _SCOPE = CategoricalDistribution(get_args(Scope))
@@ -34,10 +42,11 @@ class LowRankNode(Operation):
         scope: ``global`` lets the singular values of all layers compete for weights, ``local`` asks the same
             of each layer.
         rule: Measure by which ranks are chosen.
-        energy: Share of the squared singular values that is kept (explained variance), ``global`` on average.
-        singular_values: Share of the singular values that is kept, ``global`` on average.
-        share: Share of the weights that is kept; ``local`` a share of mn / (m + n), the largest rank that
-            saves weights.
+        kept_energy: Share of the squared singular values that is kept (explained variance), ``global`` on
+            average.
+        kept_singular_values: Share of the singular values that is kept, ``global`` on average.
+        kept_weights: Share of the weights that is kept; ``local`` a share of mn / (m + n), the largest rank
+            that saves weights.
     """
 
     name: ClassVar[str] = "low_rank"
@@ -46,9 +55,15 @@ class LowRankNode(Operation):
 
     scope: Annotated[Scope, _SCOPE] = "global"
     rule: Annotated[RankRule, CategoricalDistribution(get_args(RankRule))] = "energy"
-    energy: Annotated[float, FloatDistribution(0.5, 0.999), When("rule", ("energy",))] = 0.9
-    singular_values: Annotated[float, FloatDistribution(0.2, 0.95), When("rule", ("singular_values",))] = 0.6
-    share: Annotated[float, FloatDistribution(0.1, 0.9), When("rule", ("share",))] = 0.5
+    kept_energy: Annotated[
+        float, FloatDistribution(0.5, 0.999), When("rule", ("energy",)), Formerly("energy")
+    ] = 0.9
+    kept_singular_values: Annotated[
+        float, FloatDistribution(0.2, 0.95), When("rule", ("singular_values",)), Formerly("singular_values")
+    ] = 0.6
+    kept_weights: Annotated[
+        float, FloatDistribution(0.1, 0.9), When("rule", ("share",)), Formerly("share")
+    ] = 0.5
 
     @property
     def shape_follows_weights(self) -> bool:
@@ -57,10 +72,9 @@ class LowRankNode(Operation):
 
     @property
     def threshold(self) -> float:
-        """The share that the rule keeps."""
-        return {"energy": self.energy, "singular_values": self.singular_values, "share": self.share}[
-            self.rule
-        ]
+        """The share that the rule keeps: the value of its field."""
+        value: float = getattr(self, KEPT_BY_RULE[self.rule])
+        return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +82,7 @@ class PruneNode(Operation):
     """Fewer channels.
 
     Attributes:
-        ratio: Share of the channels to remove.
+        removed: Share of the channels that is removed.
         criterion: Measure by which a channel is unimportant.
         scope: ``global`` ranks the channels of all layers together, ``local`` those of each layer.
     """
@@ -77,7 +91,7 @@ class PruneNode(Operation):
     code: ClassVar[str] = "Pr"
     kind: ClassVar[Kind] = "structure"
 
-    ratio: Annotated[float, FloatDistribution(0.1, 0.9)] = 0.5
+    removed: Annotated[float, FloatDistribution(0.1, 0.9), Formerly("ratio")] = 0.5
     criterion: Annotated[Criterion, _CRITERION] = "magnitude_l2"
     scope: Annotated[Scope, _SCOPE] = "local"
 
@@ -92,7 +106,7 @@ class DropBlocksNode(Operation):
     """Fewer residual blocks, or layers that map a shape onto itself.
 
     Attributes:
-        share: Share of the blocks to remove, at least one of them.
+        removed: Share of the blocks that is removed, at least one of them.
         criterion: Measure by which a block is unimportant.
     """
 
@@ -100,7 +114,7 @@ class DropBlocksNode(Operation):
     code: ClassVar[str] = "DB"
     kind: ClassVar[Kind] = "structure"
 
-    share: Annotated[float, FloatDistribution(0.1, 0.6)] = 0.3
+    removed: Annotated[float, FloatDistribution(0.1, 0.6), Formerly("share")] = 0.3
     criterion: Annotated[Criterion, _CRITERION] = "taylor"
 
     @property

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from petra_optuna.pipeline.fields import Fielded
+from petra_optuna.pipeline.fields import Fielded, first_names
 
 ModelT = TypeVar("ModelT")
 Kind = Literal["structure", "training", "conversion"]
@@ -82,6 +82,10 @@ class Operation(Fielded, abc.ABC):
     def to_dict(self) -> dict[str, Any]:
         """``{"op": name, field: value, ...}`` with the fields that count."""
         return {"op": self.name, **self.active_values()}
+
+    def identity(self) -> dict[str, Any]:
+        """``to_dict`` by the names under which the fields were first stored: what hashes are made of."""
+        return {"op": self.name, **first_names(type(self), self.active_values())}
 
 
 def allot(nodes: Iterable[Operation], epochs: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.pipeline import notation
-from petra_optuna.pipeline.fields import Fielded, Value, declared_fields
+from petra_optuna.pipeline.fields import Fielded, Value, declared_fields, first_names, present_names
 from petra_optuna.pipeline.operation import Operation
 from petra_optuna.pipeline.recipe import Recipe
 
@@ -93,7 +93,7 @@ class Pipeline:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], operations: Iterable[type[Operation]]) -> Pipeline:
-        """Inverse of ``to_dict``.
+        """Inverse of ``to_dict``; reads former names of fields too.
 
         Raises:
             PipelineError: When an operation or field is unknown.
@@ -109,8 +109,12 @@ class Pipeline:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of the canonical form: equal for pipelines that do the same."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the canonical form: equal for pipelines that do the same, in every release."""
+        identity = {
+            "nodes": [node.identity() for node in self.with_implied],
+            "recipe": first_names(Recipe, self._active_recipe),
+        }
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -129,6 +133,7 @@ class Pipeline:
 
 
 def _read(kind: type[T], fields: Mapping[str, Any]) -> T:
+    fields = present_names(kind, fields)
     unknown = set(fields) - {field.name for field in declared_fields(kind)}
     if unknown:
         raise PipelineError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import (
@@ -14,12 +16,14 @@ from optuna.distributions import (
 )
 
 from petra_optuna.errors import PipelineError
-from petra_optuna.pipeline.fields import declared_fields
+from petra_optuna.pipeline.fields import Fielded, Value, declared_fields, former_names
 from petra_optuna.pipeline.operation import Operation
 from petra_optuna.pipeline.pipeline import Pipeline
 from petra_optuna.pipeline.recipe import Recipe
 
 NO_CONVERSION = "none"
+RECIPE = "recipe"
+"""Owner of the recipe's fields, beside the names of the operations."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +102,16 @@ class SearchSpace:
         """The shortest body."""
         return int(self.untrained)
 
+    @functools.cached_property
+    def former_names(self) -> Mapping[tuple[str, str], str]:
+        """(operation or ``recipe``, former name of a field) -> its present name."""
+        owners: dict[str, type[Fielded]] = {**{kind.name: kind for kind in self.operations}, RECIPE: Recipe}
+        return {
+            (owner, former): name
+            for owner, cls in owners.items()
+            for former, name in former_names(cls).items()
+        }
+
     def kinds_at(self, place: int) -> tuple[type[Operation], ...]:
         """Classes that may stand at a place of the body, counted from 0."""
         if place or not self.untrained:
@@ -133,18 +147,13 @@ class SearchSpace:
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready specification, with a digest of every declared field and range."""
-        declared = {
-            kind.name: [
-                (field.name, distribution_to_json(field.distribution), field.default)
-                for field in declared_fields(kind)
-            ]
-            for kind in self.operations
-        }
-        declared["recipe"] = [
-            (field.name, distribution_to_json(field.distribution), field.default)
-            for field in declared_fields(Recipe)
-        ]
+        """JSON-ready specification, with a digest of every declared field and range.
+
+        A field counts under the name that it was first stored under. So a space whose fields got other names
+        is the same one as before, and its studies can be continued.
+        """
+        declared = {kind.name: _declaration(kind) for kind in self.operations}
+        declared[RECIPE] = _declaration(Recipe)
         digest = hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
         return {
             "body": [kind.name for kind in self.body],
@@ -154,3 +163,10 @@ class SearchSpace:
             # Studies made before there was such a mode have no such key, and are the same as they were.
             **({"untrained": True} if self.untrained else {}),
         }
+
+
+def _declaration(cls: type[Fielded]) -> list[tuple[str, str, Value]]:
+    return [
+        (field.first_name, distribution_to_json(field.distribution), field.default)
+        for field in declared_fields(cls)
+    ]

@@ -15,7 +15,13 @@ from petra_optuna.samplers.records import (
     plan_of,
     superseded,
 )
-from petra_optuna.samplers.retry import MAX_RETRIES, fail_orphans, mark_for_rerun, retry_stale_trial
+from petra_optuna.samplers.retry import (
+    MAX_RETRIES,
+    fail_orphans,
+    mark_for_rerun,
+    rename_enqueued,
+    retry_stale_trial,
+)
 from petra_optuna.samplers.state import SamplerState
 from petra_optuna.samplers.stopping import Generations, Stagnation, StopRule, Targets, TimeLimit
 
@@ -43,6 +49,7 @@ __all__ = [
     "plan_indices",
     "plan_of",
     "plot_state",
+    "rename_enqueued",
     "retry_stale_trial",
     "success_history",
     "superseded",

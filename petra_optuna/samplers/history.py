@@ -69,7 +69,7 @@ class History:
         self._frozen, self._bounds = bounds is not None, bounds
         self._space = space
         self._inherited = tuple(inherited)
-        self._starts = tuple(starts)
+        self._starts = tuple(starts) if space is None else tuple(prior.in_space(space) for prior in starts)
         self.population = Population(size, len(self._directions))
         self.branches = Branches()
         self.finished: list[Key] = []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from petra_optuna.evolution import RANDOM, GeneSource, OperatorRates, draw_value, random_pipeline
-from petra_optuna.pipeline import Pipeline, SearchSpace, encode
+from petra_optuna.pipeline import Pipeline, SearchSpace, encode, present_params
 from petra_optuna.pipeline.encoding import walk
 from petra_optuna.samplers.breeding import TRIES, parents_of, pick, rates_of, strength
 from petra_optuna.samplers.history import History
@@ -41,6 +41,7 @@ def plan_pipeline(
     Raises:
         PipelineError: When a fixed parameter is outside its range, or nothing legal fits them.
     """
+    enqueued, held = present_params(enqueued, space), present_params(held, space)
     index = history.index_of(planned)
     rng = np.random.default_rng([options.seed, index])
     depth = space.max_length

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from petra_optuna.errors import PipelineError, StudyError, UserError
 from petra_optuna.evaluation import PrefixCache, priors_from_sensitivity, sensitivity_of
 from petra_optuna.evolution import Bounds, contributions, hypervolume_subset, non_dominated
-from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode
+from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode, present_params
 from petra_optuna.samplers import BOUNDS, CREDIT, PRIORS, WINDOW, directions_of, success_history
 from petra_optuna.study import record as attributes
 from petra_optuna.study.controls import controls
@@ -204,8 +204,9 @@ def _read(trial: FrozenTrial, space: SearchSpace) -> Pipeline:
     Raises:
         PipelineError: When that space has no such pipeline.
     """
-    pipeline = decode(trial.params, space)
-    if unknown := sorted(trial.params.keys() - encode(pipeline, space).keys()):
+    params = present_params(trial.params, space)
+    pipeline = decode(params, space)
+    if unknown := sorted(params.keys() - encode(pipeline, space).keys()):
         raise PipelineError(f"no parameter {unknown[0]!r}")
     return pipeline
 

@@ -48,7 +48,7 @@ def quality(*nodes: Operation, bench: PipeBench = LARGE, recipe: Recipe | None =
 
 def brute_force(bench: PipeBench, longest: int) -> dict[tuple[float, ...], str]:
     """Every pipeline through the public door, and the non-dominated values by definition."""
-    nodes: list[Operation] = [CoarsePrune(ratio=0.2 * step) for step in (1, 2, 3, 4)]
+    nodes: list[Operation] = [CoarsePrune(removed=0.2 * step) for step in (1, 2, 3, 4)]
     nodes += [CoarseTrain(epochs=epochs) for epochs in (1, 3, 5)]
     ends: list[tuple[Operation, ...]] = [(), *((kind(),) for kind in bench.space.conversions)]
     found: dict[tuple[float, ...], str] = {}
@@ -136,8 +136,8 @@ def test_low_rank_before_and_after_pruning_differ() -> None:
 
 
 def test_two_cuts_cost_what_one_of_the_same_size_does() -> None:
-    one = LARGE.states(Pipeline((Prune(ratio=0.64),)))[-1]
-    two = LARGE.states(Pipeline((Prune(ratio=0.4), Prune(ratio=0.4))))[-1]
+    one = LARGE.states(Pipeline((Prune(removed=0.64),)))[-1]
+    two = LARGE.states(Pipeline((Prune(removed=0.4), Prune(removed=0.4))))[-1]
     assert one.damage == pytest.approx(two.damage)
     assert one.parameters == pytest.approx(two.parameters)
 
@@ -169,7 +169,7 @@ def test_more_epochs_never_hurt(seed: int) -> None:
 
 
 def test_returns_diminish() -> None:
-    found = [quality(Prune(ratio=0.7), Train(epochs=epochs)) for epochs in (1, 4, 7, 10)]
+    found = [quality(Prune(removed=0.7), Train(epochs=epochs)) for epochs in (1, 4, 7, 10)]
     gains = np.diff(found)
     assert gains[0] > gains[1] > gains[2] > 0
 
@@ -186,13 +186,13 @@ def test_values_stay_between_floor_and_one(seed: int, name: str, noise: float) -
 
 
 def test_a_ruined_network_is_at_chance() -> None:
-    ruined = quality(*[Prune(ratio=0.9, criterion="hessian")] * 3)
+    ruined = quality(*[Prune(removed=0.9, criterion="hessian")] * 3)
     assert ruined == pytest.approx(LARGE.coefficients["chance"], abs=0.05)
 
 
 def test_rounding_costs_narrow_networks_more_and_training_for_it_helps() -> None:
     wide = quality() - quality(QuantizeStatic())
-    narrow = quality(Prune(ratio=0.7), Train()) - quality(Prune(ratio=0.7), Train(), QuantizeStatic())
+    narrow = quality(Prune(removed=0.7), Train()) - quality(Prune(removed=0.7), Train(), QuantizeStatic())
     assert narrow > wide > 0
     compact = PipeBench.variant("held_out")
     trained = quality(QuantizeAware(), QuantizeStatic(), bench=compact)
@@ -239,7 +239,7 @@ def test_a_diverging_training_fails() -> None:
 
 
 def test_the_last_block_cannot_be_dropped() -> None:
-    assert LARGE.evaluate(Pipeline((DropBlocks(share=0.6),) * 6)).values is None
+    assert LARGE.evaluate(Pipeline((DropBlocks(removed=0.6),) * 6)).values is None
 
 
 def test_the_time_follows_epochs_and_arithmetic() -> None:

@@ -87,7 +87,7 @@ def reduce_together(
     return {name: _reduced(layer, spectra[name], asked[name]) for name, layer in layers.items()}
 
 
-def kept_shares(layer: Decomposable, share: float) -> dict[str, float]:
+def kept_shares(layer: Decomposable, share: float) -> dict[RankRule, float]:
     """What each rule asks of a layer for the rank that ``share`` asks for.
 
     Args:
