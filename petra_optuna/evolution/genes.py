@@ -101,22 +101,16 @@ def random_pipeline(
     """A legal pipeline with new nodes, conversion and recipe.
 
     Args:
-        space: Which operations there are and what they need.
-        length: Nodes in the body; more where the space wants more, fewer where nothing that is left fits the
-            needs declared.
+        space: Operations to choose from.
+        length: Nodes in the body; more where the space wants more.
         rng: Source of all randomness.
         genes: What nodes and recipe are drawn from.
     """
-    nodes: list[Operation] = []
-    given: frozenset[str] = frozenset()
-    length = max(length, space.min_length)
-    while len(nodes) < length and (
-        fitting := [kind for kind in space.kinds_at(len(nodes)) if kind.needs <= given]
-    ):
-        nodes.append(genes.fresh(genes.kind(fitting, rng), rng))
-        given |= nodes[-1].gives
-    conversions = [kind for kind in space.conversions if kind.needs <= given]
-    choice = int(rng.integers(len(conversions) + 1))
-    if choice < len(conversions):
-        nodes.append(genes.fresh(conversions[choice], rng))
+    nodes = [
+        genes.fresh(genes.kind(space.kinds_at(place), rng), rng)
+        for place in range(max(length, space.min_length))
+    ]
+    choice = int(rng.integers(len(space.conversions) + 1))
+    if choice < len(space.conversions):
+        nodes.append(genes.fresh(space.conversions[choice], rng))
     return Pipeline(tuple(nodes), genes.fresh(Recipe, rng))

@@ -50,7 +50,7 @@ def enumerate_networks(
     """Pipelines with what they make, shorter bodies first; prefixes are computed once. Failures are left out.
 
     Args:
-        space: At most ``MOST`` pipelines, without needs.
+        space: At most ``MOST`` pipelines.
         coefficients: Of the surrogate.
         epochs: Most epochs that a pipeline may spend.
 
@@ -96,8 +96,8 @@ def _files(
 
 def _settings(kind: type[Operation]) -> list[Operation]:
     fields = declared_fields(kind)
-    if kind.recipe_fields or kind.needs:
-        raise UserError(f"{kind.name} reads the recipe or needs another node; such spaces are not enumerated")
+    if kind.recipe_fields:
+        raise UserError(f"{kind.name} reads the recipe; such spaces are not enumerated")
     choices = [_values(f"{kind.name}.{field.name}", field.distribution) for field in fields]
     found = (
         kind(**dict(zip((field.name for field in fields), row, strict=True)))

@@ -46,7 +46,6 @@ class Operation(Fielded, abc.ABC):
         format: For a conversion, what its file is, for example ``int8_static``; a runtime lists those that it
             runs as they promise. None where any runtime does.
         implies: The conversion that a pipeline with this node gets when it names none.
-        needs, gives: Free-form capabilities for order rules, checked by ``SearchSpace.violations``.
     """
 
     name: ClassVar[str]
@@ -59,8 +58,6 @@ class Operation(Fielded, abc.ABC):
     can_repair: ClassVar[bool] = False
     format: ClassVar[str | None] = None
     implies: ClassVar[type[Operation] | None] = None
-    needs: ClassVar[frozenset[str]] = frozenset()
-    gives: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def shape_follows_weights(self) -> bool:

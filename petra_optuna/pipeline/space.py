@@ -116,7 +116,7 @@ class SearchSpace:
         """Classes that may stand at a place of the body, counted from 0."""
         if place or not self.untrained:
             return self.body
-        return tuple(kind for kind in self.body if kind.from_initialisation and not kind.needs)
+        return tuple(kind for kind in self.body if kind.from_initialisation)
 
     def body_distribution(self, place: int) -> CategoricalDistribution:
         """Choices of the body node at a place."""
@@ -136,14 +136,9 @@ class SearchSpace:
         if self.untrained and not (pipeline.body and type(pipeline.body[0]) in first):
             names = " or ".join(kind.name for kind in first)
             found.append(f"pipelines start from initialisation, so the first node must be {names}")
-        given: set[str] = set()
         for node in pipeline.nodes:
             if type(node) not in self.operations:
                 found.append(f"{node.name} is not in this space ({', '.join(self.names)})")
-            missing = node.needs - given
-            if missing:
-                found.append(f"{node.name} needs {', '.join(sorted(missing))} from a node before it")
-            given |= node.gives
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:

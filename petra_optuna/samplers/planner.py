@@ -79,16 +79,8 @@ def _fitted(
 ) -> Pipeline:
     """The pipeline of ``params`` with the fixed values; what is missing then is drawn."""
 
-    def completed(given: Mapping[str, Any]) -> Pipeline:
-        return walk(space, lambda name, kind: given[name] if name in given else draw_value(kind, rng))
-
-    pipeline = completed({**params, **fixed})
-    for _ in range(TRIES):
-        if not space.violations(pipeline):
-            break
-        # What was planned does not fit what is fixed: the rest is drawn as a whole.
-        pipeline = completed(fixed)
-    return pipeline
+    given = {**params, **fixed}
+    return walk(space, lambda name, kind: given[name] if name in given else draw_value(kind, rng))
 
 
 def _bred(
@@ -121,8 +113,6 @@ def _bred(
             continue
         if held:
             fitted = _fitted(space, encode(child, space), held, rng)
-            if space.violations(fitted):
-                continue
             if fitted.hash != child.hash:
                 child, origin = fitted, {"note": ALTERED}
         if not taken(child.hash) and child.hash not in hashes:
