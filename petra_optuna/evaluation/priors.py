@@ -130,5 +130,7 @@ def _strengths(curve: Curve) -> Array:
 
 
 def _values(curve: Curve, field: str) -> Array:
-    """The field at each point; at the original what keeps everything."""
-    return np.array([0.0 if field == "removed" else 1.0, *(point.fields[field] for point in curve.points[1:])])
+    """The field at each point; at the original the value that keeps everything."""
+    return np.array(
+        [0.0 if field == "removed" else 1.0, *(point.fields[field] for point in curve.points[1:])]
+    )

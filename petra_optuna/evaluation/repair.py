@@ -23,7 +23,7 @@ from petra_optuna.errors import TrialError
 from petra_optuna.evaluation.ledger import TrainingLedger
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.rung_callback import quality_in_torch
-from petra_optuna.pipeline import Operation
+from petra_optuna.pipeline import Operation, float_layers
 from petra_optuna.tasks import Task
 
 
@@ -127,4 +127,4 @@ def repaired(
 
 
 def _in_float(lowered: LoweredModel) -> set[str]:
-    return {item["name"] for item in lowered.artifact.lowering["conversion"].get("left_float", ())}
+    return {layer["name"] for layer in float_layers(lowered.artifact.lowering["conversion"])}

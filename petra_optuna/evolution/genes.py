@@ -107,7 +107,7 @@ def random_pipeline(
         genes: What nodes and recipe are drawn from.
     """
     nodes = [
-        genes.fresh(genes.kind(space.kinds_at(place), rng), rng)
+        genes.fresh(genes.kind(space.operations_at(place), rng), rng)
         for place in range(max(length, space.min_length))
     ]
     choice = int(rng.integers(len(space.conversions) + 1))

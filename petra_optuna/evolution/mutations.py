@@ -83,7 +83,7 @@ class Insert(Mutation):
             return None
         body = list(pipeline.body)
         place = int(rng.integers(len(body) + 1))
-        body.insert(place, _fresh_node(space.kinds_at(place), rng, self.genes))
+        body.insert(place, _fresh_node(space.operations_at(place), rng, self.genes))
         return _with_body(pipeline, body)
 
 
@@ -112,7 +112,7 @@ class Replace(Mutation):
         if not body:
             return None
         place = int(rng.integers(len(body)))
-        others = tuple(kind for kind in space.kinds_at(place) if kind is not type(body[place]))
+        others = tuple(kind for kind in space.operations_at(place) if kind is not type(body[place]))
         if not others:
             return None
         body[place] = _fresh_node(others, rng, self.genes)

@@ -9,11 +9,10 @@ from typing import Any
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.batch_norm import reestimate_batch_norm
-from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.pruning.blocks import block_score, drop, find_replaceable
 from petra_optuna.operations.context import Context
-from petra_optuna.operations.scoring import Scored, score_weights
+from petra_optuna.operations.scoring import WeightScoring, score_weights
+from petra_optuna.operations.structural import ModelSize, remeasure_batch_norms, size_report
 from petra_optuna.pipeline import Applied
 from petra_optuna.pipeline.nodes import DropBlocksNode
 
@@ -40,50 +39,47 @@ class DropBlocks(DropBlocksNode):
         """
         shortened = copy.deepcopy(model).eval()
         inputs, _ = next(context.calibration_batches(limit=LAW_SAMPLES, batch_size=LAW_SAMPLES))
-        found = find_replaceable(shortened, inputs)
-        if not found.names:
-            raise OperationFailed(_nothing_to_drop(found.left_out))
-        scored = self._score(shortened, context)
-        scores, unscored = self._of_blocks(shortened, found.names, scored)
-        left_out = found.left_out | unscored
+        blocks = find_replaceable(shortened, inputs)
+        if not blocks.names:
+            raise OperationFailed(_nothing_to_drop(blocks.left_out))
+        scoring = self._score_weights(shortened, context)
+        scores, unscored = self._score_blocks(shortened, blocks.names, scoring)
+        left_out = blocks.left_out | unscored
         ranking = sorted(scores, key=scores.__getitem__)
         wanted, example = max(1, round(self.removed * len(ranking))), context.task.example
         dropped, failed = drop(shortened, ranking, wanted, example)
         left_out |= failed
         if not dropped:
             raise OperationFailed(_nothing_to_drop(left_out))
-        layers = reestimate_batch_norm(shortened, (inputs for inputs, _ in context.calibration_batches()))
+        layers = remeasure_batch_norms(shortened, context)
         report: dict[str, Any] = {
             "changed": True,
-            "parameters_before": count_parameters(model),
-            "parameters_after": count_parameters(shortened),
-            "macs_before": count_macs(model, example),
-            "macs_after": count_macs(shortened, example),
+            **size_report(ModelSize.of(model, example), ModelSize.of(shortened, example)),
             "dropped": {name: scores[name] for name in dropped},
             "kept": {name: scores[name] for name in ranking if name not in {*dropped, *failed}},
             "batch_norms": layers,
             "left_out": left_out,
-            "criterion_read": scored.read(),
+            "criterion_read": scoring.data_read(),
         }
         return Applied(shortened, report)
 
-    def _score(self, model: nn.Module, context: Context) -> Scored:
+    def _score_weights(self, model: nn.Module, context: Context) -> WeightScoring:
         """Scores of all weights, those included that the model does not train."""
         frozen = [weight for weight in model.parameters() if not weight.requires_grad]
         model.requires_grad_(True)
-        scored = score_weights(model, self.criterion, context)
+        scoring = score_weights(model, self.criterion, context)
         for weight in frozen:
             weight.requires_grad_(False)
-        return scored
+        return scoring
 
-    def _of_blocks(
-        self, model: nn.Module, names: tuple[str, ...], scored: Scored
+    def _score_blocks(
+        self, model: nn.Module, names: tuple[str, ...], scoring: WeightScoring
     ) -> tuple[dict[str, float], dict[str, str]]:
         """Scores of blocks by name, and of those that the criterion cannot score: why."""
         scores: dict[str, float] = {}
         left_out: dict[str, str] = {}
         for name in names:
-            score = block_score(model.get_submodule(name), self.criterion, scored.scores)
+            score = block_score(model.get_submodule(name), self.criterion, scoring.scores)
             if score is None:
                 left_out[name] = f"{self.criterion} has nothing to score in it"
             else:

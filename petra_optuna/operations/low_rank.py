@@ -9,12 +9,11 @@ from typing import Any
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.batch_norm import reestimate_batch_norm
-from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.low_rank.pairs import LowRankPair, decomposable_layers, shared_names, why_whole
 from petra_optuna.nn.low_rank.reduce import ReductionResult, reduce_layer, reduce_together
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations.context import Context
+from petra_optuna.operations.structural import ModelSize, remeasure_batch_norms, size_report
 from petra_optuna.pipeline import Applied
 from petra_optuna.pipeline.nodes import LowRankNode
 
@@ -46,16 +45,16 @@ class LowRank(LowRankNode):
         shared = shared_names(reduced)
         left_out = {name: reason for name, part in reduced.named_modules() if (reason := why_whole(part))}
         left_out |= dict.fromkeys(shared & layers.keys(), "it shares its weight with another layer")
-        done = self._reduced({name: layer for name, layer in layers.items() if name not in shared})
-        for name, part in done.items():
-            reduced = replace_module(reduced, name, part.layer or layers[name])
-        reduced, macs_after = _count_or_restore(reduced, context, layers, done, left_out)
-        report = _report(model, reduced, context, done, left_out) | {"macs_after": macs_after}
-        batches = (inputs for inputs, _ in context.calibration_batches())
-        report["batch_norms"] = reestimate_batch_norm(reduced, batches) if report["changed"] else 0
+        results = self._reduce({name: layer for name, layer in layers.items() if name not in shared})
+        for name, result in results.items():
+            reduced = replace_module(reduced, name, result.layer or layers[name])
+        reduced, after = _count_or_restore(reduced, context, layers, results, left_out)
+        sizes = size_report(ModelSize.of(model, context.task.example), after)
+        report = _report(results, sizes, left_out)
+        report["batch_norms"] = remeasure_batch_norms(reduced, context) if report["changed"] else 0
         return Applied(reduced, report)
 
-    def _reduced(self, layers: dict[str, nn.Module]) -> dict[str, ReductionResult]:
+    def _reduce(self, layers: dict[str, nn.Module]) -> dict[str, ReductionResult]:
         if self.scope == "global":
             return reduce_together(layers, self.rule, self.threshold)
         return {name: reduce_layer(layer, self.rule, self.threshold) for name, layer in layers.items()}
@@ -65,41 +64,36 @@ def _count_or_restore(
     model: nn.Module,
     context: Context,
     layers: dict[str, nn.Module],
-    done: dict[str, ReductionResult],
+    results: dict[str, ReductionResult],
     left_out: dict[str, str],
-) -> tuple[nn.Module, int]:
-    """Multiply-accumulates, with layers back in place whose parts the model reads without calling them."""
+) -> tuple[nn.Module, ModelSize]:
+    """Count, with layers back in place whose parts the model reads without calling them."""
     while True:
         try:
-            return model, count_macs(model, context.task.example)
+            return model, ModelSize.of(model, context.task.example)
         except AttributeError as error:
-            read = [name for name, part in done.items() if part.layer is not None and part.layer is error.obj]
+            replaced = {name: result.layer for name, result in results.items() if result.layer is not None}
+            read = [name for name, layer in replaced.items() if layer is error.obj]
             if not read:
                 raise OperationFailed(
                     f"low_rank: the model reads a part of a layer that was replaced ({error})"
                 ) from error
             model = replace_module(model, read[0], layers[read[0]])
-            del done[read[0]]
+            del results[read[0]]
             left_out[read[0]] = f"the model reads its {error.name!r} without calling it"
 
 
 def _report(
-    before: nn.Module,
-    after: nn.Module,
-    context: Context,
-    done: dict[str, ReductionResult],
-    left_out: dict[str, str],
+    results: dict[str, ReductionResult], sizes: dict[str, int], left_out: dict[str, str]
 ) -> dict[str, Any]:
     ranks: dict[str, list[int | None]] = {}
-    for name, part in done.items():
-        ranks |= {_joined(name, inner): list(pair) for inner, pair in part.ranks.items()}
-        left_out |= {_joined(name, inner): reason for inner, reason in part.left_out.items()}
-    pairs = {name: part.layer for name, part in done.items() if isinstance(part.layer, LowRankPair)}
+    for name, result in results.items():
+        ranks |= {_join(name, inner): list(pair) for inner, pair in result.ranks.items()}
+        left_out |= {_join(name, inner): reason for inner, reason in result.left_out.items()}
+    pairs = {name: result.layer for name, result in results.items() if isinstance(result.layer, LowRankPair)}
     report: dict[str, Any] = {
         "changed": bool(ranks),
-        "parameters_before": count_parameters(before),
-        "parameters_after": count_parameters(after),
-        "macs_before": count_macs(before, context.task.example),
+        **sizes,
         "ranks": ranks,
         "spatial": [name for name, pair in pairs.items() if pair.split == "spatial"],
         "left_out": left_out,
@@ -109,5 +103,5 @@ def _report(
     return report
 
 
-def _joined(name: str, inner: str) -> str:
+def _join(name: str, inner: str) -> str:
     return f"{name}.{inner}" if name and inner else name or inner

@@ -20,7 +20,7 @@ from petra_optuna.operations.context import Context
 from petra_optuna.operations.int8_graph import WEIGHTED, count_int8_weights, weighted_layers
 from petra_optuna.operations.left_float import left_float
 from petra_optuna.operations.weight_only import named
-from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline import Applied, FloatReason
 from petra_optuna.pipeline.nodes import QuantizeNncfNode
 
 _SAMPLES, _BATCH = 256, 32
@@ -56,7 +56,7 @@ class QuantizeNncf(QuantizeNncfNode):
             raise OperationFailed("nncf: NNCF quantised none of the model's weights")
         rounded = {node.output[0] for node in quantized.graph.node if node.op_type == "DequantizeLinear"}
         floats = {
-            node.name: {"reason": "NNCF leaves it in float"}
+            node.name: FloatReason(reason="NNCF leaves it in float")
             for node in quantized.graph.node
             if node.op_type in WEIGHTED and node.input[1] not in rounded
         }

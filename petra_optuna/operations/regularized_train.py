@@ -145,11 +145,11 @@ def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module],
 
     def extra(model: nn.Module) -> Tensor:
         values = []
-        found = list(all_factors(model).values()) if _any_of_factors(terms) else []
+        pairs = list(all_factors(model).values()) if _any_of_factors(terms) else []
         if "orthogonal" in terms:
-            values.append(recipe.lambda_orthogonal * mean_orthogonal(found, _product_dtype(found[0][0])))
+            values.append(recipe.lambda_orthogonal * mean_orthogonal(pairs, _product_dtype(pairs[0][0])))
         if "hoyer" in terms:
-            values.append(recipe.lambda_hoyer * mean_hoyer(found))
+            values.append(recipe.lambda_hoyer * mean_hoyer(pairs))
         if "norm" in terms:
             values.append(recipe.lambda_norm * norm_penalty(_layer_weights(model)))
         return torch.stack(values).sum()
@@ -158,18 +158,18 @@ def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module],
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype | None:
-    """In which autocast would multiply it: it takes float32 alone to a shorter type."""
+    """The type in which autocast would multiply it: autocast takes float32 alone to a shorter type."""
     return training_dtype(weight.device) if weight.dtype == torch.float32 else None
 
 
 def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> dict[str, float]:
     """The value of each term without its lambda."""
     values: dict[str, float] = {}
-    found = list(all_factors(model).values()) if _any_of_factors(terms) else []
+    pairs = list(all_factors(model).values()) if _any_of_factors(terms) else []
     if "orthogonal" in terms:
-        values["orthogonal"] = mean_orthogonal(found).item()
+        values["orthogonal"] = mean_orthogonal(pairs).item()
     if "hoyer" in terms:
-        values["hoyer"] = mean_hoyer(found).item()
+        values["hoyer"] = mean_hoyer(pairs).item()
     if "norm" in terms:
         values["norm"] = norm_penalty(_layer_weights(model)).item()
     if "lai" in terms or "sparsity" in terms:

@@ -50,8 +50,8 @@ def enumerate_networks(
     """Pipelines with what they make, shorter bodies first; prefixes are computed once. Failures are left out.
 
     Args:
-        space: At most ``MOST`` pipelines.
-        coefficients: Of the surrogate.
+        space: Space of ``MOST`` pipelines or fewer.
+        coefficients: Numbers of the surrogate.
         epochs: Most epochs that a pipeline may spend.
 
     Raises:
@@ -94,16 +94,16 @@ def _files(
         yield (*body, node), node.apply(state, Setting(coefficients)).model
 
 
-def _settings(kind: type[Operation]) -> list[Operation]:
-    fields = declared_fields(kind)
-    if kind.recipe_fields:
-        raise UserError(f"{kind.name} reads the recipe; such spaces are not enumerated")
-    choices = [_values(f"{kind.name}.{field.name}", field.distribution) for field in fields]
-    found = (
-        kind(**dict(zip((field.name for field in fields), row, strict=True)))
+def _settings(operation: type[Operation]) -> list[Operation]:
+    fields = declared_fields(operation)
+    if operation.recipe_fields:
+        raise UserError(f"{operation.name} reads the recipe; such spaces are not enumerated")
+    choices = [_values(f"{operation.name}.{field.name}", field.distribution) for field in fields]
+    nodes = (
+        operation(**dict(zip((field.name for field in fields), row, strict=True)))
         for row in itertools.product(*choices)
     )
-    return list(dict.fromkeys(node.canonical() for node in found))
+    return list(dict.fromkeys(node.canonical() for node in nodes))
 
 
 def _values(name: str, distribution: BaseDistribution) -> list[Value]:

@@ -3,7 +3,15 @@
 from petra_optuna.pipeline.encoding import decode, distributions, encode, present_params, suggest
 from petra_optuna.pipeline.fields import Field, Formerly, When, declared_fields
 from petra_optuna.pipeline.notation import NotationWarning
-from petra_optuna.pipeline.operation import Applied, Kind, Operation, allot
+from petra_optuna.pipeline.operation import (
+    Applied,
+    FloatLayer,
+    FloatReason,
+    Kind,
+    Operation,
+    allot,
+    float_layers,
+)
 from petra_optuna.pipeline.pipeline import Pipeline
 from petra_optuna.pipeline.priors import FieldPrior
 from petra_optuna.pipeline.recipe import TRAINING_FIELDS, Recipe
@@ -15,6 +23,8 @@ __all__ = [
     "Applied",
     "Field",
     "FieldPrior",
+    "FloatLayer",
+    "FloatReason",
     "Formerly",
     "Kind",
     "NotationWarning",
@@ -28,6 +38,7 @@ __all__ = [
     "decode",
     "distributions",
     "encode",
+    "float_layers",
     "present_params",
     "suggest",
 ]

@@ -2,7 +2,7 @@
 
 ``length`` counts the body; ``n{i}.op`` names body node i and ``n{i}.{op}.{field}`` its fields;
 ``convert.op`` and ``convert.{op}.{field}`` are the conversion; ``recipe.{field}`` stands where a node
-reads it. One walker visits the names in order; suggest, encode and decode differ in where it gets
+reads it. One walker visits the names in order; suggest, encode and decode differ in their source of
 the values. Every assignment decodes to a pipeline of the order grammar; where pipelines start from
 initialisation, ``n0.op`` offers only what may train from there. A field that was renamed is read
 under its former names as well.
@@ -71,7 +71,7 @@ def distributions(params: Mapping[str, Any], space: SearchSpace) -> dict[str, Ba
     """The distribution of every parameter that the pipeline of ``params`` has, in order.
 
     Raises:
-        PipelineError: As ``decode``.
+        PipelineError: When a parameter is missing or outside its range.
     """
     params = present_params(params, space)
     seen: dict[str, BaseDistribution] = {}
@@ -102,8 +102,8 @@ def walk(space: SearchSpace, draw: Draw) -> Pipeline:
     """Visit every parameter in order, calling ``draw(name, distribution)`` for its value."""
     length = draw("length", space.length_distribution)
     nodes = [
-        _node(f"n{place}", space.operation(draw(f"n{place}.op", space.body_distribution(place)), place), draw)
-        for place in range(length)
+        _node(f"n{index}", space.operation(draw(f"n{index}.op", space.body_distribution(index)), index), draw)
+        for index in range(length)
     ]
     convert = draw("convert.op", space.conversion_distribution)
     if convert != NO_CONVERSION:
@@ -112,8 +112,8 @@ def walk(space: SearchSpace, draw: Draw) -> Pipeline:
     return Pipeline(tuple(nodes), _fields(Recipe, RECIPE, draw, only=used))
 
 
-def _node(prefix: str, kind: type[Operation], draw: Draw) -> Operation:
-    return _fields(kind, f"{prefix}.{kind.name}", draw)
+def _node(prefix: str, operation: type[Operation], draw: Draw) -> Operation:
+    return _fields(operation, f"{prefix}.{operation.name}", draw)
 
 
 def _fields(cls: type[T], prefix: str, draw: Draw, only: set[str] | None = None) -> T:

@@ -73,14 +73,15 @@ class Pipeline:
 
         Args:
             text: Codes joined by ``-``, for example ``LR-Reg-Pr-PTQ``.
-            operations: The classes that codes may name; every imported one when None.
+            operations: Classes that codes may name; every imported one when None.
             recipe: Model-level parameters; the default recipe when None.
 
         Raises:
             PipelineError: When a code is unknown or names two classes.
         """
         classes = tuple(operations) if operations is not None else notation.imported_operations()
-        return cls(tuple(kind() for kind in notation.read(text, classes)), recipe or Recipe())
+        nodes = tuple(operation() for operation in notation.read(text, classes))
+        return cls(nodes, recipe or Recipe())
 
     def canonical(self) -> Pipeline:
         """The same pipeline with everything that has no effect set to its default."""
@@ -98,13 +99,13 @@ class Pipeline:
         Raises:
             PipelineError: When an operation or field is unknown.
         """
-        by_name = {kind.name: kind for kind in operations}
+        by_name = {operation.name: operation for operation in operations}
         nodes = []
         for item in data["nodes"]:
-            kind = by_name.get(item["op"])
-            if kind is None:
+            operation = by_name.get(item["op"])
+            if operation is None:
                 raise PipelineError(f"unknown operation {item['op']!r}; known: {', '.join(sorted(by_name))}")
-            nodes.append(_read(kind, {key: value for key, value in item.items() if key != "op"}))
+            nodes.append(_read(operation, {key: value for key, value in item.items() if key != "op"}))
         return cls(tuple(nodes), _read(Recipe, data.get("recipe", {})))
 
     @functools.cached_property
@@ -132,12 +133,12 @@ class Pipeline:
         return iter(self.nodes)
 
 
-def _read(kind: type[T], fields: Mapping[str, Any]) -> T:
-    fields = present_names(kind, fields)
-    unknown = set(fields) - {field.name for field in declared_fields(kind)}
+def _read(cls: type[T], stored: Mapping[str, Any]) -> T:
+    fields = present_names(cls, stored)
+    unknown = set(fields) - {field.name for field in declared_fields(cls)}
     if unknown:
-        raise PipelineError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
-    return kind(**fields)
+        raise PipelineError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    return cls(**fields)
 
 
 def _describe(node: Operation) -> str:

@@ -31,21 +31,21 @@ class FieldPrior:
 
     @classmethod
     def within(
-        cls, kind: type[Operation], field: str, value: float, when: Mapping[str, Value] | None = None
+        cls, operation: type[Operation], field: str, value: float, when: Mapping[str, Value] | None = None
     ) -> FieldPrior:
         """A prior at the value of the field's range that is nearest to ``value``."""
-        distribution = next(known.distribution for known in declared_fields(kind) if known.name == field)
+        distribution = next(known.distribution for known in declared_fields(operation) if known.name == field)
         assert isinstance(distribution, FloatDistribution | IntDistribution)
         nearest = min(max(value, distribution.low), distribution.high)
-        return cls(kind.name, field, nearest, when or {})
+        return cls(operation.name, field, nearest, when or {})
 
     def in_space(self, space: SearchSpace) -> FieldPrior:
         """The prior with the names that its fields have now, where its operation is one of the space."""
-        kind = next((kind for kind in space.operations if kind.name == self.operation), None)
-        if kind is None:
+        if self.operation not in space.names:
             return self
-        field = former_names(kind).get(self.field, self.field)
-        return dataclasses.replace(self, field=field, when=present_names(kind, self.when))
+        operation = space.operation(self.operation)
+        field = former_names(operation).get(self.field, self.field)
+        return dataclasses.replace(self, field=field, when=present_names(operation, self.when))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form: the arguments by name."""

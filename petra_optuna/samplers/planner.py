@@ -78,7 +78,6 @@ def _fitted(
     space: SearchSpace, params: Mapping[str, Any], fixed: Mapping[str, Any], rng: np.random.Generator
 ) -> Pipeline:
     """The pipeline of ``params`` with the fixed values; what is missing then is drawn."""
-
     given = {**params, **fixed}
     return walk(space, lambda name, kind: given[name] if name in given else draw_value(kind, rng))
 

@@ -221,8 +221,11 @@ def test_a_better_result_of_a_stronger_cut_is_no_invitation() -> None:
 def test_starts_are_in_range_and_of_operations_of_the_space(measured: Sensitivity) -> None:
     starts = priors_from_sensitivity(measured, SPACE)
     assert {(start.operation, start.field) for start in starts} >= {
-        ("prune", "removed"), ("low_rank", "kept_energy"), ("low_rank", "kept_singular_values"), ("low_rank", "kept_weights"),
-    }  # fmt: skip
+        ("prune", "removed"),
+        ("low_rank", "kept_energy"),
+        ("low_rank", "kept_singular_values"),
+        ("low_rank", "kept_weights"),
+    }
     for start in starts:
         SPACE.operation(start.operation)(**{start.field: start.value, **start.when})
     assert priors_from_sensitivity(measured, SearchSpace((Train,))) == ()

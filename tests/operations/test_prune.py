@@ -30,7 +30,9 @@ def weights_of(model: nn.Module) -> bytes:
     ("criterion", "scope"), list(zip(CRITERIA, itertools.cycle(["global", "local"]), strict=False))
 )
 def test_parameters_fall_and_the_report_equals_a_recount(tiny_task: Task, criterion: str, scope: str) -> None:
-    applied = Prune(removed=0.5, criterion=criterion, scope=scope).apply(tiny_task.model, context_of(tiny_task))
+    applied = Prune(removed=0.5, criterion=criterion, scope=scope).apply(
+        tiny_task.model, context_of(tiny_task)
+    )
     report, example = applied.report, tiny_task.example
     assert report["changed"] is True
     assert report["parameters_before"] == count_parameters(tiny_task.model)

@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import optuna
@@ -34,10 +34,12 @@ from petra_optuna.pipebench.operations import (
     Train,
 )
 from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace, declared_fields
+from petra_optuna.pipeline.nodes import RankRule, Scope
 
 MEDIUM = PipeBench.variant("medium")
 LARGE = PipeBench.variant("large")
 SEEDS = st.integers(0, 2**32 - 1)
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 def quality(*nodes: Operation, bench: PipeBench = LARGE, recipe: Recipe | None = None) -> float:
@@ -133,6 +135,14 @@ def test_low_rank_before_and_after_pruning_differ() -> None:
     second = bench.states(Pipeline((Prune(), LowRank(rule="share"))))[-1]
     assert first.parameters > second.parameters
     assert first.damage < second.damage
+
+
+@pytest.mark.parametrize("rule", get_args(RankRule))
+def test_ranks_cost_less_where_the_layers_compete(rule: RankRule) -> None:
+    together, alone = (LARGE.states(Pipeline((LowRank(scope=scope, rule=rule),)))[-1] for scope in SCOPES)
+    assert 0 < together.damage < 0.1 * alone.damage
+    assert together.parameters < alone.parameters
+    assert together.macs > together.parameters
 
 
 def test_two_cuts_cost_what_one_of_the_same_size_does() -> None:
