@@ -32,6 +32,7 @@ from petra_optuna.nn.pruning import CRITERIA
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import Context, LowRank, Prune, RegularizedTrain
 from petra_optuna.pipeline import Recipe
+from petra_optuna.pipeline.nodes import KEPT_BY_RULE, Criterion, RankRule, Scope
 from petra_optuna.tasks import Task, open_once
 from studies import script
 
@@ -40,7 +41,13 @@ SPARSITY = Recipe(
 )
 CALIBRATION_SAMPLES = 256
 BISECTIONS = 7
-RULES = {"energy": (0.5, 0.999), "singular_values": (0.2, 0.999), "share": (0.1, 0.9)}
+SCOPES: tuple[Scope, ...] = ("local", "global")
+SPARSE_CRITERIA: tuple[Criterion, ...] = ("batch_norm", "magnitude_l2", "random")
+RULES: dict[RankRule, tuple[float, float]] = {
+    "energy": (0.5, 0.999),
+    "singular_values": (0.2, 0.999),
+    "share": (0.1, 0.9),
+}
 
 TABLES = ("criteria", "sparsity", "ranks")
 
@@ -68,7 +75,7 @@ def main() -> None:
     print(f"original: {interval(original)}")
     if "criteria" in arguments.tables:
         _head(arguments.kept)
-        for scope in ("local", "global"):
+        for scope in SCOPES:
             for criterion in arguments.criteria:
                 _row(f"{criterion}, {scope}", tasks, arguments, _pruning(criterion, scope))
     if "sparsity" in arguments.tables:
@@ -76,12 +83,12 @@ def main() -> None:
         after = interval([accuracy(task.model, task, arguments.test_samples) for task in trained])
         print(f"\ntrained for sparsity, not pruned: {after}")
         _head(arguments.kept)
-        for criterion in ("batch_norm", "magnitude_l2", "random"):
+        for criterion in SPARSE_CRITERIA:
             _row(f"{criterion}, global", trained, arguments, _pruning(criterion, "global"))
     if "ranks" in arguments.tables:
         arguments.kept = arguments.kept_by_rank
         _head(arguments.kept)
-        for scope in ("global", "local"):
+        for scope in reversed(SCOPES):
             for rule, limits in RULES.items():
                 _row(f"{rule}, {scope}", tasks, arguments, _ranking(rule, scope), limits)
         _row("one rank for all layers", tasks, arguments, _uniform, (1.0, 512.0))
@@ -145,10 +152,10 @@ def _context(task: Task, seed: int, recipe: Recipe | None = None, epochs: int = 
     return Context(task=task, recipe=recipe or Recipe(), seed=seed, epochs=epochs)
 
 
-def _pruning(criterion: str, scope: str) -> Callable[[Task, int], Compress]:
+def _pruning(criterion: Criterion, scope: Scope) -> Callable[[Task, int], Compress]:
     def of(task: Task, seed: int) -> Compress:
         def prune(kept: float) -> nn.Module:
-            node = Prune(ratio=1 - kept, criterion=criterion, scope=scope)
+            node = Prune(removed=1 - kept, criterion=criterion, scope=scope)
             return node.apply(task.model, _context(task, seed)).model
 
         return prune
@@ -156,10 +163,10 @@ def _pruning(criterion: str, scope: str) -> Callable[[Task, int], Compress]:
     return of
 
 
-def _ranking(rule: str, scope: str) -> Callable[[Task, int], Compress]:
+def _ranking(rule: RankRule, scope: Scope) -> Callable[[Task, int], Compress]:
     def of(task: Task, seed: int) -> Compress:
         def reduce(threshold: float) -> nn.Module:
-            node = LowRank(scope=scope, rule=rule, **{rule: threshold})
+            node = LowRank(scope=scope, rule=rule, **{KEPT_BY_RULE[rule]: threshold})
             return node.apply(task.model, _context(task, seed)).model
 
         return reduce

@@ -47,13 +47,13 @@ class Observation:
     """What a trial says.
 
     Attributes:
-        pipeline: In the surrogate's space.
+        pipeline: Pipeline of the surrogate's space.
         epochs: Budget of its study.
-        quality: FileMeasurement, on the selection split.
-        latency, size: Shares of the original's.
-        nodes: For each node of the body: parameters and macs as shares of those before it where the report
-            has them, and seconds.
-        original: The original's values.
+        quality: Measured quality on the selection split.
+        latency, size: Shares of the original's latency and size.
+        nodes: Shares of parameters and macs that each body node left, where its report has them, and its
+            seconds.
+        original: Values of the original, by name.
     """
 
     pipeline: Pipeline

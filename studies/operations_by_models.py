@@ -22,7 +22,7 @@ from petra_optuna.deploy import lower
 from petra_optuna.errors import TrialError, one_line
 from petra_optuna.nn.counting import count_parameters
 from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS
-from petra_optuna.pipeline import Operation
+from petra_optuna.pipeline import Operation, float_layers
 from petra_optuna.tasks import Task
 from studies import script
 from tests.conformance.models import CASES, context, node
@@ -91,7 +91,7 @@ def _cells(task: Task, kinds: list[type[Operation]], folder: Path) -> list[Cell]
 def _cell(share: float, report: Mapping[str, Any]) -> Cell:
     left = Counter(report.get("left_out", {}).values())
     left += Counter(report.get("regularizers_off", {}).values())
-    left += Counter(item["reason"] for item in report.get("left_float", ()))
+    left += Counter(layer["reason"] for layer in float_layers(report))
     places = f" ({left.total()})" if left else ""
     if not report["changed"]:
         return Cell(f"={places}", {report["reason"]: 1, **left})

@@ -57,7 +57,7 @@ def pipelines(epochs: int) -> dict[str, Pipeline]:
     """The rows of the table."""
     train = Train(epochs=epochs)
     distilled = dataclasses.replace(RECIPE, distillation_weight=0.9)
-    half = Prune(criterion="magnitude_l2", scope="local", ratio=0.5)
+    half = Prune(criterion="magnitude_l2", scope="local", removed=0.5)
     return {
         "original": Pipeline(),
         "original, trained on": Pipeline((train,), dataclasses.replace(RECIPE, distillation_weight=0.0)),

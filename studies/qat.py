@@ -105,7 +105,7 @@ def quarter(make: Callable[[int, Path], Task]) -> Callable[[int, Path], Task]:
 
     def narrow(seed: int, cache: Path) -> Task:
         task = make(seed, cache)
-        pruned = Prune(ratio=0.75).apply(task.model, _context(task, seed, 0)).model
+        pruned = Prune(removed=0.75).apply(task.model, _context(task, seed, 0)).model
         model = Train(epochs=8).apply(pruned, _context(task, seed, 8)).model
         return dataclasses.replace(task, model=model, fingerprint="")
 

@@ -75,7 +75,7 @@ def test_example_task(example: ModuleType, tmp_path: Path) -> None:
 @pytest.mark.parametrize("example", ["A mutation"], indirect=True)
 def test_example_mutation(example: ModuleType) -> None:
     reset, rng = example.ResetNode(), np.random.default_rng(0)
-    child = reset(Pipeline((Prune(ratio=0.3),)), default_space(), rng)
+    child = reset(Pipeline((Prune(removed=0.3),)), default_space(), rng)
     assert child == Pipeline((Prune(),))
     assert reset(child, default_space(), rng) is None
 

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from petra_optuna.errors import LoweringFailed
+from petra_optuna.pipeline import float_layers
 from petra_optuna.runtimes import WeightedKernels
 
 BFLOAT16 = "bfloat16"
@@ -56,14 +57,14 @@ def check_kernels(
     integer = count(kernels, weighted.int8)
     if integer == 0:
         raise LoweringFailed(f"no INT8 kernel runs in the {precision} file; it runs {_most_common(kernels)}")
-    allowed = sum(1 for item in report.get("left_float", ()) if item["op"] in promised)
+    allowed = sum(1 for layer in float_layers(report) if layer["op"] in promised)
     floating = count(kernels, weighted.float if precision == STATIC else weighted.linear)
     if floating > allowed:
         raise LoweringFailed(
             f"{floating} of {floating + integer} weighted kernels run in float in the INT8 file, "
             f"{allowed} are allowed; it runs {_most_common(kernels)}"
         )
-    kept = sum(1 for item in report.get("left_float", ()) if "error_after" in item)
+    kept = sum(1 for layer in float_layers(report) if "error_after" in layer)
     if floating < kept:
         raise LoweringFailed(
             f"{kept} layers were kept in float, {floating} run so; it runs {_most_common(kernels)}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from petra_optuna.errors import UserError
 from petra_optuna.operations import Context, Train
-from petra_optuna.pipeline import Operation, Recipe
+from petra_optuna.pipeline import Operation, Recipe, allot
 from petra_optuna.tasks import Task
 
 _TIMED_STEPS = 8
@@ -38,13 +38,7 @@ class Budget:
 
     def allot(self, nodes: Iterable[Operation]) -> tuple[int, ...]:
         """Epochs for each node in order: what a training node asks for while the budget lasts, else 0."""
-        left = self.epochs
-        allotted = []
-        for node in nodes:
-            asked = int(node.values().get("epochs") or 0) if node.kind == "training" else 0
-            allotted.append(min(asked, left))
-            left -= allotted[-1]
-        return tuple(allotted)
+        return allot(nodes, self.epochs)
 
 
 @dataclasses.dataclass

@@ -21,8 +21,9 @@ import numpy as np
 from petra_optuna.aliases import Array
 from petra_optuna.evaluation.sensitivity import Curve, Sensitivity
 from petra_optuna.operations import DropBlocks, LowRank, Prune
-from petra_optuna.operations.low_rank import RULES
-from petra_optuna.pipeline import FieldPrior, SearchSpace
+from petra_optuna.pipeline import FieldPrior, Operation, SearchSpace
+from petra_optuna.pipeline.fields import Value
+from petra_optuna.pipeline.nodes import KEPT_BY_RULE
 
 BEARABLE = 0.05
 """Share of the original's quality that a prior may cost before anything is trained."""
@@ -35,17 +36,16 @@ GRID = 101
 def priors_from_sensitivity(sensitivity: Sensitivity, space: SearchSpace) -> tuple[FieldPrior, ...]:
     """Priors of the operations of a space that have curves, each within its field's range."""
     priors: list[FieldPrior] = []
-    for operation, fields in ((Prune, ("ratio",)), (LowRank, RULES)):
+    fields: list[tuple[type[Operation], str, dict[str, Value]]] = [(Prune, "removed", {})]
+    fields += [(LowRank, field, {"rule": rule}) for rule, field in KEPT_BY_RULE.items()]
+    for operation, field, rule in fields:
         layers = _Layers.of(sensitivity, operation.name)
-        if operation not in space.body or not layers.curves:
-            continue
-        for field in fields:
-            rule = {"rule": field} if operation is LowRank else {}
+        if operation in space.body and layers.curves:
             for scope, value in (("local", layers.together(field)), ("global", layers.competing(field))):
                 priors.append(FieldPrior.within(operation, field, value, {"scope": scope, **rule}))
     blocks = _Layers.of(sensitivity, DropBlocks.name)
     if DropBlocks in space.body and blocks.curves:
-        priors.append(FieldPrior.within(DropBlocks, "share", blocks.leaving()))
+        priors.append(FieldPrior.within(DropBlocks, "removed", blocks.leaving()))
     return tuple(priors)
 
 
@@ -97,7 +97,7 @@ class _Layers:
             np.interp(strength, _strengths(curve), _values(curve, field))
             for curve, strength in zip(self.curves, strengths, strict=True)
         ]
-        by_size = field in ("ratio", "share")
+        by_size = field in ("removed", "kept_weights")
         return float(np.average(values, weights=sizes if by_size else None))
 
     def leaving(self) -> float:
@@ -130,4 +130,6 @@ def _strengths(curve: Curve) -> Array:
 
 def _values(curve: Curve, field: str) -> Array:
     """Value of the field at each point; at the original the value that keeps everything."""
-    return np.array([0.0 if field == "ratio" else 1.0, *(point.fields[field] for point in curve.points[1:])])
+    return np.array(
+        [0.0 if field == "removed" else 1.0, *(point.fields[field] for point in curve.points[1:])]
+    )

@@ -33,6 +33,7 @@ from petra_optuna.nn.low_rank import (
 from petra_optuna.nn.pruning import drop_blocks, find_replaceable, group_widths, magnitude_scores, prune_group
 from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import DropBlocks, LowRank, Prune
+from petra_optuna.pipeline.nodes import KEPT_BY_RULE
 from petra_optuna.tasks import Task
 from petra_optuna.tasks.outputs import Outputs
 
@@ -204,7 +205,7 @@ def _prunings(model: nn.Module, example: Inputs) -> list[_Cut]:
                 pruned, width = prune_group(model, example, weights, name, strength)
                 if width < before:
                     before, share = width, 1 - width / channels
-                    yield share, {"ratio": share}, pruned
+                    yield share, {"removed": share}, pruned
 
         return _Cut(name, channels, versions)
 
@@ -224,7 +225,8 @@ def _factorings(model: nn.Module) -> list[_Cut]:
                 reduced = reduce_layer(layer, "share", 1 - strength).layer
                 if reduced is not None:
                     factored = replace_module(copy.deepcopy(model), name, reduced)
-                    yield strength, kept_shares(layer, 1 - strength), factored
+                    kept = kept_shares(layer, 1 - strength)
+                    yield strength, {KEPT_BY_RULE[rule]: share for rule, share in kept.items()}, factored
 
         return _Cut(name, count_parameters(layer), versions)
 

@@ -34,7 +34,7 @@ from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.quality import certified_inputs, quality_in_torch, quality_of
 from petra_optuna.measurement import Baseline, FileMeasurement
 from petra_optuna.operations import Context
-from petra_optuna.pipeline import Operation
+from petra_optuna.pipeline import Operation, float_layers
 from petra_optuna.runtimes import DEFAULT
 from petra_optuna.tasks import Task
 
@@ -272,7 +272,7 @@ class Shipment:
 
 
 def _layers_in_float(lowered: LoweredModel) -> set[str]:
-    return {item["name"] for item in lowered.artifact.lowering["conversion"].get("left_float", ())}
+    return {layer["name"] for layer in float_layers(lowered.artifact.lowering["conversion"])}
 
 
 def _speed(baseline: Baseline, measured: FileMeasurement) -> dict[str, float]:

@@ -103,22 +103,16 @@ def random_pipeline(
     """Draw a legal pipeline with new nodes, conversion and recipe.
 
     Args:
-        space: Search space with the operations and what they need.
-        length: Number of nodes in the body; more where the space wants more, fewer where nothing that is left
-            fits the needs declared.
+        space: Search space with the operations to choose from.
+        length: Number of nodes in the body; more where the space wants more.
         rng: Source of all randomness.
         genes: Source of nodes and recipe.
     """
-    nodes: list[Operation] = []
-    given: frozenset[str] = frozenset()
-    length = max(length, space.min_length)
-    while len(nodes) < length and (
-        fitting := [operation for operation in space.kinds_at(len(nodes)) if operation.needs <= given]
-    ):
-        nodes.append(genes.draw(genes.choose_operation(fitting, rng), rng))
-        given |= nodes[-1].gives
-    conversions = [operation for operation in space.conversions if operation.needs <= given]
-    choice = int(rng.integers(len(conversions) + 1))
-    if choice < len(conversions):
-        nodes.append(genes.draw(conversions[choice], rng))
+    nodes = [
+        genes.draw(genes.choose_operation(space.operations_at(index), rng), rng)
+        for index in range(max(length, space.min_length))
+    ]
+    choice = int(rng.integers(len(space.conversions) + 1))
+    if choice < len(space.conversions):
+        nodes.append(genes.draw(space.conversions[choice], rng))
     return Pipeline(tuple(nodes), genes.draw(Recipe, rng))

@@ -83,7 +83,7 @@ class Insert(Mutation):
             return None
         body = list(pipeline.body)
         index = int(rng.integers(len(body) + 1))
-        body.insert(index, _draw_node(space.kinds_at(index), rng, self.genes))
+        body.insert(index, _draw_node(space.operations_at(index), rng, self.genes))
         return _with_body(pipeline, body)
 
 
@@ -112,7 +112,7 @@ class Replace(Mutation):
         if not body:
             return None
         index = int(rng.integers(len(body)))
-        others = tuple(other for other in space.kinds_at(index) if other is not type(body[index]))
+        others = tuple(other for other in space.operations_at(index) if other is not type(body[index]))
         if not others:
             return None
         body[index] = _draw_node(others, rng, self.genes)

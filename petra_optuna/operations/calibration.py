@@ -1,4 +1,4 @@
-"""Ranges of a graph's tensors on calibration batches: what static INT8 rounds within."""
+"""Ranges of a graph's tensors on calibration batches, within which static INT8 rounds."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def calibrate(
     """The range of every float input and output of these operators.
 
     Args:
-        model: Not changed.
-        feeds: One batch each; a batch is reduced before the next is run, but percentile and entropy hold
-            every tensor of a batch at once.
+        model: The float graph; it is not changed.
+        feeds: Batches of inputs by name. A batch is reduced before the next is run, but percentile and
+            entropy hold every tensor of a batch at once.
         operators: Operator types.
-        method: ``minmax``: the extremes. ``percentile``: what holds this share of magnitudes. ``entropy``:
-            what loses least information in 256 steps, see ``entropy_range``.
-        percentile: In percent.
+        method: Rule of the range: ``minmax`` takes the extremes, ``percentile`` the range that holds a share
+            of the magnitudes, ``entropy`` the one that loses least information in 256 steps (see
+            ``entropy_range``).
+        percentile: Share of the magnitudes, in percent.
     """
     bins = {"num_bins": 2048} if method == "entropy" else {}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -76,9 +77,9 @@ def entropy_range(
 
     Args:
         histogram: Counts, (bins,), symmetric around zero.
-        edges: Of the bins, (bins + 1,).
-        low: The smallest value seen.
-        high: The largest value seen.
+        edges: Edges of the bins, (bins + 1,).
+        low: Smallest value seen.
+        high: Largest value seen.
 
     Returns:
         Lowest and highest value of the range, within the values seen.

@@ -1,4 +1,4 @@
-"""What an operation may know besides the model: task, recipe, budget and seed."""
+"""Everything that an operation may know besides the model: task, recipe, budget and seed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from petra_optuna.tasks.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Handed to ``Operation.apply``.
+    """Surroundings in which ``Operation.apply`` works.
 
     Attributes:
         task: Data, loss and the original model, which is the teacher of distillation where it is trained.
         recipe: Model-level parameters.
-        seed: The only source of randomness of the node.
-        epochs: What this node may spend; 0 for nodes that do not train.
+        seed: Seed of all randomness of the node.
+        epochs: Most epochs that this node may spend; 0 for nodes that do not train.
         data_fraction: Share of the training split that an epoch reads.
-        repair: Asks a conversion that can to leave one more group of layers in float: those that lose most.
-        on_step: Called after each training step. The first argument makes a copy of the model as the node
-            would return it now, the second is the epochs that the node has trained, a fraction. It must leave
-            the state of randomness as it is; what it raises ends the training.
+        repair: Whether a conversion that can shall leave one more group of layers in float, the one that
+            loses most.
+        on_step: Called after each training step with two arguments: a function that makes a copy of the
+            model as the node would return it now, and the epochs that the node has trained, a fraction. It
+            must leave the state of randomness as it is; what it raises ends the training.
     """
 
     task: Task

@@ -4,45 +4,28 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.batch_norm import reestimate_batch_norm
-from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.pruning import CRITERIA, block_score, drop_blocks, find_replaceable
+from petra_optuna.nn.pruning import block_score, drop_blocks, find_replaceable
 from petra_optuna.operations.context import Context
-from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
-from petra_optuna.pipeline import Applied, Kind, Operation
+from petra_optuna.operations.scoring import WeightScoring, score_weights
+from petra_optuna.operations.structural import ModelSize, remeasure_batch_norms, size_report
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import DropBlocksNode
 
 LAW_SAMPLES = 32
 """Calibration samples on which a block must return its input when its weights are zero."""
 
 
 @dataclasses.dataclass(frozen=True)
-class DropBlocks(Operation):
+class DropBlocks(DropBlocksNode):
     """Put identities in the place of the least important blocks, then measure batch norms again.
 
     A block is a residual block, or a layer outside of such blocks that maps a shape onto itself.
-
-    Attributes:
-        share: Share of the blocks to remove, at least one of them.
-        criterion: What makes a block unimportant.
     """
-
-    name: ClassVar[str] = "drop_blocks"
-    code: ClassVar[str] = "DB"
-    kind: ClassVar[Kind] = "structure"
-
-    share: Annotated[float, FloatDistribution(0.1, 0.6)] = 0.3
-    criterion: Annotated[str, CategoricalDistribution(CRITERIA)] = "taylor"
-
-    @property
-    def shape_follows_weights(self) -> bool:
-        """The weights decide which blocks go, and blocks differ in size."""
-        return True
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a copy with fewer blocks.
@@ -56,50 +39,47 @@ class DropBlocks(Operation):
         """
         shortened = copy.deepcopy(model).eval()
         inputs, _ = next(context.calibration_batches(limit=LAW_SAMPLES, batch_size=LAW_SAMPLES))
-        found = find_replaceable(shortened, inputs)
-        if not found.names:
-            raise OperationFailed(_nothing_to_drop(found.left_out))
-        scored = self._score(shortened, context)
-        scores, unscored = self._of_blocks(shortened, found.names, scored)
-        left_out = found.left_out | unscored
+        blocks = find_replaceable(shortened, inputs)
+        if not blocks.names:
+            raise OperationFailed(_nothing_to_drop(blocks.left_out))
+        scoring = self._score_weights(shortened, context)
+        scores, unscored = self._score_blocks(shortened, blocks.names, scoring)
+        left_out = blocks.left_out | unscored
         ranking = sorted(scores, key=scores.__getitem__)
-        wanted, example = max(1, round(self.share * len(ranking))), context.task.example
+        wanted, example = max(1, round(self.removed * len(ranking))), context.task.example
         dropped, failed = drop_blocks(shortened, ranking, wanted, example)
         left_out |= failed
         if not dropped:
             raise OperationFailed(_nothing_to_drop(left_out))
-        layers = reestimate_batch_norm(shortened, (inputs for inputs, _ in context.calibration_batches()))
+        layers = remeasure_batch_norms(shortened, context)
         report: dict[str, Any] = {
             "changed": True,
-            "parameters_before": count_parameters(model),
-            "parameters_after": count_parameters(shortened),
-            "macs_before": count_macs(model, example),
-            "macs_after": count_macs(shortened, example),
+            **size_report(ModelSize.of(model, example), ModelSize.of(shortened, example)),
             "dropped": {name: scores[name] for name in dropped},
             "kept": {name: scores[name] for name in ranking if name not in {*dropped, *failed}},
             "batch_norms": layers,
             "left_out": left_out,
-            "criterion_read": scored.read(),
+            "criterion_read": scoring.data_read(),
         }
         return Applied(shortened, report)
 
-    def _score(self, model: nn.Module, context: Context) -> Scored:
+    def _score_weights(self, model: nn.Module, context: Context) -> WeightScoring:
         """Scores of all weights, those included that the model does not train."""
         frozen = [weight for weight in model.parameters() if not weight.requires_grad]
         model.requires_grad_(True)
-        scored = score_weights(model, criterion_named(self.criterion), context)
+        scoring = score_weights(model, self.criterion, context)
         for weight in frozen:
             weight.requires_grad_(False)
-        return scored
+        return scoring
 
-    def _of_blocks(
-        self, model: nn.Module, names: tuple[str, ...], scored: Scored
+    def _score_blocks(
+        self, model: nn.Module, names: tuple[str, ...], scoring: WeightScoring
     ) -> tuple[dict[str, float], dict[str, str]]:
         """Scores of blocks by name, and of those that the criterion cannot score: why."""
         scores: dict[str, float] = {}
         left_out: dict[str, str] = {}
         for name in names:
-            score = block_score(model.get_submodule(name), criterion_named(self.criterion), scored.scores)
+            score = block_score(model.get_submodule(name), self.criterion, scoring.scores)
             if score is None:
                 left_out[name] = f"{self.criterion} has nothing to score in it"
             else:

@@ -1,4 +1,4 @@
-"""What static INT8 covers in a graph: weighted layers, and what follows them up to the next float operator.
+"""The part of a graph that static INT8 covers: weighted layers, and what follows them up to a float operator.
 
 In front of the first layer and behind an operator without an INT8 kernel nothing is rounded, since nothing
 would be gained there.
@@ -29,12 +29,12 @@ _SAME_STEPS = (
     "Transpose",
     "Unsqueeze",
 )
-"""Their output takes the steps of their input."""
+"""Operators whose output takes the steps of their input."""
 
 _OWN_STEPS = ("Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid")
 
 OPERATORS = (*WEIGHTED, *_SAME_STEPS, *_OWN_STEPS)
-"""What has an INT8 kernel and lies in or between residual blocks, so that they stay in INT8.
+"""Operators with an INT8 kernel that lie in or between residual blocks, so that the blocks stay in INT8.
 
 Normalisations and softmax have none, or lose precision for no speed.
 """
@@ -85,10 +85,10 @@ def feeding_layers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     sources: dict[str, tuple[str, ...]] = {}
     feeding: dict[str, tuple[str, ...]] = {}
     for node in int8_nodes(graph):
-        found = dict.fromkeys(name for tensor in node.input for name in sources.get(tensor, ()))
+        feeders = tuple(dict.fromkeys(name for tensor in node.input for name in sources.get(tensor, ())))
         if node.name in layers:
-            feeding[node.name] = tuple(found)
-        through = (node.name,) if node.name in layers else tuple(found)
+            feeding[node.name] = feeders
+        through = (node.name,) if node.name in layers else feeders
         sources.update(dict.fromkeys(node.output, through))
     return feeding
 

@@ -41,18 +41,18 @@ def lai_loss(
     p is 2 where the loss is a mean of squares, else 1.
 
     Args:
-        model: Maps inputs to outputs.
-        loss: One that ``residuals`` knows.
-        inputs: A batch with at least one tensor of floating-point numbers.
-        targets: Of the batch.
-        bound: lambda of ``nn.penalties.lai_scale``.
-        label_smoothing: Of cross-entropy.
+        model: Function from inputs to outputs.
+        loss: Loss that ``residuals`` knows.
+        inputs: Batch with at least one tensor of floating-point numbers.
+        targets: Targets of the batch.
+        bound: Bound lambda of ``nn.training.penalties.lai_scale``.
+        label_smoothing: Label smoothing where the loss is cross-entropy.
     """
-    watched = _watched(inputs)
+    watched = _with_gradient(inputs)
     outputs = model(watched)
-    found, power = residuals(loss, outputs, targets, label_smoothing)
-    scale = lai_scale(input_steepness(found, _floating(watched)), bound)
-    return outputs, ((scale * found) ** power).mean()
+    residual, power = residuals(loss, outputs, targets, label_smoothing)
+    scale = lai_scale(input_steepness(residual, _floating(watched)), bound)
+    return outputs, ((scale * residual) ** power).mean()
 
 
 def residuals(
@@ -65,8 +65,8 @@ def residuals(
     """
     rows = len(targets)
     if loss is functional.cross_entropy:
-        each = functional.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
-        return each.reshape(rows, -1).mean(1), 1
+        losses = functional.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
+        return losses.reshape(rows, -1).mean(1), 1
     differences = outputs.reshape(rows, -1) - targets.reshape(rows, -1)
     if loss is functional.l1_loss:
         return differences.abs().mean(1), 1
@@ -76,7 +76,7 @@ def residuals(
 
 
 def why_no_lai(model: torch.nn.Module, context: Context) -> str | None:
-    """What stands against Lai loss here, or None where a trial step on a copy of the model passes."""
+    """Why Lai loss cannot act here, or None where a trial step on a copy of the model passes."""
     task = context.task
     if task.training_step is not None:
         return "the task has a training step of its own"
@@ -95,21 +95,21 @@ def why_no_lai(model: torch.nn.Module, context: Context) -> str | None:
 
 def mean_scale(model: torch.nn.Module, context: Context, inputs: Inputs, targets: Tensor) -> float:
     """The mean of the scales that the recipe's Lai loss gives a batch; the model is not changed."""
-    watched = _watched(inputs)
-    found, _ = residuals(context.task.loss, forward(model, watched), targets)
-    steepness = input_steepness(found, _floating(watched)).detach()
+    watched = _with_gradient(inputs)
+    residual, _ = residuals(context.task.loss, forward(model, watched), targets)
+    steepness = input_steepness(residual, _floating(watched)).detach()
     return lai_scale(steepness, context.recipe.lambda_lai).mean().item()
 
 
-def _watched(inputs: Inputs) -> Inputs:
+def _with_gradient(inputs: Inputs) -> Inputs:
     """The inputs as tensors of their own, those of floating-point numbers with gradient."""
 
-    def watch(tensor: Tensor) -> Tensor:
+    def copied(tensor: Tensor) -> Tensor:
         return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
 
     if isinstance(inputs, dict):
-        return {name: watch(tensor) for name, tensor in inputs.items()}
-    return tuple(watch(tensor) for tensor in inputs)
+        return {name: copied(tensor) for name, tensor in inputs.items()}
+    return tuple(copied(tensor) for tensor in inputs)
 
 
 def _floating(inputs: Inputs) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import onnx
 from onnx import TensorProto
@@ -17,28 +16,29 @@ from petra_optuna.operations.weight_only import (
     final_readers,
     saves_bytes,
 )
+from petra_optuna.pipeline import FloatLayer, FloatReason
 
 
 def left_float(
     model: onnx.ModelProto,
     operators: Collection[str],
-    reasons: Mapping[str, Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """One item for every layer and stored weight in float, JSON-ready: ``name``, ``op``, ``reason``.
+    reasons: Mapping[str, FloatReason],
+) -> list[FloatLayer]:
+    """List every layer and stored weight in float, each with its reason; JSON-ready.
 
-    A layer in float for none of these reasons is not listed, so the check of the file refuses it.
+    A layer that is in float for none of these reasons is not listed, so the check of the file refuses it.
 
     Args:
-        model: After the conversion.
-        operators: Those whose weights are stored in INT8 and computed in float.
-        reasons: Name of a layer -> ``reason``, and what else to say of it.
+        model: Graph after the conversion.
+        operators: Operator types whose weights are stored in INT8 and computed in float.
+        reasons: Name of a layer -> why it is in float.
     """
     graph = model.graph
     stored = {tensor.name for tensor in graph.initializer}
     computed = {name for node in graph.node for name in node.output if node.op_type != "DequantizeLinear"}
     computed |= {value.name for value in graph.input}
     constant = derived(graph)
-    left: list[dict[str, Any]] = []
+    left: list[FloatLayer] = []
     for node in graph.node:
         if node.op_type not in WEIGHTED or node.output[0] in constant:
             continue
@@ -50,9 +50,9 @@ def left_float(
     return left + _stored_in_float(graph, operators)
 
 
-def _stored_in_float(graph: onnx.GraphProto, operators: Collection[str]) -> list[dict[str, Any]]:
+def _stored_in_float(graph: onnx.GraphProto, operators: Collection[str]) -> list[FloatLayer]:
     readers = final_readers(graph)
-    left = []
+    left: list[FloatLayer] = []
     for tensor in graph.initializer:
         nodes = [
             node

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
-from petra_optuna.nn.batch_norm import reestimate_batch_norm
-from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.pruning import CRITERIA, PruningResult, Scope, WeightScores, prune_channels
+from petra_optuna.nn.pruning import PruningResult, WeightScores, prune_channels
 from petra_optuna.operations.context import Context
-from petra_optuna.operations.scoring import Scored, criterion_named, score_weights
-from petra_optuna.pipeline import Applied, Kind, Operation
+from petra_optuna.operations.scoring import WeightScoring, score_weights
+from petra_optuna.operations.structural import ModelSize, remeasure_batch_norms, size_report
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import PruneNode
 
 
 @dataclasses.dataclass(frozen=True)
-class Prune(Operation):
-    """Remove channels with everything that is coupled to them, then measure batch norms again.
-
-    Attributes:
-        ratio: Share of the channels to remove.
-        criterion: What makes a channel unimportant.
-        scope: ``global`` ranks the channels of all layers together, ``local`` those of each layer.
-    """
-
-    name: ClassVar[str] = "prune"
-    code: ClassVar[str] = "Pr"
-    kind: ClassVar[Kind] = "structure"
-
-    ratio: Annotated[float, FloatDistribution(0.1, 0.9)] = 0.5
-    criterion: Annotated[str, CategoricalDistribution(CRITERIA)] = "magnitude_l2"
-    scope: Annotated[str, CategoricalDistribution(("global", "local"))] = "local"
-
-    @property
-    def shape_follows_weights(self) -> bool:
-        """Where layers compete, their weights decide which ones shrink."""
-        return self.scope == "global"
+class Prune(PruneNode):
+    """Remove channels with everything that is coupled to them, then measure batch norms again."""
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a copy with fewer channels.
@@ -51,35 +31,27 @@ class Prune(Operation):
             OperationFailed: When the model cannot be traced, has nothing to prune or does not run
                 with fewer channels.
         """
-        pruned = copy.deepcopy(model).eval()
-        scope: Scope = "global" if self.scope == "global" else "local"
-        scored: list[Scored] = []
+        pruned, example = copy.deepcopy(model).eval(), context.task.example
+        scorings: list[WeightScoring] = []
 
         def scores(private: nn.Module) -> WeightScores:
-            scored.append(score_weights(private, criterion_named(self.criterion), context))
-            return scored[-1].scores
+            scorings.append(score_weights(private, self.criterion, context))
+            return scorings[-1].scores
 
-        result = prune_channels(pruned, context.task.example, scores, self.ratio, scope)
+        result = prune_channels(pruned, example, scores, self.removed, self.scope)
         changed = any(before > after for before, after in result.widths.values())
-        layers = 0
-        if changed:
-            layers = reestimate_batch_norm(pruned, (inputs for inputs, _ in context.calibration_batches()))
-        report = _report(model, pruned, context, result, layers)
-        return Applied(pruned, {**report, "criterion_read": scored[0].read()})
+        layers = remeasure_batch_norms(pruned, context) if changed else 0
+        sizes = size_report(ModelSize.of(model, example), ModelSize.of(pruned, example))
+        report = {**_report(result, sizes, layers), "criterion_read": scorings[0].data_read()}
+        return Applied(pruned, report)
 
 
-def _report(
-    before: nn.Module, after: nn.Module, context: Context, result: PruningResult, batch_norms: int
-) -> dict[str, Any]:
+def _report(result: PruningResult, sizes: dict[str, int], batch_norms: int) -> dict[str, Any]:
     total = sum(width for width, _ in result.widths.values())
     kept = sum(width for _, width in result.widths.values())
-    example = context.task.example
     report: dict[str, Any] = {
         "changed": kept < total,
-        "parameters_before": count_parameters(before),
-        "parameters_after": count_parameters(after),
-        "macs_before": count_macs(before, example),
-        "macs_after": count_macs(after, example),
+        **sizes,
         "share": 1 - kept / total if total else 0.0,
         "channels": {name: list(widths) for name, widths in result.widths.items()},
         "batch_norms": batch_norms,

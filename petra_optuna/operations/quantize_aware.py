@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from optuna.distributions import IntDistribution
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
@@ -15,11 +14,12 @@ from petra_optuna.operations.context import Context
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.saturation import LIMITS, weight_bits
 from petra_optuna.operations.training import fit
-from petra_optuna.pipeline import TRAINING_FIELDS, Applied, Kind, Operation
+from petra_optuna.pipeline import Applied, Operation
+from petra_optuna.pipeline.nodes import QuantizeAwareNode
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizeAware(Operation):
+class QuantizeAware(QuantizeAwareNode):
     """Train for some epochs with weights and activations rounded as the INT8 file will round them.
 
     The simulation is removed again, so the model stays plain and any node may follow. Ranges of the
@@ -27,13 +27,7 @@ class QuantizeAware(Operation):
     with it: ranges begin where the model is before the node, and follow too slowly from there.
     """
 
-    name: ClassVar[str] = "qat"
-    code: ClassVar[str] = "QAT"
-    kind: ClassVar[Kind] = "training"
-    recipe_fields: ClassVar[tuple[str, ...]] = TRAINING_FIELDS
     implies: ClassVar[type[Operation] | None] = QuantizeStatic
-
-    epochs: Annotated[int, IntDistribution(1, 5)] = 2
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a trained plain copy; the report is that of ``fit`` with ``layers`` and ``weight_bits``.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import ClassVar
 
 import onnx
 from onnxruntime import quantization as ort
@@ -15,26 +14,20 @@ from petra_optuna.operations.context import Context
 from petra_optuna.operations.left_float import left_float
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.weight_only import STORED, derived, named, store_int8
-from petra_optuna.pipeline import Applied, Kind, Operation
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import QuantizeDynamicNode
 
 _LINEAR = ("Gemm", "MatMul")
 _STORED = STORED | {"Conv"}
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizeDynamic(Operation):
+class QuantizeDynamic(QuantizeDynamicNode):
     """INT8 arithmetic in linear layers; all other weights are stored in INT8 and computed in float.
 
     Needs no calibration. ONNX Runtime's integer convolution without static ranges is slower than the
     float one, so convolutions compute in float, as do recurrent layers and embeddings.
     """
-
-    name: ClassVar[str] = "dynamic"
-    code: ClassVar[str] = "PDQ"
-    aliases: ClassVar[tuple[str, ...]] = ("QD",)
-    kind: ClassVar[Kind] = "conversion"
-    weight_bytes: ClassVar[float] = 1.0
-    format: ClassVar[str | None] = "int8_dynamic"
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Return the quantised graph.

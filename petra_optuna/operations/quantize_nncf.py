@@ -9,11 +9,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
 
 import numpy as np
 import onnx
-from optuna.distributions import CategoricalDistribution
 from safetensors.numpy import save_file
 
 from petra_optuna.errors import OperationFailed
@@ -22,7 +20,8 @@ from petra_optuna.operations.context import Context
 from petra_optuna.operations.int8_graph import WEIGHTED, count_int8_weights, weighted_layers
 from petra_optuna.operations.left_float import left_float
 from petra_optuna.operations.weight_only import named
-from petra_optuna.pipeline import Applied, Kind, Operation
+from petra_optuna.pipeline import Applied, FloatReason
+from petra_optuna.pipeline.nodes import QuantizeNncfNode
 
 _SAMPLES, _BATCH = 256, 32
 _CHILD = Path(__file__).with_name("nncf_child.py")
@@ -30,24 +29,12 @@ _TIMEOUT_S = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizeNncf(Operation):
+class QuantizeNncf(QuantizeNncfNode):
     """INT8 weights per output channel and 8-bit activations as QDQ pairs, by ``nncf.quantize``.
 
     Branches that are joined share their steps, so that nothing is rounded twice. Of the project's own static
     INT8 OpenVINO computes InceptionTime's branches in INT8 too, but converts between their steps.
-
-    Attributes:
-        preset: ``performance`` rounds activations symmetrically, ``mixed`` those that have negative values
-            asymmetrically.
     """
-
-    name: ClassVar[str] = "nncf"
-    code: ClassVar[str] = "NQ"
-    kind: ClassVar[Kind] = "conversion"
-    weight_bytes: ClassVar[float] = 1.0
-    format: ClassVar[str | None] = "int8_nncf"
-
-    preset: Annotated[str, CategoricalDistribution(("performance", "mixed"))] = "performance"
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Calibrate on at most 256 calibration samples and return the quantised graph.
@@ -69,7 +56,7 @@ class QuantizeNncf(Operation):
             raise OperationFailed("nncf: NNCF quantised none of the model's weights")
         rounded = {node.output[0] for node in quantized.graph.node if node.op_type == "DequantizeLinear"}
         floats = {
-            node.name: {"reason": "NNCF leaves it in float"}
+            node.name: FloatReason(reason="NNCF leaves it in float")
             for node in quantized.graph.node
             if node.op_type in WEIGHTED and node.input[1] not in rounded
         }

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import onnx
 from onnx import helper
 from onnxruntime import quantization as ort
-from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from petra_optuna.errors import OperationFailed, one_line
 from petra_optuna.nn.inputs import to_feeds
@@ -26,48 +24,28 @@ from petra_optuna.operations.int8_graph import (
 )
 from petra_optuna.operations.left_float import left_float
 from petra_optuna.operations.saturation import weight_bits
-from petra_optuna.operations.sensitivity import Left, SwitchedGraph, worst_layers
+from petra_optuna.operations.sensitivity import FloatGroup, SwitchedGraph, worst_layers
 from petra_optuna.operations.weight_only import STORED, named, store_int8
-from petra_optuna.pipeline import Applied, Kind, Operation, When
+from petra_optuna.pipeline import Applied, FloatReason
+from petra_optuna.pipeline.nodes import QuantizeStaticNode
 
 _SAMPLES = 256
 _BATCH = 32
-"""The histogram methods hold every intermediate tensor of a batch at once."""
+"""Samples of a calibration batch; the histogram methods hold every intermediate tensor of one at once."""
 _QUANTISED_AT_LOAD = ("Conv", "ConvTranspose", "Gemm")
 _SENSITIVITY_SAMPLES = 8
-"""One run a layer: some 0.1 s each for a ResNet-18."""
+"""Samples on which a layer's loss is measured: one run a layer, some 0.1 s each for a ResNet-18."""
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizeStatic(Operation):
+class QuantizeStatic(QuantizeStaticNode):
     """INT8 weights per output channel, unsigned 8-bit activations, as QDQ pairs.
 
-    Unsigned activations are no matter of taste: with signed ones ONNX Runtime runs most convolutions
-    of a residual network in float on x86. Where this machine's kernels saturate, weights take 7 bits (see
+    Activations are unsigned because ONNX Runtime runs most convolutions of a residual network in float on
+    x86 where they are signed. Where this machine's kernels saturate, weights take 7 bits (see
     ``saturation``). Recurrent matrices, embedding tables and transposed convolutions are stored in INT8 and
     computed in float.
-
-    Attributes:
-        calibration: How ranges follow from the samples: their extremes, their percentiles, or the range
-            of least relative entropy (arXiv 2004.09602, section 3.3).
-        percentile: Share of the values, in percent, that the range holds.
-        keep_float: At most so many weighted layers stay in float: those that cost most, measured on the
-            output for one calibration batch. One layer at least is quantised.
     """
-
-    name: ClassVar[str] = "static"
-    code: ClassVar[str] = "PTQ"
-    aliases: ClassVar[tuple[str, ...]] = ("QS",)
-    kind: ClassVar[Kind] = "conversion"
-    weight_bytes: ClassVar[float] = 1.0
-    can_repair: ClassVar[bool] = True
-    format: ClassVar[str | None] = "int8_static"
-
-    calibration: Annotated[str, CategoricalDistribution(("minmax", "percentile", "entropy"))] = "minmax"
-    percentile: Annotated[
-        float, CategoricalDistribution((99.9, 99.99, 99.999)), When("calibration", ("percentile",))
-    ] = 99.99
-    keep_float: Annotated[int, IntDistribution(0, 4)] = 0
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Calibrate on at most 256 calibration samples and return the quantised graph.
@@ -103,21 +81,21 @@ class QuantizeStatic(Operation):
 
     def _quantize(
         self, model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], repair: bool
-    ) -> tuple[onnx.ModelProto, tuple[Left, ...]]:
+    ) -> tuple[onnx.ModelProto, tuple[FloatGroup, ...]]:
         try:
             ranges = calibrate(model, feeds, OPERATORS, self.calibration, self.percentile)
             kept = self._kept(model, feeds[0], ranges, repair)
-            names = [name for left in kept for name in left.names]
+            names = [name for group in kept for name in group.names]
             return _shield_floats(_with_pairs(model, ranges, names)), kept
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             raise OperationFailed(f"static: {type(error).__name__}: {one_line(error)}") from error
 
     def _kept(
         self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], ranges: ort.TensorsData, repair: bool
-    ) -> tuple[Left, ...]:
+    ) -> tuple[FloatGroup, ...]:
         layers = feeding_layers(model.graph)
-        most = len(layers) - 1
-        count = min(self.keep_float, most)
+        limit = len(layers) - 1
+        count = min(self.keep_float, limit)
         if count == 0 and not repair:
             return ()
         quantized = _with_pairs(model, ranges, (), keep_activations=True)
@@ -130,10 +108,10 @@ class QuantizeStatic(Operation):
         kept = worst_layers(switched, layers, rounded, count) if count else ()
         if not repair:
             return kept
-        names = [name for left in kept for name in left.names]
-        more = worst_layers(switched, layers, rounded, most - len(names), names)[:1]
+        names = [name for group in kept for name in group.names]
+        more = worst_layers(switched, layers, rounded, limit - len(names), names)[:1]
         if not more:
-            raise OperationFailed("static: no layer's return to float brings the output nearer")
+            raise OperationFailed("static: keeping another layer in float does not reduce the error")
         return kept + more
 
 
@@ -147,8 +125,8 @@ def _with_pairs(
     """The graph with a QuantizeLinear-DequantizeLinear pair at each tensor that is rounded.
 
     Args:
-        model: Not changed; its nodes have names.
-        ranges: Of its tensors.
+        model: Float graph whose nodes have names; it is not changed.
+        ranges: Ranges of its tensors.
         left: Names of layers to leave in float.
         keep_activations: Whether a ReLU stays that the range of the tensor before it makes superfluous.
     """
@@ -204,12 +182,12 @@ def _output_axis(node: onnx.NodeProto) -> int:
     return 0 if transposed else 1
 
 
-def _reasons(kept: tuple[Left, ...]) -> dict[str, dict[str, Any]]:
+def _reasons(kept: tuple[FloatGroup, ...]) -> dict[str, FloatReason]:
     """By layer, why it is in float."""
     reasons = {}
-    for left in kept:
-        others = "" if len(left.names) == 1 else f" with {len(left.names) - 1} more"
-        text = f"kept in float: the output's error falls from {left.before:.2%} to {left.after:.2%}{others}"
-        sensitivity = {"error_before": left.before, "error_after": left.after}
-        reasons.update({name: {"reason": text, **sensitivity} for name in left.names})
+    for group in kept:
+        others = "" if len(group.names) == 1 else f" with {len(group.names) - 1} more"
+        text = f"kept in float: the output's error falls from {group.before:.2%} to {group.after:.2%}{others}"
+        reason = FloatReason(reason=text, error_before=group.before, error_after=group.after)
+        reasons.update(dict.fromkeys(group.names, reason))
     return reasons

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
-from optuna.distributions import IntDistribution
 from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
@@ -26,7 +25,8 @@ from petra_optuna.nn.training import (
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import mean_scale, why_no_lai
 from petra_optuna.operations.training import fit, plain_loss
-from petra_optuna.pipeline import TRAINING_FIELDS, Applied, Kind, Operation, Recipe
+from petra_optuna.pipeline import Applied, Recipe
+from petra_optuna.pipeline.nodes import RegularizedTrainNode
 from petra_optuna.pipeline.recipe import REGULARIZERS
 
 OF_FACTORS = ("orthogonal", "hoyer")
@@ -35,7 +35,7 @@ SAMPLES = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class RegularizedTrain(Operation):
+class RegularizedTrain(RegularizedTrainNode):
     """Train with ``L + sum of lambda_i L_i`` over the regularisers that the recipe switches on.
 
     ``orthogonal`` and ``hoyer`` (eq. 6) act on the low-rank factors of the model. A model without any is
@@ -44,17 +44,6 @@ class RegularizedTrain(Operation):
     and convolution weights, ``sparsity`` on every matrix and kernel that is trained, factors where there
     are factors, and ``lai`` scales the residuals of the task's loss; these three make no factors.
     """
-
-    name: ClassVar[str] = "regularized_train"
-    code: ClassVar[str] = "Reg"
-    kind: ClassVar[Kind] = "training"
-    recipe_fields: ClassVar[tuple[str, ...]] = (
-        *TRAINING_FIELDS,
-        *(field for name in REGULARIZERS for field in (name, f"lambda_{name}")),
-    )
-    from_initialisation: ClassVar[bool] = True
-
-    epochs: Annotated[int, IntDistribution(1, 10)] = 3
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a trained copy; the report says which terms acted and what became of each.
@@ -158,11 +147,11 @@ def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module],
 
     def extra(model: nn.Module) -> Tensor:
         values = []
-        found = list(all_factors(model).values()) if _any_of_factors(terms) else []
+        pairs = list(all_factors(model).values()) if _any_of_factors(terms) else []
         if "orthogonal" in terms:
-            values.append(recipe.lambda_orthogonal * mean_orthogonal(found, _product_dtype(found[0][0])))
+            values.append(recipe.lambda_orthogonal * mean_orthogonal(pairs, _product_dtype(pairs[0][0])))
         if "hoyer" in terms:
-            values.append(recipe.lambda_hoyer * mean_hoyer(found))
+            values.append(recipe.lambda_hoyer * mean_hoyer(pairs))
         if "norm" in terms:
             values.append(recipe.lambda_norm * norm_penalty(_layer_weights(model)))
         return torch.stack(values).sum()
@@ -171,18 +160,18 @@ def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module],
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype | None:
-    """In which autocast would multiply it: it takes float32 alone to a shorter type."""
+    """The type in which autocast would multiply it: autocast takes float32 alone to a shorter type."""
     return training_dtype(weight.device) if weight.dtype == torch.float32 else None
 
 
 def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> dict[str, float]:
     """The value of each term without its lambda."""
     values: dict[str, float] = {}
-    found = list(all_factors(model).values()) if _any_of_factors(terms) else []
+    pairs = list(all_factors(model).values()) if _any_of_factors(terms) else []
     if "orthogonal" in terms:
-        values["orthogonal"] = mean_orthogonal(found).item()
+        values["orthogonal"] = mean_orthogonal(pairs).item()
     if "hoyer" in terms:
-        values["hoyer"] = mean_hoyer(found).item()
+        values["hoyer"] = mean_hoyer(pairs).item()
     if "norm" in terms:
         values["norm"] = norm_penalty(_layer_weights(model)).item()
     if "lai" in terms or "sparsity" in terms:

@@ -1,4 +1,4 @@
-"""How many bits a weight may have on this machine's INT8 kernels.
+"""The bits that a weight may have on this machine's INT8 kernels.
 
 Where a CPU has no dot product of bytes (VNNI on x86), ONNX Runtime adds pairs of products of an unsigned
 and a signed byte in 16 bits, which saturate: 255 * 127 * 2 > 32767. With weights of 7 bits nothing
@@ -16,7 +16,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 LIMITS = {8: 127, 7: 64}
-"""The largest stored weight by bits; grids are symmetric. As in ONNX Runtime's ``reduce_range``."""
+"""Largest stored weight by bits, as in ONNX Runtime's ``reduce_range``; grids are symmetric."""
 
 _DEPTH = 64
 _LARGEST = 255 * 127
@@ -26,7 +26,7 @@ _LARGEST = 255 * 127
 def weight_bits() -> int:
     """8 where the kernels of this machine add without saturation, else 7; run once in a process.
 
-    FileMeasurement and not read from the CPU's flags: which kernel runs is ONNX Runtime's decision.
+    Measured and not read from the CPU's flags: which kernel runs is ONNX Runtime's decision.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.pruning import CRITERIA, Criterion, WeightScores, weight_scores
+from petra_optuna.nn.pruning import Criterion, WeightScores, weight_scores
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.training import plain_loss
 
@@ -19,35 +19,30 @@ ten gradients."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
-    """Scores and what they were computed from.
+class WeightScoring:
+    """Scores of a model's weights, and what they were computed from.
 
     Attributes:
-        scores: By weight.
-        batches: Calibration batches that the criterion read.
-        samples: In all of them.
+        scores: Score of each weight tensor, of its shape.
+        batches: Number of calibration batches that the criterion read.
+        samples: Number of samples in all of them.
     """
 
     scores: WeightScores
     batches: int
     samples: int
 
-    def read(self) -> dict[str, int]:
-        """What a node's report says of the data."""
+    def data_read(self) -> dict[str, int]:
+        """The counts as a node's report has them."""
         return {"batches": self.batches, "samples": self.samples}
 
 
-def criterion_named(name: str) -> Criterion:
-    """The criterion that a field holds."""
-    return next(criterion for criterion in CRITERIA if criterion == name)
-
-
-def score_weights(model: nn.Module, criterion: Criterion, context: Context) -> Scored:
+def score_weights(model: nn.Module, criterion: Criterion, context: Context) -> WeightScoring:
     """Score every weight; only the calibration split is read.
 
     Args:
         model: In evaluation mode; weights that are scored by their gradient require gradients.
-        criterion: What makes a weight important.
+        criterion: Measure by which a weight is important.
         context: Data, loss and seed.
 
     Raises:
@@ -64,4 +59,4 @@ def score_weights(model: nn.Module, criterion: Criterion, context: Context) -> S
     )
     if not all(torch.isfinite(score).all() for score in scores.values()):
         raise OperationFailed(f"the {criterion} scores of some weights are not finite")
-    return Scored(scores, len(batches), sum(len(targets) for _, targets in batches))
+    return WeightScoring(scores, len(batches), sum(len(targets) for _, targets in batches))

@@ -1,4 +1,4 @@
-"""Which layers of a quantised graph lose most, measured on its output.
+"""Layers of a quantised graph that lose most, measured on its output.
 
 The graph runs once with every rounding, then with one layer at a time left in float (partial quantisation,
 arXiv 2004.09602, section 5.1), in one session: each rounding has a switch. A tensor between two INT8 layers
@@ -21,13 +21,13 @@ _PRODUCER_SUFFIX = "_QuantizeLinear_Input"
 
 
 @dataclasses.dataclass(frozen=True)
-class Left:
+class FloatGroup:
     """Layers that are left in float together.
 
     Attributes:
-        names: Of their nodes.
-        before: Relative error of the output with everything else in INT8 and these too.
-        after: The same with these in float.
+        names: Names of their nodes.
+        before: Relative error of the output with these layers in INT8 like all others.
+        after: Relative error of the output with these layers in float.
     """
 
     names: tuple[str, ...]
@@ -40,8 +40,8 @@ class SwitchedGraph:
 
     Args:
         model: The float graph.
-        quantized: The same as QDQ pairs, its activation functions kept.
-        feeds: One batch.
+        quantized: The same graph as QDQ pairs, its activation functions kept.
+        feeds: One batch of inputs by name.
 
     Attributes:
         model: The float graph.
@@ -78,14 +78,14 @@ def worst_layers(
     rounded: Callable[[frozenset[str]], Collection[str]],
     count: int,
     left: Collection[str] = (),
-) -> tuple[Left, ...]:
+) -> tuple[FloatGroup, ...]:
     """At most ``count`` layers, those whose return to float repairs most of the output a layer.
 
     Args:
         graph: The graph with switches.
         layers: Name of each quantised layer -> names of the layers that feed it.
-        rounded: Which tensors are rounded with these layers in float.
-        count: Layers that may be left; layers that repair nothing are not.
+        rounded: Function from layers in float to the tensors that are rounded then.
+        count: Most layers that may be left; layers that repair nothing are not.
         left: Layers that are in float already and do not count.
     """
     already = frozenset(left)
@@ -97,11 +97,11 @@ def worst_layers(
         if 0 < len(group - already) <= count
     )
     after = {group: graph.error(rounded(group | already)) for group in groups}
-    chosen: list[Left] = []
+    chosen: list[FloatGroup] = []
     taken: set[str] = set()
     for group in sorted(after, key=lambda group: (after[group] - before) / len(group)):
         if after[group] < before and not group & taken and len(taken | group) <= count:
-            chosen.append(Left(tuple(sorted(group)), before, after[group]))
+            chosen.append(FloatGroup(tuple(sorted(group)), before, after[group]))
             taken |= group
     return tuple(chosen)
 

@@ -44,19 +44,20 @@ def fit(
     Args:
         model: A private copy of the caller's.
         context: Task, recipe, seed, and the epochs that may be spent.
-        epochs: What the node asks for; capped by ``context.epochs``.
-        extra_loss: Added to the loss of each step.
-        after_backward: May change the gradients of each step, before they are clipped.
-        lai_bound: Scales the residuals of the task's loss (``operations.lai``); only where ``why_no_lai``
-            has nothing against it.
+        epochs: Epochs that the node asks for; ``context.epochs`` is the limit.
+        extra_loss: Term that is added to the loss of each step.
+        after_backward: Function that may change the gradients of each step, before they are clipped.
+        lai_bound: Bound of the scales of the residuals (``operations.lai``), or None for the plain loss; only
+            where ``why_no_lai`` gives no reason.
         mixed_precision: Whether forward passes may run in bfloat16 where the device gains by it. Loss,
             gradients and weights are float32 in any case.
-        snapshot: Makes of the model in training a copy as the node would return it, for ``context.on_step``.
+        snapshot: Function from the model in training to a copy as the node would return it, for
+            ``context.on_step``.
 
     Returns:
         JSON-ready report: ``changed``, ``epochs`` spent, ``loss`` of each, ``precision``, ``distillation``
-        weight, and what of the recipe could not be followed; where no epoch may be spent ``changed`` is
-        False with a ``reason``.
+        weight, and the parts of the recipe that could not be followed; where no epoch may be spent
+        ``changed`` is False with a ``reason``.
 
     Raises:
         TrainingDiverged: When a loss or a gradient is NaN or infinite, or the loss diverges.

@@ -26,7 +26,7 @@ WEIGHT_INPUTS: Mapping[str, tuple[int, ...]] = {
     "MatMul": (0, 1),
     "RNN": (1, 2),
 }
-"""Which inputs of an operator are weights, where they are stored."""
+"""Inputs of an operator that are weights, where they are stored."""
 
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 STORED = RECURRENT | {"ConvTranspose", "Gather"}
@@ -34,7 +34,7 @@ STORED = RECURRENT | {"ConvTranspose", "Gather"}
 
 SCALE_SUFFIX = "_int8_scale"
 _BYTES_OF_NODES = 250
-"""What the two nodes and their names add to the file."""
+"""Bytes that the two nodes and their names add to the file."""
 
 
 def derived(graph: onnx.GraphProto) -> set[str]:
@@ -66,9 +66,9 @@ def round_symmetric(weight: np.ndarray, axis: int, limit: int) -> tuple[np.ndarr
     """The nearest integers in [-limit, limit], and the scales, one for each index along ``axis``.
 
     Args:
-        weight: Float32 of any shape.
-        axis: Of the channels.
-        limit: The largest magnitude of each channel becomes this.
+        weight: Float32 array of any shape.
+        axis: Axis of the channels.
+        limit: Integer that the largest magnitude of each channel becomes.
 
     Returns:
         INT8 values of the weight's shape, and float32 scales that broadcast to it; all-zero channels have
@@ -86,8 +86,8 @@ def store_int8(model: onnx.ModelProto, operators: Collection[str]) -> tuple[str,
     A matrix that is the product of stored factors is stored as these factors.
 
     Args:
-        model: Where weights that are read by other operators as well stay as they are.
-        operators: Of ``WEIGHT_INPUTS``.
+        model: The graph, changed in place; weights that other operators read as well stay as they are.
+        operators: Operator types, keys of ``WEIGHT_INPUTS``.
 
     Returns:
         Names of the weights, in the order of the file; those too small to shorten it are left out.
@@ -116,9 +116,9 @@ def saves_bytes(tensor: onnx.TensorProto, axis: int) -> bool:
 
 
 def channel_axis(node: onnx.NodeProto, dimensions: int) -> int:
-    """The outputs of a weight; of a table the columns, since a scale a row would cost 4 bytes each.
+    """Axis of a weight's outputs; that of a table's columns, since a scale a row would cost 4 bytes each.
 
-    Recurrent matrices are the last two dimensions of what may hold both directions.
+    Recurrent matrices are the last two dimensions of a tensor that may hold both directions.
     """
     if node.op_type in ("ConvTranspose", "Gather"):
         return 1

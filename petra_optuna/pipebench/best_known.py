@@ -36,8 +36,8 @@ def reference_front(bench: PipeBench, evaluations: int = 200_000, seed: int = 0,
     Args:
         bench: The problem; its noise plays no part.
         evaluations: Pipelines to evaluate, some 3,000 a second.
-        seed: Of all randomness.
-        keep: Most points; those that contribute least volume go.
+        seed: Seed of all randomness.
+        keep: Most points of the front; those that contribute least volume go.
     """
     rng = np.random.default_rng(seed)
     bounds = Bounds.from_dict(bench.bounds)
@@ -58,32 +58,22 @@ def reference_hypervolume(bench: PipeBench) -> float:
     if bench.enumerable:
         return bench.hypervolume([values for _, values in bench.front()])
     record = json.loads(resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8"))
-    known = record.get(bench.name)
-    if known is None or known["fingerprint"] != fingerprint(bench):
+    stored = record.get(bench.name)
+    if stored is None or stored["fingerprint"] != fingerprint(bench):
         raise UserError(
             f"no reference front is known of PipeBench {bench.name!r} with these coefficients; make one with "
             f"`{command(bench.name)}`"
         )
-    return float(known["hypervolume"])
-
-
-def record_of(bench: PipeBench, front: Points, evaluations: int, seed: int) -> dict[str, Any]:
-    """What is kept of a reference front: JSON-ready."""
-    return {
-        "hypervolume": bench.hypervolume([values for _, values in front]),
-        "points": len(front),
-        "fingerprint": fingerprint(bench),
-        "command": f"{command(bench.name)} --evaluations {evaluations} --seed {seed}",
-    }
+    return float(stored["hypervolume"])
 
 
 def command(name: str) -> str:
-    """What makes the reference front of a variant."""
+    """The command that makes the reference front of a variant."""
     return f"python -m studies.comparison.reference {name}"
 
 
 def fingerprint(bench: PipeBench) -> str:
-    """Changes with anything that changes values: the space, the coefficients, the formulas, the limits."""
+    """Hash that changes with anything that changes values: space, coefficients, formulas, limits."""
     rng = np.random.default_rng(0)
     exact = bench.without_noise()
     outcomes = [exact.evaluate(random_member(bench, rng)) for _ in range(PROBES)]
@@ -95,10 +85,10 @@ def fingerprint(bench: PipeBench) -> str:
 
 def random_member(bench: PipeBench, rng: np.random.Generator) -> Pipeline:
     """A pipeline of which every parameter is drawn uniformly."""
-    return walk(bench.space, lambda name, distribution: _drawn(distribution, rng))
+    return walk(bench.space, lambda name, distribution: _draw(distribution, rng))
 
 
-def _drawn(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+def _draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(rng.integers(len(distribution.choices)))]
     if isinstance(distribution, IntDistribution):
@@ -132,11 +122,11 @@ def _best(front: Points, added: list[Pipeline], bench: PipeBench, bounds: Bounds
     units = bounds.unit(points, bench.directions)
     inside = np.flatnonzero(np.all(units < 1, axis=1))
     rows = inside[list(non_dominated([points[row] for row in inside], bench.directions))]
-    chosen = _thinned(rows, units, keep)
+    chosen = _thin(rows, units, keep)
     return tuple((members[points[row]], points[row]) for row in chosen)
 
 
-def _thinned(rows: npt.NDArray[np.int64], units: npt.NDArray[np.float64], keep: int) -> npt.NDArray[np.int64]:
+def _thin(rows: npt.NDArray[np.int64], units: npt.NDArray[np.float64], keep: int) -> npt.NDArray[np.int64]:
     while len(rows) > keep:
         excess = len(rows) - keep
         least = np.argsort(contributions(units[rows]), kind="stable")[: max(1, excess // 4)]

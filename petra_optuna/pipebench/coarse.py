@@ -20,11 +20,11 @@ class CoarsePrune(Operation):
     code: ClassVar[str] = "cpr"
     kind: ClassVar[Kind] = "structure"
 
-    ratio: Annotated[float, FloatDistribution(0.2, 0.8, step=0.2)] = 0.4
+    removed: Annotated[float, FloatDistribution(0.2, 0.8, step=0.2)] = 0.4
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
-        """As ``Prune``."""
-        return operations.Prune(ratio=self.ratio).apply(model, context)
+        """Prune by the default criterion and scope."""
+        return operations.Prune(removed=self.removed).apply(model, context)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +35,11 @@ class CoarseLowRank(Operation):
     code: ClassVar[str] = "clr"
     kind: ClassVar[Kind] = "structure"
 
-    share: Annotated[float, FloatDistribution(0.25, 0.75, step=0.25)] = 0.5
+    kept_weights: Annotated[float, FloatDistribution(0.25, 0.75, step=0.25)] = 0.5
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
-        """As ``LowRank`` by share."""
-        return operations.LowRank(rule="share", share=self.share).apply(model, context)
+        """Factor by share, all layers together."""
+        return operations.LowRank(rule="share", kept_weights=self.kept_weights).apply(model, context)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CoarseTrain(Operation):
     epochs: Annotated[int, IntDistribution(1, 5, step=2)] = 3
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
-        """As ``Train``."""
+        """Train by the default recipe."""
         return operations.Train().apply(model, _plain(context))
 
 
@@ -66,7 +66,7 @@ class CoarseQuantizeStatic(Operation):
     kind: ClassVar[Kind] = "conversion"
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
-        """As ``QuantizeStatic``."""
+        """Quantise with the default calibration."""
         return operations.QuantizeStatic().apply(model, context)
 
 
@@ -82,7 +82,7 @@ class CoarseQuantizeAware(Operation):
     epochs: Annotated[int, IntDistribution(2, 2)] = 2
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
-        """As ``QuantizeAware``."""
+        """Train under rounding by the default recipe."""
         return operations.QuantizeAware().apply(model, _plain(context))
 
 

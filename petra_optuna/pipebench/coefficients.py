@@ -27,17 +27,18 @@ CONSTANTS = (
     "train.divergence",
     "seconds.fixed",
 )
-"""What is known or chosen, not fitted."""
+"""Coefficients that are known or chosen, not fitted."""
 
 REFERENCES = (
     "prune.criterion.magnitude_l2",
     "prune.scope.local",
+    "low_rank.scope.local",
     "drop_blocks.criterion.taylor",
     "static.calibration.minmax",
     "seconds.criterion.magnitude_l2",
     "seconds.train",
 )
-"""Factors that stand at 1, so that the factor beside them has one meaning."""
+"""Factors that stand at 1, so that the factors beside them have one meaning."""
 
 
 def table() -> dict[str, Any]:
@@ -52,20 +53,20 @@ def profile(name: str) -> Coefficients:
     """The coefficients of a network.
 
     Args:
-        name: ``digits``, the fitted one, or a key of ``profiles``.
+        name: ``digits``, the fitted profile, or a key of ``profiles``.
 
     Raises:
         UserError: When there is no such profile, or it names a coefficient that does not exist.
     """
     data = table()
     base = {key: float(value) for key, value in data["coefficients"].items()}
-    known = {BASE: {}, **data["profiles"]}
-    if name not in known:
-        raise UserError(f"unknown profile {name!r}; {FILE} has {', '.join(known)}")
-    unknown = set(known[name]) - set(base)
-    if unknown:
+    profiles = {BASE: {}, **data["profiles"]}
+    if name not in profiles:
+        raise UserError(f"unknown profile {name!r}; {FILE} has {', '.join(profiles)}")
+    factors = profiles[name]
+    if unknown := set(factors) - set(base):
         raise UserError(f"profile {name!r} in {FILE} changes {', '.join(sorted(unknown))}, which it lacks")
-    return {key: value * known[name].get(key, 1.0) for key, value in base.items()}
+    return {key: value * factors.get(key, 1.0) for key, value in base.items()}
 
 
 def fitted_names(coefficients: Coefficients) -> tuple[str, ...]:

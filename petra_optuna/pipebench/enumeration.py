@@ -16,7 +16,7 @@ from optuna.distributions import (
 from petra_optuna.errors import TrialError, UserError
 from petra_optuna.pipebench.coefficients import Coefficients
 from petra_optuna.pipebench.network import Network, Setting
-from petra_optuna.pipeline import Operation, SearchSpace, declared_fields
+from petra_optuna.pipeline import Operation, SearchSpace, allot, declared_fields
 from petra_optuna.pipeline.fields import Value
 
 MOST = 100_000
@@ -50,8 +50,8 @@ def enumerate_networks(
     """Pipelines with what they make, shorter bodies first; prefixes are computed once. Failures are left out.
 
     Args:
-        space: At most ``MOST`` pipelines, without needs.
-        coefficients: Of the surrogate.
+        space: Space of ``MOST`` pipelines or fewer.
+        coefficients: Numbers of the surrogate.
         epochs: Most epochs that a pipeline may spend.
 
     Raises:
@@ -78,8 +78,7 @@ def enumerate_networks(
 def _after(
     body: Nodes, state: Network, node: Operation, budget: int, coefficients: Coefficients
 ) -> Iterator[tuple[tuple[Nodes, Network], int]]:
-    asked = int(node.values().get("epochs") or 0) if node.kind == "training" else 0
-    spent = min(asked, budget)
+    (spent,) = allot((node,), budget)
     try:
         yield ((*body, node), node.apply(state, Setting(coefficients, epochs=spent)).model), budget - spent
     except TrialError:
@@ -95,16 +94,16 @@ def _files(
         yield (*body, node), node.apply(state, Setting(coefficients)).model
 
 
-def _settings(kind: type[Operation]) -> list[Operation]:
-    fields = declared_fields(kind)
-    if kind.recipe_fields or kind.needs:
-        raise UserError(f"{kind.name} reads the recipe or needs another node; such spaces are not enumerated")
-    choices = [_values(f"{kind.name}.{field.name}", field.distribution) for field in fields]
-    found = (
-        kind(**dict(zip((field.name for field in fields), row, strict=True)))
+def _settings(operation: type[Operation]) -> list[Operation]:
+    fields = declared_fields(operation)
+    if operation.recipe_fields:
+        raise UserError(f"{operation.name} reads the recipe; such spaces are not enumerated")
+    choices = [_values(f"{operation.name}.{field.name}", field.distribution) for field in fields]
+    nodes = (
+        operation(**dict(zip((field.name for field in fields), row, strict=True)))
         for row in itertools.product(*choices)
     )
-    return list(dict.fromkeys(node.canonical() for node in found))
+    return list(dict.fromkeys(node.canonical() for node in nodes))
 
 
 def _values(name: str, distribution: BaseDistribution) -> list[Value]:

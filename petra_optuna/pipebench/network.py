@@ -1,4 +1,4 @@
-"""What the surrogate knows of a network, and what each operation does to it. Pure functions.
+"""The surrogate's network, and the effect of each operation on it as a pure function.
 
 A network is described against the original. Its loss is a sum: ``damage``, which training brings back,
 what training itself leaves behind (``settled``), what rounding costs, and what too few weights cost, which
@@ -16,7 +16,7 @@ import math
 
 from petra_optuna.errors import OperationFailed, TrainingDiverged
 from petra_optuna.pipebench.coefficients import Coefficients
-from petra_optuna.pipeline import Operation, Recipe
+from petra_optuna.pipeline import Recipe
 
 BATCH = 64
 """The batch size at which training has its plain speed."""
@@ -32,18 +32,18 @@ class Network:
         width: Share of the channels that is left.
         rank: Share of its weights that a factored layer has; 1 where nothing is factored.
         blocks: Share of the residual blocks that is left.
-        parameters, macs: Shares of the weights and of the multiply-accumulates.
+        parameters, macs: Shares of the weights and of the multiply-accumulates that are left.
         damage: Loss that training may bring back.
         age: Epochs since the damage was done; later ones bring less back.
         settled: Loss that the last steps of a training leave.
-        trained: How far further training has improved on the original, in [0, 1].
-        spectrum: How far training has concentrated the singular values, in [0, 1].
-        sparsity: How far training has made channels dispensable, in [0, 1].
+        trained: Improvement of further training on the original, as a share of the most there is.
+        spectrum: Concentration of the singular values by training, in [0, 1].
+        sparsity: Share to which training has made channels dispensable, in [0, 1].
         robustness: Share of the rounding loss that training has taken away, in [0, 1].
-        precision: What the file is converted to.
+        precision: Name of the file's precision.
         float_share: Share of the weights that a conversion leaves in float.
-        rounding: Loss by the conversion.
-        seconds: Time spent so far.
+        rounding: Loss that the conversion causes.
+        seconds: Seconds spent so far.
     """
 
     width: float = 1.0
@@ -66,24 +66,30 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a node may know besides the network: the coefficients, the recipe, the epochs it may spend."""
+    """Everything that a node may know besides the network.
+
+    Attributes:
+        coefficients: Numbers of the surrogate.
+        recipe: Model-level parameters.
+        epochs: Most epochs that the node may spend.
+    """
 
     coefficients: Coefficients
     recipe: Recipe = Recipe()
     epochs: int = 0
 
 
-def prune(network: Network, setting: Setting, ratio: float, criterion: str, scope: str) -> Network:
-    """Fewer channels. A narrow network loses more by the same cut; factors shrink on one side only."""
+def prune(network: Network, setting: Setting, removed: float, criterion: str, scope: str) -> Network:
+    """Remove channels. A narrow network loses more by the same cut; factors shrink on one side only."""
     c = setting.coefficients
-    width = max(network.width * (1 - ratio), min(c["narrowest"], network.width))
+    width = max(network.width * (1 - removed), min(c["narrowest"], network.width))
     kept = width / network.width
     sides = c["prune.on_factors"] if network.rank < 1 else 1.0
     damage = c["prune.damage"] * c[f"prune.criterion.{criterion}"] * c[f"prune.scope.{scope}"]
     damage *= _growth(network.width, width, c["prune.power"])
     damage *= math.exp(-c["prune.sparsity"] * network.sparsity)
     return dataclasses.replace(
-        _damaged(network, damage),
+        _with_damage(network, damage),
         width=width,
         parameters=network.parameters * kept ** (sides * c[f"prune.parameters.{scope}"]),
         macs=network.macs * kept ** (sides * c[f"prune.macs.{scope}"]),
@@ -92,10 +98,12 @@ def prune(network: Network, setting: Setting, ratio: float, criterion: str, scop
     )
 
 
-def factorize(network: Network, setting: Setting, rule: str, threshold: float) -> Network:
-    """Low-rank factors where they save weights. Narrow networks have flat spectra, so they lose more.
+def factorize(network: Network, setting: Setting, scope: str, rule: str, threshold: float) -> Network:
+    """Put low-rank factors where they save weights. Narrow networks have flat spectra, so they lose more.
 
-    Concentrated spectra lower both the loss and the rank that a share of the spectrum asks for.
+    Concentrated spectra lower both the loss and the rank that a share of the spectrum asks for. Where the
+    singular values of all layers compete (``global``), hardly anything is lost; the layers that shrink have
+    many weights and few positions, so weights go faster than arithmetic.
     """
     c = setting.coefficients
     share = min(c[f"low_rank.share.{rule}"] * threshold ** c[f"low_rank.curve.{rule}"], 1.0)
@@ -105,20 +113,21 @@ def factorize(network: Network, setting: Setting, rule: str, threshold: float) -
     if share >= network.rank:
         return dataclasses.replace(network, seconds=seconds)
     kept = share / network.rank
-    damage = c["low_rank.damage"] * _growth(network.rank, share, c["low_rank.power"])
+    damage = c["low_rank.damage"] * c[f"low_rank.scope.{scope}"]
+    damage *= _growth(network.rank, share, c["low_rank.power"])
     damage *= network.width ** -c["low_rank.fragility"] * math.exp(-c["low_rank.relief"] * network.spectrum)
     return dataclasses.replace(
-        _damaged(network, damage),
+        _with_damage(network, damage),
         rank=share,
-        parameters=network.parameters * kept ** c["low_rank.parameters"],
-        macs=network.macs * kept ** c["low_rank.macs"],
+        parameters=network.parameters * kept ** c[f"low_rank.parameters.{scope}"],
+        macs=network.macs * kept ** c[f"low_rank.macs.{scope}"],
         robustness=network.robustness * kept,
         seconds=seconds,
     )
 
 
-def shorten(network: Network, setting: Setting, share: float, criterion: str) -> Network:
-    """Whole blocks less, at least one.
+def shorten(network: Network, setting: Setting, removed: float, criterion: str) -> Network:
+    """Remove whole blocks, at least one.
 
     Raises:
         OperationFailed: When only one block is left.
@@ -127,13 +136,13 @@ def shorten(network: Network, setting: Setting, share: float, criterion: str) ->
     before = round(network.blocks * c["blocks"])
     if before <= 1:
         raise OperationFailed("drop_blocks: no block is left that can be dropped")
-    dropped = min(max(1, round(share * before)), before - 1)
+    dropped = min(max(1, round(removed * before)), before - 1)
     gone = dropped / c["blocks"]
     left = (before - dropped) / c["blocks"]
     damage = c["drop_blocks.damage"] * c[f"drop_blocks.criterion.{criterion}"]
     damage *= _growth(network.blocks, left, c["drop_blocks.power"])
     return dataclasses.replace(
-        _damaged(network, damage),
+        _with_damage(network, damage),
         blocks=left,
         parameters=network.parameters * math.exp(-c["drop_blocks.parameters"] * gone),
         macs=network.macs * math.exp(-c["drop_blocks.macs"] * gone),
@@ -141,17 +150,17 @@ def shorten(network: Network, setting: Setting, share: float, criterion: str) ->
     )
 
 
-def train(network: Network, setting: Setting, kind: str, speed: float = 1.0) -> Network:
+def train(network: Network, setting: Setting, node: str, speed: float = 1.0) -> Network:
     """Training brings damage back, less with every further epoch, and shakes what was well.
 
     The shock of the learning rate comes first and is trained away with the rest, so more epochs never
     hurt. Plain training forgets the robustness against rounding.
 
     Args:
-        network: Before.
-        setting: The epochs to spend and the recipe.
-        kind: Whose time it takes: ``train``, ``regularized_train`` or ``qat``.
-        speed: Factor on what an epoch brings back.
+        network: The network before the training.
+        setting: Coefficients, recipe and the epochs to spend.
+        node: Name of the node, which decides the time: ``train``, ``regularized_train`` or ``qat``.
+        speed: Factor on the loss that an epoch brings back.
 
     Raises:
         TrainingDiverged: When the learning rate is too far above the optimiser's best.
@@ -161,7 +170,7 @@ def train(network: Network, setting: Setting, kind: str, speed: float = 1.0) -> 
         return network
     offset = math.log10(recipe.lr / c[f"train.lr.{recipe.optimizer}"])
     if offset > c["train.divergence"]:
-        raise TrainingDiverged(f"{kind}: the loss diverged at learning rate {recipe.lr:.3g}")
+        raise TrainingDiverged(f"{node}: the loss diverged at learning rate {recipe.lr:.3g}")
     speed *= (
         math.exp(-((offset / c["train.lr_width"]) ** 2)) * (BATCH / recipe.batch_size) ** c["train.batch"]
     )
@@ -179,7 +188,7 @@ def train(network: Network, setting: Setting, kind: str, speed: float = 1.0) -> 
         settled=max(network.settled, c[f"train.settled.{recipe.schedule}"]),
         trained=1 - (1 - network.trained) * left,
         robustness=network.robustness * math.exp(-c["train.forgetting"] * epochs),
-        seconds=network.seconds + epochs * c["seconds.epoch"] * c[f"seconds.{kind}"] * distilled * pace,
+        seconds=network.seconds + epochs * c["seconds.epoch"] * c[f"seconds.{node}"] * distilled * pace,
     )
 
 
@@ -187,7 +196,7 @@ def regularize(network: Network, setting: Setting) -> Network:
     """Training with the terms that the recipe switches on; each has a best weight.
 
     Raises:
-        TrainingDiverged: As ``train``.
+        TrainingDiverged: When the learning rate is too far above the optimiser's best.
     """
     c, recipe, epochs = setting.coefficients, setting.recipe, setting.epochs
     spectrum = _pull(recipe.orthogonal, recipe.lambda_orthogonal, c["regularize.lambda_orthogonal"])
@@ -208,7 +217,7 @@ def adapt(network: Network, setting: Setting) -> Network:
     """Training under simulated rounding: slower, and the network learns to bear it.
 
     Raises:
-        TrainingDiverged: As ``train``.
+        TrainingDiverged: When the learning rate is too far above the optimiser's best.
     """
     c = setting.coefficients
     trained = train(network, setting, "qat", 1 / (1 + c["qat.burden"]))
@@ -272,24 +281,8 @@ def size_bytes(network: Network, c: Coefficients) -> float:
     return c["size_bytes"] * (plain + c["size.factors"] * (network.rank < 1))
 
 
-def with_implied(nodes: tuple[Operation, ...]) -> tuple[Operation, ...]:
-    """The nodes, and the conversion that one of them implies where none is named."""
-    implied = [node.implies for node in nodes if node.implies is not None]
-    named = bool(nodes) and nodes[-1].kind == "conversion"
-    return nodes if named or not implied else (*nodes, implied[-1]())
-
-
-def allot(nodes: tuple[Operation, ...], epochs: int) -> tuple[int, ...]:
-    """Epochs for each node in order: what a training node asks for while the budget lasts, else 0."""
-    allotted: list[int] = []
-    for node in nodes:
-        asked = int(node.values().get("epochs") or 0) if node.kind == "training" else 0
-        allotted.append(min(asked, epochs - sum(allotted)))
-    return tuple(allotted)
-
-
 def _growth(before: float, after: float, power: float) -> float:
-    """What a cut adds to a loss that grows with the logarithm of all that is gone.
+    """Loss that a cut adds where loss grows with the logarithm of all that is gone.
 
     Two cuts without training between them cost what one of the same size does.
     """
@@ -297,15 +290,15 @@ def _growth(before: float, after: float, power: float) -> float:
     return float(gone_after**power - gone_before**power)
 
 
-def _damaged(network: Network, damage: float) -> Network:
-    """More damage, and training that is young again as far as the damage is new."""
+def _with_damage(network: Network, damage: float) -> Network:
+    """The network with more damage, its training young again as far as the damage is new."""
     total = network.damage + damage
     age = network.age * network.damage / total if total > 0 else network.age
     return dataclasses.replace(network, damage=total, age=age)
 
 
 def _pull(on: bool, weight: float, best: float) -> float:
-    """How much a term of the loss does: 1 at its best weight, less by orders of magnitude beside it."""
+    """Strength of a term of the loss: 1 at its best weight, less by orders of magnitude beside it."""
     return math.exp(-(math.log10(weight / best) ** 2)) if on else 0.0
 
 

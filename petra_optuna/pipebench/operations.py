@@ -1,15 +1,13 @@
-"""The nodes of the surrogate, with the names, fields and ranges of ``petra_optuna.operations``.
+"""The nodes of the surrogate: the declarations of the real ones, with effects on a ``Network``.
 
-So what a study recorded can be read into the surrogate's space. Codes are in lower case: those of the
-real operations must stay unique in a process that knows both.
+So what a study recorded can be read into the surrogate's space. Codes are in lower case and have no aliases:
+those of the real operations must stay unique in a process that knows both.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar
-
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from typing import ClassVar
 
 from petra_optuna.pipebench.network import (
     Network,
@@ -23,10 +21,19 @@ from petra_optuna.pipebench.network import (
     store,
     train,
 )
-from petra_optuna.pipeline import TRAINING_FIELDS, Applied, Kind, Operation, When
-from petra_optuna.pipeline.recipe import REGULARIZERS
-
-CRITERIA = ("magnitude_l1", "magnitude_l2", "taylor", "hessian", "batch_norm", "lamp", "random")
+from petra_optuna.pipeline import Applied, Operation
+from petra_optuna.pipeline.nodes import (
+    BFloat16Node,
+    DropBlocksNode,
+    HalfNode,
+    LowRankNode,
+    PruneNode,
+    QuantizeAwareNode,
+    QuantizeDynamicNode,
+    QuantizeStaticNode,
+    RegularizedTrainNode,
+    TrainNode,
+)
 
 
 def _applied(before: Network, after: Network) -> Applied[Network]:
@@ -34,66 +41,43 @@ def _applied(before: Network, after: Network) -> Applied[Network]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Prune(Operation):
+class Prune(PruneNode):
     """Fewer channels."""
 
-    name: ClassVar[str] = "prune"
     code: ClassVar[str] = "pr"
-    kind: ClassVar[Kind] = "structure"
-
-    ratio: Annotated[float, FloatDistribution(0.1, 0.9)] = 0.5
-    criterion: Annotated[str, CategoricalDistribution(CRITERIA)] = "magnitude_l2"
-    scope: Annotated[str, CategoricalDistribution(("global", "local"))] = "local"
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.prune``."""
-        return _applied(model, prune(model, context, self.ratio, self.criterion, self.scope))
+        return _applied(model, prune(model, context, self.removed, self.criterion, self.scope))
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRank(Operation):
+class LowRank(LowRankNode):
     """Low-rank factors."""
 
-    name: ClassVar[str] = "low_rank"
     code: ClassVar[str] = "lr"
-    kind: ClassVar[Kind] = "structure"
-
-    rule: Annotated[str, CategoricalDistribution(("energy", "singular_values", "share"))] = "energy"
-    energy: Annotated[float, FloatDistribution(0.5, 0.999), When("rule", ("energy",))] = 0.9
-    singular_values: Annotated[float, FloatDistribution(0.2, 0.95), When("rule", ("singular_values",))] = 0.6
-    share: Annotated[float, FloatDistribution(0.1, 0.9), When("rule", ("share",))] = 0.5
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.factorize``."""
-        return _applied(model, factorize(model, context, self.rule, getattr(self, self.rule)))
+        return _applied(model, factorize(model, context, self.scope, self.rule, self.threshold))
 
 
 @dataclasses.dataclass(frozen=True)
-class DropBlocks(Operation):
+class DropBlocks(DropBlocksNode):
     """Whole blocks less."""
 
-    name: ClassVar[str] = "drop_blocks"
     code: ClassVar[str] = "db"
-    kind: ClassVar[Kind] = "structure"
-
-    share: Annotated[float, FloatDistribution(0.1, 0.6)] = 0.3
-    criterion: Annotated[str, CategoricalDistribution(CRITERIA)] = "taylor"
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.shorten``."""
-        return _applied(model, shorten(model, context, self.share, self.criterion))
+        return _applied(model, shorten(model, context, self.removed, self.criterion))
 
 
 @dataclasses.dataclass(frozen=True)
-class Train(Operation):
+class Train(TrainNode):
     """Plain training."""
 
-    name: ClassVar[str] = "train"
     code: ClassVar[str] = "tr"
-    kind: ClassVar[Kind] = "training"
-    recipe_fields: ClassVar[tuple[str, ...]] = TRAINING_FIELDS
-
-    epochs: Annotated[int, IntDistribution(1, 10)] = 3
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.train``."""
@@ -101,18 +85,10 @@ class Train(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class RegularizedTrain(Operation):
+class RegularizedTrain(RegularizedTrainNode):
     """Training with the recipe's regularisers."""
 
-    name: ClassVar[str] = "regularized_train"
     code: ClassVar[str] = "reg"
-    kind: ClassVar[Kind] = "training"
-    recipe_fields: ClassVar[tuple[str, ...]] = (
-        *TRAINING_FIELDS,
-        *(field for name in REGULARIZERS for field in (name, f"lambda_{name}")),
-    )
-
-    epochs: Annotated[int, IntDistribution(1, 10)] = 3
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.regularize``."""
@@ -120,18 +96,11 @@ class RegularizedTrain(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizeStatic(Operation):
+class QuantizeStatic(QuantizeStaticNode):
     """INT8 weights and activations."""
 
-    name: ClassVar[str] = "static"
     code: ClassVar[str] = "ptq"
-    kind: ClassVar[Kind] = "conversion"
-
-    calibration: Annotated[str, CategoricalDistribution(("minmax", "percentile", "entropy"))] = "minmax"
-    percentile: Annotated[
-        float, CategoricalDistribution((99.9, 99.99, 99.999)), When("calibration", ("percentile",))
-    ] = 99.99
-    keep_float: Annotated[int, IntDistribution(0, 4)] = 0
+    aliases: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.quantize``."""
@@ -139,16 +108,11 @@ class QuantizeStatic(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizeAware(Operation):
+class QuantizeAware(QuantizeAwareNode):
     """Training under simulated INT8; a pipeline that names no conversion gets the static one."""
 
-    name: ClassVar[str] = "qat"
     code: ClassVar[str] = "qat"
-    kind: ClassVar[Kind] = "training"
-    recipe_fields: ClassVar[tuple[str, ...]] = TRAINING_FIELDS
     implies: ClassVar[type[Operation] | None] = QuantizeStatic
-
-    epochs: Annotated[int, IntDistribution(1, 5)] = 2
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.adapt``."""
@@ -156,12 +120,11 @@ class QuantizeAware(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizeDynamic(Operation):
+class QuantizeDynamic(QuantizeDynamicNode):
     """Weights stored in INT8."""
 
-    name: ClassVar[str] = "dynamic"
     code: ClassVar[str] = "pdq"
-    kind: ClassVar[Kind] = "conversion"
+    aliases: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.store``."""
@@ -169,12 +132,10 @@ class QuantizeDynamic(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class Half(Operation):
+class Half(HalfNode):
     """Weights stored in float16."""
 
-    name: ClassVar[str] = "fp16"
     code: ClassVar[str] = "fp16"
-    kind: ClassVar[Kind] = "conversion"
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.store``."""
@@ -182,12 +143,10 @@ class Half(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class BFloat16(Operation):
+class BFloat16(BFloat16Node):
     """Weights stored in bfloat16."""
 
-    name: ClassVar[str] = "bf16"
     code: ClassVar[str] = "bf16"
-    kind: ClassVar[Kind] = "conversion"
 
     def apply(self, model: Network, context: Setting) -> Applied[Network]:
         """See ``network.store``."""

@@ -1,4 +1,4 @@
-"""What one evaluation of a benchmark gives."""
+"""Result of one evaluation of a benchmark."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from petra_optuna.evolution import is_feasible
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What one evaluation gives.
+    """Result of one evaluation.
 
     Attributes:
-        values: In the order of the benchmark's objectives; None for a failed trial.
-        constraints: By name; 0 and less is feasible.
-        seconds: What the evaluation would take.
-        failure: Why there are no values.
+        values: Values in the order of the benchmark's objectives; None for a failed trial.
+        constraints: Violations by name; 0 and less is feasible.
+        seconds: Time that the evaluation would take.
+        failure: Reason why there are no values; None where there are.
     """
 
     values: tuple[float, ...] | None

@@ -2,9 +2,10 @@
 
 ``length`` counts the body; ``n{i}.op`` names body node i and ``n{i}.{op}.{field}`` its fields;
 ``convert.op`` and ``convert.{op}.{field}`` are the conversion; ``recipe.{field}`` stands where a node
-reads it. One walker visits the names in order; suggest, encode and decode differ in where it gets
+reads it. One walker visits the names in order; suggest, encode and decode differ in their source of
 the values. Every assignment decodes to a pipeline of the order grammar; where pipelines start from
-initialisation, ``n0.op`` offers only what may train from there.
+initialisation, ``n0.op`` offers only what may train from there. A field that was renamed is read
+under its former names as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from petra_optuna.pipeline.fields import Fielded, Value, check_value, declared_f
 from petra_optuna.pipeline.operation import Operation
 from petra_optuna.pipeline.pipeline import Pipeline
 from petra_optuna.pipeline.recipe import Recipe
-from petra_optuna.pipeline.space import NO_CONVERSION, SearchSpace
+from petra_optuna.pipeline.space import NO_CONVERSION, RECIPE, SearchSpace
 
 T = TypeVar("T", bound=Fielded)
 Draw = Callable[[str, BaseDistribution], Any]
@@ -50,16 +51,19 @@ def encode(pipeline: Pipeline, space: SearchSpace) -> dict[str, Value]:
         values.update(_flatten(f"n{index}", node))
     if pipeline.conversion is not None:
         values.update(_flatten("convert", pipeline.conversion))
-    values.update({f"recipe.{name}": value for name, value in pipeline.recipe.active_values().items()})
+    values.update({f"{RECIPE}.{name}": value for name, value in pipeline.recipe.active_values().items()})
     return _collect(space, values)
 
 
 def decode(params: Mapping[str, Any], space: SearchSpace) -> Pipeline:
-    """The pipeline that the parameters stand for. Parameters that no node reads are ignored.
+    """The pipeline that the parameters stand for; former names of fields are read too.
+
+    Parameters that no node reads are ignored.
 
     Raises:
         PipelineError: When a parameter is missing or outside its range.
     """
+    params = present_params(params, space)
     return walk(space, lambda name, distribution: _take(params, name))
 
 
@@ -67,8 +71,9 @@ def distributions(params: Mapping[str, Any], space: SearchSpace) -> dict[str, Ba
     """The distribution of every parameter that the pipeline of ``params`` has, in order.
 
     Raises:
-        PipelineError: As ``decode``.
+        PipelineError: When a parameter is missing or outside its range.
     """
+    params = present_params(params, space)
     seen: dict[str, BaseDistribution] = {}
 
     def draw(name: str, distribution: BaseDistribution) -> Any:
@@ -79,22 +84,36 @@ def distributions(params: Mapping[str, Any], space: SearchSpace) -> dict[str, Ba
     return seen
 
 
+def present_params(params: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """The parameters by the names that they have now; a present name comes before a former one."""
+    moved: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
+    for name, value in params.items():
+        prefix, _, field = name.rpartition(".")
+        present = space.former_names.get((prefix.rpartition(".")[2], field))
+        if present is None:
+            kept[name] = value
+        else:
+            moved[f"{prefix}.{present}"] = value
+    return {**moved, **kept}
+
+
 def walk(space: SearchSpace, draw: Draw) -> Pipeline:
     """Visit every parameter in order, calling ``draw(name, distribution)`` for its value."""
     length = draw("length", space.length_distribution)
     nodes = [
-        _node(f"n{place}", space.operation(draw(f"n{place}.op", space.body_distribution(place)), place), draw)
-        for place in range(length)
+        _node(f"n{index}", space.operation(draw(f"n{index}.op", space.body_distribution(index)), index), draw)
+        for index in range(length)
     ]
     convert = draw("convert.op", space.conversion_distribution)
     if convert != NO_CONVERSION:
         nodes.append(_node("convert", space.operation(convert), draw))
     used = {name for node in nodes for name in node.recipe_fields}
-    return Pipeline(tuple(nodes), _fields(Recipe, "recipe", draw, only=used))
+    return Pipeline(tuple(nodes), _fields(Recipe, RECIPE, draw, only=used))
 
 
-def _node(prefix: str, kind: type[Operation], draw: Draw) -> Operation:
-    return _fields(kind, f"{prefix}.{kind.name}", draw)
+def _node(prefix: str, operation: type[Operation], draw: Draw) -> Operation:
+    return _fields(operation, f"{prefix}.{operation.name}", draw)
 
 
 def _fields(cls: type[T], prefix: str, draw: Draw, only: set[str] | None = None) -> T:

@@ -9,6 +9,9 @@ A field is a dataclass field annotated with a distribution::
 
 Operations and the recipe share this mechanism, so suggesting, encoding, hashing and validating
 have one implementation.
+
+A field that gets another name declares the names that it had, ``Formerly("ratio")``: what was stored under
+them stays readable, and its identity, the hash of a pipeline and the digest of a space, stays the same.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from petra_optuna.errors import PipelineError
 
 Value = bool | int | float | str | None
 T = TypeVar("T", bound="Fielded")
+V = TypeVar("V")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +43,38 @@ class When:
     values: tuple[Value, ...]
 
 
+@dataclasses.dataclass(frozen=True, init=False)
+class Formerly:
+    """The names that the field had in earlier releases, the oldest first."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One declared hyperparameter."""
+    """One declared hyperparameter.
+
+    Attributes:
+        name: Name of the dataclass field.
+        distribution: Range of the values.
+        default: Value of a record that names none.
+        when: Condition under which the field counts; None where it always does.
+        former: Names that it had in earlier releases, the oldest first.
+    """
 
     name: str
     distribution: BaseDistribution
     default: Value
     when: When | None = None
+    former: tuple[str, ...] = ()
+
+    @property
+    def first_name(self) -> str:
+        """The name under which it was first stored, which hashes and digests go by."""
+        return self.former[0] if self.former else self.name
 
     @functools.cached_property
     def is_continuous(self) -> bool:
@@ -57,8 +85,12 @@ class Field:
     def contains(self) -> Callable[[Any], bool]:
         """Whether a value belongs to the distribution."""
         # Decided once: records are checked by the ten thousand while a sampler looks for children.
-        kinds = (_categories, _integers, _floats)
-        return next(found for kind in kinds if (found := kind(self.distribution)) is not None)
+        if isinstance(self.distribution, CategoricalDistribution):
+            return _is_choice(self.distribution)
+        if isinstance(self.distribution, IntDistribution):
+            return _is_integer_within(self.distribution)
+        assert isinstance(self.distribution, FloatDistribution)
+        return _is_float_within(self.distribution)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +129,8 @@ def declared_fields(cls: type[Fielded]) -> tuple[Field, ...]:
     """The declared hyperparameters of a class, in order of declaration.
 
     Raises:
-        PipelineError: When a dataclass field has no distribution or no default, or a ``When``
-            names a field that is not declared before it.
+        PipelineError: When a dataclass field has no distribution or no default, a ``When`` names a field
+            that is not declared before it, or a former name is that of another field.
     """
     hashable: Any = cls  # a class whose instances define __hash__ is not Hashable to type checkers
     return _declared_fields(hashable)
@@ -108,6 +140,25 @@ def is_active(field: Field, active: Mapping[str, Value]) -> bool:
     """Whether the field counts, given the fields declared before it that count themselves."""
     when = field.when
     return when is None or (when.field in active and active[when.field] in when.values)
+
+
+def present_names(cls: type[Fielded], values: Mapping[str, V]) -> dict[str, V]:
+    """Stored values by the names that the fields have now; a present name comes before a former one."""
+    renamed = former_names(cls)
+    moved = {renamed[name]: value for name, value in values.items() if name in renamed}
+    return {**moved, **{name: value for name, value in values.items() if name not in renamed}}
+
+
+def first_names(cls: type[Fielded], values: Mapping[str, V]) -> dict[str, V]:
+    """The values of fields by the names under which these were first stored."""
+    hashable: Any = cls
+    first = _first_names(hashable)
+    return {first[name]: value for name, value in values.items()}
+
+
+def former_names(cls: type[Fielded]) -> dict[str, str]:
+    """Former name -> present name, for every field of the class that was renamed."""
+    return {name: field.name for field in declared_fields(cls) for name in field.former}
 
 
 def check_value(owner: str, field: Field, value: object) -> None:
@@ -129,23 +180,17 @@ def describe(distribution: BaseDistribution) -> str:
     return f"[{distribution.low}, {distribution.high}]{step}"
 
 
-def _categories(distribution: BaseDistribution) -> Callable[[Any], bool] | None:
-    if not isinstance(distribution, CategoricalDistribution):
-        return None
+def _is_choice(distribution: CategoricalDistribution) -> Callable[[Any], bool]:
     choices = frozenset((type(choice), choice) for choice in distribution.choices)
     return lambda value: (type(value), value) in choices
 
 
-def _integers(distribution: BaseDistribution) -> Callable[[Any], bool] | None:
-    if not isinstance(distribution, IntDistribution):
-        return None
+def _is_integer_within(distribution: IntDistribution) -> Callable[[Any], bool]:
     low, high, step = distribution.low, distribution.high, distribution.step
     return lambda value: type(value) is int and low <= value <= high and (value - low) % step == 0
 
 
-def _floats(distribution: BaseDistribution) -> Callable[[Any], bool] | None:
-    if not isinstance(distribution, FloatDistribution):
-        return None
+def _is_float_within(distribution: FloatDistribution) -> Callable[[Any], bool]:
     low, high, step = distribution.low, distribution.high, distribution.step
 
     def contains(value: Any) -> bool:
@@ -158,9 +203,14 @@ def _floats(distribution: BaseDistribution) -> Callable[[Any], bool] | None:
 
 
 @functools.cache
+def _first_names(cls: type[Fielded]) -> dict[str, str]:
+    return {field.name: field.first_name for field in declared_fields(cls)}
+
+
+@functools.cache
 def _declared_fields(cls: type[Fielded]) -> tuple[Field, ...]:
     hints = get_type_hints(cls, include_extras=True)
-    found: list[Field] = []
+    fields: list[Field] = []
     for item in dataclasses.fields(cls):
         extras = getattr(hints[item.name], "__metadata__", ())
         distributions = [extra for extra in extras if isinstance(extra, BaseDistribution)]
@@ -170,9 +220,15 @@ def _declared_fields(cls: type[Fielded]) -> tuple[Field, ...]:
                 "and have a default"
             )
         when = next((extra for extra in extras if isinstance(extra, When)), None)
-        if when is not None and when.field not in {field.name for field in found}:
+        if when is not None and when.field not in {field.name for field in fields}:
             raise PipelineError(
                 f"{cls.__name__}.{item.name} depends on {when.field!r}, which is not declared before it"
             )
-        found.append(Field(item.name, distributions[0], item.default, when))
-    return tuple(found)
+        former = next((extra.names for extra in extras if isinstance(extra, Formerly)), ())
+        fields.append(Field(item.name, distributions[0], item.default, when, former))
+    names = [name for field in fields for name in (field.name, *field.former)]
+    if len(set(names)) < len(names):
+        raise PipelineError(
+            f"the fields of {cls.__name__} share a present or former name: {', '.join(names)}"
+        )
+    return tuple(fields)

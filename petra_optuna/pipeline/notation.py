@@ -29,13 +29,14 @@ def read(text: str, operations: Sequence[type[Operation]]) -> list[type[Operatio
     """
     if text.strip() == EMPTY:
         return []
-    named = [_lookup(code.strip(), text, operations) for code in text.split("-")]
-    conversions = [kind for kind in named if kind.kind == "conversion"]
-    body = [kind for kind in named if kind.kind != "conversion"]
+    named = [_find(code.strip(), text, operations) for code in text.split("-")]
+    conversions = [operation for operation in named if operation.kind == "conversion"]
+    body = [operation for operation in named if operation.kind != "conversion"]
     legal = body + conversions[-1:]
     if legal != named:
+        codes = write(operation.code for operation in legal)
         warnings.warn(
-            f"{text}: a file has one conversion, the last; read as {write(kind.code for kind in legal)}",
+            f"{text}: a file has one conversion, the last; read as {codes}",
             NotationWarning,
             stacklevel=3,
         )
@@ -44,22 +45,23 @@ def read(text: str, operations: Sequence[type[Operation]]) -> list[type[Operatio
 
 def imported_operations() -> tuple[type[Operation], ...]:
     """Every concrete operation class with a code that has been imported so far."""
-    found: dict[type[Operation], None] = {}
+    concrete: dict[type[Operation], None] = {}
     waiting = Operation.__subclasses__()
     while waiting:
-        kind = waiting.pop(0)
-        waiting.extend(kind.__subclasses__())
-        if hasattr(kind, "code") and not inspect.isabstract(kind):
-            found[kind] = None
-    return tuple(found)
+        operation = waiting.pop(0)
+        waiting.extend(operation.__subclasses__())
+        if hasattr(operation, "code") and not inspect.isabstract(operation):
+            concrete[operation] = None
+    return tuple(concrete)
 
 
-def _lookup(code: str, text: str, operations: Sequence[type[Operation]]) -> type[Operation]:
-    matches = [kind for kind in operations if code in (kind.code, *kind.aliases)]
+def _find(code: str, text: str, operations: Sequence[type[Operation]]) -> type[Operation]:
+    matches = [operation for operation in operations if code in (operation.code, *operation.aliases)]
     if len(matches) == 1:
         return matches[0]
     if matches:
-        names = ", ".join(f"{kind.__module__}.{kind.__qualname__}" for kind in matches)
-        raise PipelineError(f"code {code!r} in {text!r} names {names}; pass operations=")
-    known = ", ".join(sorted({kind.code for kind in operations})) or "none, for no operation is imported"
-    raise PipelineError(f"unknown code {code!r} in notation {text!r}; known: {known}")
+        names = ", ".join(f"{match.__module__}.{match.__qualname__}" for match in matches)
+        raise PipelineError(f"code {code!r} in {text!r} names {names}; give `operations`")
+    codes = sorted({operation.code for operation in operations})
+    listed = ", ".join(codes) or "none, for no operation is imported"
+    raise PipelineError(f"unknown code {code!r} in notation {text!r}; known: {listed}")

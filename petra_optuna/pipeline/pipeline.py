@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.pipeline import notation
-from petra_optuna.pipeline.fields import Fielded, Value, declared_fields
+from petra_optuna.pipeline.fields import Fielded, Value, declared_fields, first_names, present_names
 from petra_optuna.pipeline.operation import Operation
 from petra_optuna.pipeline.recipe import Recipe
 
@@ -49,6 +49,12 @@ class Pipeline:
         return last if last is not None and last.kind == "conversion" else None
 
     @property
+    def with_implied(self) -> tuple[Operation, ...]:
+        """The nodes, and the conversion that one of them implies where none is named."""
+        implied = [node.implies for node in self.nodes if node.implies is not None]
+        return self.nodes if self.conversion is not None or not implied else (*self.nodes, implied[-1]())
+
+    @property
     def notation(self) -> str:
         """The paper's short form, ``LR-Reg-Pr-PTQ``; ``original`` for the empty pipeline."""
         return notation.write(node.code for node in self.nodes)
@@ -67,56 +73,55 @@ class Pipeline:
 
         Args:
             text: Codes joined by ``-``, for example ``LR-Reg-Pr-PTQ``.
-            operations: The classes that codes may name; every imported one when None.
+            operations: Classes that codes may name; every imported one when None.
             recipe: Model-level parameters; the default recipe when None.
 
         Raises:
             PipelineError: When a code is unknown or names two classes.
         """
         classes = tuple(operations) if operations is not None else notation.imported_operations()
-        return cls(tuple(kind() for kind in notation.read(text, classes)), recipe or Recipe())
+        nodes = tuple(operation() for operation in notation.read(text, classes))
+        return cls(nodes, recipe or Recipe())
 
     def canonical(self) -> Pipeline:
         """The same pipeline with everything that has no effect set to its default."""
-        nodes = tuple(node.canonical() for node in self._with_implied)
+        nodes = tuple(node.canonical() for node in self.with_implied)
         return Pipeline(nodes, _read(Recipe, self._active_recipe))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form of the canonical pipeline; ``from_dict`` is its inverse."""
-        return {"nodes": [node.to_dict() for node in self._with_implied], "recipe": self._active_recipe}
+        return {"nodes": [node.to_dict() for node in self.with_implied], "recipe": self._active_recipe}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], operations: Iterable[type[Operation]]) -> Pipeline:
-        """Inverse of ``to_dict``.
+        """Inverse of ``to_dict``; reads former names of fields too.
 
         Raises:
             PipelineError: When an operation or field is unknown.
         """
-        by_name = {kind.name: kind for kind in operations}
+        by_name = {operation.name: operation for operation in operations}
         nodes = []
         for item in data["nodes"]:
-            kind = by_name.get(item["op"])
-            if kind is None:
+            operation = by_name.get(item["op"])
+            if operation is None:
                 raise PipelineError(f"unknown operation {item['op']!r}; known: {', '.join(sorted(by_name))}")
-            nodes.append(_read(kind, {key: value for key, value in item.items() if key != "op"}))
+            nodes.append(_read(operation, {key: value for key, value in item.items() if key != "op"}))
         return cls(tuple(nodes), _read(Recipe, data.get("recipe", {})))
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of the canonical form: equal for pipelines that do the same."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the canonical form: equal for pipelines that do the same, in every release."""
+        identity = {
+            "nodes": [node.identity() for node in self.with_implied],
+            "recipe": first_names(Recipe, self._active_recipe),
+        }
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
-    def _with_implied(self) -> tuple[Operation, ...]:
-        """The nodes, and the conversion that one of them implies where none is named."""
-        implied = [node.implies for node in self.nodes if node.implies is not None]
-        return self.nodes if self.conversion is not None or not implied else (*self.nodes, implied[-1]())
 
     @property
     def _active_recipe(self) -> dict[str, Value]:
         """The fields of the recipe that a node reads."""
-        used = {name for node in self._with_implied for name in node.recipe_fields}
+        used = {name for node in self.with_implied for name in node.recipe_fields}
         return self.recipe.active_values(used)
 
     def describe(self) -> str:
@@ -128,11 +133,12 @@ class Pipeline:
         return iter(self.nodes)
 
 
-def _read(kind: type[T], fields: Mapping[str, Any]) -> T:
-    unknown = set(fields) - {field.name for field in declared_fields(kind)}
+def _read(cls: type[T], stored: Mapping[str, Any]) -> T:
+    fields = present_names(cls, stored)
+    unknown = set(fields) - {field.name for field in declared_fields(cls)}
     if unknown:
-        raise PipelineError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
-    return kind(**fields)
+        raise PipelineError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    return cls(**fields)
 
 
 def _describe(node: Operation) -> str:

@@ -18,11 +18,16 @@ class Recipe(Fielded):
     """Optimiser, schedule, batch size, loss weights.
 
     Attributes:
-        lr: The peak of the schedule, whatever the optimiser.
-        distillation_weight: w of ``(1 - w) L + w D``, task loss L and distillation loss D from the
+        optimizer: Name of the optimiser.
+        lr: Learning rate at the peak of the schedule, whatever the optimiser.
+        weight_decay: Factor of the weight decay.
+        schedule: Course of the learning rate over the node's epochs.
+        batch_size: Samples of a training step.
+        distillation_weight: Weight w of ``(1 - w) L + w D``, task loss L and distillation loss D from the
             original model.
+        temperature: Temperature of the distillation.
         label_smoothing: Share of a target's probability that is spread over all classes.
-        clip_norm: Longer gradients are shortened to this Euclidean norm.
+        clip_norm: Largest Euclidean norm of the gradients; longer ones are shortened to it.
         orthogonal: Whether factors are pulled towards orthonormal ones, with ``lambda_orthogonal`` (eq. 4).
         hoyer: Whether spectra are made sparse, with ``lambda_hoyer`` (eq. 5).
         lai: Whether residuals are scaled by the steepness of the model; ``lambda_lai`` is the bound.

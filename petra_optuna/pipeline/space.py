@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import (
@@ -14,12 +16,14 @@ from optuna.distributions import (
 )
 
 from petra_optuna.errors import PipelineError
-from petra_optuna.pipeline.fields import declared_fields
+from petra_optuna.pipeline.fields import Fielded, Value, declared_fields, former_names
 from petra_optuna.pipeline.operation import Operation
 from petra_optuna.pipeline.pipeline import Pipeline
 from petra_optuna.pipeline.recipe import Recipe
 
 NO_CONVERSION = "none"
+RECIPE = "recipe"
+"""Owner of the recipe's fields, beside the names of the operations."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,7 @@ class SearchSpace:
     Attributes:
         body: Classes that may stand in the body, by distinct names.
         conversions: Classes that may convert the file; "none" is always possible as well.
-        max_length: The longest body.
+        max_length: Most nodes of a body.
         untrained: Whether pipelines start from initialisation: then the body has a first node, and that
             is one of the classes that may start from there (``Operation.from_initialisation``).
 
@@ -45,7 +49,7 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         """Check the rules named in the class docstring."""
-        names = [kind.name for kind in self.operations]
+        names = [operation.name for operation in self.operations]
         if not self.body or self.max_length < 1:
             raise PipelineError(
                 "a search space needs at least one body operation and max_length >= 1, "
@@ -55,11 +59,11 @@ class SearchSpace:
             raise PipelineError(
                 f"operations need distinct names other than {NO_CONVERSION!r}, got {', '.join(names)}"
             )
-        misplaced = [kind.name for kind in self.body if kind.kind == "conversion"]
-        misplaced += [kind.name for kind in self.conversions if kind.kind != "conversion"]
+        misplaced = [operation.name for operation in self.body if operation.kind == "conversion"]
+        misplaced += [operation.name for operation in self.conversions if operation.kind != "conversion"]
         if misplaced:
             raise PipelineError(f"body and conversions are mixed up: {', '.join(misplaced)}")
-        if not self.kinds_at(0):
+        if not self.operations_at(0):
             raise PipelineError(
                 "pipelines start from initialisation, but no operation of the space may train a model from "
                 f"there, got {', '.join(names)}; add Train"
@@ -70,23 +74,28 @@ class SearchSpace:
         """Body classes, then conversions."""
         return self.body + self.conversions
 
-    def operation(self, name: str, place: int | None = None) -> type[Operation]:
-        """The class of that name, among those that may stand at a place of the body where one is given.
+    def operation(self, name: str, index: int | None = None) -> type[Operation]:
+        """The class of that name.
+
+        Args:
+            name: Name of the operation.
+            index: Index of a body node; where given, the class must be one that may stand there.
 
         Raises:
             PipelineError: When there is none.
         """
-        kinds = self.operations if place is None else self.kinds_at(place)
-        for kind in kinds:
-            if kind.name == name:
-                return kind
-        where = "this space has" if place is None else f"node {place} may be"
-        raise PipelineError(f"unknown operation {name!r}; {where} {', '.join(kind.name for kind in kinds)}")
+        classes = self.operations if index is None else self.operations_at(index)
+        for operation in classes:
+            if operation.name == name:
+                return operation
+        names = ", ".join(operation.name for operation in classes)
+        where = "this space has" if index is None else f"node {index} may be"
+        raise PipelineError(f"unknown operation {name!r}; {where} {names}")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all operations."""
-        return tuple(kind.name for kind in self.operations)
+        return tuple(operation.name for operation in self.operations)
 
     @property
     def length_distribution(self) -> IntDistribution:
@@ -95,62 +104,70 @@ class SearchSpace:
 
     @property
     def min_length(self) -> int:
-        """The shortest body."""
+        """Fewest nodes of a body."""
         return int(self.untrained)
 
-    def kinds_at(self, place: int) -> tuple[type[Operation], ...]:
-        """Classes that may stand at a place of the body, counted from 0."""
-        if place or not self.untrained:
-            return self.body
-        return tuple(kind for kind in self.body if kind.from_initialisation and not kind.needs)
+    @functools.cached_property
+    def former_names(self) -> Mapping[tuple[str, str], str]:
+        """(operation or ``recipe``, former name of a field) -> its present name."""
+        owners: dict[str, type[Fielded]] = {RECIPE: Recipe}
+        owners |= {operation.name: operation for operation in self.operations}
+        return {
+            (owner, former): name
+            for owner, cls in owners.items()
+            for former, name in former_names(cls).items()
+        }
 
-    def body_distribution(self, place: int) -> CategoricalDistribution:
-        """Choices of the body node at a place."""
-        return CategoricalDistribution(tuple(kind.name for kind in self.kinds_at(place)))
+    def operations_at(self, index: int) -> tuple[type[Operation], ...]:
+        """Classes that may be the body node of this index."""
+        if index or not self.untrained:
+            return self.body
+        return tuple(operation for operation in self.body if operation.from_initialisation)
+
+    def body_distribution(self, index: int) -> CategoricalDistribution:
+        """Choices of the body node of this index."""
+        return CategoricalDistribution(tuple(operation.name for operation in self.operations_at(index)))
 
     @property
     def conversion_distribution(self) -> CategoricalDistribution:
         """Choices of the conversion."""
-        return CategoricalDistribution((NO_CONVERSION, *(kind.name for kind in self.conversions)))
+        return CategoricalDistribution((NO_CONVERSION, *(operation.name for operation in self.conversions)))
 
     def violations(self, pipeline: Pipeline) -> tuple[str, ...]:
         """Why the pipeline does not belong to this space, one sentence each; empty when it does."""
-        found = []
+        reasons = []
         if len(pipeline.body) > self.max_length:
-            found.append(f"the body has {len(pipeline.body)} nodes, at most {self.max_length} are allowed")
-        first = self.kinds_at(0)
+            reasons.append(f"the body has {len(pipeline.body)} nodes, at most {self.max_length} are allowed")
+        first = self.operations_at(0)
         if self.untrained and not (pipeline.body and type(pipeline.body[0]) in first):
-            names = " or ".join(kind.name for kind in first)
-            found.append(f"pipelines start from initialisation, so the first node must be {names}")
-        given: set[str] = set()
+            names = " or ".join(operation.name for operation in first)
+            reasons.append(f"pipelines start from initialisation, so the first node must be {names}")
         for node in pipeline.nodes:
             if type(node) not in self.operations:
-                found.append(f"{node.name} is not in this space ({', '.join(self.names)})")
-            missing = node.needs - given
-            if missing:
-                found.append(f"{node.name} needs {', '.join(sorted(missing))} from a node before it")
-            given |= node.gives
-        return tuple(found)
+                reasons.append(f"{node.name} is not in this space ({', '.join(self.names)})")
+        return tuple(reasons)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready specification, with a digest of every declared field and range."""
-        declared = {
-            kind.name: [
-                (field.name, distribution_to_json(field.distribution), field.default)
-                for field in declared_fields(kind)
-            ]
-            for kind in self.operations
-        }
-        declared["recipe"] = [
-            (field.name, distribution_to_json(field.distribution), field.default)
-            for field in declared_fields(Recipe)
-        ]
+        """JSON-ready specification, with a digest of every declared field and range.
+
+        A field counts under the name that it was first stored under. So a space whose fields got other names
+        is the same one as before, and its studies can be continued.
+        """
+        declared = {operation.name: _declaration(operation) for operation in self.operations}
+        declared[RECIPE] = _declaration(Recipe)
         digest = hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
         return {
-            "body": [kind.name for kind in self.body],
-            "conversions": [kind.name for kind in self.conversions],
+            "body": [operation.name for operation in self.body],
+            "conversions": [operation.name for operation in self.conversions],
             "max_length": self.max_length,
             "fields_sha256": digest,
             # Studies made before there was such a mode have no such key, and are the same as they were.
             **({"untrained": True} if self.untrained else {}),
         }
+
+
+def _declaration(cls: type[Fielded]) -> list[tuple[str, str, Value]]:
+    return [
+        (field.first_name, distribution_to_json(field.distribution), field.default)
+        for field in declared_fields(cls)
+    ]

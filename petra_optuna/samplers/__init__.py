@@ -8,7 +8,13 @@ from petra_optuna.samplers.plots import plot_state
 from petra_optuna.samplers.priors import BOUNDS, CREDIT, PRIORS
 from petra_optuna.samplers.records import OperatorUse, Plan, directions_of, is_external, plan_of
 from petra_optuna.samplers.reruns import finished_trials, plan_indices, superseded
-from petra_optuna.samplers.retry import MAX_RETRIES, fail_orphans, mark_for_rerun, retry_stale_trial
+from petra_optuna.samplers.retry import (
+    MAX_RETRIES,
+    fail_orphans,
+    mark_for_rerun,
+    rename_enqueued,
+    retry_stale_trial,
+)
 from petra_optuna.samplers.state import SamplerState
 from petra_optuna.samplers.stopping import Generations, Stagnation, StopRule, Targets, TimeLimit
 
@@ -39,6 +45,7 @@ __all__ = [
     "plan_indices",
     "plan_of",
     "plot_state",
+    "rename_enqueued",
     "retry_stale_trial",
     "superseded",
 ]

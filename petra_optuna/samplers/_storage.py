@@ -28,10 +28,10 @@ def set_system_attribute(
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
-def mark(study: optuna.Study, trial: FrozenTrial, key: str) -> bool:
-    """Store True as a system attribute; False when another process has finished the trial before."""
+def mark(study: optuna.Study, trial: FrozenTrial, key: str, value: Any = True) -> bool:
+    """Store a JSON-ready system attribute; False when another process has finished the trial before."""
     try:
-        set_system_attribute(study, trial, key, True)
+        set_system_attribute(study, trial, key, value)
     except UpdateFinishedTrialError:
         return False
     return True

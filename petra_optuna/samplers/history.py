@@ -66,6 +66,8 @@ class History:
     ) -> None:
         self._directions = tuple(directions)
         self._priors, self._bounds = priors, priors.bounds
+        stored = priors.field_priors
+        self._field_priors = stored if space is None else tuple(prior.in_space(space) for prior in stored)
         self._space = space
         self.population = Population(size, len(self._directions))
         self.conditional_space = ConditionalSpace()
@@ -124,7 +126,7 @@ class History:
 
     def prior_genes(self) -> GeneSource:
         """Source of genes near the study's priors; uniform draws where it has none."""
-        priors = self._priors.field_priors
+        priors = self._field_priors
         return PriorGenes(priors=priors) if priors else RANDOM
 
     def tpe_genes(self) -> GeneSource:

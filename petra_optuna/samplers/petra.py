@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import UserError
 from petra_optuna.evolution import Mutation, RatesMode, Survival, draw_value
-from petra_optuna.pipeline import SearchSpace, distributions
+from petra_optuna.pipeline import SearchSpace, distributions, present_params
 from petra_optuna.samplers import _storage
 from petra_optuna.samplers.cache import HistoryCache
 from petra_optuna.samplers.history import History
@@ -190,7 +190,11 @@ class PetraSampler(BaseSampler):
     def _plan(self, study: optuna.Study, trial: FrozenTrial) -> Plan:
         attributes = _storage.system_attributes(study, trial)
         if PLAN in attributes:
-            return Plan(**attributes[PLAN])
+            plan = Plan(**attributes[PLAN])
+            if self._space is None:
+                return plan
+            # A killed trial of an earlier release is run again: its fields may have had other names.
+            return dataclasses.replace(plan, params=present_params(plan.params, self._space))
         with self._cache.lock:
             plan = self._make_plan(study, trial, attributes.get(FIXED, {}))
             _storage.set_system_attribute(study, trial, PLAN, dataclasses.asdict(plan))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from petra_optuna.evolution import RANDOM, GeneSource, OperatorRates, draw_value, random_pipeline
-from petra_optuna.pipeline import Pipeline, SearchSpace, encode
+from petra_optuna.pipeline import Pipeline, SearchSpace, encode, present_params
 from petra_optuna.pipeline.encoding import walk
 from petra_optuna.samplers.history import History
 from petra_optuna.samplers.identity import pipeline_of
@@ -39,6 +39,11 @@ def plan_pipeline(space: SearchSpace, options: Options, history: History, reques
     Raises:
         PipelineError: When a fixed parameter is outside its range, or nothing legal fits them.
     """
+    request = dataclasses.replace(
+        request,
+        enqueued=present_params(request.enqueued, space),
+        held=present_params(request.held, space),
+    )
     index = history.index_of(request.number)
     rng = np.random.default_rng([request.seed, index])
     uses_priors = options.starts and options.genes == "random"
@@ -96,20 +101,10 @@ def _fit_to(
     space: SearchSpace, params: Mapping[str, Any], fixed: Mapping[str, Any], rng: np.random.Generator
 ) -> Pipeline:
     """The pipeline of ``params`` with the fixed values; what is missing then is drawn."""
-
-    def complete(given: Mapping[str, Any]) -> Pipeline:
-        return walk(
-            space,
-            lambda name, distribution: given[name] if name in given else draw_value(distribution, rng),
-        )
-
-    pipeline = complete({**params, **fixed})
-    for _ in range(TRIES):
-        if not space.violations(pipeline):
-            break
-        # What was planned does not fit what is fixed: the rest is drawn as a whole.
-        pipeline = complete(fixed)
-    return pipeline
+    given = {**params, **fixed}
+    return walk(
+        space, lambda name, distribution: given[name] if name in given else draw_value(distribution, rng)
+    )
 
 
 def _plan_random(planning: _Planning, genes: GeneSource) -> Plan:
@@ -162,8 +157,6 @@ def _children(planning: _Planning, genes: GeneSource) -> list[tuple[Pipeline, di
             continue
         if planning.held:
             fitting = _fit_to(space, encode(child, space), planning.held, rng)
-            if space.violations(fitting):
-                continue
             if fitting.hash != child.hash:
                 child, origin = fitting, {"note": ALTERED}
         if not planning.is_taken(child.hash) and child.hash not in hashes:

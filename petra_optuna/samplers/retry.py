@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from petra_optuna.pipeline import SearchSpace, present_params
 from petra_optuna.samplers import _storage
 from petra_optuna.samplers.records import FIXED, ORPHAN, PLAN, RETRY
 from petra_optuna.samplers.reruns import plan_indices
@@ -66,6 +67,18 @@ def fail_orphans(study: optuna.Study, is_orphan: Callable[[FrozenTrial], bool]) 
             retry_stale_trial(study, trial)
             retried.append(trial.number)
     return retried
+
+
+def rename_enqueued(study: optuna.Study, space: SearchSpace) -> None:
+    """Give the parameters of waiting trials the names that they have now.
+
+    An earlier release may have enqueued them under others, which no parameter is asked for by any more.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        enqueued = trial.system_attrs.get(FIXED, {})
+        renamed = present_params(enqueued, space)
+        if renamed != enqueued:
+            _storage.mark(study, trial, FIXED, renamed)
 
 
 def mark_for_rerun(trial: optuna.Trial) -> None:

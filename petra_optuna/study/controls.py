@@ -8,7 +8,7 @@ from petra_optuna.pipeline import Operation, Pipeline, Recipe, SearchSpace, decl
 
 _DISTILLED = Recipe(distillation_weight=0.9)
 _PLAIN = Recipe(distillation_weight=0.0)
-_HALVED = Prune(criterion="magnitude_l2", scope="local", ratio=0.5)
+_HALVED = Prune(criterion="magnitude_l2", scope="local", removed=0.5)
 
 
 def controls(space: SearchSpace, budget: Budget) -> tuple[Pipeline, ...]:

@@ -23,7 +23,7 @@ from petra_optuna.measurement import DeviceProfile, available_cores
 from petra_optuna.nn.training import training_threads
 from petra_optuna.operations import EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.samplers import PetraSampler, fail_orphans
+from petra_optuna.samplers import PetraSampler, fail_orphans, rename_enqueued
 from petra_optuna.study.create import InitialTrials, check_same, create_study
 from petra_optuna.study.lookup import load_study
 from petra_optuna.study.record import StudyRecord
@@ -257,6 +257,7 @@ class _Run:
             space, seed=specification.seed, population_size=specification.population_size
         )
         fail_orphans(study, is_orphan)
+        rename_enqueued(study, space)
         if self.stop.is_reached(study):
             return
         callbacks: list[Callback] = [*self.callbacks, self.stop]

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import PipelineError, StudyError, UserError
 from petra_optuna.evolution import contributions, hypervolume_subset
-from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode
+from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode, present_params
 from petra_optuna.samplers import WINDOW, directions_of, operator_history
 from petra_optuna.study.controls import controls
 from petra_optuna.study.create import InitialTrials
@@ -158,8 +158,9 @@ def _read(trial: FrozenTrial, space: SearchSpace) -> Pipeline:
     Raises:
         PipelineError: When that space has no such pipeline.
     """
-    pipeline = decode(trial.params, space)
-    if unknown := sorted(trial.params.keys() - encode(pipeline, space).keys()):
+    params = present_params(trial.params, space)
+    pipeline = decode(params, space)
+    if unknown := sorted(params.keys() - encode(pipeline, space).keys()):
         raise PipelineError(f"no parameter {unknown[0]!r}")
     return pipeline
 

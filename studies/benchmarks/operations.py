@@ -97,7 +97,7 @@ def _times(task: Task) -> None:
 
 def _recurrent(task: Task) -> None:
     context = Context(task=task, recipe=Recipe(), seed=0, epochs=0)
-    pruned = Prune(ratio=0.5).apply(task.model, context).model
+    pruned = Prune(removed=0.5).apply(task.model, context).model
     files: dict[str, tuple[nn.Module, Operation | None]] = {
         "original": (task.model, None),
         "weights in INT8": (task.model, QuantizeDynamic()),

@@ -4,7 +4,7 @@
 
 Prints the volume after a tenth, three tenths and all of the run: where the last step adds little, the front
 is found.
-With ``--write`` the record in ``petra_optuna/benchmarks/reference.json`` is replaced.
+With ``--write`` the record in ``petra_optuna/pipebench/reference.json`` is replaced.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import json
 from pathlib import Path
 
 import petra_optuna.pipebench
-from petra_optuna.pipebench import VARIANTS, PipeBench, reference_front
-from petra_optuna.pipebench.best_known import FILE, record_of
+from petra_optuna.pipebench import VARIANTS, PipeBench, best_known, reference_front
 from studies import script
 
-PATH = Path(petra_optuna.pipebench.__file__).parent / FILE
+PATH = Path(petra_optuna.pipebench.__file__).parent / best_known.FILE
 
 
 def main() -> None:
@@ -35,7 +34,13 @@ def main() -> None:
     for share in (0.1, 0.3, 1.0):
         count = int(share * arguments.evaluations)
         front = reference_front(bench, count, arguments.seed)
-        record = record_of(bench, front, count, arguments.seed)
+        command = f"{best_known.command(bench.name)} --evaluations {count} --seed {arguments.seed}"
+        record = {
+            "hypervolume": bench.hypervolume([values for _, values in front]),
+            "points": len(front),
+            "fingerprint": best_known.fingerprint(bench),
+            "command": command,
+        }
         print(
             f"{count} evaluations: {len(front)} points, hypervolume {record['hypervolume']:.3f}", flush=True
         )

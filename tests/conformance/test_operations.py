@@ -109,7 +109,7 @@ def _other(field: Field) -> Any:
     return kind.low if float(field.default or 0) > middle else kind.high
 
 
-PRIORS: dict[type[Operation], dict[str, Any]] = {Prune: {"ratio": 0.3}}
+PRIORS: dict[type[Operation], dict[str, Any]] = {Prune: {"removed": 0.3}}
 """Where a default would hide a field: cutting half in blocks of 8, both scopes may choose alike."""
 
 FIELDS = [(kind, field) for kind in BODY_OPERATIONS + CONVERSIONS for field in declared_fields(kind)]

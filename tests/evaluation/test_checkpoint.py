@@ -30,16 +30,16 @@ from petra_optuna.tasks import Task
 CHAINS: dict[str, tuple[Operation, ...]] = {
     "nothing": (),
     "train": (Train(epochs=1),),
-    "prune": (Prune(ratio=0.5, criterion="taylor"),),
-    "low rank": (LowRank(rule="share", share=0.5),),
+    "prune": (Prune(removed=0.5, criterion="taylor"),),
+    "low rank": (LowRank(rule="share", kept_weights=0.5),),
     "qat": (QuantizeAware(epochs=1),),
-    "low rank, prune": (LowRank(rule="share", share=0.8), Prune(ratio=0.4)),
-    "prune, low rank, train": (Prune(ratio=0.4), LowRank(rule="share", share=0.5), Train(epochs=1)),
+    "low rank, prune": (LowRank(rule="share", kept_weights=0.8), Prune(removed=0.4)),
+    "prune, low rank, train": (Prune(removed=0.4), LowRank(rule="share", kept_weights=0.5), Train(epochs=1)),
     "qat, prune, low rank again": (
         QuantizeAware(epochs=1),
-        LowRank(rule="share", share=0.9),
-        Prune(ratio=0.3),
-        LowRank(rule="share", share=0.3),
+        LowRank(rule="share", kept_weights=0.9),
+        Prune(removed=0.3),
+        LowRank(rule="share", kept_weights=0.3),
     ),
 }
 
@@ -96,7 +96,7 @@ def test_nodes_after_a_rebuilt_model_do_the_same_as_after_the_model(tiny_task: T
     context = Context(tiny_task, Recipe(batch_size=32), seed=0, epochs=1)
     for node in (
         Train(epochs=1),
-        Prune(ratio=0.3, criterion="taylor", scope="global"),
+        Prune(removed=0.3, criterion="taylor", scope="global"),
         QuantizeAware(epochs=1),
     ):
         first, second = node.apply(model, context), node.apply(rebuilt, context)

@@ -47,7 +47,7 @@ from petra_optuna.pipeline import Operation, Pipeline, Recipe
 from petra_optuna.tasks import Mode, Task
 
 PIPELINE = Pipeline(
-    (Train(epochs=1), Prune(ratio=0.5, scope="local"), Train(epochs=2), QuantizeStatic()),
+    (Train(epochs=1), Prune(removed=0.5, scope="local"), Train(epochs=2), QuantizeStatic()),
     Recipe(batch_size=32),
 )
 
@@ -181,7 +181,7 @@ def test_the_preview_of_an_untrained_pipeline_is_sure_only_of_shapes_that_no_wei
     task = tiny_task.in_mode("untrained")
     sure = {
         node: preview(Pipeline((Train(epochs=1), node)), task, "key", Budget()).certain
-        for node in (Prune(ratio=0.5, scope="local"), Prune(ratio=0.5, scope="global"), LowRank())
+        for node in (Prune(removed=0.5, scope="local"), Prune(removed=0.5, scope="global"), LowRank())
     }
     assert list(sure.values()) == [True, False, False]
 
@@ -247,13 +247,13 @@ def test_a_preview_that_must_break_a_limit_stops_before_training(tiny_task: Task
 
 
 def test_the_preview_is_a_lower_bound_of_the_file(tiny_task: Task, tmp_path: Path) -> None:
-    for pipeline in (Pipeline(), Pipeline((Prune(ratio=0.5, scope="local"), LowRank())), PIPELINE):
+    for pipeline in (Pipeline(), Pipeline((Prune(removed=0.5, scope="local"), LowRank())), PIPELINE):
         evaluation = _evaluator(tiny_task, tmp_path).evaluate(pipeline)
         assert evaluation.preview.size_bytes <= evaluation.values["size_bytes"]
 
 
 def test_a_preview_that_training_can_change_stops_nothing(tiny_task: Task, tmp_path: Path) -> None:
-    shaped = Pipeline((Train(epochs=1), Prune(ratio=0.5, scope="global")))
+    shaped = Pipeline((Train(epochs=1), Prune(removed=0.5, scope="global")))
     evaluator = _evaluator(tiny_task, tmp_path, limits=Limits(size_bytes=10.0))
     evaluation = evaluator.evaluate(shaped)
     assert not evaluation.preview.certain
@@ -263,9 +263,9 @@ def test_a_preview_that_training_can_change_stops_nothing(tiny_task: Task, tmp_p
 def test_a_shape_measured_before_has_a_predicted_latency(tiny_task: Task, tmp_path: Path) -> None:
     history = ShapeHistory(tmp_path / "shapes", "this device")
     evaluator = _evaluator(tiny_task, tmp_path, history=history)
-    first = evaluator.evaluate(Pipeline((Prune(ratio=0.5, scope="local"),)))
-    second = evaluator.evaluate(Pipeline((Prune(ratio=0.5, scope="local"), Train(epochs=1))))
-    other = evaluator.evaluate(Pipeline((Prune(ratio=0.3, scope="local"),)))
+    first = evaluator.evaluate(Pipeline((Prune(removed=0.5, scope="local"),)))
+    second = evaluator.evaluate(Pipeline((Prune(removed=0.5, scope="local"), Train(epochs=1))))
+    other = evaluator.evaluate(Pipeline((Prune(removed=0.3, scope="local"),)))
     assert first.preview.latency_ms is None
     assert second.preview.latency_ms == first.values["latency_ms"]
     assert other.preview.latency_ms is None
@@ -326,7 +326,7 @@ def test_a_stopped_training_leaves_nothing_in_the_cache(tiny_task: Task, tmp_pat
     assert evaluator.evaluate(PIPELINE).reused_nodes == 2
 
 
-@pytest.mark.parametrize("later", [(), (Prune(ratio=0.5, scope="local"), Train(epochs=1))], ids=len)
+@pytest.mark.parametrize("later", [(), (Prune(removed=0.5, scope="local"), Train(epochs=1))], ids=len)
 def test_a_stopped_pipeline_is_finished_as_it_stands(
     tiny_task: Task, tmp_path: Path, later: tuple[Operation, ...]
 ) -> None:
@@ -398,7 +398,7 @@ def _judged(task: Task, folder: Path, pipeline: Pipeline, rungs: Rungs) -> list[
 def test_a_pipeline_is_judged_in_the_shape_that_it_will_have(tiny_task: Task, tmp_path: Path) -> None:
     """Also at a rung that it meets before the node that gives it that shape."""
     rungs = Rungs(min_epochs=1, min_fraction=0.5)
-    shape = Prune(ratio=0.5, scope="local")
+    shape = Prune(removed=0.5, scope="local")
     late = _judged(tiny_task, tmp_path, Pipeline((Train(epochs=2), shape), PIPELINE.recipe), rungs)
     early = _judged(tiny_task, tmp_path, Pipeline((shape, Train(epochs=2)), PIPELINE.recipe), rungs)
     small = Pipeline((shape, Train(epochs=2), QuantizeStatic()), PIPELINE.recipe)
@@ -419,7 +419,7 @@ def test_what_a_node_inserts_for_its_training_is_not_judged(
 ) -> None:
     """Temporary factors have more weights, and a simulation cannot be pruned."""
     rungs, recipe = Rungs(min_epochs=1, min_fraction=0.5), Recipe(batch_size=32, orthogonal=True)
-    shape, half = Prune(ratio=0.5, scope="local"), Half()
+    shape, half = Prune(removed=0.5, scope="local"), Half()
     (plain,) = _judged(tiny_task, tmp_path, Pipeline((Train(epochs=2), half), recipe), rungs)
     (found,) = _judged(tiny_task, tmp_path, Pipeline((node, half), recipe), rungs)
     (small,) = _judged(tiny_task, tmp_path, Pipeline((node, shape, half), recipe), rungs)
@@ -440,7 +440,7 @@ def test_judging_changes_nothing(node: Operation, tiny_task: Task, tmp_path: Pat
 
 def test_what_later_training_heals_is_not_held_against_a_pipeline(tiny_task: Task, tmp_path: Path) -> None:
     """Its quality is that of the model as it stands, its shape the one that it will have."""
-    rungs, shape = Rungs(min_epochs=1, min_fraction=0.5), Prune(ratio=0.8, scope="local")
+    rungs, shape = Rungs(min_epochs=1, min_fraction=0.5), Prune(removed=0.8, scope="local")
 
     def judged(*body: Operation) -> RungResult:
         (result,) = _judged(tiny_task, tmp_path, Pipeline(body, PIPELINE.recipe), rungs)
@@ -463,5 +463,5 @@ def test_a_pipeline_that_cannot_be_shaped_yet_is_not_judged(
         return apply(node, model, context)
 
     monkeypatch.setattr(Prune, "apply", not_at_the_rung)
-    pipeline = Pipeline((Train(epochs=2), Prune(ratio=0.5, scope="local")), PIPELINE.recipe)
+    pipeline = Pipeline((Train(epochs=2), Prune(removed=0.5, scope="local")), PIPELINE.recipe)
     assert _judged(tiny_task, tmp_path, pipeline, Rungs()) == []

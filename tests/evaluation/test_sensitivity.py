@@ -175,7 +175,7 @@ def _made(*layers: tuple[int, list[float]], direction: str = "maximize") -> Sens
             (
                 Point(0.0, 0.8, {}),
                 *(
-                    Point(strength, 0.8 * (1 - sign * loss), {"ratio": strength})
+                    Point(strength, 0.8 * (1 - sign * loss), {"removed": strength})
                     for strength, loss in zip(strengths, losses, strict=True)
                 ),
             ),
@@ -224,8 +224,11 @@ def test_a_better_result_of_a_stronger_cut_is_no_invitation() -> None:
 def test_starts_are_in_range_and_of_operations_of_the_space(measured: Sensitivity) -> None:
     starts = priors_from_sensitivity(measured, SPACE)
     assert {(start.operation, start.field) for start in starts} >= {
-        ("prune", "ratio"), ("low_rank", "energy"), ("low_rank", "singular_values"), ("low_rank", "share"),
-    }  # fmt: skip
+        ("prune", "removed"),
+        ("low_rank", "kept_energy"),
+        ("low_rank", "kept_singular_values"),
+        ("low_rank", "kept_weights"),
+    }
     for start in starts:
         SPACE.operation(start.operation)(**{start.field: start.value, **start.when})
     assert priors_from_sensitivity(measured, SearchSpace((Train,))) == ()
@@ -244,7 +247,7 @@ def test_harmless_blocks_leave_first() -> None:
         layers = {"prune": 0, "low_rank": 0, "drop_blocks": len(losses)}
         return list(priors_from_sensitivity(Sensitivity("made", "maximize", 9, curves, layers, {}), SPACE))
 
-    assert made(0.02, 0.9, 0.02, 0.9, 0.9) == [FieldPrior(DropBlocks.name, "share", 0.4)]
+    assert made(0.02, 0.9, 0.02, 0.9, 0.9) == [FieldPrior(DropBlocks.name, "removed", 0.4)]
     assert made(0.9, 0.9)[0].value == 0.1
 
     assert np.isclose(made(0.0, 0.0)[0].value, 0.6)

@@ -140,7 +140,7 @@ HELPLESS: dict[str, tuple[tuple[Operation, ...], str]] = {
     "half": ((Half(),), "fp16 has no layers to put back"),
     "dynamic": ((QuantizeDynamic(),), "dynamic has no layers to put back"),
     "float": ((), "without a conversion there are no layers to put back"),
-    "a body that loses it": ((Prune(ratio=0.9), QuantizeStatic()), "before the conversion it loses"),
+    "a body that loses it": ((Prune(removed=0.9), QuantizeStatic()), "before the conversion it loses"),
 }
 
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Squash
+from support.toy_space import FREE, IMPLYING, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Squash
 
 from petra_optuna.evolution import MUTATIONS, Mutation, random_pipeline
 from petra_optuna.pipeline import Pipeline, SearchSpace
 
 BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
-SPACES = pytest.mark.parametrize("space", [FREE, ORDERED, UNTRAINED], ids=["free", "ordered", "untrained"])
+SPACES = pytest.mark.parametrize("space", [FREE, IMPLYING, UNTRAINED], ids=["free", "implying", "untrained"])
 EVERY = pytest.mark.parametrize("mutation", MUTATIONS, ids=list(BY_NAME))
 
 
@@ -98,8 +98,8 @@ def test_what_is_not_possible_gives_none(name: str, pipeline: Pipeline) -> None:
 def test_a_child_that_breaks_an_order_rule_gives_none() -> None:
     rng = np.random.default_rng(0)
     parent = Pipeline((Fit(), Polish()))
-    assert BY_NAME["swap"](parent, ORDERED, rng) is None
-    dropped = [BY_NAME["drop"](parent, ORDERED, rng) for _ in range(20)]
+    assert BY_NAME["swap"](parent, UNTRAINED, rng) is None
+    dropped = [BY_NAME["drop"](parent, UNTRAINED, rng) for _ in range(20)]
     assert {child.notation for child in dropped if child is not None} == {"Ft"}
 
 

@@ -10,7 +10,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from support.toy_space import ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Squash, Warm
+from support.toy_space import IMPLYING, UNTRAINED, Cut, Fit, Fold, Pack, Squash, Warm
 
 from petra_optuna.evolution import change_value, draw_value, random_pipeline
 from petra_optuna.evolution.values import change_record, draw_record
@@ -127,11 +127,11 @@ def test_there_may_be_nothing_to_change() -> None:
 
 def test_random_pipelines_are_legal_and_varied() -> None:
     rng = np.random.default_rng(9)
-    drawn = [random_pipeline(ORDERED, length, rng) for length in range(6) for _ in range(200)]
-    assert all(ORDERED.violations(pipeline) == () for pipeline in drawn)
+    drawn = [random_pipeline(IMPLYING, length, rng) for length in range(6) for _ in range(200)]
+    assert all(IMPLYING.violations(pipeline) == () for pipeline in drawn)
     assert [len(pipeline.body) for pipeline in drawn] == [length for length in range(6) for _ in range(200)]
     kinds = {type(node) for pipeline in drawn for node in pipeline}
-    assert kinds == {*ORDERED.operations}
+    assert kinds == {*IMPLYING.operations}
     assert {type(pipeline.conversion) for pipeline in drawn} == {Pack, Squash, type(None)}
     assert len({node.ratio for pipeline in drawn for node in pipeline if isinstance(node, Cut)}) > 500
 

@@ -15,11 +15,10 @@ from petra_optuna.deploy import OnnxRuntimeModel, checks, export_onnx, lower
 from petra_optuna.errors import OperationFailed
 from petra_optuna.models import ResidualNet
 from petra_optuna.operations import quantize_static
-from petra_optuna.operations.bfloat16 import BFloat16
-from petra_optuna.operations.half import Half
+from petra_optuna.operations.half_precision import BFloat16, Half
 from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
 from petra_optuna.operations.quantize_static import QuantizeStatic
-from petra_optuna.operations.sensitivity import Left
+from petra_optuna.operations.sensitivity import FloatGroup
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.runtimes import OnnxRuntime
 
@@ -252,7 +251,7 @@ def test_a_layer_left_in_float_is_not_quantised_by_the_runtime(monkeypatch):
     layers = [node.name for node in proto.graph.node if node.op_type in ("Conv", "Gemm")]
     for layer in layers:
         monkeypatch.setattr(
-            quantize_static, "worst_layers", lambda *_, name=layer: (Left((name,), 1.0, 0.5),)
+            quantize_static, "worst_layers", lambda *_, name=layer: (FloatGroup((name,), 1.0, 0.5),)
         )
         applied = QuantizeStatic(keep_float=1).apply(proto, Calibration((6, 20)))
         kernels = OnnxRuntimeModel(applied.model).kernels()

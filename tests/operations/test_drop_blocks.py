@@ -53,7 +53,7 @@ def test_the_report_equals_a_recount_and_the_input_stays(residual: Task, criteri
     model, example = residual.model, residual.example
     structure, before = repr(model), copy.deepcopy(model)
     random_state = torch.get_rng_state()
-    applied = DropBlocks(share=0.5, criterion=criterion).apply(model, context_of(residual))
+    applied = DropBlocks(removed=0.5, criterion=criterion).apply(model, context_of(residual))
     report = applied.report
     assert repr(model) == structure
     assert same(model, before)
@@ -86,7 +86,7 @@ def test_a_block_of_tiny_weights_goes_first(residual: Task, weak: str, criterion
     with torch.no_grad():
         for parameter in residual.model.get_submodule(weak).parameters():
             parameter *= 1e-3
-    report = DropBlocks(share=0.1, criterion=criterion).apply(residual.model, context_of(residual)).report
+    report = DropBlocks(removed=0.1, criterion=criterion).apply(residual.model, context_of(residual)).report
     assert list(report["dropped"]) == [weak]
 
 
@@ -96,13 +96,13 @@ def test_a_block_of_small_gammas_goes_first_by_batch_norm(residual: Task, weak: 
     with torch.no_grad():
         for name in ("bn1", "bn2"):
             block.get_submodule(name).weight.mul_(-0.1)  # type: ignore[union-attr, operator]
-    applied = DropBlocks(share=0.1, criterion="batch_norm").apply(residual.model, context_of(residual))
+    applied = DropBlocks(removed=0.1, criterion="batch_norm").apply(residual.model, context_of(residual))
     assert list(applied.report["dropped"]) == [weak]
     assert applied.report["left_out"] == {"stages.3.conv2": "batch_norm has nothing to score in it"}
 
 
 def test_batch_norms_are_measured_again(residual: Task) -> None:
-    applied = DropBlocks(share=0.2, criterion="magnitude_l2").apply(residual.model, context_of(residual))
+    applied = DropBlocks(removed=0.2, criterion="magnitude_l2").apply(residual.model, context_of(residual))
     norms = [module for module in applied.model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert applied.report["batch_norms"] == len(norms)
     with torch.no_grad():
@@ -114,16 +114,16 @@ def test_batch_norms_are_measured_again(residual: Task) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [DropBlocks(share=0.6, criterion="magnitude_l2"), DropBlocks(share=0.2, criterion="hessian")],
+    [DropBlocks(removed=0.6, criterion="magnitude_l2"), DropBlocks(removed=0.2, criterion="hessian")],
 )
 def test_every_field_changes_the_result(residual: Task, other: DropBlocks) -> None:
-    node = DropBlocks(share=0.2, criterion="magnitude_l2")
+    node = DropBlocks(removed=0.2, criterion="magnitude_l2")
     models = [each.apply(residual.model, context_of(residual)).model for each in (node, other)]
     assert not same(*models)
 
 
 def test_the_random_control_follows_the_seed(residual: Task) -> None:
-    node = DropBlocks(share=0.4, criterion="random")
+    node = DropBlocks(removed=0.4, criterion="random")
     dropped = [tuple(node.apply(residual.model, context_of(residual, s)).report["dropped"]) for s in range(5)]
     assert dropped[0] == tuple(node.apply(residual.model, context_of(residual, 0)).report["dropped"])
     assert len(set(dropped)) > 2
@@ -134,7 +134,7 @@ def test_shapes_follow_weights() -> None:
 
 
 def test_at_least_one_goes_and_what_is_left_can_go_again(residual: Task) -> None:
-    node, model = DropBlocks(share=0.1, criterion="magnitude_l2"), residual.model
+    node, model = DropBlocks(removed=0.1, criterion="magnitude_l2"), residual.model
     for gone in range(1, 7):
         model = node.apply(model, context_of(residual)).model
         assert sum(isinstance(module, nn.Identity) for module in model.modules()) >= gone
@@ -142,11 +142,11 @@ def test_at_least_one_goes_and_what_is_left_can_go_again(residual: Task) -> None
         node.apply(model, context_of(residual))
 
 
-@pytest.mark.parametrize("first", [Prune(ratio=0.5), LowRank(rule="share", share=0.5), None])
+@pytest.mark.parametrize("first", [Prune(removed=0.5), LowRank(rule="share", kept_weights=0.5), None])
 def test_it_composes_and_the_checkpoint_rebuilds_it(residual: Task, first: Prune | LowRank | None) -> None:
     model = residual.model if first is None else first.apply(residual.model, context_of(residual)).model
-    applied = DropBlocks(share=0.4).apply(model, context_of(residual))
-    for each in (applied.model, Prune(ratio=0.5).apply(applied.model, context_of(residual)).model):
+    applied = DropBlocks(removed=0.4).apply(model, context_of(residual))
+    for each in (applied.model, Prune(removed=0.5).apply(applied.model, context_of(residual)).model):
         rebuilt = from_bytes(to_bytes(each, residual.model), residual.model)
         assert same(rebuilt, each)
         assert torch.equal(forward(rebuilt, residual.example), forward(each, residual.example))
@@ -159,7 +159,7 @@ def test_layers_of_a_plain_network_go_but_not_its_output() -> None:
         task = task_of(model, torch.randn(64, 6))
     with torch.no_grad():
         task.model[4].weight *= 0.01  # type: ignore[index, operator, union-attr]
-    report = DropBlocks(share=0.5, criterion="magnitude_l1").apply(task.model, context_of(task)).report
+    report = DropBlocks(removed=0.5, criterion="magnitude_l1").apply(task.model, context_of(task)).report
     assert list(report["dropped"]) == ["4"]
     assert list(report["kept"]) == ["2"]
     assert list(report["left_out"]) == ["7"]

@@ -26,9 +26,9 @@ from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task
 
 NODES = {
-    "energy": LowRank(rule="energy", energy=0.7),
-    "singular_values": LowRank(rule="singular_values", singular_values=0.4),
-    "share": LowRank(rule="share", share=0.4),
+    "energy": LowRank(rule="energy", kept_energy=0.7),
+    "singular_values": LowRank(rule="singular_values", kept_singular_values=0.4),
+    "share": LowRank(rule="share", kept_weights=0.4),
 }
 
 
@@ -122,14 +122,14 @@ def test_the_factors_of_the_result_are_the_singular_values_of_the_layer(correlat
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (LowRank(rule="energy", energy=0.5), LowRank(rule="energy", energy=0.95)),
+        (LowRank(rule="energy", kept_energy=0.5), LowRank(rule="energy", kept_energy=0.95)),
         (
-            LowRank(rule="singular_values", singular_values=0.2),
-            LowRank(rule="singular_values", singular_values=0.7),
+            LowRank(rule="singular_values", kept_singular_values=0.2),
+            LowRank(rule="singular_values", kept_singular_values=0.7),
         ),
-        (LowRank(rule="share", share=0.2), LowRank(rule="share", share=0.9)),
-        (LowRank(rule="energy", energy=0.8), LowRank(rule="share", share=0.8)),
-        (LowRank(rule="share", share=0.4), LowRank(scope="local", rule="share", share=0.4)),
+        (LowRank(rule="share", kept_weights=0.2), LowRank(rule="share", kept_weights=0.9)),
+        (LowRank(rule="energy", kept_energy=0.8), LowRank(rule="share", kept_weights=0.8)),
+        (LowRank(rule="share", kept_weights=0.4), LowRank(scope="local", rule="share", kept_weights=0.4)),
     ],
 )
 def test_every_field_changes_the_result(correlated_task: Task, first: LowRank, second: LowRank) -> None:
@@ -140,12 +140,12 @@ def test_every_field_changes_the_result(correlated_task: Task, first: LowRank, s
 
 def test_a_pair_is_decomposed_again_only_where_that_saves(correlated_task: Task) -> None:
     context = context_of(correlated_task)
-    node = LowRank(scope="local", rule="share", share=0.8)
+    node = LowRank(scope="local", rule="share", kept_weights=0.8)
     wide = node.apply(correlated_task.model, context).model
     again = node.apply(wide, context)
     assert again.report["changed"] is False
     assert "no layer" in again.report["reason"]
-    narrow = dataclasses.replace(node, share=0.3).apply(wide, context)
+    narrow = dataclasses.replace(node, kept_weights=0.3).apply(wide, context)
     assert narrow.report["parameters_after"] < narrow.report["parameters_before"]
     for before, after in narrow.report["ranks"].values():
         assert before is None or after < before
@@ -154,7 +154,7 @@ def test_a_pair_is_decomposed_again_only_where_that_saves(correlated_task: Task)
 def test_a_pair_that_is_larger_than_its_layer_becomes_one_layer() -> None:
     model = nn.Sequential(decompose(nn.Linear(16, 64), 15), nn.ReLU(), nn.Linear(64, 3)).eval()
     task = task_of(model)
-    applied = LowRank(rule="energy", energy=0.999).apply(task.model, context_of(task))
+    applied = LowRank(rule="energy", kept_energy=0.999).apply(task.model, context_of(task))
     assert applied.report["ranks"] == {"0": [15, None]}
     assert type(applied.model[0]) is nn.Linear  # type: ignore[index]
     torch.testing.assert_close(
@@ -173,7 +173,7 @@ def test_grouped_and_tied_layers_are_left_out() -> None:
             return self.head(self.b(self.a(values).relu()))
 
     task = task_of(Tied())
-    report = LowRank(rule="share", share=0.5).apply(task.model, context_of(task)).report
+    report = LowRank(rule="share", kept_weights=0.5).apply(task.model, context_of(task)).report
     assert {"a", "b"} <= report["left_out"].keys()
     assert "shares its weight" in report["left_out"]["a"]
 
@@ -205,7 +205,7 @@ class Reads(nn.Module):
 
 def test_a_layer_whose_weight_the_model_reads_is_left_out() -> None:
     task = task_of(Reads())
-    applied = LowRank(rule="share", share=0.3).apply(task.model, context_of(task))
+    applied = LowRank(rule="share", kept_weights=0.3).apply(task.model, context_of(task))
     assert applied.report["left_out"]["wide"] == "the model reads its 'weight' without calling it"
     assert "wide" not in applied.report["ranks"]
     assert type(applied.model.wide) is nn.Linear
@@ -222,7 +222,7 @@ def test_a_model_that_reads_what_is_inside_fails_with_the_reason() -> None:
 
     task = task_of(Inside())
     with pytest.raises(OperationFailed, match="reads a part of a layer"):
-        LowRank(rule="share", share=0.3).apply(task.model, context_of(task))
+        LowRank(rule="share", kept_weights=0.3).apply(task.model, context_of(task))
 
 
 class Events(nn.Module):
@@ -251,7 +251,7 @@ def events_task() -> Task:
 
 def test_sequences_all_kinds_are_factored_counted_and_named() -> None:
     task = events_task()
-    applied = LowRank(rule="share", share=0.4).apply(task.model, context_of(task))
+    applied = LowRank(rule="share", kept_weights=0.4).apply(task.model, context_of(task))
     recurrent = [
         f"{layer}.weight_{part}_l{index}"
         for layer, indices in (("gru", ("0", "0_reverse", "1", "1_reverse")), ("lstm", ("0",)))
@@ -267,7 +267,7 @@ def test_sequences_all_kinds_are_factored_counted_and_named() -> None:
     assert report["parameters_after"] == count_parameters(applied.model) < report["parameters_before"]
     assert report["macs_after"] == count_macs(applied.model, task.example)
     assert isinstance(applied.model.gru, FactoredRecurrent)
-    again = LowRank(rule="share", share=0.2).apply(applied.model, context_of(task)).report
+    again = LowRank(rule="share", kept_weights=0.2).apply(applied.model, context_of(task)).report
     assert all(before is None or after < before for before, after in again["ranks"].values())
     assert again["ranks"].keys() >= {"embed", "conv", *recurrent} - again["left_out"].keys()
     assert again["parameters_after"] < report["parameters_after"]
@@ -280,14 +280,14 @@ def test_torchs_encoder_layer_reads_its_linears_and_keeps_them() -> None:
     loader = DataLoader(data, batch_size=4)
     model = nn.Sequential(layer, nn.Flatten(), nn.Linear(80, 64), nn.Linear(64, 3))
     task = Task.from_loaders(model, loader, loader, metric="accuracy")
-    report = LowRank(rule="share", share=0.3).apply(task.model, context_of(task)).report
+    report = LowRank(rule="share", kept_weights=0.3).apply(task.model, context_of(task)).report
     assert {"0.linear1", "0.linear2", "0.self_attn"} <= report["left_out"].keys()
     assert report["ranks"].keys() >= {"2"}
 
 
 def test_low_rank_and_prune_follow_each_other_in_both_orders(correlated_task: Task) -> None:
     context = context_of(correlated_task)
-    for nodes in ((NODES["share"], Prune(ratio=0.4)), (Prune(ratio=0.4), NODES["share"])):
+    for nodes in ((NODES["share"], Prune(removed=0.4)), (Prune(removed=0.4), NODES["share"])):
         model, sizes = correlated_task.model, [count_parameters(correlated_task.model)]
         for node in nodes:
             model = node.apply(model, context).model

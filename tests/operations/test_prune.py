@@ -30,7 +30,9 @@ def weights_of(model: nn.Module) -> bytes:
     ("criterion", "scope"), list(zip(CRITERIA, itertools.cycle(["global", "local"]), strict=False))
 )
 def test_parameters_fall_and_the_report_equals_a_recount(tiny_task: Task, criterion: str, scope: str) -> None:
-    applied = Prune(ratio=0.5, criterion=criterion, scope=scope).apply(tiny_task.model, context_of(tiny_task))
+    applied = Prune(removed=0.5, criterion=criterion, scope=scope).apply(
+        tiny_task.model, context_of(tiny_task)
+    )
     report, example = applied.report, tiny_task.example
     assert report["changed"] is True
     assert report["parameters_before"] == count_parameters(tiny_task.model)
@@ -59,13 +61,13 @@ def test_the_input_stays_as_it_was(tiny_task: Task, criterion: str) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        Prune(ratio=0.25, criterion="magnitude_l1", scope="local"),
-        Prune(ratio=0.5, criterion="magnitude_l2", scope="local"),
-        Prune(ratio=0.5, criterion="taylor", scope="local"),
+        Prune(removed=0.25, criterion="magnitude_l1", scope="local"),
+        Prune(removed=0.5, criterion="magnitude_l2", scope="local"),
+        Prune(removed=0.5, criterion="taylor", scope="local"),
     ],
 )
 def test_every_field_changes_the_result(tiny_task: Task, other: Prune) -> None:
-    node = Prune(ratio=0.5, criterion="magnitude_l1", scope="local")
+    node = Prune(removed=0.5, criterion="magnitude_l1", scope="local")
     results = [weights_of(each.apply(tiny_task.model, context_of(tiny_task)).model) for each in (node, other)]
     assert results[0] != results[1]
 
@@ -79,7 +81,7 @@ def test_the_scope_changes_the_result() -> None:
     loader = DataLoader(TensorDataset(torch.randn(64, 6), torch.arange(64) % 3), batch_size=16)
     task = Task.from_loaders(model, loader, loader, metric="accuracy")
     channels = {
-        scope: Prune(ratio=0.5, scope=scope).apply(task.model, context_of(task)).report["channels"]
+        scope: Prune(removed=0.5, scope=scope).apply(task.model, context_of(task)).report["channels"]
         for scope in ("global", "local")
     }
     assert channels["local"] == {"0": [64, 32], "2": [64, 32]}
@@ -95,7 +97,7 @@ def test_pruning_is_the_same_each_time_and_draws_no_random_numbers(tiny_task: Ta
 
 
 def test_batch_norms_are_measured_on_the_calibration_batches(tiny_task: Task) -> None:
-    applied = Prune(ratio=0.5).apply(tiny_task.model, context_of(tiny_task))
+    applied = Prune(removed=0.5).apply(tiny_task.model, context_of(tiny_task))
     norms = [module for module in applied.model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert applied.report["batch_norms"] == len(norms)
     features: list[torch.Tensor] = []
@@ -118,7 +120,7 @@ def test_taylor_keeps_what_the_loss_needs() -> None:
     loader = DataLoader(TensorDataset(torch.randn(64, 6), torch.arange(64) % 3), batch_size=16)
     task = Task.from_loaders(model, loader, loader, metric="accuracy")
     kept = {
-        criterion: Prune(ratio=0.5, criterion=criterion).apply(task.model, context_of(task)).model[0].bias  # type: ignore[index]
+        criterion: Prune(removed=0.5, criterion=criterion).apply(task.model, context_of(task)).model[0].bias  # type: ignore[index]
         for criterion in ("magnitude_l2", "taylor")
     }
     assert (kept["taylor"] == 3.0).all()
@@ -181,14 +183,14 @@ def test_channels_without_a_batch_norm_are_left_out_of_its_criterion() -> None:
     with torch.no_grad():
         model[1].weight[:16] = 0.1
     task = Task.from_loaders(model, loader, loader, metric="accuracy")
-    applied = Prune(ratio=0.5, criterion="batch_norm").apply(task.model, context_of(task))
+    applied = Prune(removed=0.5, criterion="batch_norm").apply(task.model, context_of(task))
     assert applied.report["channels"] == {"0": [32, 16]}
     assert set(applied.report["left_out"]) == {"3", "5"}
     assert (applied.model[1].weight == 1.0).all()  # type: ignore[index]
 
 
 def test_the_random_control_follows_the_seed(tiny_task: Task) -> None:
-    node = Prune(ratio=0.5, criterion="random")
+    node = Prune(removed=0.5, criterion="random")
     contexts = [dataclasses.replace(context_of(tiny_task), seed=seed) for seed in (0, 0, 1)]
     first, same, other = (weights_of(node.apply(tiny_task.model, each).model) for each in contexts)
     assert first == same != other
@@ -198,7 +200,7 @@ def test_removing_nothing_is_said() -> None:
     loader = DataLoader(TensorDataset(torch.randn(64, 6), torch.arange(64) % 3), batch_size=16)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     task = Task.from_loaders(model, loader, loader, metric="accuracy")
-    report = Prune(ratio=0.9).apply(task.model, context_of(task)).report
+    report = Prune(removed=0.9).apply(task.model, context_of(task)).report
     assert report["changed"] is False
     assert report["reason"]
     assert report["share"] == 0

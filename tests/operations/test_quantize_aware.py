@@ -66,8 +66,8 @@ def test_prune_and_low_rank_follow(tiny_task: Task) -> None:
     model, sizes = tiny_task.model, []
     for node in (
         QuantizeAware(epochs=1),
-        Prune(ratio=0.4, criterion="taylor"),
-        LowRank(rule="share", share=0.5),
+        Prune(removed=0.4, criterion="taylor"),
+        LowRank(rule="share", kept_weights=0.5),
     ):
         model = node.apply(model, context_of(tiny_task)).model
         sizes.append(count_parameters(model))

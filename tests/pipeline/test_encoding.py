@@ -6,14 +6,14 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import FixedTrial
-from support.toy_space import FREE, ORDERED, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Warm
+from support.toy_space import FREE, IMPLYING, UNTRAINED, Cut, Fit, Fold, Pack, Polish, Warm
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.evolution import random_pipeline
 from petra_optuna.pipeline import Pipeline, Recipe, SearchSpace, decode, distributions, encode, suggest
 
 
-@pytest.mark.parametrize("space", [FREE, ORDERED, UNTRAINED], ids=["free", "ordered", "untrained"])
+@pytest.mark.parametrize("space", [FREE, IMPLYING, UNTRAINED], ids=["free", "implying", "untrained"])
 def test_encoding_is_a_round_trip_for_thousands_of_pipelines(space: SearchSpace) -> None:
     rng = np.random.default_rng(0)
     hashes = set()
@@ -32,12 +32,12 @@ def test_encoding_is_a_round_trip_for_thousands_of_pipelines(space: SearchSpace)
 def test_suggest_asks_exactly_for_what_encode_gives_in_the_same_order() -> None:
     rng = np.random.default_rng(1)
     for _ in range(200):
-        pipeline = random_pipeline(ORDERED, int(rng.integers(ORDERED.max_length + 1)), rng)
-        params = encode(pipeline, ORDERED)
+        pipeline = random_pipeline(IMPLYING, int(rng.integers(IMPLYING.max_length + 1)), rng)
+        params = encode(pipeline, IMPLYING)
         trial = FixedTrial(params)
-        assert suggest(trial, ORDERED).hash == pipeline.hash
-        assert list(trial.params) == list(params) == list(distributions(params, ORDERED))
-        assert trial.distributions == distributions(params, ORDERED)
+        assert suggest(trial, IMPLYING).hash == pipeline.hash
+        assert list(trial.params) == list(params) == list(distributions(params, IMPLYING))
+        assert trial.distributions == distributions(params, IMPLYING)
 
 
 def test_a_whole_number_in_a_continuous_field_is_encoded_as_the_float() -> None:
@@ -89,7 +89,7 @@ def test_names_are_those_of_the_design() -> None:
 
 def test_the_recipe_is_asked_for_only_where_a_node_reads_it() -> None:
     assert [name for name in encode(Pipeline((Cut(),)), FREE) if name.startswith("recipe")] == []
-    named = [name for name in encode(Pipeline((Fit(), Polish())), ORDERED) if name.startswith("recipe")]
+    named = [name for name in encode(Pipeline((Fit(), Polish())), IMPLYING) if name.startswith("recipe")]
     assert named[-1] == "recipe.lambda_hoyer"
     assert "recipe.lambda_orthogonal" not in named
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from optuna.samplers import PartialFixedSampler
-from support.toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, UNTRAINED, Cut, landscape
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, IMPLYING, UNTRAINED, Cut, landscape
 
 from petra_optuna.evolution import MUTATIONS, Mutation, change_value, draw_value, random_pipeline
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode, suggest
@@ -197,16 +197,16 @@ class _Watched(PetraSampler):
 
 def test_held_values_around_a_search_of_pipelines() -> None:
     held = {"n1.op": "fit", "recipe.lr": 0.02, "convert.op": "squash"}
-    sampler = _Watched(ORDERED, seed=0, **OPTIONS | {"mutations": MUTATIONS, "avoid_duplicates": True})
+    sampler = _Watched(IMPLYING, seed=0, **OPTIONS | {"mutations": MUTATIONS, "avoid_duplicates": True})
     study = optuna.create_study(directions=DIRECTIONS, sampler=PartialFixedSampler(held, sampler))
     study.set_user_attr("petra:bounds", BOUNDS)
-    study.optimize(lambda trial: landscape(suggest(trial, ORDERED)), n_trials=60)
+    study.optimize(lambda trial: landscape(suggest(trial, IMPLYING)), n_trials=60)
     plans = [plan_of(trial) for trial in study.trials]
     for trial, plan in zip(study.trials, plans, strict=True):
         assert all(trial.params[name] == value for name, value in held.items() if name in trial.params)
         assert plan is not None
         assert plan.params == trial.params
-        assert plan.hash == decode(trial.params, ORDERED).hash
+        assert plan.hash == decode(trial.params, IMPLYING).hash
     assert sampler.free == []
     assert len({plan.hash for plan in plans if plan is not None}) == 60
     assert sum(plan.operator is not None for plan in plans if plan is not None) > 20
@@ -253,7 +253,7 @@ ANY_OPTIONS = st.fixed_dictionaries(
 )
 
 
-@given(options=ANY_OPTIONS, space=st.sampled_from([FREE, ORDERED, UNTRAINED]))
+@given(options=ANY_OPTIONS, space=st.sampled_from([FREE, IMPLYING, UNTRAINED]))
 @settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.generate))
 def test_every_plan_is_a_legal_pipeline_whatever_the_options_are(
     options: dict[str, Any], space: SearchSpace
@@ -282,15 +282,15 @@ def _redrawn(record: Fielded, counts: Collection[str], rng: np.random.Generator)
     return dataclasses.replace(record, **{field.name: draw_value(field.distribution, rng) for field in idle})
 
 
-@given(seed=st.integers(0, 2**32), length=st.integers(0, ORDERED.max_length))
+@given(seed=st.integers(0, 2**32), length=st.integers(0, IMPLYING.max_length))
 @settings(max_examples=60, deadline=None)
 def test_the_hash_does_not_see_fields_that_do_not_count(seed: int, length: int) -> None:
     rng = np.random.default_rng(seed)
-    pipeline = random_pipeline(ORDERED, length, rng)
+    pipeline = random_pipeline(IMPLYING, length, rng)
     read = {name for node in pipeline.nodes for name in node.recipe_fields}
     nodes = tuple(_redrawn(node, node.active_values(), rng) for node in pipeline.nodes)
     same = Pipeline(nodes, _redrawn(pipeline.recipe, pipeline.recipe.active_values(read), rng))
     assert same != pipeline
     assert same.hash == pipeline.hash
     unread = {"n9.op": "cut", "recipe.momentum": 0.9}
-    assert decode(encode(same, ORDERED) | unread, ORDERED).hash == pipeline.hash
+    assert decode(encode(same, IMPLYING) | unread, IMPLYING).hash == pipeline.hash

@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
-from support.toy_space import BOUNDS, DIRECTIONS, FREE, ORDERED, Cut, Fit, Toy, landscape, objective
+from support.toy_space import BOUNDS, DIRECTIONS, FREE, IMPLYING, Cut, Fit, Toy, landscape, objective
 
 from petra_optuna.errors import UserError
 from petra_optuna.evolution import MUTATIONS, Bounds, hypervolume
@@ -50,7 +50,7 @@ def _run(trials: int, function: Objective = objective, **settings: Any) -> optun
 
 
 def test_every_parameter_is_planned() -> None:
-    for space in (FREE, ORDERED):
+    for space in (FREE, IMPLYING):
         study = _run(60, lambda trial, space=space: landscape_of(trial, space), space=space)
         assert isinstance(study.sampler, Spy)
         assert study.sampler.unplanned == 0

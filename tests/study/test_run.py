@@ -283,7 +283,7 @@ class Sometimes(Operation):
     def apply(self, model: nn.Module, context: Any) -> Applied[nn.Module]:
         if self.share > 0.5:
             raise OperationFailed("the share is above one half")
-        return Prune(ratio=0.5, scope="local").apply(model, context)
+        return Prune(removed=0.5, scope="local").apply(model, context)
 
 
 def test_a_failing_trial_is_a_row_with_its_reason_and_the_study_goes_on(

@@ -43,7 +43,7 @@ Made = list[tuple[Pipeline, tuple[float, float, float, float]]]
 
 
 def _pruned(ratio: float) -> Pipeline:
-    return Pipeline((Prune(ratio=ratio),))
+    return Pipeline((Prune(removed=ratio),))
 
 
 def _at(quality: float, share: float) -> tuple[float, float, float, float]:
@@ -108,7 +108,7 @@ def test_at_most_a_population_comes(url: str) -> None:
 
 
 def test_what_does_the_same_comes_once(url: str) -> None:
-    same = Pipeline((Prune(ratio=0.5), QuantizeStatic()))
+    same = Pipeline((Prune(removed=0.5), QuantizeStatic()))
     _other(url, [(same, _at(0.8, 0.5)), (same, _at(0.8, 0.5)), (Pipeline((Half(),)), _at(0.8, 0.5))])
     pipelines, record = _carried(url)
     assert pipelines == [same]
@@ -131,7 +131,7 @@ def test_trials_beyond_a_limit_are_on_no_front(url: str) -> None:
 
 def test_pipelines_that_the_space_cannot_express_are_left_out_and_counted(url: str) -> None:
     """Another operation; a length that is not allowed; the rest of the front comes."""
-    long = Pipeline((Prune(ratio=0.2), Train(), Train()))
+    long = Pipeline((Prune(removed=0.2), Train(), Train()))
     made = [*FRONT, (Pipeline((LowRank(),)), _at(0.95, 0.5)), (long, _at(0.97, 0.6))]
     study = _other(url, made, WIDER)
     pipelines, record = _carried(url)
@@ -148,17 +148,17 @@ def test_pipelines_that_the_space_cannot_express_are_left_out_and_counted(url: s
 
 def test_a_field_with_another_range_is_left_out(url: str) -> None:
     study = _other(url, FRONT[1:3])
-    params = {**encode(_pruned(0.5), SPACE), "n0.prune.ratio": 0.99}
+    params = {**encode(_pruned(0.5), SPACE), "n0.prune.removed": 0.99}
     kinds = distributions(encode(_pruned(0.5), SPACE), SPACE)
-    kinds["n0.prune.ratio"] = optuna.distributions.FloatDistribution(0.0, 1.0)
+    kinds["n0.prune.removed"] = optuna.distributions.FloatDistribution(0.0, 1.0)
     study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, values=_at(0.88, 0.1)))
     kinds["n0.prune.sharpness"] = optuna.distributions.FloatDistribution(0.0, 1.0)
-    params = {**params, "n0.prune.ratio": 0.45, "n0.prune.sharpness": 0.5}
+    params = {**params, "n0.prune.removed": 0.45, "n0.prune.sharpness": 0.5}
     study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, values=_at(0.885, 0.2)))
     pipelines, record = _carried(url)
     assert pipelines == [_pruned(0.3)]
     assert record["foreign"] == 2
-    assert "ratio must be in" in record["reason"]
+    assert "removed must be in" in record["reason"]
 
 
 def test_a_front_that_does_not_fit_still_gives_its_credit(url: str) -> None:

@@ -49,7 +49,6 @@ class Fit(Toy):
     kind = "training"
     recipe_fields = TRAINING_FIELDS
     from_initialisation = True
-    gives = frozenset({"fitted"})
     epochs: Annotated[int, IntDistribution(1, 10)] = 3
 
 
@@ -80,19 +79,18 @@ class Squash(Toy):
 
 @dataclass(frozen=True)
 class Polish(Toy):
-    """Needs a ``Fit`` before it and packs the file unless another conversion is named."""
+    """Reads a part of the recipe and packs the file unless another conversion is named."""
 
     name = "polish"
     code = "Po"
     kind = "training"
     recipe_fields = ("lr", "hoyer", "lambda_hoyer")
     implies = Pack
-    needs = frozenset({"fitted"})
     epochs: Annotated[int, IntDistribution(1, 5)] = 1
 
 
 FREE = SearchSpace(body=(Cut, Fold, Fit), conversions=(Pack, Squash), max_length=4)
-ORDERED = SearchSpace(body=(Cut, Fold, Fit, Polish), conversions=(Pack, Squash), max_length=5)
+IMPLYING = SearchSpace(body=(Cut, Fold, Fit, Polish), conversions=(Pack, Squash), max_length=5)
 UNTRAINED = SearchSpace(
     body=(Cut, Fold, Fit, Warm, Polish), conversions=(Pack, Squash), max_length=5, untrained=True
 )

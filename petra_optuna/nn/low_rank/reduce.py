@@ -100,7 +100,7 @@ def reduce_together(
     return {name: _reduce(layer, of_layer[name], requested[name]) for name, layer in layers.items()}
 
 
-def kept_shares(layer: Decomposable, share: float) -> dict[str, float]:
+def kept_shares(layer: Decomposable, share: float) -> dict[RankRule, float]:
     """Threshold of each rule at which it asks for the rank that ``share`` asks for.
 
     Args:

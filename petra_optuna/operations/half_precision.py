@@ -1,0 +1,130 @@
+"""Weights of 16 bits: float16 with arithmetic in it, bfloat16 with arithmetic in what the runtime can."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from petra_optuna.errors import OperationFailed
+from petra_optuna.operations.context import Context
+from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline.nodes import BFloat16Node, HalfNode
+
+_BYTES_OF_NODE = 120
+"""What a ``Cast`` and its names add to the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Half(HalfNode):
+    """Every float32 weight becomes float16: half the file, no speed on CPUs.
+
+    Inputs and outputs stay in float32. Values below the smallest positive float16 are raised to it; a weight
+    beyond the largest is refused.
+    """
+
+    def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
+        """Return the graph in float16; the report counts the weights converted and those left.
+
+        Raises:
+            OperationFailed: When the graph stores no float32 weight, or one that float16 cannot hold.
+        """
+        before = _count(_stored(model, TensorProto.FLOAT))
+        if before == 0:
+            raise OperationFailed("fp16: the model stores no float32 weight")
+        _refuse_overflow(model)
+        copied = onnx.ModelProto()
+        copied.CopyFrom(model)
+        with warnings.catch_warnings():
+            # It warns of every value that it rounds.
+            warnings.simplefilter("ignore")
+            converted = convert_float_to_float16(copied, keep_io_types=True)
+        after = _count(_stored(converted, TensorProto.FLOAT))
+        if after >= before:
+            raise OperationFailed("fp16: none of the model's weights could be converted")
+        report = {
+            "changed": True,
+            "precision": "float16",
+            "float16_weights": _count(_stored(converted, TensorProto.FLOAT16)),
+            "float32_weights": after,
+        }
+        return Applied(converted, report)
+
+
+@dataclasses.dataclass(frozen=True)
+class BFloat16(BFloat16Node):
+    """Matrices and kernels are stored in bfloat16: half the file, in ONNX Runtime at the speed of float32.
+
+    BF16 arithmetic does not load in ONNX Runtime on CPUs, so each weight is cast to float32 when the file is
+    loaded. A runtime that computes in BF16 does so with such a file. Weights keep the range of float32 and 8
+    bits of precision.
+    """
+
+    def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
+        """Return the graph with its weights rounded to the nearest bfloat16, ties to even.
+
+        Returns:
+            The report holds ``precision`` and the number of values stored as ``bfloat16_weights`` and
+            ``float32_weights``: biases, and tensors too small for the cast to shorten the file.
+
+        Raises:
+            OperationFailed: When the graph stores no weight that is worth it.
+        """
+        converted = onnx.ModelProto()
+        converted.CopyFrom(model)
+        del converted.graph.value_info[:]
+        stored = _stored(converted, TensorProto.FLOAT)
+        halved = [tensor for tensor in stored if _is_worth_it(tensor)]
+        if not halved:
+            raise OperationFailed("bf16: the model stores no float32 matrix or kernel that it would shorten")
+        count = _count(halved)
+        report = {
+            "changed": True,
+            "precision": "bfloat16_storage",
+            "bfloat16_weights": count,
+            "float32_weights": _count(stored) - count,
+        }
+        casts = [_store_bfloat16(tensor) for tensor in halved]
+        nodes = [*casts, *converted.graph.node]
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del converted.graph.node[:]
+        converted.graph.node.extend(copies)
+        return Applied(converted, report)
+
+
+def _stored(model: onnx.ModelProto, dtype: int) -> list[onnx.TensorProto]:
+    return [tensor for tensor in model.graph.initializer if tensor.data_type == dtype]
+
+
+def _count(tensors: Iterable[onnx.TensorProto]) -> int:
+    """Number of values in all of them."""
+    return sum(int(np.prod(tensor.dims)) for tensor in tensors)
+
+
+def _refuse_overflow(model: onnx.ModelProto) -> None:
+    limit = float(np.finfo(np.float16).max)
+    for tensor in _stored(model, TensorProto.FLOAT):
+        largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
+        if largest > limit:
+            raise OperationFailed(f"fp16: {tensor.name!r} holds {largest:.3g}, float16 ends at {limit:g}")
+
+
+def _is_worth_it(tensor: onnx.TensorProto) -> bool:
+    return len(tensor.dims) > 1 and 2 * int(np.prod(tensor.dims)) > _BYTES_OF_NODE
+
+
+def _store_bfloat16(tensor: onnx.TensorProto) -> onnx.NodeProto:
+    """Store the tensor in bfloat16, in place, and return the node that restores its name and type."""
+    name = tensor.name
+    values = torch.from_numpy(numpy_helper.to_array(tensor).copy()).bfloat16().view(torch.int16).numpy()
+    stored = helper.make_tensor(
+        f"{name}_bf16", TensorProto.BFLOAT16, list(tensor.dims), values.tobytes(), raw=True
+    )
+    tensor.CopyFrom(stored)
+    return helper.make_node("Cast", [stored.name], [name], name=f"{name}_float", to=TensorProto.FLOAT)
