@@ -152,6 +152,6 @@ def test_only_imports_are_rewritten_and_only_to_what_is_there() -> None:
         "from ..samplers.state import (",
     ]
     with pytest.raises(UserError, match=r"line 1: petra_optuna\.study is not part"):
-        relative_imports("from petra_optuna.study import (a\n", place)
+        relative_imports("from petra_optuna.study import a\n", place)
     with pytest.raises(UserError, match="line 1"):
         relative_imports("import petra_optuna.errors\n", place)
