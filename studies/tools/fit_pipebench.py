@@ -135,15 +135,15 @@ def predict(item: Observation, coefficients: Coefficients) -> dict[str, list[flo
     Raises:
         TrialError: When the pipeline fails in the surrogate.
     """
-    known = {**coefficients, **item.original}
-    bench = PipeBench("fit", full_space(LONGEST), ("quality", "latency_ms", "size_bytes"), known, item.epochs)
+    merged = {**coefficients, **item.original}
+    bench = PipeBench("fit", full_space(LONGEST), ("quality", "latency_ms", "size_bytes"), merged, item.epochs)
     states = bench.states(item.pipeline)
     values = bench.outcome(states[-1]).values
     assert values is not None
     errors = {
         "quality": [values[0] - item.quality],
-        "latency": [np.log(values[1] / known["latency_ms"] / item.latency)],
-        "size": [np.log(values[2] / known["size_bytes"] / item.size)],
+        "latency": [np.log(values[1] / merged["latency_ms"] / item.latency)],
+        "size": [np.log(values[2] / merged["size_bytes"] / item.size)],
         "parameters": [],
         "macs": [],
         "seconds": [],
