@@ -1,4 +1,4 @@
-"""Compare samplers on problems over seeds and simulated workers.
+"""Print how samplers compare on problems, over seeds and simulated workers.
 
     python -m studies.compare_samplers --dry-run        # what there is to do, and how long it takes
     python -m studies.compare_samplers --jobs 2
@@ -8,13 +8,12 @@ Every finished run is one line of ``results.jsonl`` in the configuration's folde
 repeated, so the command can be stopped and started at any time, twice at once too. Runs of our samplers are
 repeated when the source of the samplers has changed. The configuration beside this file is the default; see
 ``studies.comparison.problems`` for the problems and ``studies.comparison.samplers`` for the kinds of
-samplers; what else stands in a sampler's table are arguments of its constructor. Prints Markdown, and writes
-``plots.html`` beside the results.
+samplers; what else stands in a sampler's table are arguments of its constructor. Beside the results
+``plots.html`` is written.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import multiprocessing
@@ -25,6 +24,7 @@ from pathlib import Path
 import optuna
 
 from petra_optuna.errors import UserError
+from petra_optuna.results.report import as_markdown
 from studies import script
 from studies.comparison.config import Config, read_config
 from studies.comparison.plots import write_plots
@@ -32,17 +32,15 @@ from studies.comparison.results import Record, problem_of, read, work
 from studies.comparison.tables import report
 
 JUDGING_MS = 2.0
-"""What evaluating a trial and judging the front take."""
+"""Milliseconds that evaluating a trial and judging the front take."""
 DEFAULT = Path(__file__).with_suffix(".toml")
 
 
 def main() -> None:
     """Run what is missing, then print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("config", nargs="?", type=Path, default=DEFAULT)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--dry-run", action="store_true", help="print an estimate and stop")
     parser.add_argument("--report-only", action="store_true", help="run nothing")
     arguments = parser.parse_args()
@@ -61,10 +59,9 @@ def main() -> None:
 
 
 def estimate(config: Config) -> str:
-    """Runs that are left and the minutes of one core that they take, by sampler.
+    """A table of the runs that are left and the minutes of one core that they take, by sampler.
 
-    From runs of the same sampler on the same problem where there are any, from the configuration's
-    milliseconds otherwise.
+    The times are those of finished runs of the same sampler on the same problem, or else the configuration's.
     """
     done = read(config.folder)
     measured: dict[tuple[str, str, int], list[float]] = {}
@@ -73,16 +70,15 @@ def estimate(config: Config) -> str:
     seconds: dict[str, list[float]] = {label: [] for label in config.samplers}
     for run in config.runs():
         if run.key(problem_of(run.problem, config.folder)) not in done:
-            each = statistics.fmean(measured.get(_alike(dataclasses.asdict(run)), [run.expected_ms]))
-            seconds[run.sampler].append(run.trials * (JUDGING_MS + each) / 1000)
-    lines = ["| sampler | runs left | minutes of one core |", "|---|---|---|"]
-    lines += [f"| {label} | {len(each)} | {sum(each) / 60:.1f} |" for label, each in seconds.items()]
-    every = [each for found in seconds.values() for each in found]
-    return "\n".join([*lines, f"| all | {len(every)} | {sum(every) / 60:.1f} |"])
+            ms = statistics.fmean(measured.get(_alike(dataclasses.asdict(run)), [run.expected_ms]))
+            seconds[run.sampler].append(run.trials * (JUDGING_MS + ms) / 1000)
+    seconds["all"] = [run_seconds for of_sampler in seconds.values() for run_seconds in of_sampler]
+    rows = [[label, str(len(runs)), f"{sum(runs) / 60:.1f}"] for label, runs in seconds.items()]
+    return as_markdown(("sampler", "runs left", "minutes of one core"), rows)
 
 
 def finished(config: Config) -> list[Record]:
-    """The configuration's runs that have been made, in its order."""
+    """Records of the configuration's finished runs, in its order."""
     done = read(config.folder)
     keys = [(run, run.key(problem_of(run.problem, config.folder))) for run in config.runs()]
     # The label is the configuration's: two may name the same run differently.

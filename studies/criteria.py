@@ -1,12 +1,13 @@
-"""Pruning criteria and rank rules at equal parameters, without training afterwards.
+"""Print the accuracy that pruning criteria and rank rules keep at equal parameters, without later training.
 
     python -m studies.criteria                                             # digits, three bases
     python -m studies.criteria --data-root DATA --checkpoint FILE          # torchvision's ResNet-18
 
 A network is pruned until a share of its parameters is left, its batch norms are measured again, and its
-accuracy on the test split is what the criterion is worth. Low rank the same way, against one rank for
-all layers. Three seeds: of the base on digits; of the calibration samples where there is one checkpoint.
-Intervals are those of Student's t at 95 %.
+accuracy on the test split is what the criterion is worth. Low rank is judged the same way, against one rank
+for all layers. The seeds are those of the base on digits, and of the calibration samples where there is one
+checkpoint. Accuracies and the parameters really kept are in percent; intervals are those of Student's t at
+95 %.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 from torch.utils.data import Subset
 
@@ -54,44 +55,53 @@ TABLES = ("criteria", "sparsity", "ranks")
 Compress = Callable[[float], nn.Module]
 
 
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One row of a table.
+
+    Attributes:
+        name: Criterion or rule.
+        scope: ``local`` or ``global``; empty where it does not apply.
+        compressing: What compresses the model of a task, with a seed, by one setting.
+        limits: Lowest and highest setting; a higher one leaves more parameters.
+    """
+
+    name: str
+    scope: str
+    compressing: Callable[[Task, int], Compress]
+    limits: tuple[float, float] = (0.1, 0.9)
+
+
 def main() -> None:
     """Print a table of criteria and one of rank rules."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = script.parser(__doc__)
+    parser.add_argument("--data-root", type=Path, help="folder of CIFAR-10; digits when not given")
+    parser.add_argument("--checkpoint", type=Path, help="weights of the ResNet-18 for CIFAR-10")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--kept", type=float, nargs="*", default=[0.5, 0.25], help="shares of the parameters")
-    parser.add_argument("--kept-by-rank", type=float, nargs="*", default=[0.5, 0.2])
+    parser.add_argument(
+        "--kept-by-rank", type=float, nargs="*", default=[0.5, 0.2], help="as --kept, for rank rules"
+    )
     parser.add_argument("--sparsity-epochs", type=int, default=4)
     parser.add_argument("--criteria", nargs="*", choices=CRITERIA, default=CRITERIA)
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=TABLES)
-    parser.add_argument("--test-samples", type=int, default=None)
-    parser.add_argument("--cache", type=Path, default=Path("storage/cache"))
+    parser.add_argument("--test-samples", type=int, default=None, help="test samples that count")
+    parser.add_argument("--cache", type=Path, default=script.CACHE)
     arguments = parser.parse_args()
     tasks = list(_tasks(arguments))
     original = [accuracy(task.model, task, arguments.test_samples) for task in tasks]
-    print(f"original: {interval(original)}")
+    print(f"original: {' ± '.join(script.interval(original))}")
     if "criteria" in arguments.tables:
-        _head(arguments.kept)
-        for scope in SCOPES:
-            for criterion in arguments.criteria:
-                _row(f"{criterion}, {scope}", tasks, arguments, _pruning(criterion, scope))
+        pairs = itertools.product(SCOPES, arguments.criteria)
+        _print(tasks, arguments, arguments.kept, [_pruning(criterion, scope) for scope, criterion in pairs])
     if "sparsity" in arguments.tables:
-        trained = [_sparse(task, arguments.sparsity_epochs) for task in tasks]
-        after = interval([accuracy(task.model, task, arguments.test_samples) for task in trained])
-        print(f"\ntrained for sparsity, not pruned: {after}")
-        _head(arguments.kept)
-        for criterion in SPARSE_CRITERIA:
-            _row(f"{criterion}, global", trained, arguments, _pruning(criterion, "global"))
+        trained = [_train_sparse(task, arguments.sparsity_epochs) for task in tasks]
+        after = script.interval([accuracy(task.model, task, arguments.test_samples) for task in trained])
+        print(f"\ntrained for sparsity, not pruned: {' ± '.join(after)}")
+        _print(trained, arguments, arguments.kept, [_pruning(name, "global") for name in SPARSE_CRITERIA])
     if "ranks" in arguments.tables:
-        arguments.kept = arguments.kept_by_rank
-        _head(arguments.kept)
-        for scope in reversed(SCOPES):
-            for rule, limits in RULES.items():
-                _row(f"{rule}, {scope}", tasks, arguments, _ranking(rule, scope), limits)
-        _row("one rank for all layers", tasks, arguments, _uniform, (1.0, 512.0))
+        rules = [_ranking(rule, scope) for scope, rule in itertools.product(reversed(SCOPES), RULES)]
+        _print(tasks, arguments, arguments.kept_by_rank, [*rules, ONE_RANK])
 
 
 def accuracy(model: nn.Module, task: Task, limit: int | None) -> float:
@@ -106,18 +116,12 @@ def accuracy(model: nn.Module, task: Task, limit: int | None) -> float:
     return right / count
 
 
-def interval(values: list[float]) -> str:
-    """Mean and half width of the 95 % interval, in percent."""
-    spread = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
-    return f"{100 * np.mean(values):.1f} ± {100 * spread:.1f}"
-
-
-def compressed_to(compress: Compress, parameters: float, low: float, high: float) -> nn.Module | None:
-    """What ``compress`` makes with the most parameters that are not above the wanted number, if anything.
+def compress_to(compress: Compress, parameters: float, low: float, high: float) -> nn.Module | None:
+    """The largest model that ``compress`` makes with at most that many parameters; None if it makes none.
 
     Args:
         compress: Maps a setting in [low, high] to a model; a higher one leaves more parameters.
-        parameters: Wanted.
+        parameters: Most parameters of the model.
         low, high: Bounds of the setting.
     """
     best: nn.Module | None = None
@@ -152,26 +156,26 @@ def _context(task: Task, seed: int, recipe: Recipe | None = None, epochs: int = 
     return Context(task=task, recipe=recipe or Recipe(), seed=seed, epochs=epochs)
 
 
-def _pruning(criterion: Criterion, scope: Scope) -> Callable[[Task, int], Compress]:
-    def of(task: Task, seed: int) -> Compress:
+def _pruning(criterion: Criterion, scope: Scope) -> Method:
+    def compressing(task: Task, seed: int) -> Compress:
         def prune(kept: float) -> nn.Module:
             node = Prune(removed=1 - kept, criterion=criterion, scope=scope)
             return node.apply(task.model, _context(task, seed)).model
 
         return prune
 
-    return of
+    return Method(criterion, scope, compressing)
 
 
-def _ranking(rule: RankRule, scope: Scope) -> Callable[[Task, int], Compress]:
-    def of(task: Task, seed: int) -> Compress:
+def _ranking(rule: RankRule, scope: Scope) -> Method:
+    def compressing(task: Task, seed: int) -> Compress:
         def reduce(threshold: float) -> nn.Module:
             node = LowRank(scope=scope, rule=rule, **{KEPT_BY_RULE[rule]: threshold})
             return node.apply(task.model, _context(task, seed)).model
 
         return reduce
 
-    return of
+    return Method(rule, scope, compressing, RULES[rule])
 
 
 def _uniform(task: Task, seed: int) -> Compress:
@@ -191,37 +195,47 @@ def _uniform(task: Task, seed: int) -> Compress:
     return reduce
 
 
-def _sparse(task: Task, epochs: int) -> Task:
+ONE_RANK = Method("one rank for all layers", "", _uniform, (1.0, 512.0))
+
+
+def _train_sparse(task: Task, epochs: int) -> Task:
     node = RegularizedTrain(epochs=epochs)
     model = node.apply(task.model, _context(task, 0, SPARSITY, epochs)).model
     return dataclasses.replace(task, model=model, fingerprint="")
 
 
-def _row(
-    name: str,
-    tasks: list[Task],
-    arguments: argparse.Namespace,
-    compressing: Callable[[Task, int], Compress],
-    limits: tuple[float, float] = (0.1, 0.9),
+def _print(
+    tasks: list[Task], arguments: argparse.Namespace, kept: list[float], methods: list[Method]
 ) -> None:
-    cells = []
-    for kept in arguments.kept:
-        found, sizes = [], []
+    heads = (
+        head
+        for share in kept
+        for head in (f"at most {100 * share:.0f} %: accuracy, %", "±", "really kept, %")
+    )
+    rows = (_row(method, tasks, arguments.test_samples, kept) for method in methods)
+    print()
+    script.print_table(("", "scope", *heads), rows)
+
+
+def _row(method: Method, tasks: list[Task], test_samples: int | None, kept: list[float]) -> list[str]:
+    cells = [method.name, method.scope]
+    for share in kept:
+        accuracies, sizes = [], []
         for seed, task in enumerate(tasks):
             whole = count_parameters(task.model)
-            model = compressed_to(compressing(task, seed), kept * whole, *limits)
+            model = compress_to(method.compressing(task, seed), share * whole, *method.limits)
             if model is None:
                 break
-            found.append(accuracy(model.eval(), task, arguments.test_samples))
+            accuracies.append(accuracy(model.eval(), task, test_samples))
             sizes.append(count_parameters(model) / whole)
-        reached = len(found) == len(tasks)
-        cells.append(f"{interval(found)} ({100 * np.mean(sizes):.1f} %)" if reached else "not reached")
-    print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
-def _head(kept: list[float]) -> None:
-    names = " | ".join(f"at most {100 * share:.0f} % of the parameters (really)" for share in kept)
-    print(f"\n| | {names} |\n|{'---|' * (1 + len(kept))}", flush=True)
+        reached = len(accuracies) == len(tasks)
+        shown = (
+            (*script.interval(accuracies), f"{100 * np.mean(sizes):.1f}")
+            if reached
+            else ("not reached", "", "")
+        )
+        cells += shown
+    return cells
 
 
 if __name__ == "__main__":

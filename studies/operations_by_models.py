@@ -1,20 +1,19 @@
-"""Every operation on every model of the conformance tests, as one Markdown table.
+"""Print what every operation leaves of every model of the conformance tests, and where it leaves it alone.
 
     python -m studies.operations_by_models
 
-A cell is what is left of the original: its parameters for a node of the body, the bytes of its FP32 file
-for a conversion. ``=`` is a node that legally changed nothing. ``(n)`` counts the places that were left
-as they are. Marks lead to the reasons for those and for failures, each with the number of its places.
-Training spends one epoch; low rank takes a share of the ranks, since the weights are random.
+A cell of the first table is what is left of the original: its parameters for a node of the body, the bytes of
+its FP32 file for a conversion. ``=`` is a node that legally changed nothing. The second table counts the
+places that an operation left as they are, by the marks of the reasons, which follow. Training spends one
+epoch; low rank takes a share of the ranks, since the weights are random.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ class Cell:
     """One operation on one model.
 
     Attributes:
-        text: What the table shows, without marks.
+        text: What the first table shows.
         reasons: Why places were left or why it failed, with the number of places.
     """
 
@@ -44,43 +43,59 @@ class Cell:
 
 
 def main() -> None:
-    """Run the operations and print the table and its reasons."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the operations and print the tables and the reasons."""
+    parser = script.parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=sorted(CASES), default=list(CASES))
-    names = [kind.name for kind in OPERATIONS]
+    names = [operation_class.name for operation_class in OPERATIONS]
     parser.add_argument("--operations", nargs="+", choices=names, default=names)
     arguments = parser.parse_args()
-    kinds = [kind for kind in OPERATIONS if kind.name in arguments.operations]
+    chosen = [
+        operation_class for operation_class in OPERATIONS if operation_class.name in arguments.operations
+    ]
+    left: list[tuple[str, str, Cell]] = []
+    header = ("model", "parameters", *(operation_class.name for operation_class in chosen))
+    script.print_table(header, _rows(arguments.models, chosen, left))
     marks: dict[str, str] = {}
-    print("| model | parameters |" + "".join(f" {kind.name} |" for kind in kinds))
-    print("|---|---|" + "---|" * len(kinds))
-    for model in arguments.models:
-        task = CASES[model]()
-        with tempfile.TemporaryDirectory() as folder:
-            cells = _cells(task, kinds, Path(folder))
-        shown = "".join(f" {_text(cell, marks)} |" for cell in cells)
-        print(f"| {model} | {count_parameters(task.model):,} |{shown}", flush=True)
+    print()
+    script.print_table(("model", "operation", "mark", "places"), _places(left, marks))
     print()
     for reason, mark in marks.items():
         print(f"- {mark}: {reason}")
 
 
-def _cells(task: Task, kinds: list[type[Operation]], folder: Path) -> list[Cell]:
+def _rows(
+    models: list[str], chosen: list[type[Operation]], left: list[tuple[str, str, Cell]]
+) -> Iterator[list[object]]:
+    """One row a model; model, operation and cell are added to ``left`` as well."""
+    for model in models:
+        task = CASES[model]()
+        with tempfile.TemporaryDirectory() as folder:
+            cells = _cells(task, chosen, Path(folder))
+        pairs = zip(chosen, cells, strict=True)
+        left += [(model, operation_class.name, cell) for operation_class, cell in pairs]
+        yield [model, f"{count_parameters(task.model):,}", *(cell.text for cell in cells)]
+
+
+def _places(left: list[tuple[str, str, Cell]], marks: dict[str, str]) -> Iterator[list[object]]:
+    for model, operation, cell in left:
+        for reason, count in cell.reasons.items():
+            yield [model, operation, marks.setdefault(reason, f"r{len(marks) + 1}"), count]
+
+
+def _cells(task: Task, chosen: list[type[Operation]], folder: Path) -> list[Cell]:
     whole = folder / "whole.onnx"
-    converts = any(kind.kind == "conversion" for kind in kinds)
+    converts = any(operation_class.kind == "conversion" for operation_class in chosen)
     size = lower(task.model, task.example, whole).size_bytes if converts else 0
     cells = []
-    for kind in kinds:
+    for operation_class in chosen:
         try:
-            if kind.kind == "conversion":
-                artifact = lower(
-                    task.model, task.example, folder / f"{kind.name}.onnx", node(kind), context(task)
-                )
+            operation = node(operation_class)
+            if operation_class.kind == "conversion":
+                path = folder / f"{operation_class.name}.onnx"
+                artifact = lower(task.model, task.example, path, operation, context(task))
                 cells.append(_cell(artifact.size_bytes / size, artifact.lowering["conversion"]))
             else:
-                applied = node(kind).apply(task.model, context(task))
+                applied = operation.apply(task.model, context(task))
                 share = count_parameters(applied.model) / count_parameters(task.model)
                 cells.append(_cell(share, applied.report))
         except TrialError as error:
@@ -92,18 +107,9 @@ def _cell(share: float, report: Mapping[str, Any]) -> Cell:
     left = Counter(report.get("left_out", {}).values())
     left += Counter(report.get("regularizers_off", {}).values())
     left += Counter(layer["reason"] for layer in float_layers(report))
-    places = f" ({left.total()})" if left else ""
     if not report["changed"]:
-        return Cell(f"={places}", {report["reason"]: 1, **left})
-    return Cell(f"{share:.2f}{places}", left)
-
-
-def _text(cell: Cell, marks: dict[str, str]) -> str:
-    shown = []
-    for reason, count in cell.reasons.items():
-        mark = marks.setdefault(reason, f"r{len(marks) + 1}")
-        shown.append(mark if count == 1 else f"{mark} x{count}")
-    return " ".join((cell.text, *shown))
+        return Cell("=", {report["reason"]: 1, **left})
+    return Cell(f"{share:.2f}", left)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The operations on real CIFAR-10: what each pipeline loses, and what it gains.
+"""Print what each operation loses and gains on real CIFAR-10, one row a pipeline.
 
     python -m studies.operations_cifar10 --data-root DATA --checkpoint cifar10_resnet18.safetensors
 
@@ -8,7 +8,6 @@ networks. Every row is a file, measured as in a study; nothing is chosen on test
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from pathlib import Path
 
@@ -25,17 +24,15 @@ RECIPE = Recipe(optimizer="sgd", lr=0.05, batch_size=128, weight_decay=5e-4, sch
 
 
 def main() -> None:
-    """Run every pipeline and print a Markdown table, line by line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run every pipeline and print its row."""
+    parser = script.parser(__doc__)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of each training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", help="names of pipelines; all when not given")
     parser.add_argument("--train-threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--cache", type=Path, default=Path("storage/cache"))
+    parser.add_argument("--cache", type=Path, default=script.CACHE)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.train_threads)
     task = build_task(
@@ -47,14 +44,17 @@ def main() -> None:
     chosen = pipelines(arguments.epochs)
     if arguments.only:
         chosen = {name: chosen[name] for name in arguments.only}
-    print(HEADER, flush=True)
     budget = Budget(epochs=arguments.epochs)
-    for row in measure_pipelines(task, chosen, budget, seed=arguments.seed, cache=arguments.cache):
-        print(row.markdown(task.metric.name), flush=True)
+    rows = measure_pipelines(task, chosen, budget, seed=arguments.seed, cache=arguments.cache)
+    script.print_table(HEADER, (row.cells(task.metric.name) for row in rows))
 
 
 def pipelines(epochs: int) -> dict[str, Pipeline]:
-    """The rows of the table."""
+    """The pipelines by the names that the table shows.
+
+    Args:
+        epochs: Epochs of each training.
+    """
     train = Train(epochs=epochs)
     distilled = dataclasses.replace(RECIPE, distillation_weight=0.9)
     half = Prune(criterion="magnitude_l2", scope="local", removed=0.5)

@@ -21,7 +21,11 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "petra_optuna"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "storage/README.md", "studies/RESULTS.md"]
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "studies" / "results").glob("*.md"))
+DOCUMENTS = [
+    *("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "storage/README.md", "studies/RESULTS.md"),
+    *PAGES,
+]
 MODULE_OF = {
     "optuna-dashboard": "optuna_dashboard",
     "pillow": "PIL",
@@ -208,6 +212,14 @@ def test_documented_make_targets_exist() -> None:
         text = read(name)
         named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
         assert named <= targets, f"{name} names make {', '.join(sorted(named - targets))}"
+
+
+def test_every_page_of_results_is_in_the_contents_and_has_its_headings() -> None:
+    headings = ["Question", "Command", "Machine", "Table", "Reading", "Limits"]
+    for name in PAGES:
+        assert f"](results/{Path(name).name})" in read("studies/RESULTS.md"), name
+        if Path(name).name != "history.md":
+            assert re.findall(r"^## (.*)$", read(name), re.MULTILINE) == headings, name
 
 
 def test_documents_link_to_files_that_exist() -> None:

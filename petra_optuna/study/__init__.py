@@ -5,6 +5,7 @@ from petra_optuna.study.create import create_study
 from petra_optuna.study.lookup import load_study
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.record import StudyRecord
+from petra_optuna.study.replay import recorded_trials, replay_objective, replay_study
 from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, PETRA, optimize, resume
 from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
@@ -31,6 +32,9 @@ __all__ = [
     "open_storage",
     "optimize",
     "origin_of",
+    "recorded_trials",
+    "replay_objective",
+    "replay_study",
     "resume",
     "stop_of",
     "warm_start_line",

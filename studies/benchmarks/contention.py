@@ -1,4 +1,4 @@
-"""What a training costs another one on the same cores: steps alone, and beside a copy of itself.
+"""Print how many training steps a second a training makes alone, and beside a copy of itself.
 
     python -m studies.benchmarks.contention --task digits
 
@@ -16,12 +16,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import torch
 
 from petra_optuna.errors import StudyError
 from petra_optuna.nn.inputs import forward
-from petra_optuna.tasks import Task, build_task
+from petra_optuna.tasks import Task
 from studies import script
 
 BATCH = 64
@@ -31,28 +32,31 @@ POLICIES = {"default": {}, "asleep": {WAITING: "PASSIVE"}}
 
 
 def main() -> None:
-    """Print one line for each way to train; in a child the steps a second of one."""
+    """Print one row for each way to train; in a child the steps a second of one training."""
     parser = script.task_parser(__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="Of each timing.")
-    parser.add_argument("--only", choices=DTYPES, help="Time one training, here.")
-    parser.add_argument("--threads", type=int, default=1, help="Of that one.")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds of each timing")
+    parser.add_argument("--only", choices=DTYPES, help="time one training, in this process")
+    parser.add_argument("--threads", type=int, default=1, help="threads of that one training")
     given = parser.parse_args()
     if given.only:
-        task = build_task(given.task, data_root=given.data_root, checkpoint=given.checkpoint)
-        print(speed(task, given.only, given.threads, given.seconds))
+        print(speed(script.given_task(given), given.only, given.threads, given.seconds))
         return
-    print(f"| {given.task}, in | threads | waiting | steps/s alone | beside a copy | times slower |")
-    print("|---|---|---|---|---|---|")
+    header = (f"{given.task}, in", "threads", "waiting", "steps/s alone", "beside a copy", "times slower")
+    script.print_table(header, _rows(given))
+
+
+def _rows(given: argparse.Namespace) -> Iterator[list[object]]:
     for precision in DTYPES:
         for threads in sorted({1, os.cpu_count() or 1}):
             for policy in POLICIES:
                 (alone,), both = (_together(count, precision, threads, policy, given) for count in (1, 2))
-                ratio = alone / min(both)
-                print(f"| {precision} | {threads} | {policy} | {alone:.2f} | {min(both):.2f} | {ratio:.1f} |")
+                slowest = min(both)
+                speeds = (f"{alone:.2f}", f"{slowest:.2f}", f"{alone / slowest:.1f}")
+                yield [precision, threads, policy, *speeds]
 
 
 def speed(task: Task, precision: str, threads: int, seconds: float) -> float:
-    """Steps a second of plain training for so many seconds, after three to warm up."""
+    """Steps a second of plain training over ``seconds``, after three steps to warm up."""
     torch.set_num_threads(threads)
     model = copy.deepcopy(task.model).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)

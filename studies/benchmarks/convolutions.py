@@ -1,19 +1,19 @@
-"""Whether ONNX Runtime is faster with one-dimensional convolutions as two-dimensional ones of height 1.
+"""Print how fast InceptionTime is with its convolutions one-dimensional, and two-dimensional of height 1.
 
     python -m studies.benchmarks.convolutions
 
-InceptionTime, FP32 and static INT8, each in both forms, all against FP32 as exported in alternating blocks,
-at batch 1 and 64. A smaller ratio is faster. The weights are random: speed does not depend on them.
+FP32 and static INT8, each in both forms, all in ONNX Runtime against FP32 as exported in alternating blocks,
+at batch 1 and 64 on one thread. A smaller ratio is faster. The weights are random: speed does not depend on
+them.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.deploy import CONV1D, CONV2D, lower
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
@@ -26,44 +26,35 @@ from petra_optuna.tasks import Task
 from studies import script
 
 SAMPLES = 64
+HEADER = ("file", "form", "batch 1", "low", "high", "ms", "batch 64", "low", "high", "ms")
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--channels", type=int, default=24, help="Of the series.")
-    parser.add_argument("--length", type=int, default=144, help="Of the series.")
+    parser = script.parser(__doc__)
+    parser.add_argument("--channels", type=int, default=24, help="channels of the series")
+    parser.add_argument("--length", type=int, default=144, help="steps of the series")
     arguments = parser.parse_args()
-    task = _task(arguments.channels, arguments.length)
+    with seeded(0):
+        inputs = torch.randn(SAMPLES, arguments.channels, arguments.length)
+        targets = torch.randn(SAMPLES)
+        model = InceptionTime(arguments.channels, 1).eval()
+    print(f"InceptionTime, {arguments.channels} x {arguments.length}, one thread; time over FP32 1d\n")
+    script.print_table(HEADER, _rows(script.synthetic_task(model, inputs, targets, metric="rmse")))
+
+
+def _rows(task: Task) -> Iterator[list[object]]:
     context = Context(task=task, recipe=Recipe(), seed=0, epochs=0)
-    print(f"InceptionTime, {arguments.channels} x {arguments.length}, one thread; time over FP32 1d")
-    print("| file | form | batch 1 | interval | ms | batch 64 | interval | ms |")
-    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        baseline = Path(folder, "baseline.onnx")
+        baseline, path = Path(folder, "baseline.onnx"), Path(folder, "model.onnx")
         lower(task.model, task.example, baseline)
         with MeasuringProcess(DeviceProfile(), baseline, to_feeds(task.example)) as process:
             for name, conversion in {"FP32": None, "static INT8": QuantizeStatic()}.items():
                 for form in (CONV1D, CONV2D):
-                    path = Path(folder, "model.onnx")
                     lower(task.model, task.example, path, conversion, context, convolutions=form)
-                    measured = process.measure(path)
-                    cells = (
-                        f"{found.ratio:.3f} | {found.ratio_low:.3f} to {found.ratio_high:.3f} | "
-                        f"{found.candidate_ms:.3g}"
-                        for found in (measured.latency, *measured.throughput)
-                    )
-                    print(f"| {name} | {form} | {' | '.join(cells)} |", flush=True)
-
-
-def _task(channels: int, length: int) -> Task:
-    with seeded(0):
-        data = TensorDataset(torch.randn(SAMPLES, channels, length), torch.randn(SAMPLES))
-        model = InceptionTime(channels, 1).eval()
-    loader = DataLoader(data, batch_size=32)
-    return Task.from_loaders(model, loader, loader, metric="rmse")
+                    measurements = script.by_batch(process.measure(path))
+                    cells = ((*script.ratio_cells(one), f"{one.candidate_ms:.3g}") for one in measurements)
+                    yield [name, form, *(cell for part in cells for cell in part)]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What cache, preview and rungs save, and what they cost: one recorded search, evaluated again.
+"""Print how much training cache, preview and rungs save on one recorded search, and what that costs.
 
     python -m studies.benchmarks.evaluation --task cifar10 --data-root DATA --checkpoint FILE --images 10000
 
 A search proposes the pipelines and trains every one to its end: no cache, no preview, no rungs. The same
-pipelines in the same order are then evaluated with the parts of each ``VARIANTS``, in a study each. All share
-the baseline and the bounds of the search, frozen before its first trial. A run that was cut off goes on.
+pipelines in the same order are then evaluated with the parts of each of ``VARIANTS``, in a study each. All
+share the baseline and the bounds of the search, frozen before its first trial. A run that was cut off is
+continued.
 
 Shares of training time are in seconds of the search: a stopped or cached pipeline's epochs that were not
 trained count as long as its epochs took there, so that the machine's load at another time does not count.
@@ -20,7 +21,6 @@ from pathlib import Path
 
 import optuna
 import torch
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import TrialError
@@ -29,38 +29,32 @@ from petra_optuna.evolution import hypervolume
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode
-from petra_optuna.samplers import (
-    PetraSampler,
-    directions_of,
-    fail_orphans,
-    finished_trials,
-    plan_indices,
-)
+from petra_optuna.samplers import PetraSampler, directions_of
 from petra_optuna.study import (
     DEFAULT_POPULATION,
     PETRA,
-    Objective,
     Specification,
     StudyRecord,
     TaskSource,
     TrialRecord,
     create_study,
     open_storage,
+    recorded_trials,
+    replay_objective,
+    replay_study,
 )
-from petra_optuna.study.worker_context import evaluator_of
-from petra_optuna.study.worker_processes import is_orphan
-from petra_optuna.tasks import Task, build_task
+from petra_optuna.tasks import Task
 from studies import script
 
 SEARCH = "search"
 RUNGS = Rungs()
 LEVELS = (4, 8, 16)
-"""Best accuracy is taken among the files of at most 1/4, 1/8 and 1/16 of the original's bytes."""
+"""Shares of the original's bytes, 1/4, 1/8 and 1/16, below which the best quality is looked for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Which parts save training."""
+    """Which parts save training in a variant."""
 
     cache: bool = False
     preview: bool = False
@@ -75,11 +69,16 @@ VARIANTS = {
 }
 ALL = "cache, preview, rungs"
 SHARES = ("trained", "judging", "cache", "preview", "rungs")
+HEADER = (
+    *("parts", "epochs", "share of training time", "hypervolume", "share of the search's"),
+    "share by the same files",
+)
+SHARES_HEADER = ("epochs", "share of training time", "count", "of what", "of these on the front")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What one pipeline's training took, or would have: epochs, and seconds of the search."""
+    """Training of a pipeline, done or spared: epochs, and seconds of the search."""
 
     epochs: float
     seconds: float
@@ -90,38 +89,38 @@ def main() -> None:
     given = _arguments()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(given.train_threads)
-    task = build_task(
-        given.task, data_root=given.data_root, checkpoint=given.checkpoint, cache_dir=given.folder / "tasks"
-    )
+    task = script.given_task(given, cache=given.folder / "tasks")
     space, search = default_space(), _search(task, given)
     names = list(VARIANTS) if given.each else [SEARCH, ALL]
     studies = {SEARCH: search}
     for name in names:
-        studies[name] = search if name == SEARCH else _replay(search, name)
+        studies[name] = search if name == SEARCH else replay_study(search, name)
         _run(studies[name], VARIANTS[name], search, task, space, given)
     specification = StudyRecord(search).specification
     print(f"\n{given.pipelines} pipelines, budget {specification.budget}, {RUNGS}, ", end="")
     print(f"limit {specification.limits.size_bytes:.0f} bytes\n")
-    print("\n".join(table(studies, space)), end="\n\n")
+    levels = (f"best at 1/{level} of the size, %" for level in LEVELS)
+    script.print_table((*HEADER, *levels), rows(studies, space))
     for name in names[1:]:
-        print("\n".join(shares(search, studies[name], space)))
+        print()
+        script.print_table((name, *SHARES_HEADER), shares(search, studies[name], space))
 
 
 def _arguments() -> argparse.Namespace:
     parser = script.task_parser(__doc__)
-    parser.add_argument("--pipelines", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=1, help="Most that one pipeline may train.")
-    parser.add_argument("--images", type=int, help="Training images that an epoch visits; all by default.")
-    parser.add_argument("--smaller", type=float, default=3.8, help="The limit: the original's bytes by this.")
+    parser.add_argument("--pipelines", type=int, default=40, help="pipelines of the search")
+    parser.add_argument("--epochs", type=int, default=1, help="most epochs that one pipeline may train")
+    parser.add_argument("--images", type=int, help="training images that an epoch visits; all by default")
+    parser.add_argument("--smaller", type=float, default=3.8, help="limit: the original's bytes by this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train-threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("storage/evaluation"))
-    parser.add_argument("--each", action="store_true", help="Run the variants with some of the parts too.")
+    parser.add_argument("--each", action="store_true", help="run the variants with some of the parts too")
     return parser.parse_args()
 
 
 def _search(task: Task, given: argparse.Namespace) -> optuna.Study:
-    """The search's study, made with baseline, bounds and controls unless it is there."""
+    """The search's study; a new one is made with baseline, bounds and controls."""
     folder: Path = given.folder
     bytes_ = sum(4 * parameter.numel() for parameter in task.model.parameters())
     specification = Specification.of(
@@ -144,21 +143,6 @@ def _search(task: Task, given: argparse.Namespace) -> optuna.Study:
     return study
 
 
-def _replay(search: optuna.Study, name: str) -> optuna.Study:
-    """A study of that name in which the search's pipelines wait in their order."""
-    study = optuna.create_study(
-        storage=search._storage,
-        study_name=name,
-        directions=search.directions,
-        sampler=optuna.samplers.RandomSampler(0),
-        load_if_exists=True,
-    )
-    waiting = len(study.get_trials(deepcopy=False))
-    for trial in finished(search)[waiting:]:
-        study.enqueue_trial(trial.params)
-    return study
-
-
 def _run(
     study: optuna.Study,
     parts: Parts,
@@ -167,100 +151,78 @@ def _run(
     space: SearchSpace,
     given: argparse.Namespace,
 ) -> None:
-    """Evaluate what is left of the variant's pipelines."""
-    fail_orphans(study, is_orphan)
+    """Evaluate the pipelines of the variant that are left."""
     cache = PrefixCache(given.folder / "cache" / study.study_name.replace(", ", "-"))
-    specification = StudyRecord(search).specification
-    specification = dataclasses.replace(specification, rungs=RUNGS if parts.rungs else None)
-    store = FileSystemArtifactStore(str(_made(given.folder / "artifacts")))
-    with evaluator_of(search, task) as evaluator:
-        evaluator = dataclasses.replace(
-            evaluator,
-            cache=cache if parts.cache else None,
-            limits=specification.limits if parts.preview else Limits(),
-            rungs=specification.rungs,
-        )
-        objective = Objective(evaluator, space, specification, store)
-        left = given.pipelines - len(finished(study))
+    objective = replay_objective(
+        search,
+        task,
+        space,
+        given.folder / "artifacts",
+        cache=cache if parts.cache else None,
+        limits=StudyRecord(search).specification.limits if parts.preview else Limits(),
+        rungs=RUNGS if parts.rungs else None,
+    )
+    with objective as evaluate:
+        left = given.pipelines - len(recorded_trials(study))
         if left > 0:
-            study.optimize(objective, n_trials=left, catch=(TrialError,), callbacks=[_report])
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+            study.optimize(evaluate, n_trials=left, catch=(TrialError,), callbacks=[_report])
 
 
 def _report(study: optuna.Study, trial: FrozenTrial) -> None:
-    spent = TrialRecord(trial).ledger.train_s
-    print(f"{study.study_name}: trial {trial.number} {trial.state.name}, trained {spent:.1f} s", flush=True)
-
-
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials in the order of their plans; the re-run of one that was cut off stands in its place."""
-    indices = plan_indices(study.get_trials(deepcopy=False))
-    return sorted(finished_trials(study), key=lambda trial: indices[trial.number])
+    trained = TrialRecord(trial).ledger.train_s
+    print(f"{study.study_name}: trial {trial.number} {trial.state.name}, trained {trained:.1f} s", flush=True)
 
 
 def costs(trial: FrozenTrial, recorded: FrozenTrial, budget: Budget, space: SearchSpace) -> dict[str, Cost]:
-    """What became of a pipeline's allotment of training: ``trained``, or spared by a part; and ``judging``.
+    """Where the training went that a pipeline was allotted: ``trained``, spared by a part, or ``judging``.
 
     Args:
-        trial: Of a variant.
-        recorded: The same pipeline's in the search.
-        budget: Of each pipeline.
-        space: Of the search.
+        trial: Trial of a variant.
+        recorded: Trial of the same pipeline in the search.
+        budget: Budget of each pipeline.
+        space: Search space of the search.
     """
     pipeline: Pipeline = decode(trial.params, space).canonical()
-    allotted, savings = budget.allot(pipeline.body), TrialRecord(trial).ledger
+    allotted, ledger = budget.allot(pipeline.body), TrialRecord(trial).ledger
     total = sum(allotted)
     pace = TrialRecord(recorded).ledger.train_s / total if total else 0.0
-    cached = sum(allotted[: savings.cache_hits])
-    stopped = {"preview": savings.preview_stops, "rungs": savings.rung_stops}
-    spared = {name: savings.saved_epochs * count for name, count in stopped.items()}
+    cached = sum(allotted[: ledger.cache_hits])
+    stopped = {"preview": ledger.preview_stops, "rungs": ledger.rung_stops}
+    spared = {name: ledger.saved_epochs * count for name, count in stopped.items()}
     trained = total - cached - sum(spared.values())
     epochs = {"trained": trained, "cache": cached, **spared}
-    found = {name: Cost(count, count * pace) for name, count in epochs.items()}
-    return {**found, "judging": Cost(0.0, savings.judging_s)}
+    by_part = {name: Cost(count, count * pace) for name, count in epochs.items()}
+    return {**by_part, "judging": Cost(0.0, ledger.judging_s)}
 
 
 def _pairs(search: optuna.Study, study: optuna.Study) -> Iterator[tuple[FrozenTrial, FrozenTrial]]:
-    return zip(finished(study), finished(search), strict=True)
+    return zip(recorded_trials(study), recorded_trials(search), strict=True)
 
 
 def _totals(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> dict[str, Cost]:
     budget = StudyRecord(search).specification.budget
-    found = [costs(trial, recorded, budget, space) for trial, recorded in _pairs(search, study)]
+    by_trial = [costs(trial, recorded, budget, space) for trial, recorded in _pairs(search, study)]
     return {
-        name: Cost(sum(one[name].epochs for one in found), sum(one[name].seconds for one in found))
+        name: Cost(
+            sum(parts[name].epochs for parts in by_trial), sum(parts[name].seconds for parts in by_trial)
+        )
         for name in SHARES
     }
 
 
-def _everything(search: optuna.Study, space: SearchSpace) -> float:
+def _training_s(search: optuna.Study, space: SearchSpace) -> float:
     return _totals(search, search, space)["trained"].seconds
 
 
-def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
-    """One line a variant: training, hypervolume, and the best quality at each level of size.
+def rows(studies: dict[str, optuna.Study], space: SearchSpace) -> Iterator[list[object]]:
+    """One row a variant: training, hypervolume, and the best quality at each level of size.
 
-    ``same files``: where a file is the search's, byte for byte, it counts with what the search measured.
+    By the same files, a file that is the search's, byte for byte, counts with what the search measured.
     """
     search = studies[SEARCH]
     record = StudyRecord(search)
     original, bounds = record.baseline_values["size_bytes"], record.bounds
-    heads = [f"best at 1/{level} of the size" for level in LEVELS]
-    columns = [
-        "parts",
-        "epochs",
-        "share of training time",
-        "hypervolume",
-        "share",
-        "same files, share",
-        *heads,
-    ]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    everything = _everything(search, space)
+    training_s = _training_s(search, space)
     reached = {}
     for name, study in studies.items():
         trials = StudyRecord(study).feasible_trials()
@@ -269,20 +231,17 @@ def table(studies: dict[str, optuna.Study], space: SearchSpace) -> list[str]:
         totals = _totals(search, study, space)
         spent = totals["trained"].seconds + totals["judging"].seconds
         best = best_by_level([trial.values for trial in trials], original)
-        shown = [f"{100 * one:.2f}" if one is not None else "-" for one in best]
-        training = f"{totals['trained'].epochs:.1f} | {spent / everything:.3f}"
-        kept = f"{reached[name] / reached[SEARCH]:.3f} | {again / reached[SEARCH]:.3f}"
-        volume = f"{reached[name]:.2f} | {kept}"
-        parts = "none" if study is search else name
-        lines.append(f"| {parts} | {training} | {volume} | {' | '.join(shown)} |")
-    return lines
+        qualities = (f"{100 * quality:.2f}" if quality is not None else "-" for quality in best)
+        training = (f"{totals['trained'].epochs:.1f}", f"{spent / training_s:.3f}")
+        kept = (f"{volume / reached[SEARCH]:.3f}" for volume in (reached[name], again))
+        yield ["none" if study is search else name, *training, f"{reached[name]:.2f}", *kept, *qualities]
 
 
 def best_by_level(files: Sequence[Sequence[float]], original: float) -> list[float | None]:
-    """Best quality among the files of at most the original's bytes by each of ``LEVELS``.
+    """Best quality among the files of at most 1/level of the original's bytes, for each of ``LEVELS``.
 
     Args:
-        files: Values of each, in the order of the default objectives.
+        files: Values of each file, in the order of the default objectives.
         original: Bytes of the original.
     """
     return [
@@ -294,10 +253,10 @@ def best_by_level(files: Sequence[Sequence[float]], original: float) -> list[flo
 def _as_measured_there(
     search: optuna.Study, study: optuna.Study, trials: list[FrozenTrial]
 ) -> list[list[float]]:
-    """Values of the trials, those of the search where it made the same file."""
+    """Values of the trials; those of the search where it made the same file."""
     numbers = {trial.number for trial in trials}
-    pairs = [(trial, there) for trial, there in _pairs(search, study) if trial.number in numbers]
-    return [(there if _file(there) == _file(trial) else trial).values for trial, there in pairs]
+    pairs = [(trial, recorded) for trial, recorded in _pairs(search, study) if trial.number in numbers]
+    return [(recorded if _file(recorded) == _file(trial) else trial).values for trial, recorded in pairs]
 
 
 def _file(trial: FrozenTrial) -> str | None:
@@ -305,26 +264,22 @@ def _file(trial: FrozenTrial) -> str | None:
     return None if evaluation is None else str(evaluation["artifact"]["sha256"])
 
 
-def shares(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> list[str]:
-    """Where the search's training time went in a variant."""
-    totals, everything = _totals(search, study, space), _everything(search, space)
-    stops = [TrialRecord(trial).ledger for trial, _ in _pairs(search, study)]
+def shares(search: optuna.Study, study: optuna.Study, space: SearchSpace) -> Iterator[list[object]]:
+    """One row for each place where the search's training time went in a variant."""
+    totals, training_s = _totals(search, study, space), _training_s(search, space)
+    ledgers = [TrialRecord(trial).ledger for trial, _ in _pairs(search, study)]
     counts = {
-        "trained": "",
-        "judging": "",
-        "cache": f"{sum(one.cache_hits for one in stops)} nodes",
-        "preview": f"{sum(one.preview_stops for one in stops)} pipelines",
-        "rungs": f"{sum(one.rung_stops for one in stops)} pipelines, {_early(study)} of them on the front",
+        "cache": [sum(ledger.cache_hits for ledger in ledgers), "nodes", ""],
+        "preview": [sum(ledger.preview_stops for ledger in ledgers), "pipelines", ""],
+        "rungs": [sum(ledger.rung_stops for ledger in ledgers), "pipelines", _stopped_on_front(study)],
     }
-    lines = [f"| {study.study_name} | epochs | share of training time | |", "|---|---|---|---|"]
-    return lines + [
-        f"| {name} | {cost.epochs:.1f} | {cost.seconds / everything:.3f} | {counts[name]} |"
-        for name, cost in totals.items()
-    ]
+    for name, cost in totals.items():
+        share = f"{cost.seconds / training_s:.3f}"
+        yield [name, f"{cost.epochs:.1f}", share, *counts.get(name, ["", "", ""])]
 
 
-def _early(study: optuna.Study) -> int:
-    """Members of the front that a rung stopped."""
+def _stopped_on_front(study: optuna.Study) -> int:
+    """Number of members of the front that a rung stopped."""
     return sum(TrialRecord(trial).ledger.rung_stops for trial in StudyRecord(study).front_trials())
 
 

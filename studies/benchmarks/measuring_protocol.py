@@ -1,8 +1,10 @@
-"""How four ways to measure agree: ``python -m studies.benchmarks.measuring_protocol``.
+"""Print how three ways to time a file agree: separate loops, blocks, and alternating single calls.
+
+    python -m studies.benchmarks.measuring_protocol
 
 A net against its own copy, and a net of a quarter of the width against the original, at batch 1 and 64 and
-one thread: in separate loops (the truth on a quiet machine), in blocks (what petra does), and in
-alternating single calls (what it does not do: each call finds the caches cold).
+one thread. Separate loops are the truth on a quiet machine, blocks are what petra measures, and alternating
+single calls are what it does not measure: each call finds the caches cold.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,54 +27,54 @@ from studies import script
 
 Call = Callable[[], object]
 WIDTHS = {"original": (64, 128, 256), "copy": (64, 128, 256), "quarter": (16, 32, 64)}
+HEADER = ("times as fast as the original", "batch", "separate loops", "blocks", "alternating single calls")
 
 
 def main() -> None:
     """Make the files, measure them in all ways, print one row for each."""
+    script.parser(__doc__).parse_args()
+    script.print_table(HEADER, _rows())
+
+
+def _rows() -> Iterator[list[object]]:
     inputs = (torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)),)
     feeds = to_feeds(inputs)
-    with tempfile.TemporaryDirectory() as name:
-        paths = {key: Path(name, f"{key}.onnx") for key in WIDTHS}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {key: Path(folder, f"{key}.onnx") for key in WIDTHS}
         for key, widths in WIDTHS.items():
             torch.manual_seed(0)
             lower(ResidualNet(1, 10, widths).eval(), inputs, paths[key])
-        print("times as fast as the original    batch   loops  blocks  alternating")
         with MeasuringProcess(DeviceProfile(), paths["original"], feeds) as process:
             for key in ("copy", "quarter"):
-                together = process.measure(paths[key])
-                for measured in (together.latency, *together.throughput):
-                    batch = measured.batch
-                    samples = {"input": feeds["input"][:batch]}
+                for measured in script.by_batch(process.measure(paths[key])):
+                    samples = {"input": feeds["input"][: measured.batch]}
                     candidate, baseline = _call(paths[key], samples), _call(paths["original"], samples)
                     loops = separate_loops(candidate, baseline)
-                    blocks = measured.ratio
                     single = alternating_calls(candidate, baseline)
-                    print(f"{key:<32}{batch:>6}{1 / loops:>8.2f}{1 / blocks:>8.2f}{1 / single:>13.2f}")
+                    factors = (f"{1 / ratio:.2f}" for ratio in (loops, measured.ratio, single))
+                    yield [key, measured.batch, *factors]
 
 
 def separate_loops(candidate: Call, baseline: Call, seconds: float = 1.0) -> float:
-    """Median time of a call of the candidate over that of the baseline, one after the other."""
+    """Median time of a call of the candidate over that of the baseline, one loop after the other."""
     return _loop(candidate, seconds) / _loop(baseline, seconds)
 
 
 def alternating_calls(candidate: Call, baseline: Call, seconds: float = 2.0) -> float:
-    """The same ratio when every call of one follows a call of the other."""
+    """The same ratio when every call of the candidate is followed by a call of the baseline."""
     times: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for call, taken in zip((candidate, baseline), times, strict=True):
-            began = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - began)
+            taken.append(script.seconds_of(call))
     return float(np.median(times[0]) / np.median(times[1]))
 
 
 def _loop(call: Call, seconds: float) -> float:
     times = []
     end = time.perf_counter() + seconds
-    while (began := time.perf_counter()) < end:
-        call()
-        times.append(time.perf_counter() - began)
+    while time.perf_counter() < end:
+        times.append(script.seconds_of(call))
     return float(np.median(times[len(times) // 10 :]))
 
 

@@ -1,4 +1,4 @@
-"""How long operations take, and what they do for a recurrent encoder.
+"""Print how many seconds operations take, and how small and fast they make a recurrent encoder.
 
     python -m studies.benchmarks.operations
 
@@ -9,15 +9,13 @@ GRU encoder of 800 units, pruned to half and weight-quantised, against the origi
 
 from __future__ import annotations
 
-import argparse
+import functools
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.deploy import lower
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess
@@ -39,6 +37,7 @@ from studies import script
 
 HIDDEN, EVENTS, CODES, WIDTH = 800, 100, 250, 32
 SAMPLES = 256
+FASTER = ("times as fast at batch 1", "times as fast at batch 64")
 
 
 class Encoder(nn.Module):
@@ -59,43 +58,46 @@ class Encoder(nn.Module):
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser = script.parser(__doc__)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with seeded(0):
         images = torch.rand(SAMPLES, 3, 32, 32)
-        resnet = _task(load_torchvision().models.resnet18(num_classes=10), images, torch.arange(SAMPLES) % 10)
+        network, numbers = load_torchvision().models.resnet18(num_classes=10), torch.arange(SAMPLES)
+        resnet = script.synthetic_task(network, images, numbers % 10)
         codes = torch.randint(CODES, (SAMPLES, EVENTS))
-        encoder = _task(Encoder(), codes, torch.arange(SAMPLES) % 2)
-    _times(resnet)
-    print()
-    _recurrent(encoder)
-
-
-def _times(task: Task) -> None:
-    context = Context(task=task, recipe=Recipe(batch_size=64, distillation_weight=0.0), seed=0, epochs=1)
+        encoder = script.synthetic_task(Encoder(), codes, numbers % 2)
+    context = Context(task=resnet, recipe=Recipe(batch_size=64, distillation_weight=0.0), seed=0, epochs=1)
     steps = SAMPLES // 64
-    step_s = _seconds(lambda: Train(epochs=1).apply(task.model, context)) / steps
-    print(f"| ResNet-18 | seconds | training steps of batch 64 ({step_s:.2f} s each) |\n|---|---|---|")
+    step_s = script.seconds_of(lambda: Train(epochs=1).apply(resnet.model, context)) / steps
+    header = ("ResNet-18", "seconds", f"training steps of batch 64 ({step_s:.2f} s each)")
+    script.print_table(header, _times(resnet, context, step_s))
+    print()
+    encoder_header = (f"GRU of {HIDDEN} units, {EVENTS} events", "MB", "times smaller", *FASTER)
+    script.print_table(encoder_header, _recurrent(encoder))
+
+
+def _times(task: Task, context: Context, step_s: float) -> Iterator[list[object]]:
+    """Seconds of each operation on the task's model, and training steps that take as long."""
     nodes: dict[str, Operation] = {
         **{f"Prune, {name}": Prune(criterion=name) for name in ("magnitude_l2", "lamp", "taylor", "hessian")},
         "DropBlocks, taylor": DropBlocks(),
         **{f"LowRank, {rule}": LowRank(rule=rule) for rule in ("energy", "singular_values", "share")},
     }
     for name, node in nodes.items():
-        seconds = _seconds(lambda node=node: node.apply(task.model, context))  # type: ignore[misc]
-        print(f"| {name} | {seconds:.2f} | {seconds / step_s:.1f} |", flush=True)
+        seconds = script.seconds_of(functools.partial(node.apply, task.model, context))
+        yield [name, f"{seconds:.2f}", f"{seconds / step_s:.1f}"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         for name, conversion in {"export": None, "export and static INT8": QuantizeStatic()}.items():
-            seconds = _seconds(lambda c=conversion: lower(task.model, task.example, path, c, context))  # type: ignore[misc]
-            print(f"| {name} | {seconds:.2f} | {seconds / step_s:.1f} |", flush=True)
+            work = functools.partial(lower, task.model, task.example, path, conversion, context)
+            seconds = script.seconds_of(work)
+            yield [name, f"{seconds:.2f}", f"{seconds / step_s:.1f}"]
 
 
-def _recurrent(task: Task) -> None:
+def _recurrent(task: Task) -> Iterator[list[object]]:
+    """Size and speed of each file of the encoder against the original's."""
     context = Context(task=task, recipe=Recipe(), seed=0, epochs=0)
     pruned = Prune(removed=0.5).apply(task.model, context).model
     files: dict[str, tuple[nn.Module, Operation | None]] = {
@@ -104,10 +106,6 @@ def _recurrent(task: Task) -> None:
         "half the units": (pruned, None),
         "half the units, weights in INT8": (pruned, QuantizeDynamic()),
     }
-    print(
-        f"| GRU of {HIDDEN} units, {EVENTS} events | MB | smaller | faster at batch 1 | at batch 64 |\n"
-        "|---|---|---|---|---|"
-    )
     with tempfile.TemporaryDirectory() as folder:
         baseline = Path(folder, "original.onnx")
         whole = lower(task.model, task.example, baseline).size_bytes
@@ -115,20 +113,8 @@ def _recurrent(task: Task) -> None:
             for name, (model, conversion) in files.items():
                 path = Path(folder, "model.onnx")
                 size = lower(model, task.example, path, conversion, context).size_bytes
-                measured = process.measure(path)
-                fast = " | ".join(f"{1 / one.ratio:.2f}x" for one in (measured.latency, *measured.throughput))
-                print(f"| {name} | {size / 1e6:.2f} | {whole / size:.2f}x | {fast} |", flush=True)
-
-
-def _task(model: nn.Module, inputs: Tensor, targets: Tensor) -> Task:
-    loader = DataLoader(TensorDataset(inputs, targets), batch_size=64)
-    return Task.from_loaders(model, loader, loader, metric="accuracy")
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+                faster = (f"{1 / one.ratio:.2f}" for one in script.by_batch(process.measure(path)))
+                yield [name, f"{size / 1e6:.2f}", f"{whole / size:.2f}", *faster]
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""How long samplers take to plan a trial, by the number of trials stored.
+"""Print how many milliseconds samplers take to plan a trial, by the number of trials stored.
 
     python -m studies.benchmarks.sampler_overhead
 
 Median milliseconds for one trial to be asked for and its whole pipeline suggested, on PipeBench in memory,
-without the evaluation. Each sampler plans its own study from the start; TPE, at seconds a trial, is given
-the trials that PetraSampler had by then.
+without the evaluation. Each sampler plans its own study from the start; TPE, which takes seconds for a trial,
+is given the trials that PetraSampler had by then.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -23,6 +22,7 @@ from petra_optuna.pipeline import suggest
 from petra_optuna.samplers import BOUNDS, PetraSampler
 from studies import script
 
+TPE = "TPE, multivariate, group"
 STORED = (100, 1_000, 10_000)
 LATEST = 100
 """Trials before each mark whose median is taken."""
@@ -30,11 +30,9 @@ LATEST = 100
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--variant", default="medium", help="of PipeBench")
-    parser.add_argument("--stored", type=int, nargs="+", default=STORED)
+    parser = script.parser(__doc__)
+    parser.add_argument("--variant", default="medium", help="variant of PipeBench")
+    parser.add_argument("--stored", type=int, nargs="+", default=STORED, help="numbers of trials")
     parser.add_argument("--tpe-repeats", type=int, default=5, help="trials planned by TPE at each mark")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -47,10 +45,9 @@ def main() -> None:
     }
     studies = {name: _study(bench, sampler) for name, sampler in samplers.items()}
     medians = {name: [_grow(study, bench, mark) for mark in marks] for name, study in studies.items()}
-    medians["TPE, multivariate, group"] = [
-        _tpe(bench, studies["PetraSampler"], mark, arguments.tpe_repeats) for mark in marks
-    ]
-    print(_table(marks, medians))
+    medians[TPE] = [_tpe(bench, studies["PetraSampler"], mark, arguments.tpe_repeats) for mark in marks]
+    heads = (head for mark in marks for head in (f"{mark:,} stored", "share of TPE's"))
+    script.print_table(("ms to plan a trial", *heads, "last / first"), _rows(medians))
 
 
 def _study(bench: PipeBench, sampler: BaseSampler) -> optuna.Study:
@@ -74,10 +71,10 @@ def _tpe(bench: PipeBench, source: optuna.Study, stored: int, repeats: int) -> f
 
 
 def _plan_and_run(study: optuna.Study, bench: PipeBench) -> float:
-    start = time.perf_counter()
+    began = time.perf_counter()
     trial = study.ask()
     pipeline = suggest(trial, bench.space)
-    milliseconds = 1e3 * (time.perf_counter() - start)
+    milliseconds = 1e3 * (time.perf_counter() - began)
     outcome = bench.evaluate(pipeline)
     for name, excess in outcome.constraints.items():
         trial.set_constraint(name, excess)
@@ -85,20 +82,11 @@ def _plan_and_run(study: optuna.Study, bench: PipeBench) -> float:
     return milliseconds
 
 
-def _table(marks: Sequence[int], medians: dict[str, list[float]]) -> str:
-    reference = medians["TPE, multivariate, group"]
-    head = [f"{mark:,} stored | share of TPE's" for mark in marks]
-    lines = [
-        f"| ms to plan a trial | {' | '.join(head)} | last / first |",
-        "|---" * (2 * len(marks) + 2) + "|",
-    ]
-
+def _rows(medians: dict[str, list[float]]) -> Iterator[list[object]]:
     for name, row in medians.items():
-        cells = " | ".join(
-            f"{ours:.1f} | {ours / theirs:.4f}" for ours, theirs in zip(row, reference, strict=True)
-        )
-        lines.append(f"| {name} | {cells} | {row[-1] / row[0]:.1f} |")
-    return "\n".join(lines)
+        pairs = zip(row, medians[TPE], strict=True)
+        cells = (cell for ours, theirs in pairs for cell in (f"{ours:.1f}", f"{ours / theirs:.4f}"))
+        yield [name, *cells, f"{row[-1] / row[0]:.1f}"]
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Whether new nodes should begin where sensitivity curves say: the same short searches with and without.
+"""Print the hypervolume of short searches whose new nodes begin uniformly, or where sensitivity curves say.
 
     python -m studies.benchmarks.starts --trials 30 --seeds 1000 1001 1002
 
 On ``digits``, with structural nodes and training (one epoch a pipeline, a quarter of the data). Pipelines
 are applied and scored in PyTorch; nothing is exported or timed, so that many searches fit. Objectives:
-accuracy on selection, parameters, multiply-accumulates. Prints the hypervolume (1 is the original) after a
+accuracy on selection, parameters, multiply-accumulates. The hypervolume (1 is the original) is that after a
 third, two thirds and all of the trials.
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -35,42 +35,49 @@ DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.M
 
 
 def main() -> None:
-    """Run the searches and print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=30)
+    """Run the searches and print a row for each."""
+    parser = script.parser(__doc__)
+    parser.add_argument("--trials", type=int, default=30, help="trials of each search")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1000, 1001, 1002])
-    parser.add_argument("--cache", type=Path, default=Path("storage/cache"))
+    parser.add_argument("--cache", type=Path, default=script.CACHE)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     task = build_task("digits", cache_dir=arguments.cache)
-    starts = priors_from_sensitivity(sensitivity_of(task, PrefixCache(arguments.cache)), SPACE)
-    for start in starts:
-        print(f"{start.operation}.{start.field} {dict(start.when)}: {start.value:.3g}")
-    for seed in arguments.seeds:
-        for name, given in (("uniform", []), ("curves", [start.to_dict() for start in starts])):
-            study = search(task, seed, arguments.trials, given)
-            thirds = [volume(study, arguments.trials * part // 3) for part in (1, 2, 3)]
-            failed = sum(trial.values is None for trial in study.trials)
-            text = ", ".join(f"{found:.4g}" for found in thirds)
-            print(f"seed {seed} {name}: {text}; failed {failed}", flush=True)
+    priors = priors_from_sensitivity(sensitivity_of(task, PrefixCache(arguments.cache)), SPACE)
+    for prior in priors:
+        print(f"{prior.operation}.{prior.field} {dict(prior.when)}: {prior.value:.3g}")
+    thirds = [arguments.trials * part // 3 for part in (1, 2, 3)]
+    header = ("seed", "new nodes", *(f"after {count} trials" for count in thirds), "failed trials")
+    rows = _rows(task, arguments.seeds, thirds, [prior.to_dict() for prior in priors])
+    script.print_table(header, rows)
 
 
-def search(task: Task, seed: int, trials: int, starts: list[dict[str, object]]) -> optuna.Study:
+def _rows(
+    task: Task, seeds: list[int], thirds: list[int], priors: list[dict[str, object]]
+) -> Iterator[list[object]]:
+    for seed in seeds:
+        for name, chosen in (("uniform", []), ("curves", priors)):
+            study = search(task, seed, thirds[-1], chosen)
+            volumes = (f"{volume(study, count):.4g}" for count in thirds)
+            yield [seed, name, *volumes, sum(trial.values is None for trial in study.trials)]
+
+
+def search(task: Task, seed: int, trials: int, priors: list[dict[str, object]]) -> optuna.Study:
     """One search; the original's trial comes first."""
     study = optuna.create_study(directions=DIRECTIONS, sampler=PetraSampler(SPACE, seed=seed))
     study.set_user_attr(BOUNDS, Bounds(values_of(task, task.model), (False, True, True)).to_dict())
-    study.set_user_attr(PRIORS, starts)
+    study.set_user_attr(PRIORS, priors)
     study.enqueue_trial({"length": 0, "convert.op": "none"})
     study.optimize(
-        lambda trial: values_of(task, applied(task, suggest(trial, SPACE), seed)),
+        lambda trial: values_of(task, apply(task, suggest(trial, SPACE), seed)),
         n_trials=trials,
         catch=(TrialError,),
     )
     return study
 
 
-def applied(task: Task, pipeline: Pipeline, seed: int) -> nn.Module:
+def apply(task: Task, pipeline: Pipeline, seed: int) -> nn.Module:
     """The model that a pipeline leads to."""
     model: nn.Module = task.model
     for node, epochs in zip(pipeline.body, BUDGET.allot(pipeline.body), strict=True):

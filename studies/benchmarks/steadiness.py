@@ -1,19 +1,22 @@
-"""Whether stored values stand still while the machine does not: ``python -m studies.benchmarks.steadiness``.
+"""Print how far stored and raw times of one file move while other processes load the machine.
 
-One file is measured ten times while other processes load all cores at random: on each core one is busy for a
-random while, then idle for another; and again while one is busy on each core all the time. Shown are the
-relative median absolute deviations of what a study stores (the ratio to the baseline, times its frozen
-value) and of the raw median of a hundred calls, and both medians over those on the machine as it is.
+    python -m studies.benchmarks.steadiness
 
-A net of half the width is measured against its original, for two originals. In ``convolutional`` nearly all
-time goes into computing. In ``wide`` a call of batch 1 mostly fetches weights; half of them fit into a core's
-own cache, all of them do not, so their ratio itself depends on who else uses the shared cache. In ``tiny`` an
-eighth of the width meets an original whose calls at batch 64 are longer than a time slice; its own are not.
+One file is measured ten times on the machine as it is; then while other processes load all cores at random
+(on each core one is busy for a random while, then idle for another); then while one is busy on each core all
+the time. Shown are the relative median absolute deviations of what a study stores (the ratio to the baseline,
+times its frozen value) and of the raw median of a hundred calls, and both medians over those on the machine
+as it is.
+
+A narrower net is measured against its original, for three originals. In ``convolutional``, at half the width,
+nearly all time goes into computing. In ``wide``, at half the width too, a call of batch 1 mostly fetches
+weights; half of them fit into a core's own cache, all of them do not, so their ratio itself depends on who
+else uses the shared cache. In ``tiny`` an eighth of the width meets an original whose calls at batch 64 are
+longer than a time slice; its own are not.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import multiprocessing
 import random
@@ -39,42 +42,47 @@ NETS = {
 }
 """Pixels a side, the original's widths, and what they are divided by."""
 IDLE_S = {"under random load": LONGEST_S, "all cores busy": 0.0}
-"""Longest idle while of a process that loads a core."""
+"""Longest idle time of a process that loads a core."""
+AS_IT_IS = "as it is"
+HEADER = (
+    *("net", "machine", "batch", "stored: MAD, %", "raw: MAD, %"),
+    *(f'stored: over "{AS_IT_IS}"', f'raw: over "{AS_IT_IS}"'),
+)
 
 
 def main() -> None:
-    """Print one row a setting, and whether the stored latency stayed within the limit."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
+    """Print one row for each net, state of the machine and batch."""
+    parser = script.parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=10, help="measurements of each file")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the load")
     given = parser.parse_args()
-    print("| net | machine | batch | stored, MAD | raw, MAD | stored, over as it is | raw, over as it is |")
-    print("|---|---|---|---|---|---|---|")
+    script.print_table(HEADER, _rows(given.repeats, given.seed))
+
+
+def _rows(repeats: int, seed: int) -> Iterator[list[object]]:
     for net in NETS:
-        runs = {"as it is": measure(net, given.repeats)}
+        runs = {AS_IT_IS: measure(net, repeats)}
         for machine, idle_s in IDLE_S.items():
-            with load(available_cores(), given.seed, idle_s):
-                runs[machine] = measure(net, given.repeats)
-        for machine, found in runs.items():
-            for batch, both in found.items():
-                moves = " | ".join(f"{100 * deviation(values):.1f} %" for values in both)
-                pairs = zip(both, runs["as it is"][batch], strict=True)
-                over = " | ".join(f"{np.median(values) / np.median(quiet):.2f}x" for values, quiet in pairs)
-                print(f"| {net} | {machine} | {batch} | {moves} | {over} |", flush=True)
+            with load(available_cores(), seed, idle_s):
+                runs[machine] = measure(net, repeats)
+        for machine, times in runs.items():
+            for batch, both in times.items():
+                moves = (f"{100 * deviation(values):.1f}" for values in both)
+                pairs = zip(both, runs[AS_IT_IS][batch], strict=True)
+                over = (f"{np.median(values) / np.median(quiet):.2f}" for values, quiet in pairs)
+                yield [net, machine, batch, *moves, *over]
 
 
 def measure(net: str, repeats: int) -> dict[int, tuple[list[float], list[float]]]:
-    """The narrow net against the original, so many times, in one measuring process.
+    """The narrow net against the original, measured ``repeats`` times in one measuring process.
 
     Returns:
-        By batch size the ratios that a study would store, and the raw medians in seconds.
+        The ratios that a study would store and the raw medians in seconds, by batch size.
     """
     side, widths, part = NETS[net]
     inputs = (torch.randn(64, 1, side, side, generator=torch.Generator().manual_seed(0)),)
     feeds = to_feeds(inputs)
-    found: dict[int, tuple[list[float], list[float]]] = {}
+    times: dict[int, tuple[list[float], list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         paths = [Path(name, "original.onnx"), Path(name, "narrow.onnx")]
         for path, share in zip(paths, (1, part), strict=True):
@@ -82,23 +90,18 @@ def measure(net: str, repeats: int) -> dict[int, tuple[list[float], list[float]]
             lower(ResidualNet(1, 10, tuple(width // share for width in widths)).eval(), inputs, path)
         with MeasuringProcess(DeviceProfile(), paths[0], feeds) as process:
             for _ in range(repeats):
-                together = process.measure(paths[1])
-                for measured in (together.latency, *together.throughput):
-                    stored, raw = found.setdefault(measured.batch, ([], []))
+                for measured in script.by_batch(process.measure(paths[1])):
+                    stored, raw = times.setdefault(measured.batch, ([], []))
                     stored.append(measured.ratio)
                     samples = {key: array[: measured.batch] for key, array in feeds.items()}
                     raw.append(raw_median(paths[1], samples))
-    return found
+    return times
 
 
 def raw_median(path: Path, feeds: dict[str, np.ndarray]) -> float:
     """Seconds of a call as they are mostly measured: ten calls to warm up, then the median of a hundred."""
     model = OnnxRuntimeModel(path)
-    times = []
-    for _ in range(110):
-        began = time.perf_counter()
-        model.run(feeds)
-        times.append(time.perf_counter() - began)
+    times = [script.seconds_of(lambda: model.run(feeds)) for _ in range(110)]
     return float(np.median(times[10:]))
 
 
@@ -110,7 +113,7 @@ def deviation(values: Sequence[float]) -> float:
 
 @contextlib.contextmanager
 def load(cores: int, seed: int, idle_s: float) -> Iterator[None]:
-    """Processes that each are busy for random whiles and idle for at most ``idle_s``, one for each core."""
+    """Load each core with a process that is busy and idle in turns, idle for at most ``idle_s`` seconds."""
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_busy, args=(seed + core, idle_s), daemon=True) for core in range(cores)

@@ -1,16 +1,17 @@
-"""What the training node's loop costs over a bare PyTorch loop of the same model.
+"""Print how many times as long the training node takes as a bare PyTorch loop of the same model.
 
     python -m studies.benchmarks.training_loop --task digits
 
 Both train copies of the task's model on the same batches in memory, with the same optimiser, schedule,
-gradient clipping and precision, in turns; the median of the pairs' ratios is printed.
+gradient clipping and precision, in turns. Printed are the median and the range of the pairs' ratios.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import statistics
-import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -20,27 +21,25 @@ from petra_optuna.nn.inputs import forward
 from petra_optuna.nn.training import schedule_factor, training_dtype
 from petra_optuna.operations import Context, Train
 from petra_optuna.pipeline import Recipe
-from petra_optuna.tasks import Task, build_task
+from petra_optuna.tasks import Task
 from studies import script
 
 
 def main() -> None:
     """Print the ratio and its range."""
     parser = script.task_parser(__doc__)
-    parser.add_argument("--fraction", type=float, default=1.0, help="Share of the training split.")
+    parser.add_argument("--fraction", type=float, default=1.0, help="share of the training split")
     parser.add_argument("--pairs", type=int, default=7)
     given = parser.parse_args()
-    task = build_task(given.task, data_root=given.data_root, checkpoint=given.checkpoint)
+    task = script.given_task(given)
     ratios = overhead(task, given.fraction, given.pairs)
-    print("| task | pairs | node / bare loop, median | lowest | highest |\n|---|---|---|---|---|")
-    print(
-        f"| {task.name} | {len(ratios)} | {statistics.median(ratios):.3f} | {min(ratios):.3f} "
-        f"| {max(ratios):.3f} |"
-    )
+    numbers = (statistics.median(ratios), min(ratios), max(ratios))
+    row = [task.name, len(ratios), *(f"{number:.3f}" for number in numbers)]
+    script.print_table(("task", "pairs", "node / bare loop, median", "lowest", "highest"), [row])
 
 
 def overhead(task: Task, fraction: float, pairs: int) -> list[float]:
-    """Seconds of the node over seconds of the bare loop, one ratio a pair, after one that is thrown away."""
+    """Seconds of the node over those of the bare loop, one ratio a pair, after a pair that is thrown away."""
     recipe = Recipe(distillation_weight=0.0, batch_size=64, optimizer="sgd")
     context = Context(task=task, recipe=recipe, seed=0, epochs=1, data_fraction=fraction)
     batches = list(task.train.batches(recipe.batch_size, shuffle_seed=0, fraction=fraction, augment=True))
@@ -49,12 +48,10 @@ def overhead(task: Task, fraction: float, pairs: int) -> list[float]:
         seconds = {}
         for node in (True, False) if turn % 2 else (False, True):
             model = copy.deepcopy(task.model)
-            began = time.perf_counter()
+            work: Callable[[], object] = functools.partial(_bare, model, batches, recipe)
             if node:
-                Train(epochs=1).apply(model, context)
-            else:
-                _bare(model, batches, recipe)
-            seconds[node] = time.perf_counter() - began
+                work = functools.partial(Train(epochs=1).apply, model, context)
+            seconds[node] = script.seconds_of(work)
         ratios.append(seconds[True] / seconds[False])
     return ratios[1:]
 

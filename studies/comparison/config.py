@@ -21,7 +21,7 @@ class SamplerChoice:
     """One sampler of the configuration.
 
     Attributes:
-        kind, options: What makes it.
+        kind, options: Arguments of ``build_sampler``.
         ms: (trials, milliseconds per trial), as measured; for the estimate only.
     """
 
@@ -35,12 +35,12 @@ class Case:
     """Problems x samplers x seeds x workers.
 
     Attributes:
-        problems: Their names.
-        samplers: Labels.
-        seeds: Each is one run.
+        problems: Names of the problems.
+        samplers: Labels of the samplers.
+        seeds: Seeds; each is one run.
         trials: Evaluations of a run.
         workers: Numbers of simulated workers.
-        cost: What a sampler takes here, as a share of its ``ms``; for the estimate only.
+        cost: Time of a sampler in this case as a share of its ``ms``; for the estimate only.
     """
 
     problems: tuple[str, ...]
@@ -53,14 +53,14 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The file.
+    """The whole configuration.
 
     Attributes:
-        folder: Where results are kept.
+        folder: Folder of the results.
         subject: Label of the sampler that the others are tested against.
         checkpoints: Numbers of evaluations after which fronts are judged.
-        samplers: By label.
-        cases: What is run.
+        samplers: Samplers by label.
+        cases: Runs to make.
     """
 
     folder: Path
@@ -71,14 +71,14 @@ class Config:
 
     def runs(self) -> list[Run]:
         """Every run once, one seed after the other."""
-        found = {
+        runs = {
             (seed, case.trials, workers, problem, label): self._run(case, seed, workers, problem, label)
             for case in self.cases
             for seed, workers, problem, label in itertools.product(
                 case.seeds, case.workers, case.problems, case.samplers
             )
         }
-        return sorted(found.values(), key=lambda run: run.seed)
+        return sorted(runs.values(), key=lambda run: run.seed)
 
     def _run(self, case: Case, seed: int, workers: int, problem: str, label: str) -> Run:
         choice = self.samplers[label]

@@ -24,13 +24,13 @@ def write_plots(records: Sequence[Record], path: Path) -> None:
     titles = [f"{problem}, {workers} workers" for problem, workers, _ in groups]
     figure = make_subplots(rows=rows, cols=COLUMNS, subplot_titles=titles)
     for panel, group in enumerate(groups):
-        place = {"row": panel // COLUMNS + 1, "col": panel % COLUMNS + 1}
+        cell = {"row": panel // COLUMNS + 1, "col": panel % COLUMNS + 1}
         for color, sampler in zip(_colors(len(samplers)), samplers, strict=True):
-            found = [
+            runs = [
                 record for record in records if group_of(record) == group and record["sampler"] == sampler
             ]
-            for trace in _traces(found, sampler, color, first=panel == 0):
-                figure.add_trace(trace, **place)
+            for trace in _traces(runs, sampler, color, first=panel == 0):
+                figure.add_trace(trace, **cell)
     figure.update_layout(
         height=320 * rows, title="Hypervolume, share of the reference front's", hovermode="x"
     )

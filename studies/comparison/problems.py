@@ -34,7 +34,7 @@ from petra_optuna.pipeline import SearchSpace, suggest
 
 NADIR = 1.1
 FRONT_EVALUATIONS = 60_000
-"""Of the front that distances are taken to, where none can be enumerated."""
+"""Evaluations of the search for the front that distances are taken to, where it cannot be enumerated."""
 FRONT_POINTS = 1000
 
 
@@ -42,11 +42,11 @@ class Problem(abc.ABC):
     """One problem: suggest a candidate, evaluate it, judge a set of values.
 
     Attributes:
-        name: See the module.
-        directions: Of the values.
-        bounds: For the sampler; None where nothing is known beforehand.
-        space: For samplers that know pipelines; None elsewhere.
-        version: Changes when results of before are no longer comparable.
+        name: Name as the module's docstring gives it.
+        directions: Direction of each value.
+        bounds: Bounds that the sampler is told; None where nothing is known beforehand.
+        space: Search space for samplers that know pipelines; None elsewhere.
+        version: Text that changes when earlier results are no longer comparable.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Problem(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, candidate: Any) -> Outcome:
-        """What the sampler sees, and the time it takes."""
+        """The outcome that the sampler sees, and the time that it takes."""
 
     @abc.abstractmethod
     def unit(self, values: list[tuple[float, ...]]) -> Array:
@@ -77,7 +77,7 @@ class Problem(abc.ABC):
         """Points of the reference front in unit coordinates."""
 
     def truth(self, candidate: Any, outcome: Outcome) -> Outcome:
-        """What really is, where the sampler sees noise."""
+        """The outcome without noise."""
         return outcome
 
     @functools.cached_property
@@ -117,15 +117,15 @@ class PipeProblem(Problem):
         return str(candidate.hash)
 
     def evaluate(self, candidate: Any) -> Outcome:
-        """As the benchmark does."""
+        """The benchmark's outcome."""
         return self._bench.evaluate(candidate)
 
     def truth(self, candidate: Any, outcome: Outcome) -> Outcome:
-        """Without noise."""
+        """The benchmark's outcome without noise."""
         return outcome if self._exact is self._bench else self._exact.evaluate(candidate)
 
     def unit(self, values: list[tuple[float, ...]]) -> Array:
-        """By the bounds."""
+        """Unit coordinates between the bounds."""
         return Bounds.from_dict(self._bench.bounds).unit(values, self.directions)
 
     @functools.cached_property
@@ -143,7 +143,7 @@ class PipeProblem(Problem):
 
     @functools.cached_property
     def reference_volume(self) -> float:
-        """The best known one, which is that of a longer run than the points are from."""
+        """The best known volume, from a longer run than that of the points."""
         return reference_hypervolume(self._exact)
 
 
@@ -157,7 +157,7 @@ class ScaledProblem(Problem):
         self._front = front
 
     def unit(self, values: list[tuple[float, ...]]) -> Array:
-        """From the ideal point to beyond the nadir."""
+        """Unit coordinates from the ideal point to 1.1 times the nadir."""
         return np.asarray((minimised(values, self.directions) - self._ideal) / self._span)
 
     @property
@@ -196,11 +196,11 @@ class NasProblem(ScaledProblem):
         return "".join(str(self.operators.index(name)) for name in names)
 
     def key(self, candidate: Any) -> str:
-        """The digits."""
+        """The digits of the operators."""
         return str(candidate)
 
     def evaluate(self, candidate: Any) -> Outcome:
-        """A look into the table; the time is that of the training."""
+        """The row of the table; the time is that of the training."""
         row = self._rows[candidate]
         return Outcome(row.values, {}, row.seconds)
 
@@ -225,16 +225,16 @@ class NumericProblem(ScaledProblem):
         super().__init__(name, ("minimize", "minimize"), np.asarray(front))
 
     def suggest(self, trial: optuna.Trial) -> Any:
-        """All variables."""
+        """All variables as numbers."""
         limits = zip(self._problem.xl, self._problem.xu, strict=True)
         return tuple(trial.suggest_float(f"x{i}", low, high) for i, (low, high) in enumerate(limits))
 
     def key(self, candidate: Any) -> str:
-        """The numbers."""
+        """The numbers as text."""
         return repr(candidate)
 
     def evaluate(self, candidate: Any) -> Outcome:
-        """Every evaluation takes a second."""
+        """The values; every evaluation takes a second."""
         values = self._problem.evaluate(np.array([candidate]), return_values_of=["F"])[0]
         return Outcome(tuple(float(value) for value in values), {}, 1.0)
 
@@ -264,9 +264,7 @@ def _nas_table(dataset: str) -> dict[str, Row]:
         raise UserError(f"NAS-Bench-201 has cifar10, cifar100 and imagenet, not {dataset!r}")
     with path.open("rb") as stream:
         table: dict[str, dict[str, list[float]]] = pickle.load(stream)
-    means = {
-        cell: {name: float(np.mean(found)) for name, found in row.items()} for cell, row in table.items()
-    }
+    means = {cell: {name: float(np.mean(runs)) for name, runs in row.items()} for cell, row in table.items()}
     return {
         cell: Row((row["val_acc"], row["latency"], row["model_size"]), row["train_time"])
         for cell, row in means.items()

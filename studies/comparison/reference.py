@@ -1,15 +1,13 @@
-"""Find the reference front of a PipeBench variant and keep its hypervolume.
+"""Print the hypervolume of a long search for the reference front of a PipeBench variant.
 
     python -m studies.comparison.reference medium --write
 
-Prints the volume after a tenth, three tenths and all of the run: where the last step adds little, the front
-is found.
-With ``--write`` the record in ``petra_optuna/pipebench/reference.json`` is replaced.
+The volume is that after a tenth, three tenths and all of the run: where the last step adds little, the front
+is found. With ``--write`` the record in ``petra_optuna/pipebench/reference.json`` is replaced.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -21,12 +19,10 @@ PATH = Path(petra_optuna.pipebench.__file__).parent / best_known.FILE
 
 
 def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Search, and print the volumes."""
+    parser = script.parser(__doc__)
     parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("--evaluations", type=int, default=200_000)
+    parser.add_argument("--evaluations", type=int, default=200_000, help="length of the search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()

@@ -39,7 +39,7 @@ def read(folder: Path) -> dict[str, Record]:
 
 
 def work(runs: Sequence[Run], folder: Path) -> None:
-    """Do what nobody has done and nobody is doing."""
+    """Make the runs that are neither finished nor claimed by another process."""
     done = set(read(folder))
     for run in runs:
         problem = problem_of(run.problem, folder)
@@ -69,7 +69,7 @@ def _append(folder: Path, record: Record) -> None:
 
 @contextlib.contextmanager
 def _claimed(folder: Path, key: str) -> Iterator[bool]:
-    """Whether this process holds the run; the claim of a killed process ends with it."""
+    """Claim a run; gives whether this process holds it. The claim of a killed process ends with it."""
     claims = folder / "claims"
     claims.mkdir(parents=True, exist_ok=True)
     lock = FileLock(claims / f"{key}.lock", timeout=0)

@@ -28,17 +28,17 @@ CURVE_POINTS = 50
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What is to be run.
+    """One run of a sampler on a problem.
 
     Attributes:
-        problem: Its name.
-        sampler: Its label in the tables.
-        kind, options: What makes the sampler.
-        seed: Of the sampler.
+        problem: Name of the problem.
+        sampler: Label of the sampler in the tables.
+        kind, options: Arguments of ``build_sampler``.
+        seed: Seed of the sampler.
         workers: Trials that are evaluated at once.
         trials: Evaluations, failed ones included.
         checkpoints: Numbers of evaluations after which the front is judged.
-        expected_ms: What a trial may take, before it was ever measured.
+        expected_ms: Milliseconds of a trial, for the estimate before any was measured.
     """
 
     problem: str
@@ -61,7 +61,7 @@ class Run:
 
 
 def execute(run: Run, problem: Problem) -> dict[str, Any]:
-    """Run it.
+    """Make one run.
 
     Returns:
         JSON-ready: what was run; ``volume``, ``igd_plus`` and ``area`` (mean volume so far) by checkpoint;
@@ -101,7 +101,7 @@ def execute(run: Run, problem: Problem) -> dict[str, Any]:
 
 
 class Judge:
-    """Keeps the front of what was found, and judges it."""
+    """Keeps the front of the evaluations so far, and judges it."""
 
     def __init__(self, problem: Problem, checkpoints: tuple[int, ...]) -> None:
         self.volumes: list[float] = []
@@ -129,13 +129,13 @@ class Judge:
         before = self.volumes[-1] if self.volumes else 0.0
         self.volumes.append(self._problem.volume(list(self._front.values())) if entered else before)
         if self.count in self._checkpoints:
-            name, found = str(self.count), list(self._front.values())
+            name, front = str(self.count), list(self._front.values())
             self._at["volume"][name] = self.volumes[-1]
             self._at["area"][name] = float(np.mean(self.volumes))
-            self._at["igd_plus"][name] = self._problem.distance(found)
+            self._at["igd_plus"][name] = self._problem.distance(front)
 
     def results(self) -> dict[str, Any]:
-        """By checkpoint, and the counts."""
+        """Measures by checkpoint, and the counts of trials."""
         return {**self._at, **self._counts}
 
     def _enter(self, values: tuple[float, ...]) -> bool:
@@ -164,11 +164,11 @@ class Stopwatch:
 @functools.cache
 def own_source() -> str:
     """SHA-256 of everything that our samplers are made of."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for package in (pipeline, evolution, samplers):
         for path in sorted(Path(package.__path__[0]).rglob("*.py")):
-            found.update(path.read_bytes())
-    return found.hexdigest()
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _covers(first: tuple[float, ...], second: tuple[float, ...]) -> bool:

@@ -28,13 +28,13 @@ OURS = ("petra", "petra_paper")
 
 
 def build_sampler(kind: str, options: Mapping[str, Any], space: SearchSpace | None, seed: int) -> BaseSampler:
-    """A sampler.
+    """Build a sampler.
 
     Args:
         kind: A key of ``KINDS``.
         options: Keyword arguments of its constructor.
-        space: For the samplers that know pipelines.
-        seed: Of its randomness.
+        space: Search space, for the samplers that know pipelines.
+        seed: Seed of its randomness.
 
     Raises:
         UserError: When the kind or an option is unknown.

@@ -1,16 +1,18 @@
-"""What is printed: Markdown."""
+"""The tables of the comparison, as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
+from petra_optuna.results.report import as_markdown
 from studies.comparison.results import Record
 from studies.comparison.statistics import a12, holm, mean_ranks, wilcoxon
 
 Group = tuple[str, int, int]
-"""A problem, a number of workers, and how many evaluations a run has."""
+"""Problem, number of workers, evaluations of a run."""
 
 
 def report(records: Sequence[Record], subject: str) -> str:
@@ -29,15 +31,16 @@ def report(records: Sequence[Record], subject: str) -> str:
             parts.append(f"{title}\n\n{_scores(at, measure, str(count))}\n")
         parts.append(f"Mean rank by hypervolume\n\n{_ranks(at, str(count))}\n")
         parts.append(
-            f"{subject} against each: difference of mean hypervolume, p (Wilcoxon, paired by seed, Holm over "
-            f"the table), A12\n\n{_tests(at, subject, str(count))}\n"
+            f"{subject} against each rival: the lead in mean hypervolume, p (Wilcoxon, paired by seed, Holm "
+            f"over the table), and A12, the chance that a run of {subject} ends above one of the rival (ties "
+            f"count half)\n\n{_tests(at, subject, str(count))}\n"
         )
     parts.append(f"## Trials\n\n{_costs(records)}")
     return "\n".join(parts)
 
 
 def group_of(record: Record) -> Group:
-    """What a row of the tables is about."""
+    """The group of a record; the tables have one row for each."""
     return record["problem"], record["workers"], record["trials"]
 
 
@@ -47,12 +50,12 @@ def _scores(records: Sequence[Record], measure: str, count: str) -> str:
     for group in groups:
         cells = []
         for sampler in samplers:
-            found = [record[measure][count] for record in _of(records, group, sampler)]
-            spread = f" ({np.std(found):.4f})" if len(found) > 1 else ""
-            cells.append(f"{np.mean(found):.4f}{spread}" if found else "")
+            scores = [record[measure][count] for record in _of(records, group, sampler)]
+            spread = f" ({np.std(scores):.4f})" if len(scores) > 1 else ""
+            cells.append(f"{np.mean(scores):.4f}{spread}" if scores else "")
         seeds = max(len(_of(records, group, sampler)) for sampler in samplers)
         rows.append([*_named(group), str(seeds), *cells])
-    return _markdown(["problem", "workers", "run of", "seeds", *samplers], rows)
+    return as_markdown(["problem", "workers", "run of", "seeds", *samplers], rows)
 
 
 def _ranks(records: Sequence[Record], count: str) -> str:
@@ -70,7 +73,7 @@ def _ranks(records: Sequence[Record], count: str) -> str:
             ranks = mean_ranks(np.array([[row[name] for name in present] for row in scores.values()]))
             by_name = dict(zip(present, (f"{rank:.2f}" for rank in ranks), strict=True))
             rows.append([str(workers), str(len(scores)), *(by_name.get(name, "") for name in samplers)])
-    return _markdown(["workers", "problems x seeds", *samplers], rows)
+    return as_markdown(["workers", "problems x seeds", *samplers], rows)
 
 
 def _tests(records: Sequence[Record], subject: str, count: str) -> str:
@@ -86,34 +89,30 @@ def _tests(records: Sequence[Record], subject: str, count: str) -> str:
                 paired[name] = ([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
     adjusted = holm({name: wilcoxon(np.array(one), np.array(two)) for name, (one, two) in paired.items()})
     rows = []
-    for group in _groups(records):
-        cells = []
-        for rival in rivals:
-            name = _name(group, rival)
-            if name in paired:
-                one, two = paired[name]
-                gain = np.mean(one) - np.mean(two)
-                cells.append(f"{gain:+.4f}, {adjusted[name]:.3g}, {a12(one, two):.2f}")
-            else:
-                cells.append("")
-        rows.append([*_named(group), *cells])
-    return _markdown(["problem", "workers", "run of", *rivals], rows)
+    for group, rival in itertools.product(_groups(records), rivals):
+        name = _name(group, rival)
+        if name in paired:
+            one, two = paired[name]
+            lead = np.mean(one) - np.mean(two)
+            cells = (f"{lead:+.4f}", f"{adjusted[name]:.3g}", f"{a12(one, two):.2f}")
+            rows.append([*_named(group), rival, *cells])
+    return as_markdown(["problem", "workers", "run of", "rival", "lead", "p", "A12"], rows)
 
 
 def _costs(records: Sequence[Record]) -> str:
     rows = []
     for sampler in _samplers(records):
         for trials in sorted({record["trials"] for record in records}):
-            found = [item for item in records if item["sampler"] == sampler and item["trials"] == trials]
-            if found:
+            runs = [item for item in records if item["sampler"] == sampler and item["trials"] == trials]
+            if runs:
                 shares = (
-                    f"{100 * np.mean([item[what] / trials for item in found]):.1f} %"
+                    f"{100 * np.mean([item[what] / trials for item in runs]):.1f} %"
                     for what in ("duplicates", "failed", "infeasible")
                 )
-                ms = np.median([item["ms_per_trial"] for item in found])
-                rows.append([sampler, str(trials), str(len(found)), *shares, f"{ms:.1f}"])
+                ms = np.median([item["ms_per_trial"] for item in runs])
+                rows.append([sampler, str(trials), str(len(runs)), *shares, f"{ms:.1f}"])
     head = ["sampler", "evaluations", "runs", "duplicates", "failed", "infeasible", "ms a trial, median run"]
-    return _markdown(head, rows)
+    return as_markdown(head, rows)
 
 
 def _samplers(records: Sequence[Record]) -> list[str]:
@@ -135,8 +134,3 @@ def _name(group: Group, rival: str) -> str:
 def _named(group: Group) -> tuple[str, str, str]:
     problem, workers, trials = group
     return problem, str(workers), str(trials)
-
-
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

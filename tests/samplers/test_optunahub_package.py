@@ -16,7 +16,7 @@ import pytest
 
 from petra_optuna.errors import UserError
 from petra_optuna.samplers import PetraSampler
-from studies.optunahub_package import MANIFEST, PACKAGE, relative_imports, write_package
+from studies.tools.optunahub_package import MANIFEST, PACKAGE, relative_imports, write_package
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

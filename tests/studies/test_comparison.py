@@ -274,5 +274,5 @@ def test_tables_hold_what_was_measured() -> None:
     text = report(records, "good")
     assert "| p | 1 | 10 | 5 | 0.8200 (0.0141) | 0.6200 (0.0141) |" in text
     assert "| 1 | 5 | 1.00 | 2.00 |" in text
-    assert "| p | 1 | 10 | +0.2000, 0.0625, 1.00 |" in text
+    assert "| p | 1 | 10 | bad | +0.2000 | 0.0625 | 1.00 |" in text
     assert "| good | 10 | 5 | 10.0 % | 20.0 % | 0.0 % | 3.0 |" in text

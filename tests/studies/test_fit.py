@@ -16,7 +16,7 @@ from petra_optuna.pipebench.best_known import random_member
 from petra_optuna.pipebench.coefficients import BASE
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.study import StudyRecord
-from studies.fit_pipebench import Observation, coefficient_table, fit, observe, residual_table
+from studies.tools.fit_pipebench import Observation, coefficient_table, fit, observe, residual_table
 
 PLANTED = {
     "prune.damage": 1.7,

@@ -62,8 +62,8 @@ def test_what_asks_for_much_training_gives_way_unless_volume_alone_counts() -> N
 def test_the_rule_of_now_gives_no_more_training_than_its_share() -> None:
     better = [_row(number, 0.5 + 0.01 * number) for number in range(20)]
     assert len(_replayed("unbounded", *better, eta=5.0).judged) == 20
-    assert [one.trains_on for one in _replayed("unbounded", *better, eta=5.0).judged] == [True] * 20
-    assert sum(one.trains_on for one in _replayed("now", *better, eta=5.0).judged) == 6
+    assert [decision.trains_on for decision in _replayed("unbounded", *better, eta=5.0).judged] == [True] * 20
+    assert sum(decision.trains_on for decision in _replayed("now", *better, eta=5.0).judged) == 6
 
 
 @pytest.mark.parametrize("rule", RULES)

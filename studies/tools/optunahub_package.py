@@ -1,16 +1,15 @@
-"""Write PetraSampler as a package for OptunaHub's registry, which runs without petra-optuna.
+"""Write PetraSampler as a package for OptunaHub's registry, and print the files written.
 
-    python -m studies.optunahub_package FOLDER
+    python -m studies.tools.optunahub_package FOLDER
 
-Writes FOLDER/package/samplers/petra: the sampler's own modules with their imports made relative, a README
-with front matter, an example, tests, requirements and the licence, in the registry's style. A second run
-replaces what the first one wrote, which FOLDER/.petra_package lists; if that was changed since, or the place
-holds anything else, the command refuses.
+The package runs without petra-optuna. FOLDER/package/samplers/petra holds the sampler's own modules with
+their imports made relative, a README with front matter, an example, tests, requirements and the licence, in
+the registry's style. A second run replaces what the first one wrote, which FOLDER/.petra_package lists; if
+that was changed since, or the place holds anything else, the command refuses.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import importlib.metadata
@@ -53,10 +52,8 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
 def main() -> None:
-    """Write the package."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Write the package and print its files."""
+    parser = script.parser(__doc__)
     parser.add_argument("folder", type=Path, help="folder of the registry, or an empty one")
     print("\n".join(map(str, write_package(parser.parse_args().folder))))
 
@@ -121,7 +118,7 @@ def _texts() -> dict[str, str]:
             inner = path.relative_to(root)
             texts[inner.as_posix()] = relative_imports(path.read_text(encoding="utf-8"), inner)
     texts["requirements.txt"] = "".join(f"{line}\n" for line in _requirements(texts.values()))
-    texts["LICENSE"] = (TEMPLATES.parents[1] / "LICENSE").read_text(encoding="utf-8")
+    texts["LICENSE"] = (TEMPLATES.parents[2] / "LICENSE").read_text(encoding="utf-8")
     for template, target in TEMPLATE_TARGETS.items():
         text = (TEMPLATES / template).read_text(encoding="utf-8")
         texts[target] = text.replace("@OPTUNA@", optuna.__version__)

@@ -1,19 +1,18 @@
-"""Fit the coefficients of PipeBench to recorded trials.
+"""Print the coefficients of PipeBench that fit recorded trials best, and the residuals.
 
-    python -m studies.fit_pipebench sqlite:///storage/digits_seeds/study.db digits-0 digits-1 digits-2
-    python -m studies.fit_pipebench URL STUDY... --write
+    python -m studies.tools.fit_pipebench sqlite:///storage/digits_seeds/study.db digits-0 digits-1 digits-2
+    python -m studies.tools.fit_pipebench URL STUDY... --write
 
 Every complete trial is run through the surrogate; the fit minimises the differences of quality, of the
 logarithms of latency and size, and of what the reports of its nodes say of weights, arithmetic and time. A
 coefficient that no trial speaks of stays where it is: each is held to its old value by a weak spring on its
-logarithm. Constants (chance, the original's values) are read from the study or stay. Prints residuals and a
-table from old to new; ``--write`` replaces the package's table, and the reference fronts are then to be made
-again. Failed trials carry no numbers and are not used.
+logarithm. Constants (chance, the original's values) are read from the study or stay. With ``--write`` the
+package's table is replaced, and the reference fronts are then to be made again. Failed trials carry no
+numbers and are not used.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from petra_optuna.errors import PipelineError, TrialError, UserError
 from petra_optuna.pipebench import PipeBench, fitted_names, full_space, profile
 from petra_optuna.pipebench.coefficients import BASE, FILE, Coefficients, table
 from petra_optuna.pipeline import Pipeline
+from petra_optuna.results.report import as_markdown
 from petra_optuna.study import StudyRecord, TrialRecord, load_study, open_storage
 from studies import script
 
@@ -44,16 +44,16 @@ LONGEST = 16
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-    """What a trial says.
+    """What one trial tells the fit.
 
     Attributes:
-        pipeline: Pipeline of the surrogate's space.
+        pipeline: The trial's pipeline, in the surrogate's space.
         epochs: Budget of its study.
-        quality: Measured quality on the selection split.
-        latency, size: Shares of the original's latency and size.
-        nodes: Shares of parameters and macs that each body node left, where its report has them, and its
-            seconds.
-        original: Values of the original, by name.
+        quality: Quality of the file on the selection split.
+        latency, size: Shares of the original's.
+        nodes: One mapping for each node of the body: parameters and macs as shares of those before it where
+            the report has them, and seconds.
+        original: The original's values.
     """
 
     pipeline: Pipeline
@@ -67,12 +67,10 @@ class Observation:
 
 def main() -> None:
     """Read, fit, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("storage")
+    parser = script.parser(__doc__)
+    parser.add_argument("storage", help="URL of the database")
     parser.add_argument("studies", nargs="+", metavar="STUDY")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="replace the package's table")
     arguments = parser.parse_args()
     storage = open_storage(arguments.storage, must_exist=True)
     studies = [load_study(storage, name) for name in arguments.studies]
@@ -130,20 +128,22 @@ def observation(record: Mapping[str, Any], original: Mapping[str, float], epochs
 
 
 def predict(item: Observation, coefficients: Coefficients) -> dict[str, list[float]]:
-    """What the surrogate says where the trial says something: differences by kind, in units of ``SCALES``.
+    """Differences of the surrogate from a trial's numbers by kind, in units of ``SCALES``.
 
     Raises:
         TrialError: When the pipeline fails in the surrogate.
     """
-    own = {**coefficients, **item.original}
-    bench = PipeBench("fit", full_space(LONGEST), ("quality", "latency_ms", "size_bytes"), own, item.epochs)
+    merged = {**coefficients, **item.original}
+    bench = PipeBench(
+        "fit", full_space(LONGEST), ("quality", "latency_ms", "size_bytes"), merged, item.epochs
+    )
     states = bench.states(item.pipeline)
     values = bench.outcome(states[-1]).values
     assert values is not None
     errors = {
         "quality": [values[0] - item.quality],
-        "latency": [np.log(values[1] / own["latency_ms"] / item.latency)],
-        "size": [np.log(values[2] / own["size_bytes"] / item.size)],
+        "latency": [np.log(values[1] / merged["latency_ms"] / item.latency)],
+        "size": [np.log(values[2] / merged["size_bytes"] / item.size)],
         "parameters": [],
         "macs": [],
         "seconds": [],
@@ -157,18 +157,18 @@ def predict(item: Observation, coefficients: Coefficients) -> dict[str, list[flo
         for name, value in said.items():
             if name in report and value > 0:
                 errors[name].append(np.log(value / report[name]))
-    return {name: [error / SCALES[name] for error in found] for name, found in errors.items()}
+    return {name: [error / SCALES[name] for error in kind] for name, kind in errors.items()}
 
 
 def fit(
     observations: Sequence[Observation], old: Coefficients, names: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """The coefficients that explain the observations best, near the old ones where these say nothing.
+    """The coefficients that fit the observations best, near the old ones where these say nothing.
 
     Args:
-        observations: Trials; those that fail in the surrogate are left out.
+        observations: Trials to fit; those that fail in the surrogate are left out.
         old: The coefficients to start from.
-        names: Which may change; all that are not constants when None.
+        names: Coefficients that may change; all that are not constants when None.
     """
     names = fitted_names(old) if names is None else names
     start = np.array([old[name] for name in names])
@@ -179,43 +179,39 @@ def fit(
         errors = [error for item in usable for kind in predict(item, coefficients).values() for error in kind]
         return np.array([*errors, *(SPRING * logs)])
 
-    found = least_squares(
+    solution = least_squares(
         residuals, np.zeros(len(names)), loss="soft_l1", bounds=(-4.0, 4.0), ftol=1e-4, max_nfev=STEPS
     )
-    return {**old, **dict(zip(names, (start * np.exp(found.x)).tolist(), strict=True))}
+    return {**old, **dict(zip(names, (start * np.exp(solution.x)).tolist(), strict=True))}
 
 
 def residual_table(observations: Sequence[Observation], old: Coefficients, new: Coefficients) -> str:
-    """Median and 90th percentile of the absolute errors, before and after, in the unit of the quantity."""
-    lines = [
-        "| error of | count | median, old | median, new | 90 %, old | 90 %, new |",
-        "|---|---|---|---|---|---|",
-    ]
-    tables = []
+    """Median and 90th percentile of the absolute errors, before and after, in the unit of the value."""
+    tables, rows = [], []
     for coefficients in (old, new):
         errors: dict[str, list[float]] = {name: [] for name in SCALES}
         for item in observations:
             if _runs(item, coefficients):
-                for name, found in predict(item, coefficients).items():
-                    errors[name] += [abs(error) * SCALES[name] for error in found]
+                for name, differences in predict(item, coefficients).items():
+                    errors[name] += [abs(error) * SCALES[name] for error in differences]
         tables.append(errors)
     for name in SCALES:
         before, after = (np.array(errors[name] or [np.nan]) for errors in tables)
         cells = [np.median(before), np.median(after), np.quantile(before, 0.9), np.quantile(after, 0.9)]
         unit = "points" if name == "quality" else "% (log)"
-        shown = " | ".join(f"{100 * cell:.1f}" for cell in cells)
-        lines.append(f"| {name}, {unit} | {len(tables[1][name])} | {shown} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{name}, {unit}", str(len(tables[1][name])), *(f"{100 * cell:.1f}" for cell in cells)])
+    header = ("error of", "count", "median, old", "median, new", "90 %, old", "90 %, new")
+    return as_markdown(header, rows) + "\n"
 
 
 def coefficient_table(old: Coefficients, new: Coefficients) -> str:
-    """What changed by more than a thousandth."""
+    """The coefficients that changed by more than a thousandth."""
     rows = [
-        f"| {name} | {old[name]:.4g} | {value:.4g} |"
+        [name, f"{old[name]:.4g}", f"{value:.4g}"]
         for name, value in new.items()
         if abs(value - old[name]) > 1e-3 * abs(old[name])
     ]
-    return "\n".join(["| coefficient | old | new |", "|---|---|---|", *rows])
+    return as_markdown(("coefficient", "old", "new"), rows)
 
 
 def _original(observations: Sequence[Observation]) -> dict[str, float]:

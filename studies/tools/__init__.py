@@ -1,0 +1,1 @@
+"""Tools for maintainers: the fit of PipeBench, and the package for OptunaHub."""
