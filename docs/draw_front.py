@@ -22,6 +22,7 @@ from petra_optuna import front, load_study, open_storage
 WIDTH, HEIGHT = 720, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 690, 44, 284
 GREY, BLUE, ORANGE = "#7d8590", "#3b82f6", "#d9730d"
+STRONG, PALE = 0.9, 0.4  # opacity of members of the front and of other trials
 SIZE_TICKS = (1, 2, 5, 10, 20, 50, 100)  # percent of the original's
 LARGEST = 1.4  # size at the right edge, as a share of the original's
 DISC_AREA = 40  # square units for the original's throughput
@@ -72,7 +73,7 @@ def read(study: optuna.Study, controls: int) -> tuple[str, list[Disc]]:
                 size=shares["size_bytes"],
                 throughput=shares["throughput_per_s"],
                 colour=ORANGE if trial.number < controls else BLUE,
-                opacity=0.85 if trial.number in members else 0.25,
+                opacity=STRONG if trial.number in members else PALE,
                 name=f"trial {trial.number} {members.get(trial.number, '')}".strip(),
             )
         )
@@ -105,21 +106,29 @@ def draw(metric: str, discs: Sequence[Disc], depth: float) -> Iterator[str]:
     below = f"; {hidden} trials below {low:.2f} are not shown" if hidden else ""
     yield _text((LEFT + RIGHT) / 2, BOTTOM + 40, f"size of the file over the original's{below}", "middle")
     yield from _legend()
-    labels: list[tuple[float, float]] = []
     for disc in shown:
-        radius = math.sqrt(DISC_AREA * disc.throughput / math.pi)
-        centre = x(disc.size), y(disc.quality)
-        yield f'<circle cx="{centre[0]:.1f}" cy="{centre[1]:.1f}" r="{radius:.1f}" fill="{disc.colour}"'
+        yield f'<circle cx="{x(disc.size):.1f}" cy="{y(disc.quality):.1f}" r="{_radius(disc):.1f}"'
         title = html.escape(f"{disc.name}: {disc.throughput:.1f} times the throughput")
-        yield f'  fill-opacity="{disc.opacity}"><title>{title}</title></circle>'
-        if disc.opacity > 0.5 and all(math.dist(centre, label) > LABEL_GAP for label in labels):
+        yield f'  fill="{disc.colour}" fill-opacity="{disc.opacity}"><title>{title}</title></circle>'
+    labels: list[tuple[float, float]] = []
+    for disc in sorted(shown, key=lambda disc: -disc.quality):  # the best of neighbours gets the label
+        centre = x(disc.size), y(disc.quality)
+        if disc.opacity > PALE and all(math.dist(centre, label) > LABEL_GAP for label in labels):
             labels.append(centre)
-            yield _text(centre[0], centre[1] - radius - 4, f"{disc.throughput:.1f}x", "middle")
+            yield _text(centre[0], centre[1] - _radius(disc) - 4, f"{disc.throughput:.1f}x", "middle")
     yield "</svg>"
 
 
+def _radius(disc: Disc) -> float:
+    return math.sqrt(DISC_AREA * disc.throughput / math.pi)
+
+
 def _legend() -> Iterator[str]:
-    entries = ((400, BLUE, 0.85, "front"), (330, ORANGE, 0.85, "control"), (250, BLUE, 0.25, "other trial"))
+    entries = (
+        (400, BLUE, STRONG, "front"),
+        (330, ORANGE, STRONG, "control"),
+        (250, BLUE, PALE, "other trial"),
+    )
     for left, colour, opacity, meaning in entries:
         yield f'<circle cx="{RIGHT - left}" cy="{TOP - 26}" r="6" fill="{colour}" fill-opacity="{opacity}"/>'
         yield _text(RIGHT - left + 11, TOP - 22, meaning, "start")
