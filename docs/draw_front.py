@@ -58,15 +58,18 @@ def main() -> None:
 
 
 def read(study: optuna.Study, controls: int) -> tuple[str, list[Disc]]:
-    """The metric's name, and the finished trials of a study, members of the front last."""
+    """The metric's name, and the finished trials of a study, members of the front last.
+
+    Shares are of the values of trial 0, which is the original.
+    """
     study_front = front(study)
     names = list(study_front.directions)
     members = {row.trial: row.pipeline for row in study_front.rows}
+    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     discs = []
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
-        shares = {
-            name: value / study_front.original[name] for name, value in zip(names, trial.values, strict=True)
-        }
+    for trial in trials:
+        pairs = zip(trial.values, trials[0].values, strict=True)
+        shares = dict(zip(names, (value / original for value, original in pairs), strict=True))
         discs.append(
             Disc(
                 quality=trial.values[0],
