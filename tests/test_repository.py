@@ -22,10 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "petra_optuna"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "studies" / "results").glob("*.md"))
-DOCUMENTS = [
-    *("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "storage/README.md", "studies/RESULTS.md"),
-    *PAGES,
-]
+LINE_WIDTH = 110
+README_LINES = 150
 MODULE_OF = {
     "optuna-dashboard": "optuna_dashboard",
     "pillow": "PIL",
@@ -35,7 +33,16 @@ MODULE_OF = {
 NOT_IMPORTED = {"lightgbm"}  # pyproject.toml says why beside each
 # Someone's home or working folder; temporary folders are everybody's.
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:home|root|Users|work|workspace)/[\w.-]")
-COMMAND_LINE = re.compile(r"^\s*(?:[$>] )?(?:\.venv/bin/|\$\(BIN\)/)?(petra\s.*)$", re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:[$>] )?(?:\w+=\S+ )*(?:\.venv/bin/|\$\(BIN\)/)?(petra|make|python -m) (?!\.\.\.)(.+)"
+)
+FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+PATH_SPAN = re.compile(r"(?:[\w.-]+/)+[\w.-]+\.(?:py|md|toml|json|ipynb)")
+PRAGMA = re.compile(r"  # (?:type: ignore|noqa).*")  # has to stand on the line that it is for
+LINK_TARGET = re.compile(r"\]\([^)]*\)")
+SHELLS = {"bash", "sh", "console", "shell"}
 PROBE = """
 import contextlib, io, json, sys
 from petra_optuna.cli import main
@@ -105,17 +112,47 @@ def imports_of(path: Path) -> list[tuple[str, int]]:
     return found
 
 
-def shell_commands(text: str) -> list[list[str]]:
-    """Every ``petra ...`` line of a document's code blocks, or of a makefile, as arguments."""
-    blocks = re.findall(r"^```(?:bash|sh|console|shell)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    joined = "\n".join(blocks).replace("\\\n", " ") if blocks else ""
-    return [shlex.split(match, comments=True)[1:] for match in COMMAND_LINE.findall(joined)]
+@functools.cache
+def documents() -> tuple[str, ...]:
+    """Every Markdown file of the repository."""
+    return tuple(str(path.relative_to(ROOT)) for path in tracked_files() if path.suffix == ".md")
+
+
+def code_lines(text: str) -> list[str]:
+    """Lines of a document's shell blocks and indented blocks, then its spans of code."""
+    blocks = [block for _, language, block in FENCED.findall(text) if language in SHELLS]
+    prose = FENCED.sub("", text)
+    blocks.append("\n".join(re.findall(r"^    (?! )(.+(?:\n      .+)*)", prose, re.MULTILINE)))
+    spans = [" ".join(span.split()) for span in INLINE.findall(prose)]
+    return [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()] + spans
+
+
+def commands(text: str, program: str) -> list[list[str]]:
+    """Arguments of every documented call of ``petra``, ``make`` or ``python -m``."""
+    matches = [COMMAND.fullmatch(line) for line in code_lines(text)]
+    return [shlex.split(match[2], comments=True) for match in matches if match and match[1] == program]
 
 
 def documented_commands() -> list[tuple[str, list[str]]]:
-    found = [(name, command) for name in DOCUMENTS for command in shell_commands(read(name))]
+    """Every call of ``petra`` in a document or in the makefile, with where it stands."""
+    documented = [(name, command) for name in documents() for command in commands(read(name), "petra")]
     recipes = re.sub(r"^\t", "", read("Makefile"), flags=re.MULTILINE)
-    return found + [("Makefile", command) for command in shell_commands(f"```sh\n{recipes}```")]
+    return documented + [("Makefile", command) for command in commands(f"```sh\n{recipes}```", "petra")]
+
+
+DOCS = [name for name in documents() if name.startswith("docs/")]
+
+
+def headings(text: str) -> set[str]:
+    """The anchors that a Markdown viewer makes of a document's headings."""
+    titles = re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def prose_lines(text: str) -> list[tuple[int, str]]:
+    """Lines of a document, numbered from 1, without tables, targets of links and what holds a URL."""
+    numbered = [(number, LINK_TARGET.sub("]", line)) for number, line in enumerate(text.splitlines(), 1)]
+    return [(number, line) for number, line in numbered if not line.startswith("|") and "://" not in line]
 
 
 @pytest.fixture(scope="module")
@@ -202,29 +239,81 @@ def test_documented_command_exists(
 
 
 def test_readme_shows_commands() -> None:
-    subcommands = {command[0] for command in shell_commands(read("README.md"))}
+    subcommands = {command[0] for command in commands(read("README.md"), "petra")}
     assert {"run", "resume", "front", "export", "dashboard"} <= subcommands
 
 
-def test_documented_make_targets_exist() -> None:
+@pytest.mark.parametrize("name", [*documents(), ".ci/run"])
+def test_documented_make_targets_exist(name: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
-    for name in [*DOCUMENTS, ".ci/run"]:
-        text = read(name)
-        named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
-        assert named <= targets, f"{name} names make {', '.join(sorted(named - targets))}"
+    text = read(name)
+    calls = commands(text if name.endswith(".md") else f"```sh\n{text}```", "make")
+    assert {call[0] for call in calls if "=" not in call[0]} <= targets
 
 
 def test_every_page_of_results_is_in_the_contents_and_has_its_headings() -> None:
-    headings = ["Question", "Command", "Machine", "Table", "Reading", "Limits"]
+    expected = ["Question", "Command", "Machine", "Table", "Reading", "Limits"]
     for name in PAGES:
         assert f"](results/{Path(name).name})" in read("studies/RESULTS.md"), name
         if Path(name).name != "history.md":
-            assert re.findall(r"^## (.*)$", read(name), re.MULTILINE) == headings, name
+            assert re.findall(r"^## (.*)$", read(name), re.MULTILINE) == expected, name
 
 
-def test_documents_link_to_files_that_exist() -> None:
-    for name in DOCUMENTS:
-        text = read(name)
-        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
-        missing = [link for link in links if not (ROOT / name).parent.joinpath(link).exists()]
-        assert missing == [], name
+@pytest.mark.parametrize("name", documents())
+def test_documented_modules_exist(name: str) -> None:
+    modules = {call[0] for call in commands(read(name), "python -m") if call[0].startswith("studies")}
+    missing = [
+        module
+        for module in sorted(modules)
+        if not (ROOT / f"{module.replace('.', '/')}.py").is_file()
+        and not (ROOT / module.replace(".", "/") / "__main__.py").is_file()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", documents())
+def test_links_lead_to_files_and_headings_that_exist(name: str) -> None:
+    for target, anchor in LINK.findall(FENCED.sub("", read(name))):
+        path = (ROOT / name).parent.joinpath(target) if target else ROOT / name
+        assert path.exists(), f"{name} links to {target}"
+        if anchor:
+            assert anchor in headings(path.read_text(encoding="utf-8")), f"{name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", *DOCS])
+def test_named_files_exist(name: str) -> None:
+    spans = [span for span in INLINE.findall(FENCED.sub("", read(name))) if PATH_SPAN.fullmatch(span)]
+    own = [span for span in spans if not span.startswith(("storage/", "tests/operations/test_clip"))]
+    assert [span for span in own if not any((folder / span).is_file() for folder in (ROOT, PACKAGE))] == []
+
+
+def test_pages_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or page.suffix != ".md" or not page.is_file():
+            continue
+        reached.add(page)
+        links = LINK.findall(page.read_text(encoding="utf-8"))
+        waiting += [page.parent.joinpath(target).resolve() for target, _ in links if target]
+    assert [name for name in DOCS if ROOT / name not in reached] == []
+
+
+@pytest.mark.parametrize("name", documents())
+def test_markdown_lines_are_short(name: str) -> None:
+    assert [number for number, line in prose_lines(read(name)) if len(line) > LINE_WIDTH] == []
+
+
+def test_python_lines_are_short() -> None:
+    paths = [path for path in tracked_files() if path.suffix == ".py"]
+    long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(PRAGMA.sub("", line)) > LINE_WIDTH and "://" not in line
+    ]
+    assert long == []
+
+
+def test_readme_fits_its_length() -> None:
+    assert len(read("README.md").splitlines()) <= README_LINES
