@@ -20,9 +20,9 @@ from rich.progress import (
     Progress as Bars,
 )
 
-from petra_optuna.results import Progress, pipeline_text, study_hypervolume
+from petra_optuna.results import Progress, pipeline_text, study_hypervolume, values_line
 from petra_optuna.samplers import finished_trials
-from petra_optuna.study import TrialRecord, warm_start_line
+from petra_optuna.study import StudyRecord, TrialRecord, warm_start_line
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -34,7 +34,7 @@ def trial_progress(console: Console, total: int | None) -> Iterator[Callback]:
         TextColumn("trials"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("best hypervolume {task.fields[hypervolume]:.4g} (original 1)"),
+        TextColumn("best hypervolume {task.fields[hypervolume]:.4g} (baseline 1)"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -51,7 +51,7 @@ def trial_progress(console: Console, total: int | None) -> Iterator[Callback]:
                     bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             bar.update(task, completed=done, hypervolume=reached)
             bar.console.print(
-                f"[{done}/{total or '?'}] {_line(trial)}; hypervolume {reached:.4g}",
+                f"[{done}/{total or '?'}] {_line(study, trial)}; hypervolume {reached:.4g}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -82,10 +82,12 @@ def phase_progress(console: Console) -> Iterator[Progress]:
         yield progress
 
 
-def _line(trial: FrozenTrial) -> str:
+def _line(study: optuna.Study, trial: FrozenTrial) -> str:
+    """The objectives of a trial with their changes against the baseline, or why it has none."""
     record = TrialRecord(trial)
     evaluation = record.evaluation
     if trial.state != TrialState.COMPLETE or evaluation is None:
         return f"trial {trial.number} {trial.state.name}: {record.failure or 'no reason stored'}"
-    values = ", ".join(f"{name} {value:.4g}" for name, value in evaluation["values"].items())
-    return f"trial {trial.number} {pipeline_text(evaluation, 'notation')}: {values}"
+    values = {name: evaluation["values"][name] for name in study.metric_names or ()}
+    text = values_line(values, StudyRecord(study).baseline_values)
+    return f"trial {trial.number} {pipeline_text(evaluation, 'notation')}: {text}"

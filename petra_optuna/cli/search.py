@@ -201,8 +201,8 @@ def run(
         parameters=max_parameters,
         macs=max_macs,
     )
-    for known in objective or ():
-        efficiency_metric(known)  # before the task is prepared
+    for metric in objective or ():
+        efficiency_metric(metric)  # before the task is prepared
     ladder = _rungs(
         rungs, min_epochs=rung_epochs, min_fraction=rung_fraction, eta=rung_eta, levels=rung_levels
     )
@@ -218,7 +218,7 @@ def run(
     with console.status(f"preparing task {task}"):
         built = task_of(source, cache)
     with trial_progress(console, stop.trials) as callback:
-        found = optimize(
+        searched = optimize(
             built,
             stop=stop,
             storage=storage,
@@ -241,7 +241,7 @@ def run(
             workers=workers,
             callbacks=[callback],
         )
-    _conclude(found, storage, console)
+    _conclude(searched, storage, console)
 
 
 def resume(
@@ -271,7 +271,7 @@ def resume(
     with console.status(f"preparing task {specification.task.name}"):
         built = stored_task(specification, task, data_root, checkpoint)
     with trial_progress(console, stop.trials) as callback:
-        found = resume_study(
+        searched = resume_study(
             built,
             storage=storage,
             name=stored.study_name,
@@ -279,7 +279,7 @@ def resume(
             workers=workers,
             callbacks=[callback],
         )
-    _conclude(found, storage, console)
+    _conclude(searched, storage, console)
 
 
 def _stop(
@@ -318,9 +318,9 @@ def _targets(given: list[str] | None) -> dict[str, float] | None:
 
 
 def _conclude(study: optuna.Study, storage: str, console: Console) -> None:
-    found = publish(study)
-    console.print(as_table(found))
-    if line := limits_line(found):
+    pareto = publish(study)
+    console.print(as_table(pareto))
+    if line := limits_line(pareto):
         console.print(line, soft_wrap=True)
     url = make_url(storage).render_as_string(hide_password=True)
     where = f"--storage {url} --study {study.study_name}"

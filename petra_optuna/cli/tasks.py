@@ -48,7 +48,7 @@ def stored_task(
     """The task of a stored study. Nothing that the database names is imported.
 
     Args:
-        specification: Of the study.
+        specification: Specification of the study.
         given: ``module:callable`` of a task that is not built in.
         data_root: Where the data is now, if it was moved.
         checkpoint: Where the original's weights are now, if they were moved.

@@ -18,7 +18,7 @@ from petra_optuna.results.front import (
 )
 from petra_optuna.results.page import as_figure, as_html
 from petra_optuna.results.publish import publish
-from petra_optuna.results.report import as_csv, as_json, as_table, ledger_line, limits_line
+from petra_optuna.results.report import as_csv, as_json, as_table, ledger_line, limits_line, values_line
 
 __all__ = [
     "Confirmation",
@@ -42,4 +42,5 @@ __all__ = [
     "pipeline_text",
     "publish",
     "study_hypervolume",
+    "values_line",
 ]

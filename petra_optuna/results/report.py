@@ -102,12 +102,28 @@ def factor(metric: EfficiencyMetric, value: float, baseline: float) -> float:
     return value / baseline if metric.direction == "maximize" else baseline / value
 
 
-def _cells(front: StudyFront, row: Row, name: str) -> tuple[str, str]:
-    value, baseline = row.values[name], front.baseline[name]
+def change(name: str, value: float, baseline: float) -> str:
+    """A value against the baseline's: a factor for times, percent for other ratios, else a difference.
+
+    Empty for values that count by their difference and are 0 for the baseline by nature.
+    """
     if name in _AS_FACTOR:
-        note = f"{factor(METRICS[name], value, baseline):.2f}x"
-    elif name in METRICS:
-        note = f"{100 * (value / baseline - 1):+.1f}%" if METRICS[name].by_ratio else ""
-    else:
-        note = f"{value - baseline:+.4f}"
-    return shown(name, value), note
+        return f"{factor(METRICS[name], value, baseline):.2f}x"
+    if name in METRICS:
+        return f"{100 * (value / baseline - 1):+.1f}%" if METRICS[name].by_ratio else ""
+    return f"{value - baseline:+.4f}"
+
+
+def values_line(values: Mapping[str, float], baseline: Mapping[str, float]) -> str:
+    """Values in the units of their headings, each with its change against the baseline's in brackets."""
+    return ", ".join(_with_change(name, value, baseline[name]) for name, value in values.items())
+
+
+def _with_change(name: str, value: float, baseline: float) -> str:
+    against = change(name, value, baseline)
+    return f"{shown(name, value)} {heading(name)}{f' ({against})' if against else ''}"
+
+
+def _cells(front: StudyFront, row: Row, name: str) -> tuple[str, str]:
+    value = row.values[name]
+    return shown(name, value), change(name, value, front.baseline[name])
