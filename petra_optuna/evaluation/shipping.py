@@ -196,11 +196,12 @@ class Shipment:
         reason = self._why_beyond_repair()
         if reason is not None:
             return first, dataclasses.replace(attempt, reason=reason)
-        self.ledger.repairs = 1
         try:
             second = self.lower(first.layout, keep_float=True)
         except TrialError as error:
+            self.ledger.repairs = 1
             return first, dataclasses.replace(attempt, reason=f"{type(error).__name__}: {error}")
+        self.ledger.repairs = 1  # not before: a trial that is killed in its repair is run again
         self.ledger.repairs_within = int(self._keeps(second.quality))
         second_ships = self._violation(second.quality) < self._violation(first.quality)
         shipped, dropped = (second, first) if second_ships else (first, second)
