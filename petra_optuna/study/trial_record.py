@@ -77,8 +77,13 @@ class TrialRecord:
     @property
     def evaluation(self) -> dict[str, Any] | None:
         """``Evaluation.to_dict`` and the artifacts' numbers, in the present form; None where not stored."""
-        stored = self._trial.user_attrs.get(EVALUATION)
+        stored = self.evaluation_fields
         return None if stored is None else _present_evaluation(stored)
+
+    @property
+    def evaluation_fields(self) -> dict[str, Any] | None:
+        """The evaluation as it is stored, in whatever form; None where not stored."""
+        return self._trial.user_attrs.get(EVALUATION)
 
     @property
     def failure(self) -> str | None:

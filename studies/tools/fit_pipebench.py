@@ -97,7 +97,9 @@ def observe(study: optuna.Study) -> Iterator[Observation]:
     study_record = StudyRecord(study)
     epochs, baseline = study_record.specification.budget.epochs, study_record.baseline_values
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        record = TrialRecord(trial).evaluation
+        record = TrialRecord(
+            trial
+        ).evaluation_fields  # not in the present form: the surrogate lacks new fields
         if record is not None:
             try:
                 yield observation(record, baseline, epochs)
