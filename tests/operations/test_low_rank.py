@@ -101,7 +101,7 @@ def test_every_layer_gets_the_rank_of_the_rule_or_a_reason(correlated_task: Task
             continue
         limit = break_even_rank(*weight_matrix(module).shape)
         spectrum = torch.linalg.svdvals(weight_matrix(module).double())
-        rank = round_rank(choose_rank(spectrum, rule, getattr(node, rule), limit), limit)  # type: ignore[arg-type]
+        rank = round_rank(choose_rank(spectrum, node.rule, node.threshold, limit), limit)
         if rank < limit:
             assert report["ranks"][name] == [None, rank]
         else:
