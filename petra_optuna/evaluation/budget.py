@@ -24,6 +24,10 @@ class Budget:
 
     Raises:
         UserError: On construction, when a value is out of range.
+
+    Example:
+        >>> Budget(epochs=6, data_fraction=0.5).epochs
+        6
     """
 
     epochs: int = 6

@@ -28,6 +28,10 @@ class Limits:
 
     Raises:
         UserError: On construction, when a bound is not positive; ``quality_drop`` may be 0.
+
+    Example:
+        >>> Limits(size_bytes=1e6, quality_drop=0.01).items()
+        (('size_bytes', 1000000.0), ('quality_drop', 0.01))
     """
 
     size_bytes: float | None = None

@@ -42,6 +42,10 @@ class Rungs:
 
     Raises:
         UserError: On construction, when a value is out of range.
+
+    Example:
+        >>> Rungs(min_epochs=1, min_fraction=0.25, eta=4).eta
+        4
     """
 
     min_epochs: int = 1

@@ -23,6 +23,12 @@ class Mutation(abc.ABC):
     Class attributes:
         name: Key of the mutation in the rates and in the trials' records.
         steps: Whether it moves values by small steps, so that the size of a step matters.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> child = MUTATIONS[0](Pipeline((Prune(removed=0.3),)), default_space(), rng)
+        >>> child is None or isinstance(child, Pipeline)
+        True
     """
 
     name: ClassVar[str]

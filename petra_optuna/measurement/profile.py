@@ -57,6 +57,10 @@ class DeviceProfile:
 
     Raises:
         StudyError: On construction, when a value is of another kind or out of range or the device unknown.
+
+    Example:
+        >>> DeviceProfile(threads=2, throughput_batches=(16, 64)).threads
+        2
     """
 
     name: str = "cpu"

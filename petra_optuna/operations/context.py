@@ -27,6 +27,11 @@ class Context:
         on_step: Called after each training step with two arguments: a function that makes a copy of the
             model as the node would return it now, and the epochs that the node has trained, a fraction. It
             must leave the state of randomness as it is; what it raises ends the training.
+
+    Example:
+        >>> context = Context(task=task, recipe=Recipe(), seed=0, epochs=1)
+        >>> Train(epochs=1).apply(model, context).report["epochs"]
+        1
     """
 
     task: Task

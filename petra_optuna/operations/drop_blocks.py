@@ -25,6 +25,10 @@ class DropBlocks(DropBlocksNode):
     """Put identities in the place of the least important blocks, then measure batch norms again.
 
     A block is a residual block, or a layer outside of such blocks that maps a shape onto itself.
+
+    Example:
+        >>> DropBlocks(removed=0.25).code
+        'DB'
     """
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:

@@ -27,6 +27,10 @@ class Half(HalfNode):
 
     Inputs and outputs stay in float32. Values below the smallest positive float16 are raised to it; a weight
     beyond the largest is refused.
+
+    Example:
+        >>> Half().code
+        'FP16'
     """
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
@@ -64,6 +68,10 @@ class BFloat16(BFloat16Node):
     BF16 arithmetic does not load in ONNX Runtime on CPUs, so each weight is cast to float32 when the file is
     loaded. A runtime that computes in BF16 does so with such a file. Weights keep the range of float32 and 8
     bits of precision.
+
+    Example:
+        >>> BFloat16().code
+        'BF16'
     """
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:

@@ -30,6 +30,10 @@ class LowRank(LowRankNode):
     """Replace layers by factors of the rank that the rule asks for, then measure batch norms again.
 
     A layer is replaced only where that saves weights.
+
+    Example:
+        >>> LowRank(rule="energy", kept_energy=0.9).code
+        'LR'
     """
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:

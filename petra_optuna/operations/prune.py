@@ -18,7 +18,12 @@ from petra_optuna.pipeline.nodes import PruneNode
 
 @dataclasses.dataclass(frozen=True)
 class Prune(PruneNode):
-    """Remove channels with everything that is coupled to them, then measure batch norms again."""
+    """Remove channels with everything that is coupled to them, then measure batch norms again.
+
+    Example:
+        >>> Prune(removed=0.5, criterion="taylor", scope="global").code
+        'Pr'
+    """
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a copy with fewer channels.

@@ -25,6 +25,10 @@ class QuantizeAware(QuantizeAwareNode):
     The simulation is removed again, so the model stays plain and any node may follow. Ranges of the
     file are calibrated by its conversion, not taken from here. A pipeline cannot start from initialisation
     with it: ranges begin where the model is before the node, and follow too slowly from there.
+
+    Example:
+        >>> QuantizeAware(epochs=1).implies is QuantizeStatic
+        True
     """
 
     implies: ClassVar[type[Operation] | None] = QuantizeStatic

@@ -27,6 +27,10 @@ class QuantizeDynamic(QuantizeDynamicNode):
 
     Needs no calibration. ONNX Runtime's integer convolution without static ranges is slower than the
     float one, so convolutions compute in float, as do recurrent layers and embeddings.
+
+    Example:
+        >>> QuantizeDynamic().code
+        'PDQ'
     """
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:

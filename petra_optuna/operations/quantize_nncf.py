@@ -34,6 +34,10 @@ class QuantizeNncf(QuantizeNncfNode):
 
     Branches that are joined share their steps, so that nothing is rounded twice. Of the project's own static
     INT8 OpenVINO computes InceptionTime's branches in INT8 too, but converts between their steps.
+
+    Example:
+        >>> QuantizeNncf().code
+        'NQ'
     """
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:

@@ -45,6 +45,10 @@ class QuantizeStatic(QuantizeStaticNode):
     x86 where they are signed. Where this machine's kernels saturate, weights take 7 bits (see
     ``saturation``). Recurrent matrices, embedding tables and transposed convolutions are stored in INT8 and
     computed in float.
+
+    Example:
+        >>> QuantizeStatic(calibration="percentile", keep_float=2).code
+        'PTQ'
     """
 
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:

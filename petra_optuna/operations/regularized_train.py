@@ -43,6 +43,10 @@ class RegularizedTrain(RegularizedTrainNode):
     afterwards, which shapes the spectra for a low-rank node to come. ``norm`` acts on the rows of Linear
     and convolution weights, ``sparsity`` on every matrix and kernel that is trained, factors where there
     are factors, and ``lai`` scales the residuals of the task's loss; these three make no factors.
+
+    Example:
+        >>> Pipeline((RegularizedTrain(epochs=2),), Recipe(orthogonal=True, hoyer=False)).notation
+        'Reg'
     """
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:

@@ -43,6 +43,11 @@ def default_space(
 
     Raises:
         UserError: When the runtime is unknown or not installed.
+
+    Example:
+        >>> space = default_space(max_length=3)
+        >>> "prune" in space.names
+        True
     """
     formats = find_runtime(runtime).formats(device)
     conversions = tuple(kind for kind in EVERY_OPERATION if kind.format in formats)

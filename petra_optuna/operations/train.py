@@ -15,7 +15,12 @@ from petra_optuna.pipeline.nodes import TrainNode
 
 @dataclasses.dataclass(frozen=True)
 class Train(TrainNode):
-    """Train all weights for some epochs."""
+    """Train all weights for some epochs.
+
+    Example:
+        >>> Pipeline((Train(epochs=2),), Recipe(lr=1e-3)).notation
+        'Tr'
+    """
 
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a trained copy and what ``fit`` reports.

@@ -25,6 +25,10 @@ class Applied(Generic[ModelT]):
         model: The new model.
         report: What was done to it, as JSON-ready values. That of a node that legally changes nothing holds
             ``"changed": False`` and ``"reason"``.
+
+    Example:
+        >>> Applied(model, {"changed": False, "reason": "nothing to do"}).report["changed"]
+        False
     """
 
     model: ModelT
@@ -74,6 +78,10 @@ class Operation(Fielded, abc.ABC):
         format: Format of a conversion's file, for example ``int8_static``; a runtime lists those that it runs
             as they promise. None where any runtime does.
         implies: Conversion that a pipeline with this node gets when it names none.
+
+    Example:
+        >>> Prune(removed=0.3).values()["removed"]
+        0.3
     """
 
     name: ClassVar[str]

@@ -24,6 +24,11 @@ class Pipeline:
 
     Raises:
         PipelineError: On construction, when a conversion stands anywhere but last.
+
+    Example:
+        >>> pipeline = Pipeline((Prune(removed=0.3), Train(epochs=2), QuantizeStatic()))
+        >>> pipeline.notation
+        'Pr-Tr-PTQ'
     """
 
     nodes: tuple[Operation, ...] = ()

@@ -33,6 +33,10 @@ class Recipe(Fielded):
         lai: Whether residuals are scaled by the steepness of the model; ``lambda_lai`` is the bound.
         norm: Whether rows of weights are pulled towards length one, with ``lambda_norm``.
         sparsity: Whether weights shrink to which the loss is insensitive, with ``lambda_sparsity``.
+
+    Example:
+        >>> Recipe(optimizer="sgd", lr=0.05).optimizer
+        'sgd'
     """
 
     optimizer: Annotated[str, CategoricalDistribution(("adamw", "sgd", "rmsprop"))] = "adamw"

@@ -40,6 +40,11 @@ class SearchSpace:
     Raises:
         PipelineError: On construction, when the lists are empty, hold a class of the wrong kind or
             two of one name, ``max_length`` is below 1, or no class can stand first.
+
+    Example:
+        >>> space = SearchSpace(body=(Prune, Train), conversions=(Half,), max_length=2)
+        >>> space.names
+        ('prune', 'train', 'fp16')
     """
 
     body: tuple[type[Operation], ...]

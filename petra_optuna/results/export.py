@@ -52,6 +52,11 @@ def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> Exp
 
     Raises:
         StudyError: When the trial has no file, the file disagrees, or the folder cannot be written.
+
+    Example:
+        >>> exported = export_trial(study, 0, Path("shipped"), task)
+        >>> sorted(path.name for path in exported.folder.iterdir())
+        ['card.md', 'model.onnx', 'preprocess.json', 'rebuild', 'recipe.json', 'run.py']
     """
     record = StudyRecord(study)
     evaluation, specification = record.evaluation(number), record.specification

@@ -94,6 +94,11 @@ def front(study: optuna.Study) -> StudyFront:
 
     Raises:
         StudyError: When the study was not made by petra-optuna.
+
+    Example:
+        >>> pareto = front(study)
+        >>> min(row.values["size_bytes"] for row in pareto.rows) < pareto.baseline["size_bytes"]
+        True
     """
     record = StudyRecord(study)
     specification, ledger = record.specification, record.ledger()

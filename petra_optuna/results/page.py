@@ -24,6 +24,10 @@ def as_figure(front: StudyFront, intervals: Intervals | None = None, marked: Seq
         front: Front to draw.
         intervals: Interval of the quality by trial, drawn as bars.
         marked: Trials that are dominated within noise, drawn hollow.
+
+    Example:
+        >>> as_figure(front(study)).layout.title.text
+        'Front of study mine'
     """
     quality, *others = front.directions
     axis = "size_bytes" if "size_bytes" in others else others[0]

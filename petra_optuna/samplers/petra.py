@@ -73,6 +73,12 @@ class PetraSampler(BaseSampler):
 
     Raises:
         UserError: When an argument is outside its range.
+
+    Example:
+        >>> sampler = PetraSampler(default_space(), seed=0, population_size=8)
+        >>> study = optimize(task, trials=1, storage="sqlite:///storage/sampled.db", sampler=sampler)
+        >>> len(study.trials) >= 1
+        True
     """
 
     def __init__(

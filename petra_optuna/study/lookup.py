@@ -14,6 +14,10 @@ def load_study(storage: RDBStorage, name: str | None = None) -> optuna.Study:
 
     Raises:
         StudyError: When there is none, or several and no name was given; the text lists the names.
+
+    Example:
+        >>> load_study(open_storage("sqlite:///storage/mine.db"), "mine").study_name
+        'mine'
     """
     names = optuna.get_all_study_names(storage)
     if name is None:

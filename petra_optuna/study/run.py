@@ -107,6 +107,11 @@ def optimize(
 
     Raises:
         UserError: When something given cannot be used.
+
+    Example:
+        >>> study = optimize(task, trials=1, storage="sqlite:///storage/study.db", budget=Budget(epochs=1))
+        >>> study.metric_names
+        ['accuracy', 'latency_ms', 'throughput_per_s', 'size_bytes']
     """
     run = _Run(storage, stop or Stop(trials, timeout_s), sampler, workers, tuple(callbacks))
     run.check(space)
@@ -173,6 +178,11 @@ def resume(
 
     Raises:
         UserError: When something given cannot be used.
+
+    Example:
+        >>> study = resume(task, storage="sqlite:///storage/mine.db", name="mine", trials=6)
+        >>> len(study.trials) >= 6
+        True
     """
     study = load_study(open_storage(storage, must_exist=True), name)
     specification = StudyRecord(study).specification

@@ -26,6 +26,10 @@ class TaskSource:
             the program that made it can give.
         data_root: Absolute path of the data's folder; None where the task needs none.
         checkpoint: Absolute path of the original's weights; None where the task makes them itself.
+
+    Example:
+        >>> TaskSource.of("cifar10", data_root=Path("data")).name
+        'cifar10'
     """
 
     name: str

@@ -26,6 +26,11 @@ class Stop(StopRule):
 
     Raises:
         UserError: On construction, when none is given or one is out of range.
+
+    Example:
+        >>> stop = Stop(trials=1000, timeout_s=3600)
+        >>> stop.is_reached(study)
+        False
     """
 
     trials: int | None = None

@@ -40,6 +40,11 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStor
 
     Raises:
         StudyError: When the URL cannot be read, the file is no database, or no server answers.
+
+    Example:
+        >>> storage = open_storage("sqlite:///storage/mine.db", must_exist=True)
+        >>> load_study(storage).study_name
+        'mine'
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":

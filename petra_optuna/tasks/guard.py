@@ -83,5 +83,10 @@ def open_once(split: Split) -> Split:
     """A view of a sealed split that gives each sample once; only a confirmation may use it.
 
     Reading a sample for the second time raises ``SealedSplitRead``.
+
+    Example:
+        >>> inputs, targets = next(open_once(task.test).batches(64))
+        >>> len(targets)
+        64
     """
     return dataclasses.replace(split, dataset=_ReadOnce(contents(split).dataset))

@@ -42,6 +42,11 @@ def build_task(
     Raises:
         TaskError: When the name is unknown.
         DataError: When data or checkpoint cannot be used.
+
+    Example:
+        >>> task = build_task("digits", cache_dir=Path("storage/cache"))
+        >>> task.name
+        'digits'
     """
     builder = TASKS.get(name)
     if builder is None:

@@ -63,6 +63,10 @@ class Task:
         mode: Network that pipelines start from: ``model`` (``pretrained``) or an untrained one
             (``untrained``). In both modes ``model`` is the baseline and the teacher.
         fingerprint: SHA-256 of model, data and metric; in the mode ``untrained`` also of ``initial``.
+
+    Example:
+        >>> task.metric.name, len(task.selection)
+        ('accuracy', 128)
     """
 
     name: str

@@ -66,6 +66,11 @@ def confirm(
 
     Raises:
         UserError: When something given cannot be used; the test split has then not been read.
+
+    Example:
+        >>> confirmation = confirm(study, task, bootstrap=100, rounds=1)
+        >>> confirmation.reading
+        1
     """
     if bootstrap < LEAST_RESAMPLES or rounds < 1 or seeds < 0:
         raise UserError(
@@ -100,7 +105,12 @@ def confirm(
 
 
 def confirmation_of(study: optuna.Study) -> Confirmation | None:
-    """What was found when the study's front was last confirmed; None where it was not."""
+    """What was found when the study's front was last confirmed; None where it was not.
+
+    Example:
+        >>> confirmation_of(study) is None or confirmation_of(study).reading >= 1
+        True
+    """
     record = StudyRecord(study)
     stored = record.confirmation
     if stored is None:
