@@ -111,8 +111,8 @@ def test_table_page_note_and_confirmation_show_them(study: optuna.Study, tiny_ta
     ("names", "words"),
     [
         (["speed"], "unknown objective 'speed'; beside the task's metric there are latency_ms, thr"),
-        (["macs", "macs"], "one or more, each once; got macs, macs"),
-        ([], "one or more, each once; got none"),
+        (["macs", "macs"], "one or more, each once, besides accuracy; got macs, macs"),
+        ([], "one or more, each once, besides accuracy; got none"),
     ],
 )
 def test_wrong_objectives_are_one_line_before_anything_is_made(
