@@ -17,6 +17,7 @@ from support.toy_space import BOUNDS, DIRECTIONS, FREE, objective
 from petra_optuna.evolution import Bounds
 from petra_optuna.samplers import fail_orphans, finished_trials, plan_indices, plan_of
 from petra_optuna.samplers.history import History
+from petra_optuna.samplers.priors import StudyPriors
 from petra_optuna.study import load_study, open_storage
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -64,8 +65,10 @@ def test_no_plan_and_no_credit_is_lost_or_doubled(
     assert [plan.index for plan in plans] == [indices[trial.number] for trial in trials]
     assert sorted(plan.index for plan in plans) == list(range(PROCESSES * EACH))
 
-    read = History.read(study.trials, DIRECTIONS, Bounds.from_dict(BOUNDS), FREE, toy_workers.POPULATION)
-    credits = read.mutated(PROCESSES * EACH)
+    priors = StudyPriors(Bounds.from_dict(BOUNDS))
+    read = History(DIRECTIONS, priors, space=FREE, size=toy_workers.POPULATION)
+    read.update(study.trials)
+    credits = read.credited_plans(PROCESSES * EACH)
     assert [plan for plan, _ in credits] == sorted(
         (plan for plan in plans if plan.operator is not None), key=lambda plan: plan.index
     )

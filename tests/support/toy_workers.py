@@ -37,7 +37,7 @@ def _work(url: str, trials: int) -> list[tuple[str, float]]:
     study.sampler = mine = sampler()
     study.optimize(objective, n_trials=trials)
     _together.wait()
-    return [(repr(plan), credit) for plan, credit in mine._history(study).mutated(10_000)]
+    return [(repr(plan), credit) for plan, credit in mine._history(study).credited_plans(10_000)]
 
 
 def _main(url: str, processes: int, trials: int) -> None:
