@@ -89,7 +89,7 @@ def test_stopped_and_resumed_it_has_the_trials_of_one_never_stopped(
 def test_it_is_not_continued_in_the_other_mode(tiny_task: Task, study: optuna.Study, home: Path) -> None:
     with pytest.raises(StudyError, match=r"another specification .*mode: untrained != pretrained"):
         _run(tiny_task, home, trials=7, mode="pretrained")
-    with pytest.raises(UserError, match="the space is for pipelines that start from initialisation"):
+    with pytest.raises(UserError, match="the `space` is for pipelines that start from initialisation"):
         _run(tiny_task, home, trials=7, mode="pretrained", space=default_space(untrained=True))
 
 
