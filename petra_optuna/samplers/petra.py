@@ -60,8 +60,8 @@ class PetraSampler(BaseSampler):
         parents: Choice of a parent: ``uniform``, or the better one of two (``tournament``).
         genes: Source of new nodes and changed fields: drawn uniformly (``random``), or from the densities of
             good and bad past trials (``tpe``).
-        starts: Whether the fields of new nodes are mostly drawn near the priors that the study's attribute
-            ``PRIORS`` gives, if it has one; without effect where genes come from TPE.
+        use_priors: Whether the fields of new nodes are mostly drawn near the priors in the study's attribute
+            ``PRIORS``, if it has one; without effect where genes come from TPE.
         strength: Size of small changes: ``fixed``, or drawn by its recent success (``adaptive``).
         second_mutation: Share of the children that are mutated twice.
         immigrants: Share of the trials after the start that are random.
@@ -95,7 +95,7 @@ class PetraSampler(BaseSampler):
         survival: Survival = Options.survival,
         parents: ParentChoice = Options.parents,
         genes: GeneChoice = Options.genes,
-        starts: bool = Options.starts,
+        use_priors: bool = Options.use_priors,
         strength: Strength = Options.strength,
         second_mutation: float = Options.second_mutation,
         immigrants: float = Options.immigrants,
@@ -117,7 +117,7 @@ class PetraSampler(BaseSampler):
             survival=survival,
             parents=parents,
             genes=genes,
-            starts=starts,
+            use_priors=use_priors,
             strength=strength,
             second_mutation=second_mutation,
             immigrants=immigrants,
