@@ -74,7 +74,7 @@ def run(
         bool,
         typer.Option(
             "--sensitivity",
-            help="Measure per-layer sensitivity first and draw new nodes near it.",
+            help="Measure per-layer sensitivity first and draw the strengths of new nodes near the priors.",
             rich_help_panel=options.SEARCH,
         ),
     ] = False,
@@ -101,7 +101,8 @@ def run(
     device: Annotated[
         str,
         typer.Option(
-            help="Device to measure for: cpu, cpu:N (N threads), cpu@openvino, cuda, or a .json file.",
+            help="Device to measure for: cpu, cpu:N (N threads), cpu@openvino, cpu@torch, cuda, or a .json "
+            "file.",
             rich_help_panel=options.LIMITS,
         ),
     ] = "cpu",
@@ -158,7 +159,7 @@ def run(
     ] = False,
     rung_epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs up to the first rung (default 1).", rich_help_panel=options.RUNGS),
+        typer.Option(help="Epochs of the first rung's budget (default 1).", rich_help_panel=options.RUNGS),
     ] = None,
     rung_fraction: Annotated[
         float | None,

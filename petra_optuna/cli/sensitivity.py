@@ -23,10 +23,10 @@ def sensitivity(
     checkpoint: options.Checkpoint = None,
     cache: options.Cache = DEFAULT_CACHE,
 ) -> None:
-    """Print how quality falls as each layer alone is compressed, and the start values that follow.
+    """Print how quality falls as each layer alone is compressed, and the priors that follow.
 
     The curves are measured once per model on calibration data, without training, then cached.
-    `petra run --sensitivity` draws new nodes near the start values.
+    `petra run --sensitivity` draws the strengths of new nodes near the priors.
 
     Example: petra sensitivity digits
     """
@@ -47,7 +47,7 @@ def sensitivity(
     for prior in priors_from_sensitivity(curves, default_space()):
         condition = ", ".join(f"{name}={value}" for name, value in prior.when.items())
         suffix = f" ({condition})" if condition else ""
-        typer.echo(f"start value {prior.operation}.{prior.field} = {prior.value:.2f}{suffix}")
+        typer.echo(f"prior {prior.operation}.{prior.field} = {prior.value:.2f}{suffix}")
 
 
 def _points(curve: Curve) -> str:

@@ -59,7 +59,7 @@ class TrainingLedger:
         preview_stops: 1 where the preview stopped the pipeline.
         rung_stops: 1 where a rung stopped it.
         saved_epochs: Epochs of the allotment that were not trained because of a stop.
-        repairs: 1 where a repair was tried for a file beyond the limit on quality, with whatever result.
+        repairs: 1 where a repair was tried for a file over the limit on quality loss, with whatever result.
         repairs_within: 1 where that brought it within the limit.
         train_s: Seconds that training nodes took here, a stopped one's included, without judging.
         judging_s: Seconds that judging at rungs took.

@@ -29,7 +29,7 @@ from petra_optuna.tasks import Task
 
 
 class LimitUnreachable(TrialError):
-    """The structural preview breaks a hard limit; ``preview`` holds the predictions."""
+    """The structural preview predicts a file over the limit on size; ``preview`` holds the predictions."""
 
     def __init__(self, message: str, preview: Preview) -> None:
         super().__init__(message)
@@ -47,11 +47,11 @@ class Evaluator:
         folder: Folder that the files are written to; the caller owns it.
         budget: Most training that a pipeline may spend.
         seed: Seed of the initialisation and, together with its place in the pipeline, of every node.
-        cache: Shared prefixes; None computes everything cold.
+        cache: Shared prefixes; None for no cache.
         history: Measured shapes for the preview; None predicts no latency.
-        limits: Hard limits; a preview that must break one raises ``LimitUnreachable``, and a file beyond the
-            one on quality is repaired once (see ``shipping``).
-        rungs: When a pipeline is judged in its training; None never does.
+        limits: Hard limits. A preview that is certain to violate the limit on size raises
+            ``LimitUnreachable``; a file that violates the one on quality is repaired once (see ``shipping``).
+        rungs: Moments at which a pipeline is judged in its training; None for no rungs.
         baseline_quality: The task's metric of the baseline on selection, which a limit on quality needs.
         runtime: Name of the runtime that the files are made for; quality is computed in it.
         device: Device on which it runs.
@@ -91,13 +91,13 @@ class Evaluator:
 
         Args:
             pipeline: Pipeline to build.
-            judge: Decides at each rung; None meets no rung. Where it says stop, the training ends, and the
-                file is made of the model as it is there.
+            judge: Decides at each rung; None for no rungs. Where it says stop, the training ends, and the
+                file is made of the model as it stands there.
             ledger: Counters to fill, also where this raises.
 
         Raises:
             TrialError: With the reason, when a node, the lowering or the measurement fails.
-            LimitUnreachable: When the preview must break a hard limit; nothing has been trained.
+            LimitUnreachable: When the preview is certain to violate the limit on size; nothing was trained.
         """
         pipeline = pipeline.canonical()
         ledger = TrainingLedger() if ledger is None else ledger

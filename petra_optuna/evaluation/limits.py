@@ -15,7 +15,7 @@ _ROUNDING = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Upper bounds; None means unbounded. A trial beyond one is infeasible, however good.
+    """Upper bounds; None means unbounded. A trial that violates one is infeasible, however good.
 
     Attributes:
         size_bytes: Largest file.
@@ -55,7 +55,7 @@ class Limits:
         return tuple((name, float(bound)) for name, bound in pairs if bound is not None)
 
     def violations(self, values: Mapping[str, float]) -> dict[str, float]:
-        """How far each bounded value that is known lies beyond its bound; at most 0 is feasible."""
+        """How far each bounded value that is known is over its bound; at most 0 is feasible."""
         differences = {name: values[name] - bound for name, bound in self.items() if name in values}
         # 0.97 - 0.96 is a little more than 0.01 in floating point.
         return {name: 0.0 if abs(value) < _ROUNDING else value for name, value in differences.items()}

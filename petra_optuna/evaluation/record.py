@@ -28,7 +28,7 @@ class Evaluation:
         best_throughput_batch: Samples per call at which throughput is best.
         preview: Predictions that were made before the training.
         reused_nodes: Number of nodes whose result came from the cache.
-        repair: What was done about a loss of quality beyond the limit; None where there was none.
+        repair: What was done about a loss of quality over the limit; None where there was none.
         convolutions: How both layouts compare; None without one-dimensional convolutions.
         stopped: Where a rung ended the training; None where none did.
     """

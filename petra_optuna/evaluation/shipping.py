@@ -68,7 +68,7 @@ class LoweredModel:
 
 @dataclasses.dataclass(frozen=True)
 class Repair:
-    """What was done about a file that is beyond the limit on quality.
+    """What was done about a file that violates the limit on quality.
 
     Attributes:
         limit: Most that the metric may lose.
@@ -177,7 +177,7 @@ class Shipment:
         return LoweredModel(artifact, quality, layout, keep_float)
 
     def repair(self, first: LoweredModel) -> tuple[LoweredModel, Repair | None]:
-        """Repair a file that is beyond the limit on quality, in the same layout.
+        """Repair a file that violates the limit on quality, in the same layout.
 
         Returns:
             The file that ships, and what was tried; None where ``first`` keeps the limit or there is none.
@@ -193,7 +193,7 @@ class Shipment:
             drop_before=self._drop(first.quality),
             size_before=first.artifact.size_bytes,
         )
-        reason = self._why_beyond_repair()
+        reason = self._why_no_repair()
         if reason is not None:
             return first, dataclasses.replace(attempt, reason=reason)
         try:
@@ -250,7 +250,7 @@ class Shipment:
         second.artifact.path.unlink()
         return first, measured, ConvLayouts(CONV1D, values)
 
-    def _why_beyond_repair(self) -> str | None:
+    def _why_no_repair(self) -> str | None:
         """Why layers in float cannot help; None where they may."""
         if self.conversion is None:
             return "without a conversion there are no layers to put back to float"

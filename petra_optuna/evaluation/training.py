@@ -47,9 +47,9 @@ class BodyBuilder:
         base_key: Cache key of that network (``keys.base_key``).
         budget: Most training that the pipeline may spend.
         ledger: Counters to fill.
-        cache: Shared prefixes; None computes everything.
-        rungs: When the pipeline is judged; None never does.
-        judge: Decides at each rung; None never judges.
+        cache: Shared prefixes; None for no cache.
+        rungs: Moments at which the pipeline is judged; None for no rungs.
+        judge: Decides at each rung; None for no rungs.
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""Everything that an operation may know besides the model: task, recipe, budget and seed."""
+"""What an operation may know besides the model: task, recipe, and its node's seed, epochs and data share."""
 
 from __future__ import annotations
 

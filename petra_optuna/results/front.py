@@ -37,10 +37,10 @@ class LimitViolations:
     """The trials that break a hard limit, which keeps them off the front.
 
     Attributes:
-        trials: Number of trials that finished with a file beyond the limit.
+        trials: Number of trials that finished with a file that violates the limit.
         stopped: Number of other trials that the preview stopped before training: they had to break it.
         nearest: Number of the trial that breaks it by least.
-        excess: How far the nearest trial is beyond the limit, in the limit's unit.
+        excess: How far the nearest trial is over the limit, in the limit's unit.
     """
 
     trials: int
@@ -58,8 +58,8 @@ class StudyFront:
         directions: ``maximize`` or ``minimize`` by value name, in the order of ``trial.values``.
         baseline: Values of the baseline by the same names.
         rows: The front.
-        violations: Trials beyond each hard limit, by the limit's name; a trial may be beyond several.
-        repairs: Number of files beyond the limit on quality for which a repair was tried.
+        violations: Trials that violate each hard limit, by the limit's name; a trial may violate several.
+        repairs: Number of files that violate the limit on quality for which a repair was tried.
         repairs_within: Number of these that the repair brought within the limit.
     """
 
@@ -90,7 +90,7 @@ def change_percent(value: float, baseline: float) -> float | None:
 
 
 def front(study: optuna.Study) -> StudyFront:
-    """The front of a study made by petra-optuna. Trials beyond a hard limit are not on it.
+    """The front of a study made by petra-optuna. Trials that violate a hard limit are not on it.
 
     Raises:
         StudyError: When the study was not made by petra-optuna.
@@ -120,7 +120,7 @@ def front(study: optuna.Study) -> StudyFront:
 
 
 def violations_by_limit(study: optuna.Study) -> dict[str, LimitViolations]:
-    """The trials beyond each hard limit, by the limit's name; limits that no trial breaks are left out."""
+    """The trials that violate each hard limit, by its name; limits that no trial breaks are left out."""
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     broken: dict[str, list[tuple[float, FrozenTrial]]] = {}
     for trial in ended:

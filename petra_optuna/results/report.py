@@ -64,16 +64,16 @@ def limits_line(front: StudyFront) -> str | None:
     parts = []
     for name, broken in front.violations.items():
         stopped = f" and {broken.stopped} stopped by the preview" if broken.stopped else ""
-        nearest = f"the nearest is trial {broken.nearest}, beyond by {broken.excess:.4g}"
+        nearest = f"the nearest is trial {broken.nearest}, over by {broken.excess:.4g}"
         parts.append(f"{name} {broken.trials} trials{stopped}, {nearest}")
-    start = "beyond the limits" if front.rows else "no trial is within the limits"
+    start = "violating limits" if front.rows else "no trial is within the limits"
     return f"{start}: {'; '.join([*parts, repairs] if front.repairs else parts)}"
 
 
 def ledger_line(ledger: TrainingLedger) -> str:
     """One line on what was trained, and what cache, preview and rungs spared."""
     return (
-        f"trained {ledger.train_s:.0f} s, judged at rungs for {ledger.judging_s:.0f} s; "
+        f"trained {ledger.train_s:.0f} s, compared at rungs for {ledger.judging_s:.0f} s; "
         f"cache: {ledger.cache_hits} nodes reused, "
         f"{ledger.cache_misses} computed, {ledger.cache_saved_s:.0f} s of training saved, "
         f"{ledger.cache_healed} damaged entries healed; stopped: {ledger.preview_stops} by preview, "

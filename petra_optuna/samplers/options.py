@@ -34,7 +34,7 @@ class Options:
     survival: Survival = "hypervolume"
     parents: ParentChoice = "tournament"
     genes: GeneChoice = "random"
-    starts: bool = True
+    use_priors: bool = True
     strength: Strength = "fixed"
     second_mutation: float = 0.5
     immigrants: float = 0.0
@@ -93,7 +93,7 @@ PAPER = Options(
     survival="rank",
     parents="uniform",
     genes="random",
-    starts=False,
+    use_priors=False,
     strength="fixed",
     second_mutation=0.0,
     immigrants=0.0,

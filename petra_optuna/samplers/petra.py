@@ -1,4 +1,4 @@
-"""Evolutionary sampler of pipelines, steady state and without state of its own."""
+"""Evolutionary sampler of pipelines: one trial at a time, with all of its state in the storage."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class PetraSampler(BaseSampler):
     """Evolution of pipelines by mutation only (PETRA, arXiv 2510.09566), one trial at a time.
 
     A trial is a mutated copy of a parent. Parents are the best trials by non-domination rank and hypervolume,
-    and some drawn at random. Trials that break a constraint or lie outside the study's bounds, at chance
-    quality for example, come last. The mutation is drawn by its recent success. Of the first
+    and some drawn at random. Trials that break a constraint or lie outside the study's bounds (at chance
+    quality, for example) come last. The mutation is drawn by its recent success. Of the first
     ``population_size`` trials, those that nobody enqueued are random pipelines, of every length in turn.
 
     The whole pipeline is planned when the first parameter is asked for and stored in the trial. A plan
@@ -47,8 +47,8 @@ class PetraSampler(BaseSampler):
             parameters of its own: then parameters of past trials are changed within their conditional
             branch, and ``mutations``, ``second_mutation`` and ``adapt_depth`` have no effect.
         seed: Seed of all randomness, at least 0.
-        population_size: Number of parents kept, of random trials at the start, and of trials without
-            progress before pipelines may get longer.
+        population_size: Number of parents kept, number of trials before the first mutation, and number of
+            trials without progress before pipelines may get longer.
         random_share: Share of the parents drawn at random, for diversity.
         mutations: Operators that change a pipeline, of distinct names.
         rates: Rule by which the operators' success decides; see ``OperatorRates``.
@@ -60,15 +60,15 @@ class PetraSampler(BaseSampler):
         parents: Choice of a parent: ``uniform``, or the better one of two (``tournament``).
         genes: Source of new nodes and changed fields: drawn uniformly (``random``), or from the densities of
             good and bad past trials (``tpe``).
-        starts: Whether the fields of new nodes are mostly drawn near the priors that the study's attribute
-            ``PRIORS`` gives, if it has one; without effect where genes come from TPE.
+        use_priors: Whether the fields of new nodes are mostly drawn near the priors in the study's attribute
+            ``PRIORS``, if it has one; without effect where genes come from TPE.
         strength: Size of small changes: ``fixed``, or drawn by its recent success (``adaptive``).
         second_mutation: Share of the children that are mutated twice.
         immigrants: Share of the trials after the start that are random.
         adapt_depth: Whether pipelines start short and may get longer after a stretch without progress.
         avoid_duplicates: Whether a child that does the same as a known trial is planned again.
-        candidates: Number of children among which the one is taken that is likely to add most volume to the
-            front, by a forest fitted to at most 500 past trials and read with optimism; 1 for plain
+        candidates: Number of children made for a trial. A forest fitted to at most 500 past trials, read
+            with optimism, takes the one that is likely to add most volume to the front; 1 for plain
             evolution.
 
     Raises:
@@ -95,7 +95,7 @@ class PetraSampler(BaseSampler):
         survival: Survival = Options.survival,
         parents: ParentChoice = Options.parents,
         genes: GeneChoice = Options.genes,
-        starts: bool = Options.starts,
+        use_priors: bool = Options.use_priors,
         strength: Strength = Options.strength,
         second_mutation: float = Options.second_mutation,
         immigrants: float = Options.immigrants,
@@ -117,7 +117,7 @@ class PetraSampler(BaseSampler):
             survival=survival,
             parents=parents,
             genes=genes,
-            starts=starts,
+            use_priors=use_priors,
             strength=strength,
             second_mutation=second_mutation,
             immigrants=immigrants,

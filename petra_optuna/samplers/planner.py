@@ -46,8 +46,8 @@ def plan_pipeline(space: SearchSpace, options: Options, history: History, reques
     )
     index = history.index_of(request.number)
     rng = np.random.default_rng([request.seed, index])
-    uses_priors = options.starts and options.genes == "random"
-    fresh_genes = history.prior_genes() if uses_priors else RANDOM
+    draws_near = options.use_priors and options.genes == "random"
+    fresh_genes = history.prior_genes() if draws_near else RANDOM
     child_genes = history.tpe_genes() if options.genes == "tpe" else fresh_genes
     depth = space.max_length
     if options.adapt_depth:

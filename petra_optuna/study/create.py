@@ -165,10 +165,10 @@ class _Contents:
 
 
 def _bounds(task: Task, specification: Specification, baseline: Mapping[str, Any]) -> Bounds:
-    """Scale of the objectives: the original's values, and where those are 0 by nature the most there can be.
+    """Scale of the objectives: the baseline's values, and where those are 0 by nature the most there can be.
 
     Where the profile's runtime is slower than the baseline's, the original's values in the profile's runtime
-    count: by those of the baseline no file would lie within the bounds.
+    count instead: by those of the baseline no file would lie within the bounds.
 
     Raises:
         StudyError: When this machine cannot measure an objective, or what a limit is on.

@@ -1,10 +1,8 @@
-"""What an Optuna study holds of ours: the only place that knows the keys of its user attributes.
+"""The record of a study: the only place that writes an Optuna study's user attributes.
 
-The keys never changed with the names in code; names inside the records did. Older forms are read as the
-present one here, so that nothing else knows of them.
-
-``samplers`` has keys of its own for what a search begins with (bounds, credit, priors). They are written here
-and read there.
+The sampler reads three of them (bounds, credit, priors) by keys defined in ``samplers/priors.py``. The keys
+never changed with the names in code; names inside the records did. Older forms are read as the present one
+here, so that nothing else knows of them.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ Callback = Callable[[optuna.Study, FrozenTrial], None]
 DEFAULT_CACHE = Path("storage/cache")
 PETRA = PetraSampler.__name__
 DEFAULT_POPULATION = 8
-"""Five controls, five random pipelines, then evolution: a study of 24 trials must get to evolve."""
+"""Five controls, three random pipelines, then evolution: a study of 24 trials must get to evolve."""
 
 
 def optimize(
@@ -82,9 +82,11 @@ def optimize(
         name: Study name; the task's name when None.
         space: Operations and lengths; all that the profile's runtime runs and up to five nodes when None.
         budget: Most training that one pipeline may spend.
-        limits: Hard bounds on size, latency and what the metric may lose.
-        rungs: When pipelines are compared in training; the weak ones train no further. Never when None.
-        objectives: Names of ``EFFICIENCY_METRICS`` that count beside the task's metric; all are recorded.
+        limits: Hard bounds on loss of quality, size, latency and other measured values.
+        rungs: Ladder of moments at which pipelines are compared in training; the weaker ones stop training
+            there. None for no rungs.
+        objectives: Names of ``EFFICIENCY_METRICS`` that are objectives beside the task's metric; what is not
+            named is recorded too.
         profile: Device that the files are made and measured for; ONNX Runtime on one CPU thread when None.
         seed: Seed of the sampler and of all training.
         population_size: Pipelines that may become parents.
@@ -94,8 +96,9 @@ def optimize(
         mode: Where pipelines start: from the task's model (``pretrained``), or from initialisation
             (``untrained``), in which case their first node trains.
         cache: Folder of cached prefixes, shared between studies.
-        from_study: Name of a study to start from, of any task and device: its front is run after the
-            controls, its operators' credit begins the search's history. None to start from nothing.
+        from_study: Name of a study to start from, of any task and device: its front runs after the
+            controls, and its operators' credit comes first in the search's history. None to start from
+            nothing.
         from_storage: SQLAlchemy URL of that study's database; ``storage`` when None.
         sensitivity: Whether the strengths of new nodes are mostly drawn near what the model was measured to
             bear, layer by layer, before the search.
@@ -244,7 +247,7 @@ class _Run:
     callbacks: tuple[Callback, ...]
 
     def check(self, space: SearchSpace | None) -> None:
-        """Refuse more workers than can build what is given.
+        """Refuse several workers where other processes cannot build the sampler or the space, or none at all.
 
         Raises:
             UserError: When there is no worker, or other processes cannot build the sampler or the space.

@@ -49,7 +49,7 @@ from studies import script
 SEARCH = "search"
 RUNGS = Rungs()
 LEVELS = (4, 8, 16)
-"""Shares of the original's bytes, 1/4, 1/8 and 1/16, below which the best quality is looked for."""
+"""Shares of the baseline's bytes, 1/4, 1/8 and 1/16, below which the best quality is looked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +221,7 @@ def rows(studies: dict[str, optuna.Study], space: SearchSpace) -> Iterator[list[
     """
     search = studies[SEARCH]
     record = StudyRecord(search)
-    original, bounds = record.baseline_values["size_bytes"], record.bounds
+    baseline_bytes, bounds = record.baseline_values["size_bytes"], record.bounds
     training_s = _training_s(search, space)
     reached = {}
     for name, study in studies.items():
@@ -230,22 +230,22 @@ def rows(studies: dict[str, optuna.Study], space: SearchSpace) -> Iterator[list[
         again = hypervolume(_as_measured_there(search, study, trials), directions_of(study), bounds)
         totals = _totals(search, study, space)
         spent = totals["trained"].seconds + totals["judging"].seconds
-        best = best_by_level([trial.values for trial in trials], original)
+        best = best_by_level([trial.values for trial in trials], baseline_bytes)
         qualities = (f"{100 * quality:.2f}" if quality is not None else "-" for quality in best)
         training = (f"{totals['trained'].epochs:.1f}", f"{spent / training_s:.3f}")
         kept = (f"{volume / reached[SEARCH]:.3f}" for volume in (reached[name], again))
         yield ["none" if study is search else name, *training, f"{reached[name]:.2f}", *kept, *qualities]
 
 
-def best_by_level(files: Sequence[Sequence[float]], original: float) -> list[float | None]:
-    """Best quality among the files of at most 1/level of the original's bytes, for each of ``LEVELS``.
+def best_by_level(files: Sequence[Sequence[float]], baseline_bytes: float) -> list[float | None]:
+    """Best quality among the files of at most 1/level of the baseline's bytes, for each of ``LEVELS``.
 
     Args:
         files: Values of each file, in the order of the default objectives.
-        original: Bytes of the original.
+        baseline_bytes: Bytes of the baseline.
     """
     return [
-        max((values[0] for values in files if level * values[3] <= original), default=None)
+        max((values[0] for values in files if level * values[3] <= baseline_bytes), default=None)
         for level in LEVELS
     ]
 

@@ -13,7 +13,7 @@ The rules: ``now`` is that of ``petra_optuna.study.rungs``; ``unbounded`` lets t
 however much training they take; ``volume`` does so too, and ranks by hypervolume alone, not by that for
 each second that is left; ``lost`` is ``now``, but a stopped pipeline leaves no file. Shown are the shares
 of the search's training time, judging left out, and of its hypervolume, and the points that the best file
-of at most 1/4, 1/8 and 1/16 of the original's bytes loses.
+of at most 1/4, 1/8 and 1/16 of the baseline's bytes loses.
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ def _cells(
     record = StudyRecord(search)
     bounds, directions = record.bounds, directions_of(search)
     volumes = [hypervolume(part, directions, bounds) for part in (kept, whole)]
-    original = record.baseline_values["size_bytes"]
-    best = zip(best_by_level(whole, original), best_by_level(kept, original), strict=True)
+    baseline_bytes = record.baseline_values["size_bytes"]
+    best = zip(best_by_level(whole, baseline_bytes), best_by_level(kept, baseline_bytes), strict=True)
     lost = [
         "-" if before is None else "all" if after is None else f"{100 * (before - after):.2f}"
         for before, after in best

@@ -213,7 +213,7 @@ def test_the_layers_of_a_model_are_shown(
     assert call("sensitivity", user_task, "--cache", "cache") == 0
     first = capsys.readouterr().out
     assert "stages.0.conv1" in first
-    assert "begins at prune ratio" in first
+    assert "prior prune.removed = " in first
     assert call("sensitivity", user_task, "--cache", "cache") == 0  # from the cache
     assert capsys.readouterr().out == first
 

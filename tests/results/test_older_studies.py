@@ -127,7 +127,7 @@ def test_every_trial_tells_what_it_stored_in_the_present_names(url: str) -> None
 
 def test_what_the_studies_say_of_themselves_is_read(url: str) -> None:
     old, warm = (_stored(url, name) for name in STUDIES)
-    assert (limits_line(front(old)) or "").startswith("beyond the limits: quality_drop ")
+    assert (limits_line(front(old)) or "").startswith("violating limits: quality_drop ")
     assert "at rungs" in ledger_line(StudyRecord(old).ledger())
     assert StudyRecord(old).ledger().train_s > 0
     rungs = StudyRecord(old).rung_results(1, without=-1)

@@ -34,7 +34,7 @@ def _plans(study: optuna.Study, trials: int = TRIALS, **options: Any) -> list[di
 def test_without_priors_nothing_changes() -> None:
     """Neither the attribute alone nor the option alone moves a draw, and genes from TPE know better."""
     plain = _plans(_study(False))
-    assert _plans(_study(True), starts=False) == plain
+    assert _plans(_study(True), use_priors=False) == plain
     assert _plans(_study(True), genes="tpe") == _plans(_study(False), genes="tpe")
     assert _plans(_study(True)) != plain
 

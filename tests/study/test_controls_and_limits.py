@@ -80,7 +80,7 @@ def test_what_loses_too_much_is_seen_and_not_on_the_front(tiny_task: Task, tmp_p
     }
     line = limits_line(found)
     assert line is not None
-    assert line.startswith(f"beyond the limits: quality_drop {len(beyond)} trials, ")
+    assert line.startswith(f"violating limits: quality_drop {len(beyond)} trials, ")
     assert json.loads(as_json(found))["violations_by_limit"]["quality_drop"]["trials"] == len(beyond)
     publish(study)
     assert line in str(study._storage.get_study_system_attrs(study._study_id))

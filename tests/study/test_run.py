@@ -76,7 +76,7 @@ def test_the_originals_trial_repeats_the_baseline(study: optuna.Study) -> None:
     values = StudyRecord(study).evaluation(0)["values"]
     assert values["accuracy"] == frozen["accuracy"]
     assert values["size_bytes"] == frozen["size_bytes"]
-    # FileMeasurement quickly and beside other tests: only another unit or another file is off by so much.
+    # Measured quickly and beside other tests: only another unit or another file would be off by so much.
     assert 1 / 3 < values["latency_ms"] / frozen["latency_ms"] < 3
 
 

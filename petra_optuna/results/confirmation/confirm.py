@@ -189,5 +189,5 @@ def _predict(
     threads = torch.get_num_threads()
     predictions = predict(placed, task, split, threads, lambda done: progress("test split", done, len(split)))
     if BASELINE in predictions.failures:
-        raise StudyError(f"the original fails on the test split: {predictions.failures[BASELINE]}")
+        raise StudyError(f"the baseline fails on the test split: {predictions.failures[BASELINE]}")
     return predictions

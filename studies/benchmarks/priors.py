@@ -1,6 +1,6 @@
 """Print the hypervolume of short searches whose new nodes begin uniformly, or where sensitivity curves say.
 
-    python -m studies.benchmarks.starts --trials 30 --seeds 1000 1001 1002
+    python -m studies.benchmarks.priors --trials 30 --seeds 1000 1001 1002
 
 On ``digits``, with structural nodes and training (one epoch a pipeline, a quarter of the data). Pipelines
 are applied and scored in PyTorch; nothing is exported or timed, so that many searches fit. Objectives:
