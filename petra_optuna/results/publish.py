@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from string import Template
+
 import optuna
 from optuna_dashboard import save_note, save_plotly_graph_object
 
+from petra_optuna.results.card import TEMPLATES
 from petra_optuna.results.confirmation import confirmation_of, confirmed_markdown
 from petra_optuna.results.front import StudyFront, front, pipeline_text
 from petra_optuna.results.page import as_figure
@@ -24,21 +27,16 @@ def publish(study: optuna.Study) -> StudyFront:
 
 def _note(study: optuna.Study, read: StudyFront) -> str:
     confirmation = confirmation_of(study)
-    lines = [
-        f"# Front of {read.study}",
-        "",
-        "Values are measured on the exported file of each trial. `export_trial` writes the files of a trial.",
-        "",
-        as_markdown(["trial", "pipeline", *read.directions], _rows(study, read)),
-        "",
-        ledger_line(StudyRecord(study).ledger()),
-        "",
-        *([line, ""] if (line := limits_line(read)) else []),
-        *([line, ""] if (line := warm_start_line(study)) else []),
-    ]
-    if confirmation is None:
-        return "\n".join([*lines, "The test split was not used; `confirm` measures the front on it."])
-    return "\n".join([*lines, "# Confirmed on the test split", "", confirmed_markdown(confirmation)])
+    lines = [ledger_line(StudyRecord(study).ledger()), limits_line(read), warm_start_line(study)]
+    confirmed = (TEMPLATES / "not_confirmed.md").read_text(encoding="utf-8")
+    if confirmation is not None:
+        confirmed = f"# Confirmed on the test split\n\n{confirmed_markdown(confirmation)}"
+    return Template((TEMPLATES / "note.md").read_text(encoding="utf-8")).substitute(
+        study=read.study,
+        front=as_markdown(["trial", "pipeline", *read.directions], _rows(study, read)),
+        lines="\n\n".join(line for line in lines if line),
+        confirmation=confirmed,
+    )
 
 
 def _rows(study: optuna.Study, read: StudyFront) -> list[list[str]]:
