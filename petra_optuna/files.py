@@ -48,5 +48,5 @@ def write_to_cache(path: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or error
         raise DataError(
-            f"cannot write {path.name} to {path.parent} ({reason}); free space or choose another cache folder"
+            f"cannot write {path.name} to {path.parent} ({reason}); free space or give another `cache_dir`"
         ) from error

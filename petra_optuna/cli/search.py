@@ -194,11 +194,11 @@ def run(
     stop = _stop(trials, timeout, generations, stagnation, target) or Stop()
     budget = Budget(epochs, data_fraction)
     limits = Limits(
-        size_bytes=_scaled(max_size_mb, 1e6),
+        size_bytes=_scaled("--max-size-mb", max_size_mb, 1e6),
         latency_ms=max_latency_ms,
         quality_drop=max_quality_drop,
-        peak_memory_bytes=_scaled(max_memory_mb, 1e6),
-        energy_j=_scaled(max_energy_mj, 1e-3),
+        peak_memory_bytes=_scaled("--max-memory-mb", max_memory_mb, 1e6),
+        energy_j=_scaled("--max-energy-mj", max_energy_mj, 1e-3),
         parameters=max_parameters,
         macs=max_macs,
     )
@@ -295,7 +295,10 @@ def _stop(
     return None if ends == (None,) * len(ends) else Stop(*ends)
 
 
-def _scaled(given: float | None, unit: float) -> float | None:
+def _scaled(option: str, given: float | None, unit: float) -> float | None:
+    """The limit in the library's unit; one that is wrong is told in the option's."""
+    if given is not None and not given > 0:
+        raise UserError(f"{option} must be positive, got {given:g}")
     return None if given is None else given * unit
 
 

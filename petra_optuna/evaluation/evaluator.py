@@ -167,7 +167,7 @@ class Evaluator:
         return BodyBuilder(
             task=self.task,
             pipeline=pipeline,
-            start=self.start,
+            start=lambda: self.start,
             base_key=key,
             budget=self.budget,
             ledger=ledger,

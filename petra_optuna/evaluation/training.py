@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -43,7 +44,8 @@ class BodyBuilder:
     Attributes:
         task: The original model and its data.
         pipeline: Pipeline in canonical form.
-        start: Network that the pipeline starts from; not changed.
+        start: Makes the network that the pipeline starts from, which is not changed; not called where a
+            prefix is cached.
         base_key: Cache key of that network (``keys.base_key``).
         budget: Most training that the pipeline may spend.
         ledger: Counters to fill.
@@ -54,7 +56,7 @@ class BodyBuilder:
 
     task: Task
     pipeline: Pipeline
-    start: nn.Module
+    start: Callable[[], nn.Module]
     base_key: str
     budget: Budget
     ledger: TrainingLedger
@@ -126,7 +128,7 @@ class BodyBuilder:
                     self._count_healed()
                     continue
                 return Body(model, list(entry.reports), reused_nodes=len(entry.reports))
-        return Body(self.start)
+        return Body(self.start())
 
     def _count_healed(self) -> None:
         self.ledger.cache_healed += 1

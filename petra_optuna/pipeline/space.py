@@ -57,7 +57,7 @@ class SearchSpace:
         names = [operation.name for operation in self.operations]
         if not self.body or self.max_length < 1:
             raise PipelineError(
-                "a search space needs at least one body operation and max_length >= 1, "
+                "a search space needs at least one body operation and `max_length` of 1 or more, "
                 f"got {len(self.body)} and {self.max_length}"
             )
         if len(set(names)) < len(names) or NO_CONVERSION in names:

@@ -78,11 +78,10 @@ class Generations(StopRule):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if min(self.generations, self.population_size) < 1:
-            raise UserError(
-                "`generations` and `population_size` must be at least 1, "
-                f"got {self.generations} and {self.population_size}"
-            )
+        if self.generations < 1:
+            raise UserError(f"`generations` must be at least 1, got {self.generations}")
+        if self.population_size < 1:
+            raise UserError(f"`population_size` must be at least 1, got {self.population_size}")
 
     def is_reached(self, study: optuna.Study) -> bool:
         """Whether so many trials have finished."""

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial
 
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import Limits, PrefixCache, Rungs
-from petra_optuna.pipeline import SearchSpace
-from petra_optuna.samplers import database_url, fail_orphans, finished_trials, plan_indices
+from petra_optuna.pipeline import SearchSpace, present_params
+from petra_optuna.samplers import database_url, fail_orphans, finished_trials, plan_indices, rename_enqueued
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.storage import open_storage
@@ -30,10 +30,15 @@ def recorded_trials(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(finished_trials(study), key=lambda trial: indices[trial.number])
 
 
-def replay_study(search: optuna.Study, name: str) -> optuna.Study:
+def replay_study(search: optuna.Study, name: str, space: SearchSpace) -> optuna.Study:
     """A study of that name beside the search, in which the search's pipelines wait in their order.
 
     A replay that was cut off is continued.
+
+    Args:
+        search: Recorded search; an earlier release may have named its parameters otherwise.
+        name: Name of the replay.
+        space: Search space of both.
 
     Raises:
         StudyError: When the search is in no database.
@@ -50,8 +55,9 @@ def replay_study(search: optuna.Study, name: str) -> optuna.Study:
     )
     enqueued = len(study.get_trials(deepcopy=False))
     for trial in recorded_trials(search)[enqueued:]:
-        study.enqueue_trial(trial.params)
+        study.enqueue_trial(present_params(trial.params, space))
     fail_orphans(study, is_orphan)
+    rename_enqueued(study, space)
     return study
 
 

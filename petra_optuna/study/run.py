@@ -222,7 +222,7 @@ def stored_space(specification: Specification) -> SearchSpace:
     if missing := [name for name in names if name not in built_in]:
         raise StudyError(
             f"the study's space holds {', '.join(missing)}, not built in; "
-            "call `resume` from Python with `space`"
+            "continue it from Python with petra_optuna.resume(task, space=...)"
         )
     body, conversions = (tuple(built_in[name] for name in stored[part]) for part in ("body", "conversions"))
     return SearchSpace(body, conversions, stored["max_length"], stored.get("untrained", False))
@@ -295,7 +295,7 @@ def _space_for(profile: DeviceProfile, mode: Mode, given: SearchSpace | None) ->
 def _in_mode(space: SearchSpace, mode: Mode) -> SearchSpace:
     """The space with the mode's rule of what a pipeline starts with."""
     if space.untrained and mode == "pretrained":
-        raise UserError("the `space` is for pipelines that start from initialisation; give mode='untrained'")
+        raise UserError("the `space` is for pipelines that start from initialisation; give `mode` untrained")
     return dataclasses.replace(space, untrained=mode == "untrained")
 
 

@@ -93,7 +93,9 @@ class TrialRecord:
     @property
     def ledger(self) -> TrainingLedger:
         """What the trial trained and was spared; zeros where nothing is stored."""
-        return TrainingLedger(**self._trial.user_attrs.get(LEDGER, {}))
+        stored = self._trial.user_attrs.get(LEDGER, {})
+        names = [field.name for field in dataclasses.fields(TrainingLedger)]
+        return TrainingLedger(**{name: stored[name] for name in names if name in stored})
 
     @property
     def worker(self) -> WorkerIdentity | None:

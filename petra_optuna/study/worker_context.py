@@ -52,7 +52,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
     if measured.get("reference", task.fingerprint) != task.fingerprint:
         raise StudyError(
             f"the retrained baseline of study {study.study_name!r} differs from the stored one; "
-            "restore the folder `cache` that held it, or start a new study"
+            f"restore the cache folder {specification.cache} that held it, or start a new study"
         )
     cache = PrefixCache(Path(specification.cache))
     scope = f"{measured['sha256']} {profile.to_dict()} {measured['host']}"

@@ -66,8 +66,8 @@ def running_workers(study: str, storage: str, source: TaskSource, count: int) ->
     """
     if count and source.name not in TASKS and ":" not in source.name:
         raise UserError(
-            f"workers cannot build task {source.name!r} by themselves; give a module:callable as `source`, "
-            "or call `resume` with the task in processes of your own"
+            f"workers cannot build task {source.name!r} by themselves; give a module:callable, "
+            "or call petra_optuna.resume with the task in processes of your own"
         )
     options = {"study": study, "storage": storage}
     if ":" in source.name:

@@ -128,7 +128,7 @@ class Task:
             TaskError: When the mode is unknown or the task cannot have it.
         """
         if mode not in get_args(Mode):
-            raise TaskError(f"the mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+            raise TaskError(f"`mode` must be one of {', '.join(get_args(Mode))}, got {mode!r}")
         if mode == "pretrained" and not self.trained:
             raise TaskError(f"the model of task {self.name!r} is not trained; use the mode untrained")
         if mode == self.mode:

@@ -94,7 +94,7 @@ def main() -> None:
     names = list(VARIANTS) if given.each else [SEARCH, ALL]
     studies = {SEARCH: search}
     for name in names:
-        studies[name] = search if name == SEARCH else replay_study(search, name)
+        studies[name] = search if name == SEARCH else replay_study(search, name, space)
         _run(studies[name], VARIANTS[name], search, task, space, given)
     specification = StudyRecord(search).specification
     print(f"\n{given.pipelines} pipelines, budget {specification.budget}, {RUNGS}, ", end="")

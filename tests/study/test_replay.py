@@ -9,8 +9,12 @@ import pytest
 from optuna.trial import TrialState
 
 from petra_optuna.errors import StudyError
+from petra_optuna.operations import Prune, Train
+from petra_optuna.pipeline import Pipeline, SearchSpace, distributions, encode, suggest
 from petra_optuna.samplers import fail_orphans
 from petra_optuna.study import open_storage, recorded_trials, replay_study, trial_record
+
+SPACE = SearchSpace((Prune, Train))
 
 
 def test_a_run_that_was_cut_off_keeps_the_order_of_its_pipelines() -> None:
@@ -40,12 +44,29 @@ def test_a_replay_holds_the_pipelines_of_the_search_once(tmp_path: Path) -> None
     search = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(0))
     search.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
     for _ in range(2):  # the second time as after an interruption
-        replay = replay_study(search, "again")
+        replay = replay_study(search, "again", SPACE)
         assert len(replay.trials) == 3
     replay.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
     assert [trial.params for trial in recorded_trials(replay)] == [trial.params for trial in search.trials]
 
 
+def test_a_replay_runs_the_pipelines_that_an_earlier_release_stored_by_other_names(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/search.db")
+    search = optuna.create_study(storage=storage)
+    pipeline = Pipeline((Prune(removed=0.3),))
+    params, known = encode(pipeline, SPACE), distributions(encode(pipeline, SPACE), SPACE)
+    former = {name.replace("removed", "ratio"): (value, known[name]) for name, value in params.items()}
+    search.add_trial(
+        optuna.create_trial(
+            value=1.0,
+            params={name: value for name, (value, _) in former.items()},
+            distributions={name: distribution for name, (_, distribution) in former.items()},
+        )
+    )
+    replay = replay_study(search, "again", SPACE)
+    assert suggest(replay.ask(), SPACE) == pipeline
+
+
 def test_a_search_in_memory_cannot_be_replayed() -> None:
     with pytest.raises(StudyError, match="no database"):
-        replay_study(optuna.create_study(), "again")
+        replay_study(optuna.create_study(), "again", SPACE)

@@ -61,6 +61,6 @@ def _card(confirmation: Confirmation, member: Member, study: optuna.Study, task:
         "reading": confirmation.reading,
         "dominated": mark_of(member),
         "rank": member.rank,
-        "spread": spread_of(member) or "not asked for (`seeds`)",
+        "spread": spread_of(member) or "no retrainings were asked for",
     }
     return Template((TEMPLATES / "confirmed.md").read_text()).substitute(fields)
