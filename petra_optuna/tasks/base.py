@@ -108,9 +108,7 @@ def _locked(path: Path) -> Iterator[None]:
         lock.acquire()
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(
-            f"cannot write to {path.parent} ({reason}); give another folder as `cache_dir`"
-        ) from error
+        raise DataError(f"cannot write to {path.parent} ({reason}); give another `cache_dir`") from error
     try:
         yield
     finally:

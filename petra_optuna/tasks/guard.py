@@ -37,9 +37,7 @@ class SealedDataset(Dataset[Any]):
         Raises:
             SealedSplitRead: Always.
         """
-        raise SealedSplitRead(
-            "the test split was read; only a confirmation may read it, use the selection split"
-        )
+        raise SealedSplitRead("the test split was read; only a confirmation may, use the selection split")
 
 
 class _ReadOnce(Dataset[Any]):

@@ -176,7 +176,7 @@ def test_bad_input_is_answered_with_one_line_and_exit_code_2(call, capsys, case:
 def test_an_empty_database_file_and_a_text_file_are_told_apart(call, capsys, tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     assert call("front", "--storage", "sqlite:///empty.db") == 2
-    assert "holds no study; start one with petra run" in capsys.readouterr().err
+    assert "holds no study; start one with `petra run`" in capsys.readouterr().err
     (tmp_path / "text.db").write_text("not a database " * 50)
     assert call("front", "--storage", "sqlite:///text.db") == 2
     assert "cannot be used as a database" in capsys.readouterr().err

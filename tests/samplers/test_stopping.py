@@ -91,7 +91,7 @@ def test_time_is_over() -> None:
     ("make", "message"),
     [
         (lambda: TimeLimit(0), "`seconds` must be positive"),
-        (lambda: Generations(0, 4), "at least 1, got 0 and 4"),
+        (lambda: Generations(0, 4), "`generations` must be at least 1, got 0"),
         (lambda: Targets({}), "`values` must name at least one objective"),
         (lambda: Stagnation(0), "at least 1 trial"),
         (lambda: Stagnation(3, -0.1), "`share` must not be negative"),

@@ -56,5 +56,5 @@ def test_a_damaged_file_is_trained_again_with_a_warning(
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(DataError, match=r"cannot write to .*choose another cache folder"):
+    with pytest.raises(DataError, match=r"cannot write to .*give another `cache_dir`"):
         cached_base(tmp_path / "file", "net", {}, _build, Trainer())

@@ -58,7 +58,7 @@ WAYS: dict[str, Callable[[Task], Any]] = {
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("way", WAYS)
 def test_the_test_split_is_sealed_on_every_route(way: str, read: str) -> None:
-    with pytest.raises(SealedSplitRead, match="only `confirm` may read it"):
+    with pytest.raises(SealedSplitRead, match="only a confirmation may"):
         READS[read](WAYS[way](_task()))
 
 
@@ -77,7 +77,7 @@ def test_opened_it_reads_as_before_and_only_once() -> None:
         assert torch.equal(targets, Y[16 * index :][:16])
     with pytest.raises(SealedSplitRead, match="read twice"):
         next(opened.batches(16))
-    with pytest.raises(SealedSplitRead, match="only `confirm` may read it"):
+    with pytest.raises(SealedSplitRead, match="only a confirmation may"):
         next(task.test.batches(16))
 
 
