@@ -26,9 +26,16 @@ WITH_DOCSTRINGS = {
 
 
 @pytest.fixture(scope="module")
-def home(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory, measured_shortly: None) -> Iterator[Path]:
+def home(
+    tiny_task: Task,
+    tmp_path_factory: pytest.TempPathFactory,
+    measured_shortly: None,
+    pytestconfig: pytest.Config,
+) -> Iterator[Path]:
     """A folder with a finished study, ``mine`` in ``storage/mine.db``, as the examples assume."""
     folder = tmp_path_factory.mktemp("examples")
+    assert pytestconfig.cache is not None
+    (folder / "bases").symlink_to(pytestconfig.cache.mkdir("petra_digits"))  # a base is trained once for all
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         petra_optuna.optimize(tiny_task, trials=5, storage="sqlite:///storage/mine.db", name="mine")

@@ -44,7 +44,7 @@ def build_task(
         DataError: When data or checkpoint cannot be used.
 
     Example:
-        >>> task = build_task("digits", cache_dir=Path("storage/cache"))
+        >>> task = build_task("digits", cache_dir=Path("bases"))
         >>> task.name
         'digits'
     """
