@@ -10,6 +10,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
+from support.former_names import former_params
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.evolution import random_pipeline
@@ -78,17 +79,6 @@ NODES = [
 ]
 
 
-def former_params(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters as the earlier release named them."""
-    first = {(owner, name): former for (owner, former), name in SPACE.former_names.items()}
-    renamed = {}
-    for name, value in params.items():
-        prefix, _, field = name.rpartition(".")
-        former = first.get((prefix.rpartition(".")[2], field))
-        renamed[f"{prefix}.{former}" if former else name] = value
-    return renamed
-
-
 def test_the_space_and_the_pipeline_are_those_of_before() -> None:
     assert SPACE.to_dict() == {
         "body": ["low_rank", "prune", "drop_blocks", "train", "regularized_train", "qat"],
@@ -103,7 +93,7 @@ def test_stored_parameters_are_read() -> None:
     assert decode(PARAMS, SPACE) == PIPELINE
     assert distributions(PARAMS, SPACE) == distributions(encode(PIPELINE, SPACE), SPACE)
     assert present_params(PARAMS, SPACE) == encode(PIPELINE, SPACE)
-    assert former_params(encode(PIPELINE, SPACE)) == PARAMS
+    assert former_params(encode(PIPELINE, SPACE), SPACE) == PARAMS
 
 
 def test_a_stored_pipeline_is_read_and_written_with_present_names() -> None:
@@ -119,13 +109,13 @@ def test_both_sets_of_names_are_a_round_trip() -> None:
     for _ in range(300):
         pipeline = random_pipeline(SPACE, int(rng.integers(6)), rng)
         params = encode(pipeline, SPACE)
-        assert decode(json.loads(json.dumps(former_params(params))), SPACE) == decode(params, SPACE)
-        assert present_params(former_params(params), SPACE) == params
+        assert decode(json.loads(json.dumps(former_params(params, SPACE))), SPACE) == decode(params, SPACE)
+        assert present_params(former_params(params, SPACE), SPACE) == params
 
 
 def test_a_stored_trial_of_an_earlier_release_is_read() -> None:
     study = optuna.create_study()
-    kinds = former_params(distributions(PARAMS, SPACE))
+    kinds = former_params(distributions(PARAMS, SPACE), SPACE)
     study.add_trial(optuna.trial.create_trial(params=PARAMS, distributions=kinds, value=0.0))
     assert decode(study.trials[0].params, SPACE).hash == HASH
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
 import pytest
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
+from support.former_names import former_params
 
 from petra_optuna.errors import TrialError
 from petra_optuna.pipebench import PipeBench
@@ -20,16 +21,6 @@ from petra_optuna.samplers import PRIORS, PetraSampler, Plan, rename_enqueued, r
 BENCH = PipeBench.variant("medium")
 SPACE = BENCH.space
 PLANTED = Pipeline((Prune(removed=0.31), LowRank(rule="share", kept_weights=0.44)))
-
-
-def _former(params: Mapping[str, Any]) -> dict[str, Any]:
-    first = {(owner, name): former for (owner, former), name in SPACE.former_names.items()}
-    renamed = {}
-    for name, value in params.items():
-        prefix, _, field = name.rpartition(".")
-        former = first.get((prefix.rpartition(".")[2], field))
-        renamed[f"{prefix}.{former}" if former else name] = value
-    return renamed
 
 
 def _study(sampler: BaseSampler, trials: Sequence[FrozenTrial] = ()) -> optuna.Study:
@@ -44,10 +35,13 @@ def _as_before(trial: FrozenTrial) -> FrozenTrial:
     plan = trial.system_attrs["petra:plan"]
     return optuna.trial.create_trial(
         state=trial.state,
-        params=_former(trial.params),
-        distributions=_former(trial.distributions),
+        params=former_params(trial.params, SPACE),
+        distributions=former_params(trial.distributions, SPACE),
         values=trial.values,
-        system_attrs={**trial.system_attrs, "petra:plan": {**plan, "params": _former(plan["params"])}},
+        system_attrs={
+            **trial.system_attrs,
+            "petra:plan": {**plan, "params": former_params(plan["params"], SPACE)},
+        },
     )
 
 
@@ -73,7 +67,7 @@ def test_the_search_goes_on_as_if_nothing_had_been_renamed(genes: Any) -> None:
 
 
 def test_a_killed_trial_is_run_again_by_its_plan() -> None:
-    plan = Plan(0, _former(encode(PLANTED, SPACE)), hash=PLANTED.hash)
+    plan = Plan(0, former_params(encode(PLANTED, SPACE), SPACE), hash=PLANTED.hash)
     killed = optuna.trial.create_trial(
         state=TrialState.FAIL, system_attrs={"petra:plan": dataclasses.asdict(plan)}
     )
@@ -85,7 +79,7 @@ def test_a_killed_trial_is_run_again_by_its_plan() -> None:
 
 def test_enqueued_and_held_values_are_read_under_former_names() -> None:
     study = _study(PetraSampler(SPACE, seed=1))
-    study.enqueue_trial(_former(encode(PLANTED, SPACE)))
+    study.enqueue_trial(former_params(encode(PLANTED, SPACE), SPACE))
     _run(study, 1)
     assert study.trials[0].params == encode(PLANTED, SPACE)
     study.sampler = PartialFixedSampler({"n0.op": "prune", "n0.prune.ratio": 0.25}, study.sampler)
@@ -97,7 +91,7 @@ def test_enqueued_and_held_values_are_read_under_former_names() -> None:
 
 def test_a_waiting_trial_is_what_was_enqueued_under_any_sampler() -> None:
     study = _study(RandomSampler(0))
-    study.enqueue_trial(_former(encode(PLANTED, SPACE)))
+    study.enqueue_trial(former_params(encode(PLANTED, SPACE), SPACE))
     rename_enqueued(study, SPACE)
     _run(study, 1)
     assert study.trials[0].params == encode(PLANTED, SPACE)

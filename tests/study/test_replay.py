@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from support.former_names import former_params
 
 from petra_optuna.errors import StudyError
 from petra_optuna.operations import Prune, Train
@@ -54,13 +55,12 @@ def test_a_replay_runs_the_pipelines_that_an_earlier_release_stored_by_other_nam
     storage = open_storage(f"sqlite:///{tmp_path}/search.db")
     search = optuna.create_study(storage=storage)
     pipeline = Pipeline((Prune(removed=0.3),))
-    params, known = encode(pipeline, SPACE), distributions(encode(pipeline, SPACE), SPACE)
-    former = {name.replace("removed", "ratio"): (value, known[name]) for name, value in params.items()}
+    params = encode(pipeline, SPACE)
     search.add_trial(
         optuna.create_trial(
             value=1.0,
-            params={name: value for name, (value, _) in former.items()},
-            distributions={name: distribution for name, (_, distribution) in former.items()},
+            params=former_params(params, SPACE),
+            distributions=former_params(distributions(params, SPACE), SPACE),
         )
     )
     replay = replay_study(search, "again", SPACE)
