@@ -151,7 +151,7 @@ def test_violations_say_what_breaks_a_rule() -> None:
     ("arguments", "reason"),
     [
         ({"body": ()}, "at least one body operation"),
-        ({"body": (Cut,), "max_length": 0}, "max_length >= 1"),
+        ({"body": (Cut,), "max_length": 0}, "`max_length` of 1 or more"),
         ({"body": (Cut, Cut)}, "distinct names"),
         ({"body": (Cut, Pack)}, "mixed up: pack"),
         ({"body": (Cut,), "conversions": (Fit,)}, "mixed up: fit"),
