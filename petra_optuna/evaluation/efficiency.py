@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 from torch import nn
 
+from petra_optuna.aliases import Direction
 from petra_optuna.errors import UserError
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import take
@@ -28,7 +28,7 @@ class EfficiencyMetric:
     """
 
     name: str
-    direction: Literal["minimize", "maximize"]
+    direction: Direction
     by_ratio: bool
     heading: str
     scale: float

@@ -1,6 +1,5 @@
 """Mutations, operator rates, selection, surrogate and the front: pure functions and frozen records."""
 
-from petra_optuna.aliases import Array, Direction
 from petra_optuna.evolution.archive import FrontTrace, Skyband
 from petra_optuna.evolution.features import params_features, pipeline_features
 from petra_optuna.evolution.front import (
@@ -34,9 +33,7 @@ __all__ = [
     "MUTATIONS",
     "RANDOM",
     "STEP_SHARE",
-    "Array",
     "Bounds",
-    "Direction",
     "FrontTrace",
     "GeneSource",
     "Mutation",

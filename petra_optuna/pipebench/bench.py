@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import optuna
 
+from petra_optuna.aliases import Direction
 from petra_optuna.errors import OperationFailed, TrialError, UserError
-from petra_optuna.evolution import Bounds, Direction, hypervolume, non_dominated
+from petra_optuna.evolution import Bounds, hypervolume, non_dominated
 from petra_optuna.pipebench import coarse, network, operations
 from petra_optuna.pipebench.coefficients import BASE, Coefficients, profile
 from petra_optuna.pipebench.enumeration import enumerate_networks, is_enumerable

@@ -13,17 +13,8 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from petra_optuna.evolution import (
-    RANDOM,
-    Array,
-    Bounds,
-    Direction,
-    FrontTrace,
-    GeneSource,
-    PriorGenes,
-    dominates,
-    minimised,
-)
+from petra_optuna.aliases import Array, Direction
+from petra_optuna.evolution import RANDOM, Bounds, FrontTrace, GeneSource, PriorGenes, dominates, minimised
 from petra_optuna.pipeline import Pipeline, SearchSpace
 from petra_optuna.samplers.conditional import ConditionalSpace
 from petra_optuna.samplers.identity import trial_hash

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from petra_optuna.aliases import Array
 from petra_optuna.evolution import (
-    Array,
     RankedRows,
     Skyband,
     Survival,

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from petra_optuna.evolution import Direction
+from petra_optuna.aliases import Direction
 
 PLAN = "petra:plan"
 """System attribute of a trial: its plan."""

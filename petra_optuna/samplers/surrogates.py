@@ -9,8 +9,8 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from petra_optuna.aliases import Array
 from petra_optuna.evolution import (
-    Array,
     GeneSource,
     Surrogate,
     TpeGenes,

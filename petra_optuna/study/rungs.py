@@ -18,8 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 import optuna
 
+from petra_optuna.aliases import Array, Direction
 from petra_optuna.evaluation import RungJudge, RungResult, Rungs
-from petra_optuna.evolution import Array, Direction, contributions, minimised, ranks
+from petra_optuna.evolution import contributions, minimised, ranks
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.specification import Specification
 from petra_optuna.study.trial_record import RungDecision, TrialRecord

@@ -27,9 +27,10 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
+from petra_optuna.aliases import Direction
 from petra_optuna.evaluation import RungResult, Rungs
 from petra_optuna.evaluation.keys import prefix_keys
-from petra_optuna.evolution import Direction, hypervolume
+from petra_optuna.evolution import hypervolume
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, decode
 from petra_optuna.samplers import directions_of

@@ -25,8 +25,9 @@ import numpy as np
 import optuna
 from filelock import FileLock
 
+from petra_optuna.aliases import Array, Direction
 from petra_optuna.errors import UserError
-from petra_optuna.evolution import Array, Bounds, Direction, minimised, non_dominated, unit_hypervolume
+from petra_optuna.evolution import Bounds, minimised, non_dominated, unit_hypervolume
 from petra_optuna.files import write_atomically
 from petra_optuna.pipebench import Outcome, PipeBench, reference_front, reference_hypervolume
 from petra_optuna.pipebench.best_known import fingerprint

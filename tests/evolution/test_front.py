@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from petra_optuna.aliases import Direction
 from petra_optuna.errors import StudyError
 from petra_optuna.evolution import (
     Bounds,
-    Direction,
     FrontTrace,
     contributions,
     dominates,

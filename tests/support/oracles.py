@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from petra_optuna.aliases import Array
 from petra_optuna.evolution import (
-    Array,
     Survival,
     fill_by_rank,
     hypervolume_subset,
