@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from petra_optuna.evaluation import Budget, Evaluation, Evaluator, PrefixCache
-from petra_optuna.measurement import DeviceProfile, MeasuringProcess
+from petra_optuna.measurement import DeviceProfile, MeasuringProcess, ShapeMeasurer
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.study.baseline import lower_baseline
@@ -68,8 +68,7 @@ def measure_pipelines(
         with MeasuringProcess(DeviceProfile(), original, to_feeds(task.example)) as process:
             evaluator = Evaluator(
                 task=task,
-                measurer=process,
-                baseline=process.measure_baseline(),
+                measurer=ShapeMeasurer(process, process.measure_baseline()),
                 folder=folder,
                 budget=budget,
                 seed=seed,
@@ -78,7 +77,7 @@ def measure_pipelines(
             for label, pipeline in pipelines.items():
                 evaluation = evaluator.evaluate(pipeline)
                 quality = script.quality_on_test(evaluation.artifact.path, task)
-                measured = evaluation.measured
+                measured = evaluation.measured.narrowest
                 yield Row(
                     label,
                     evaluation,

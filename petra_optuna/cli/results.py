@@ -26,6 +26,7 @@ from petra_optuna.results import (
     export_trial,
     ledger_line,
     limits_line,
+    standing_line,
 )
 from petra_optuna.results import front as front_of
 from petra_optuna.study import (
@@ -50,6 +51,10 @@ def front(
     storage: options.Storage = DEFAULT_URL,
     study: options.StudyName = None,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
+    all_rows: Annotated[
+        bool,
+        typer.Option("--all", help="Also show trials that tie with the front or lie below the region."),
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Also write an interactive page to this file.")] = None,
 ) -> None:
     """Print the Pareto front of a study and, if there is one, its confirmation on the test split.
@@ -59,16 +64,17 @@ def front(
     stored = load_study(open_storage(storage, must_exist=True), study)
     pareto, confirmation = front_of(stored), confirmation_of(stored)
     if format == Format.TABLE:
-        make_console().print(as_table(pareto))
+        make_console().print(as_table(pareto, all_rows=all_rows))
         typer.echo(ledger_line(StudyRecord(stored).ledger()))
-        for line in (limits_line(pareto), warm_start_line(stored)):
+        for line in (standing_line(pareto), limits_line(pareto), warm_start_line(stored)):
             if line:
                 typer.echo(line)
         if confirmation is not None:
             make_console().print(confirmed_table(confirmation))
     else:
         details = None if confirmation is None else confirmation.to_dict()
-        typer.echo(as_json(pareto, details) if format == Format.JSON else as_csv(pareto).rstrip("\n"))
+        as_text = as_json(pareto, details) if format == Format.JSON else as_csv(pareto, all_rows=all_rows)
+        typer.echo(as_text.rstrip("\n"))
     if html is not None:
         try:
             html.write_text(as_html(pareto))

@@ -24,10 +24,11 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
-from petra_optuna.results import as_table, limits_line, publish
+from petra_optuna.results import as_table, limits_line, publish, standing_line
 from petra_optuna.study import (
     DEFAULT_CACHE,
     DEFAULT_POPULATION,
+    DEFAULT_REGION,
     DEFAULT_URL,
     Stop,
     StudyRecord,
@@ -78,6 +79,13 @@ def run(
             rich_help_panel=options.SEARCH,
         ),
     ] = False,
+    region: Annotated[
+        float,
+        typer.Option(
+            help="Search where quality is at most this share worse than the baseline's; 1 for everywhere.",
+            rich_help_panel=options.SEARCH,
+        ),
+    ] = DEFAULT_REGION,
     from_study: Annotated[
         str | None,
         typer.Option(
@@ -239,6 +247,7 @@ def run(
             from_study=from_study,
             from_storage=from_storage,
             sensitivity=sensitivity,
+            region=region,
             workers=workers,
             callbacks=[callback],
         )
@@ -324,8 +333,9 @@ def _targets(given: list[str] | None) -> dict[str, float] | None:
 def _conclude(study: optuna.Study, storage: str, console: Console) -> None:
     pareto = publish(study)
     console.print(as_table(pareto))
-    if line := limits_line(pareto):
-        console.print(line, soft_wrap=True)
+    for line in (standing_line(pareto), limits_line(pareto)):
+        if line:
+            console.print(line, soft_wrap=True)
     url = make_url(storage).render_as_string(hide_password=True)
     where = f"--storage {url} --study {study.study_name}"
     console.print(f"Files of a trial: petra export {where} --trial N --out DIR", soft_wrap=True)

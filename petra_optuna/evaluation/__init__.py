@@ -17,7 +17,7 @@ from petra_optuna.evaluation.quality import predictor, quality_of
 from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.rungs import EarlyStop, RungJudge, RungResult, Rungs
 from petra_optuna.evaluation.sensitivity import Curve, sensitivity_of
-from petra_optuna.evaluation.shipping import ConvLayouts, LoweredModel, Measurer, Shipment
+from petra_optuna.evaluation.shipping import ConvLayouts, LoweredModel, Shipment
 
 __all__ = [
     "DEFAULT_OBJECTIVES",
@@ -34,7 +34,6 @@ __all__ = [
     "LimitUnreachable",
     "Limits",
     "LoweredModel",
-    "Measurer",
     "PrefixCache",
     "RungJudge",
     "RungResult",

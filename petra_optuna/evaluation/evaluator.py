@@ -19,9 +19,9 @@ from petra_optuna.evaluation.limits import Limits
 from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
 from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.rungs import EarlyStop, RungJudge, Rungs
-from petra_optuna.evaluation.shipping import Measurer, Shipment
+from petra_optuna.evaluation.shipping import Shipment
 from petra_optuna.evaluation.training import Body, BodyBuilder, training_seconds
-from petra_optuna.measurement import Baseline
+from petra_optuna.measurement import ShapeMeasurer
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.runtimes import DEFAULT
@@ -42,8 +42,7 @@ class Evaluator:
 
     Attributes:
         task: The original model and its data; the test split is never touched.
-        measurer: Measures files against the baseline, in a process of its own.
-        baseline: Values of the baseline, which the measured ratios are multiplied with.
+        measurer: Measures files against the baseline.
         folder: Folder that the files are written to; the caller owns it.
         budget: Most training that a pipeline may spend.
         seed: Seed of the initialisation and, together with its place in the pipeline, of every node.
@@ -61,8 +60,7 @@ class Evaluator:
     """
 
     task: Task
-    measurer: Measurer
-    baseline: Baseline
+    measurer: ShapeMeasurer
     folder: Path
     budget: Budget = Budget()
     seed: int = 0
@@ -106,10 +104,10 @@ class Evaluator:
         body = self._train(pipeline, key, judge, ledger)
         shipment = self._shipment(body.model, pipeline, key, ledger)
         lowered, repair = shipment.repair(shipment.lower())
-        lowered, measured, layouts = shipment.choose_layout(lowered, self.measurer, self.baseline)
+        lowered, measured, layouts = shipment.choose_layout(lowered, self.measurer)
         values = {
             self.task.metric.name: lowered.quality,
-            **self.baseline.values(measured),
+            **measured.values,
             "size_bytes": float(lowered.artifact.size_bytes),
             "train_s": training_seconds(pipeline, body.reports),
             **count_values(body.model, pipeline, self.task),
@@ -123,7 +121,6 @@ class Evaluator:
             artifact=lowered.artifact,
             checkpoint=checkpoint.to_bytes(body.model, self.task.model),
             measured=measured,
-            best_throughput_batch=self.baseline.best(measured).batch,
             preview=prediction,
             reused_nodes=body.reused_nodes,
             repair=repair,

@@ -10,7 +10,7 @@ from petra_optuna.deploy import Artifact
 from petra_optuna.evaluation.preview import Preview
 from petra_optuna.evaluation.rungs import EarlyStop
 from petra_optuna.evaluation.shipping import ConvLayouts, Repair
-from petra_optuna.measurement import FileMeasurement
+from petra_optuna.measurement import ShapeMeasurement
 from petra_optuna.pipeline import Pipeline
 
 
@@ -24,8 +24,7 @@ class Evaluation:
         nodes: Report of each node of the body, JSON-ready.
         artifact: The file that ships.
         checkpoint: The model before the conversion as bytes (``checkpoint.from_bytes``).
-        measured: Measurements of the file.
-        best_throughput_batch: Samples per call at which throughput is best.
+        measured: Measurements of the file and of others of its shape.
         preview: Predictions that were made before the training.
         reused_nodes: Number of nodes whose result came from the cache.
         repair: What was done about a loss of quality over the limit; None where there was none.
@@ -38,8 +37,7 @@ class Evaluation:
     nodes: tuple[Mapping[str, Any], ...]
     artifact: Artifact
     checkpoint: bytes
-    measured: FileMeasurement
-    best_throughput_batch: int
+    measured: ShapeMeasurement
     preview: Preview
     reused_nodes: int
     repair: Repair | None = None
@@ -48,6 +46,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form without the file and the weights."""
+        measured = self.measured.narrowest
         return {
             "pipeline": self.pipeline.to_dict(),
             "notation": self.pipeline.notation,
@@ -57,8 +56,9 @@ class Evaluation:
             "nodes": [dict(report) for report in self.nodes],
             "artifact": {"sha256": self.artifact.sha256, "size_bytes": self.artifact.size_bytes},
             "lowering": self.artifact.lowering,
-            "measurements": self.measured.to_dict(),
-            "best_throughput_batch": self.best_throughput_batch,
+            "measurements": measured.to_dict(),
+            "best_throughput_batch": self.measured.baseline.best(measured).batch,
+            "readings": {"known": len(self.measured.readings), "taken": self.measured.taken},
             "preview": dataclasses.asdict(self.preview),
             "reused_nodes": self.reused_nodes,
             "repair": self.repair.to_dict() if self.repair else None,

@@ -22,7 +22,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ from petra_optuna.errors import LoweringFailed, TrialError, foreign_errors_as
 from petra_optuna.evaluation.budget import TrainingLedger
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.quality import certified_inputs, quality_in_torch, quality_of
-from petra_optuna.measurement import Baseline, FileMeasurement
+from petra_optuna.measurement import ShapeMeasurement, ShapeMeasurer
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Operation, float_layers
 from petra_optuna.runtimes import DEFAULT
@@ -40,13 +40,6 @@ from petra_optuna.tasks import Task
 
 _SPEED = ("latency_ms", "throughput_per_s")
 _TIE = 0.03
-
-
-class Measurer(Protocol):
-    """What is needed of the measuring process."""
-
-    def measure(self, path: Path) -> FileMeasurement:
-        """Measure the file against the baseline."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,14 +208,13 @@ class Shipment:
         )
 
     def choose_layout(
-        self, first: LoweredModel, measurer: Measurer, baseline: Baseline
-    ) -> tuple[LoweredModel, FileMeasurement, ConvLayouts | None]:
+        self, first: LoweredModel, measurer: ShapeMeasurer
+    ) -> tuple[LoweredModel, ShapeMeasurement, ConvLayouts | None]:
         """Measure a file in both layouts and choose the faster one.
 
         Args:
             first: The file with its convolutions as exported.
             measurer: Measures files.
-            baseline: Scale of the measurements.
 
         Returns:
             The file that ships, its measurement, and how both layouts compare; None where the model has no
@@ -234,7 +226,7 @@ class Shipment:
         measured = measurer.measure(first.artifact.path)
         if first.artifact.lowering["convolutions"] is None:
             return first, measured, None
-        values = {CONV1D: _speed(baseline, measured)}
+        values = {CONV1D: _speed(measured)}
         second = None
         try:
             second = self.lower(CONV2D, keep_float=first.keep_float)
@@ -243,7 +235,7 @@ class Shipment:
             if second is not None:
                 second.artifact.path.unlink()
             return first, measured, ConvLayouts(CONV1D, values, f"{type(error).__name__}: {error}")
-        values[CONV2D] = _speed(baseline, second_measured)
+        values[CONV2D] = _speed(second_measured)
         if _mean_time(values[CONV2D]) < (1 - _TIE) * _mean_time(values[CONV1D]):
             first.artifact.path.unlink()
             return second, second_measured, ConvLayouts(CONV2D, values)
@@ -276,8 +268,8 @@ def _layers_in_float(lowered: LoweredModel) -> set[str]:
     return {layer["name"] for layer in float_layers(lowered.artifact.lowering["conversion"])}
 
 
-def _speed(baseline: Baseline, measured: FileMeasurement) -> dict[str, float]:
-    values = baseline.values(measured)
+def _speed(measured: ShapeMeasurement) -> dict[str, float]:
+    values = measured.values
     return {name: values[name] for name in _SPEED}
 
 

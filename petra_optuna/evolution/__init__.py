@@ -5,7 +5,6 @@ from petra_optuna.evolution.features import params_features, pipeline_features
 from petra_optuna.evolution.front import (
     Bounds,
     contributions,
-    dominates,
     hypervolume,
     minimised,
     non_dominated,
@@ -26,6 +25,7 @@ from petra_optuna.evolution.selection import (
     total_violations,
 )
 from petra_optuna.evolution.surrogate import Surrogate
+from petra_optuna.evolution.ties import MeasuredPoint, tied_front
 from petra_optuna.evolution.tpe import TpeGenes, Vectors, vectors_of
 from petra_optuna.evolution.values import STEP_SHARE, change_value, draw_value
 
@@ -36,6 +36,7 @@ __all__ = [
     "Bounds",
     "FrontTrace",
     "GeneSource",
+    "MeasuredPoint",
     "Mutation",
     "OperatorRates",
     "PriorGenes",
@@ -48,7 +49,6 @@ __all__ = [
     "Vectors",
     "change_value",
     "contributions",
-    "dominates",
     "draw_value",
     "fill_by_rank",
     "hypervolume",
@@ -62,6 +62,7 @@ __all__ = [
     "ranks",
     "sample_excluding",
     "sample_split_front",
+    "tied_front",
     "total_violations",
     "unit_hypervolume",
     "vectors_of",

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from petra_optuna.aliases import Array
+from petra_optuna.evolution.ties import MeasuredPoint
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -25,31 +26,33 @@ class FrontTrace:
     """
 
     def __init__(self, dimensions: int) -> None:
-        self._front: Array = np.empty((0, dimensions))
-        # For each arrival that entered: which points of the front it beat, and these points.
+        # Rows of the front; of each its values, then the lower ends of their intervals.
+        self._front: Array = np.empty((0, 2, dimensions))
+        # For each arrival that entered: which rows of the front it beat, and these rows.
         self._removed: list[tuple[npt.NDArray[np.bool_], Array] | None] = []
 
     @property
     def front(self) -> Array:
         """Minimised points of the front, shape (f, m)."""
-        return self._front
+        return self._front[:, 0]
 
     def __len__(self) -> int:
         """Number of arrivals so far."""
         return len(self._removed)
 
-    def push(self, point: Array | None) -> bool:
-        """Let a minimised point, shape (m,), arrive; None for one that may not enter.
+    def push(self, point: MeasuredPoint | None) -> bool:
+        """Let a point arrive; None for one that may not enter.
 
         Returns:
-            Whether it entered the front: no earlier point is at least as good everywhere.
+            Whether it entered the front: no point of the front covers it, so that it is clearly better than
+            each in some value.
         """
-        if point is None or bool(np.any(np.all(self._front <= point, axis=1))):
+        if point is None or bool(np.any(np.all(self._front[:, 1] <= point.high, axis=1))):
             self._removed.append(None)
             return False
-        beaten = np.all(point <= self._front, axis=1)
+        beaten = np.all(point.values <= self._front[:, 0], axis=1)
         self._removed.append((beaten, self._front[beaten]))
-        self._front = np.vstack([self._front[~beaten], point])
+        self._front = np.concatenate([self._front[~beaten], [[point.values, point.low]]])
         return True
 
     def pop(self) -> bool:
@@ -59,7 +62,7 @@ class FrontTrace:
             return False
         # Every point gets its old row back, so that what entered last always stands last.
         beaten, points = removed
-        front = np.empty((len(beaten), self._front.shape[1]))
+        front = np.empty((len(beaten), *self._front.shape[1:]))
         front[beaten], front[~beaten] = points, self._front[:-1]
         self._front = front
         return True

@@ -44,13 +44,15 @@ class Bounds:
     """Scale and reference point of the hypervolume, frozen from the original model's values.
 
     In unit coordinates the original is at 0 in every objective and the worst that counts at 1, so the
-    original alone has hypervolume 1. The worst is 10 % worse than the original on a linear scale and
-    1.25 times worse on a log scale. Which of two contributions is larger does not depend on the unit
-    of either objective, only on the reference point and on the log scales.
+    original alone has hypervolume 1. On a log scale the worst is 1.25 times worse than the original, on a
+    linear scale worse by a share of it, a tenth where nothing else is said. Which of two contributions is
+    larger does not depend on the unit of either objective, only on the reference point and on the log scales.
 
     Attributes:
         reference: Values of the original, one per objective, in the study's directions.
         log: Whether each objective counts by ratio (latency, size, throughput).
+        slack: How much worse than the original still counts in the first objective, as a share of it, where
+            that is on a linear scale.
 
     Raises:
         StudyError: On construction, when the lengths differ or a log scale has a reference <= 0.
@@ -58,6 +60,7 @@ class Bounds:
 
     reference: tuple[float, ...]
     log: tuple[bool, ...]
+    slack: float = LINEAR_SLACK
 
     def __post_init__(self) -> None:
         """Check the rules named in the class docstring."""
@@ -71,7 +74,9 @@ class Bounds:
     def from_dict(cls, data: Mapping[str, Any]) -> Bounds:
         """Inverse of ``to_dict``."""
         return cls(
-            tuple(float(value) for value in data["reference"]), tuple(bool(log) for log in data["log"])
+            tuple(float(value) for value in data["reference"]),
+            tuple(bool(log) for log in data["log"]),
+            float(data.get("slack", LINEAR_SLACK)),
         )
 
     @classmethod
@@ -84,18 +89,19 @@ class Bounds:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return {"reference": list(self.reference), "log": list(self.log)}
+        return {"reference": list(self.reference), "log": list(self.log), "slack": self.slack}
 
     def unit(self, values: npt.ArrayLike, directions: Sequence[Direction]) -> Array:
         """Values, shape (n, m), in unit coordinates, smaller is better."""
         table = np.asarray(values, dtype=float).reshape(-1, len(self.reference))
+        slacks = (self.slack, *[LINEAR_SLACK] * (len(self.reference) - 1))
         columns = []
-        for column, reference, log in zip(table.T, self.reference, self.log, strict=True):
+        for column, reference, log, slack in zip(table.T, self.reference, self.log, slacks, strict=True):
             if log:
                 tiny = np.finfo(float).tiny
                 columns.append(np.log(np.maximum(column, tiny) / reference) / np.log(LOG_SLACK))
             else:
-                columns.append((column - reference) / (LINEAR_SLACK * abs(reference) or 1.0))
+                columns.append((column - reference) / (slack * abs(reference) or 1.0))
         return np.clip(minimised(np.column_stack(columns), directions), -FARTHEST, FARTHEST)
 
 
@@ -139,11 +145,6 @@ def contributions(units: Array) -> Array:
 def ranks(points: Array) -> npt.NDArray[np.int64]:
     """Non-domination rank of minimised points, shape (n,): 0 for the front, 1 for the next."""
     return np.asarray(moocore.pareto_rank(points), dtype=np.int64)
-
-
-def dominates(first: Array, second: Array) -> bool:
-    """Whether one minimised point, shape (m,), is nowhere worse and somewhere better than another."""
-    return bool(np.all(first <= second) and np.any(first < second))
 
 
 def _two_objectives(units: Array) -> Array:

@@ -1,9 +1,11 @@
 """How fast a file is against the baseline on this device. Does not import torch."""
 
+from petra_optuna.measurement.pool import Measurer, ShapeMeasurement, ShapeMeasurer, ShapeStore
 from petra_optuna.measurement.process import MeasuringProcess
 from petra_optuna.measurement.profile import DeviceProfile, available_cores
 from petra_optuna.measurement.protocol import Schedule
 from petra_optuna.measurement.record import Baseline, Energy, FileMeasurement, Measurement
+from petra_optuna.measurement.shape import shape_signature
 
 __all__ = [
     "Baseline",
@@ -11,7 +13,12 @@ __all__ = [
     "Energy",
     "FileMeasurement",
     "Measurement",
+    "Measurer",
     "MeasuringProcess",
     "Schedule",
+    "ShapeMeasurement",
+    "ShapeMeasurer",
+    "ShapeStore",
     "available_cores",
+    "shape_signature",
 ]

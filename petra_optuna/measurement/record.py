@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from petra_optuna.noise import Reading
+
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
@@ -41,6 +43,11 @@ class Measurement:
     baseline_p95_ms: float
     foreign_cores: float | None = None
     runtime: str | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """The ratio and its error."""
+        return Reading.of_interval(self.ratio, self.ratio_low, self.ratio_high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +140,16 @@ class Baseline:
         if measured.energy is not None and self.energy_j is not None:
             values["energy_j"] = measured.energy.ratio * self.energy_j
         return values
+
+    def readings(self, measured: FileMeasurement) -> dict[str, Reading]:
+        """The file's latency and throughput, each with the error of its ratio, by the names of ``values``."""
+        best = self.best(measured)
+        rate = self.throughput_per_s[best.batch]
+        latency, time = measured.latency.reading, best.reading
+        return {
+            "latency_ms": dataclasses.replace(latency, value=self.latency_ms * latency.value),
+            "throughput_per_s": dataclasses.replace(time, value=rate / time.value),
+        }
 
     def own_values(self) -> dict[str, float]:
         """The baseline's own values, by the names that ``values`` has."""

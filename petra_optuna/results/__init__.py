@@ -18,7 +18,15 @@ from petra_optuna.results.front import (
 )
 from petra_optuna.results.page import as_figure, as_html
 from petra_optuna.results.publish import publish
-from petra_optuna.results.report import as_csv, as_json, as_table, ledger_line, limits_line, values_line
+from petra_optuna.results.report import (
+    as_csv,
+    as_json,
+    as_table,
+    ledger_line,
+    limits_line,
+    standing_line,
+    values_line,
+)
 
 __all__ = [
     "Confirmation",
@@ -41,6 +49,7 @@ __all__ = [
     "limits_line",
     "pipeline_text",
     "publish",
+    "standing_line",
     "study_hypervolume",
     "values_line",
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.evolution import hypervolume
-from petra_optuna.samplers import directions_of
+from petra_optuna.samplers import MeasuredValues, directions_of
 from petra_optuna.study import StudyRecord, TrialRecord
 
 
@@ -22,14 +22,35 @@ class Row:
         trial: Trial number.
         pipeline: Description in the paper's notation, with the fields that differ from their defaults, and
             where a rung ended the training.
-        values: Measured values by name.
+        values: Values by name, from all measurements of the file's shape.
         change_percent: Change of each value against the baseline's, in percent of it; None where that is 0.
+        intervals: 95 % interval of each value that was measured with an error, by name.
+        ties: Trials that this one stands for, because what was measured does not tell that they are better.
+        off_front: Why the row is not on the front; None for one that is.
     """
 
     trial: int
     pipeline: str
     values: Mapping[str, float]
     change_percent: Mapping[str, float | None]
+    intervals: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    ties: tuple[int, ...] = ()
+    off_front: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """The region of interest: quality that is not much worse than the baseline's.
+
+    Attributes:
+        limit: The worst quality inside.
+        share: How much worse than the baseline's that is, as a share of it.
+        outside: Number of trials within the limits that lie outside.
+    """
+
+    limit: float
+    share: float
+    outside: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +82,8 @@ class StudyFront:
         violations: Trials that violate each hard limit, by the limit's name; a trial may violate several.
         repairs: Number of files that violate the limit on quality for which a repair was tried.
         repairs_within: Number of these that the repair brought within the limit.
+        region: Region of interest, in which the rows lie; None where the whole range of quality counts.
+        off_front: Trials that a row stands for, and those outside the region that no other one dominates.
     """
 
     study: str
@@ -70,6 +93,8 @@ class StudyFront:
     violations: Mapping[str, LimitViolations] = dataclasses.field(default_factory=dict)
     repairs: int = 0
     repairs_within: int = 0
+    region: Region | None = None
+    off_front: tuple[Row, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, as the command ``front`` prints it."""
@@ -79,6 +104,8 @@ class StudyFront:
             "directions": dict(self.directions),
             "baseline": dict(self.baseline),
             "front": [dataclasses.asdict(row) for row in self.rows],
+            "off_front": [dataclasses.asdict(row) for row in self.off_front],
+            "region": dataclasses.asdict(self.region) if self.region else None,
             "violations_by_limit": violations,
             "repairs": {"tried": self.repairs, "within": self.repairs_within},
         }
@@ -90,7 +117,10 @@ def change_percent(value: float, baseline: float) -> float | None:
 
 
 def front(study: optuna.Study) -> StudyFront:
-    """The front of a study made by petra-optuna. Trials that violate a hard limit are not on it.
+    """The front of a study made by petra-optuna.
+
+    Trials that violate a hard limit or lie outside the region of interest are not on it. Of trials that tie,
+    because their intervals overlap, one row stands for all.
 
     Raises:
         StudyError: When the study was not made by petra-optuna.
@@ -105,9 +135,20 @@ def front(study: optuna.Study) -> StudyFront:
     names = [name for name, _ in specification.objectives]
     values = record.baseline_values
     baseline = {name: values[name] for name in names}
-    rows = [_row(trial, names, baseline) for trial in record.front_trials()]
+    standing, limit = record.standing, record.region_limit
+    read = _RowReader(tuple(names), baseline, standing.measured)
+    rows = [read.row(trial, standing.tied[trial.number]) for trial in standing.front]
+    off_front = [
+        *(
+            read.row(other, off_front=f"tie with trial {number}")
+            for number, others in standing.tied.items()
+            for other in others
+        ),
+        *(read.row(trial, off_front="below the region") for trial in standing.below),
+    ]
     sign = -1.0 if specification.direction == "maximize" else 1.0
-    rows.sort(key=lambda row: (sign * row.values[names[0]], row.values[names[-1]]))  # size by default
+    for several in (rows, off_front):
+        several.sort(key=lambda row: (sign * row.values[names[0]], row.values[names[-1]]))  # size by default
     return StudyFront(
         study.study_name,
         dict(specification.objectives),
@@ -116,6 +157,8 @@ def front(study: optuna.Study) -> StudyFront:
         violations_by_limit(study),
         ledger.repairs,
         ledger.repairs_within,
+        None if limit is None else Region(limit, specification.region, standing.outside),
+        tuple(off_front),
     )
 
 
@@ -139,16 +182,40 @@ def _violations(trials: list[tuple[float, FrozenTrial]]) -> LimitViolations:
 def study_hypervolume(study: optuna.Study) -> float:
     """Hypervolume of the feasible trials under the bounds frozen in the study; higher is better."""
     record = StudyRecord(study)
-    values = [trial.values for trial in record.feasible_trials()]
+    measured = record.measured_values
+    values = [measured.values(trial) for trial in record.feasible_trials()]
     return hypervolume(values, directions_of(study), record.bounds)
 
 
-def _row(trial: FrozenTrial, names: list[str], baseline: Mapping[str, float]) -> Row:
-    values = dict(zip(names, trial.values, strict=True))
-    change = {name: change_percent(values[name], baseline[name]) for name in names}
-    evaluation = TrialRecord(trial).evaluation
-    assert evaluation is not None, f"trial {trial.number} is complete without an evaluation"
-    return Row(trial.number, pipeline_text(evaluation, "description"), values, change)
+@dataclasses.dataclass(frozen=True)
+class _RowReader:
+    """Reads trials as rows of one study.
+
+    Attributes:
+        names: Names of the values.
+        baseline: Values of the baseline by name.
+        measured: Values of the trials.
+    """
+
+    names: tuple[str, ...]
+    baseline: Mapping[str, float]
+    measured: MeasuredValues
+
+    def row(self, trial: FrozenTrial, ties: Sequence[FrozenTrial] = (), off_front: str | None = None) -> Row:
+        values = dict(zip(self.names, self.measured.values(trial), strict=True))
+        evaluation = TrialRecord(trial).evaluation
+        assert evaluation is not None, f"trial {trial.number} is complete without an evaluation"
+        return Row(
+            trial=trial.number,
+            pipeline=pipeline_text(evaluation, "description"),
+            values=values,
+            change_percent={name: change_percent(values[name], self.baseline[name]) for name in self.names},
+            intervals={
+                self.names[index]: (one.low, one.high) for index, one in self.measured.known(trial).items()
+            },
+            ties=tuple(other.number for other in ties),
+            off_front=off_front,
+        )
 
 
 def pipeline_text(evaluation: Mapping[str, Any], form: Literal["notation", "description"]) -> str:

@@ -17,6 +17,8 @@ Intervals = Mapping[int | None, tuple[float, float]]
 def as_figure(front: StudyFront, intervals: Intervals | None = None, marked: Sequence[int] = ()) -> go.Figure:
     """Quality over size, throughput as colour, latency as the marker's size; hover for all of a row.
 
+    Trials that tie with the front and those below the region of interest are grey.
+
     A study without ``size_bytes`` among its objectives has its first other objective on the axis. A study
     without throughput or latency has no colour or one size.
 
@@ -31,7 +33,10 @@ def as_figure(front: StudyFront, intervals: Intervals | None = None, marked: Seq
     """
     quality, *others = front.directions
     axis = "size_bytes" if "size_bytes" in others else others[0]
-    figure = go.Figure([_points(front, axis, intervals, marked), _baseline(front, axis, intervals)])
+    traces = [_points(front, axis, intervals, marked), _baseline(front, axis, intervals)]
+    if front.off_front:
+        traces.insert(0, _off_front(front, axis))
+    figure = go.Figure(traces)
     figure.update_layout(
         title=f"Front of study {front.study}",
         xaxis={
@@ -62,6 +67,24 @@ def _points(front: StudyFront, axis: str, intervals: Intervals | None, marked: S
         customdata=[[row.trial, row.pipeline, _listed(row, others)] for row in front.rows],
         hovertemplate=(
             "trial %{customdata[0]}: %{customdata[1]}<br>" + quality + " %{y:.4f}<br>"
+            "%{customdata[2]}<extra></extra>"
+        ),
+    )
+
+
+def _off_front(front: StudyFront, axis: str) -> go.Scatter:
+    quality, *others = front.directions
+    return go.Scatter(
+        x=[row.values[axis] * METRICS[axis].scale for row in front.off_front],
+        y=[row.values[quality] for row in front.off_front],
+        mode="markers",
+        name="ties, and below the region",
+        marker={"color": "lightgrey", "size": 8},
+        customdata=[
+            [row.trial, row.pipeline, _listed(row, others), row.off_front] for row in front.off_front
+        ],
+        hovertemplate=(
+            "trial %{customdata[0]} (%{customdata[3]}): %{customdata[1]}<br>" + quality + " %{y:.4f}<br>"
             "%{customdata[2]}<extra></extra>"
         ),
     )

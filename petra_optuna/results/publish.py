@@ -11,7 +11,7 @@ from petra_optuna.results.card import TEMPLATES
 from petra_optuna.results.confirmation import confirmation_of, confirmed_markdown
 from petra_optuna.results.front import StudyFront, front, pipeline_text
 from petra_optuna.results.page import as_figure
-from petra_optuna.results.report import as_markdown, ledger_line, limits_line
+from petra_optuna.results.report import as_markdown, ledger_line, limits_line, standing_line
 from petra_optuna.study import StudyRecord, warm_start_line
 
 _FIGURE_ID = "petra-front"
@@ -27,7 +27,12 @@ def publish(study: optuna.Study) -> StudyFront:
 
 def _note(study: optuna.Study, read: StudyFront) -> str:
     confirmation = confirmation_of(study)
-    lines = [ledger_line(StudyRecord(study).ledger()), limits_line(read), warm_start_line(study)]
+    lines = [
+        ledger_line(StudyRecord(study).ledger()),
+        standing_line(read),
+        limits_line(read),
+        warm_start_line(study),
+    ]
     confirmed = (TEMPLATES / "not_confirmed.md").read_text(encoding="utf-8")
     if confirmation is not None:
         confirmed = f"# Confirmed on the test split\n\n{confirmed_markdown(confirmation)}"

@@ -28,20 +28,32 @@ def as_json(front: StudyFront, confirmation: Mapping[str, Any] | None = None) ->
     return json.dumps(fields, indent=2)
 
 
-def as_csv(front: StudyFront) -> str:
-    """One line for each row; values, then changes in percent."""
+def as_csv(front: StudyFront, *, all_rows: bool = False) -> str:
+    """One line for each row; values, then changes in percent.
+
+    Args:
+        front: Front to write.
+        all_rows: Whether to add the rows off the front, and a column that says why they are not on it.
+    """
     names = list(front.directions)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "pipeline", *names, *(f"{name}_change_percent" for name in names)])
-    for row in front.rows:
+    head = ["trial", "pipeline", *names, *(f"{name}_change_percent" for name in names)]
+    writer.writerow([*head, "off_front"] if all_rows else head)
+    for row in _rows(front, all_rows):
         changes = [row.change_percent[name] for name in names]
-        writer.writerow([row.trial, row.pipeline, *(row.values[name] for name in names), *changes])
+        cells = [row.trial, row.pipeline, *(row.values[name] for name in names), *changes]
+        writer.writerow([*cells, row.off_front or ""] if all_rows else cells)
     return text.getvalue()
 
 
-def as_table(front: StudyFront) -> Table:
-    """A table for the terminal: each value, and its factor or change against the baseline."""
+def as_table(front: StudyFront, *, all_rows: bool = False) -> Table:
+    """A table for the terminal: each value, and its factor or change against the baseline.
+
+    Args:
+        front: Front to show.
+        all_rows: Whether to add the rows off the front, grey, with the reason.
+    """
     table = Table(title=f"Front of study {front.study}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right", no_wrap=True)
     for name in front.directions:
@@ -50,10 +62,24 @@ def as_table(front: StudyFront) -> Table:
     table.add_column("pipeline", overflow="fold", min_width=18)
     baseline = [cell for name in front.directions for cell in (shown(name, front.baseline[name]), "")]
     table.add_row("", *baseline, "baseline", style="dim")
-    for row in front.rows:
+    for row in _rows(front, all_rows):
         cells = [cell for name in front.directions for cell in _cells(front, row, name)]
-        table.add_row(str(row.trial), *cells, row.pipeline)
+        pipeline = f"{row.pipeline} ({row.off_front})" if row.off_front else row.pipeline
+        table.add_row(str(row.trial), *cells, pipeline, style="dim" if row.off_front else None)
     return table
+
+
+def standing_line(front: StudyFront) -> str | None:
+    """One line on ties and on the region of interest; None where there is nothing to tell."""
+    parts = []
+    if ties := sum(len(row.ties) for row in front.rows):
+        parts.append(f"{ties} more trials tie with these rows within measured noise")
+    if front.region is not None:
+        parts.append(
+            f"the region of interest ends at {next(iter(front.directions))} {front.region.limit:.4f}, "
+            f"{100 * front.region.share:g} % worse than the baseline; {front.region.outside} trials lie below"
+        )
+    return "; ".join(parts) or None
 
 
 def limits_line(front: StudyFront) -> str | None:
@@ -122,6 +148,10 @@ def values_line(values: Mapping[str, float], baseline: Mapping[str, float]) -> s
 def _with_change(name: str, value: float, baseline: float) -> str:
     against = change(name, value, baseline)
     return f"{shown(name, value)} {heading(name)}{f' ({against})' if against else ''}"
+
+
+def _rows(front: StudyFront, all_rows: bool) -> tuple[Row, ...]:
+    return (*front.rows, *front.off_front) if all_rows else front.rows
 
 
 def _cells(front: StudyFront, row: Row, name: str) -> tuple[str, str]:

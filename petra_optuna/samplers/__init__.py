@@ -6,6 +6,7 @@ from petra_optuna.samplers.options import PAPER, WINDOW, Options
 from petra_optuna.samplers.petra import PetraSampler
 from petra_optuna.samplers.plots import plot_state
 from petra_optuna.samplers.priors import BOUNDS, CREDIT, PRIORS
+from petra_optuna.samplers.readings import RETAKEN, SHAPE, MeasuredValues, ShapeReadings
 from petra_optuna.samplers.records import OperatorUse, Plan, directions_of, is_external, plan_of
 from petra_optuna.samplers.reruns import finished_trials, plan_indices, superseded
 from petra_optuna.samplers.retry import (
@@ -24,13 +25,17 @@ __all__ = [
     "MAX_RETRIES",
     "PAPER",
     "PRIORS",
+    "RETAKEN",
+    "SHAPE",
     "WINDOW",
     "Generations",
+    "MeasuredValues",
     "OperatorUse",
     "Options",
     "PetraSampler",
     "Plan",
     "SamplerState",
+    "ShapeReadings",
     "Stagnation",
     "StopRule",
     "Targets",

@@ -7,19 +7,20 @@ brought up to date. What it holds is then the same as if all trials were read at
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.aliases import Array, Direction
-from petra_optuna.evolution import RANDOM, Bounds, FrontTrace, GeneSource, PriorGenes, dominates, minimised
+from petra_optuna.evolution import RANDOM, Bounds, FrontTrace, GeneSource, PriorGenes, minimised
 from petra_optuna.pipeline import Pipeline, SearchSpace
 from petra_optuna.samplers.conditional import ConditionalSpace
 from petra_optuna.samplers.identity import trial_hash
 from petra_optuna.samplers.population import Population
 from petra_optuna.samplers.priors import StudyPriors
+from petra_optuna.samplers.readings import MeasuredValues
 from petra_optuna.samplers.records import Key, OperatorUse, Plan, is_external, plan_of
 from petra_optuna.samplers.reruns import RerunLedger
 from petra_optuna.samplers.surrogates import NEWEST, SurrogateFitter, TpeFitter
@@ -36,8 +37,8 @@ class History:
 
     Args:
         directions: Directions of the study's objectives.
-        priors: What the study knew before its first trial; without bounds they are derived from its first
-            complete trials.
+        priors: What the study knew before its first trial, and readings taken after trials had ended; without
+            bounds they are derived from its first complete trials.
         space: Search space of the pipelines; None for an objective with parameters of its own.
         size: Largest number of best trials that can be asked for.
 
@@ -57,6 +58,8 @@ class History:
     ) -> None:
         self._directions = tuple(directions)
         self._priors, self._bounds = priors, priors.bounds
+        self._measured = MeasuredValues(priors.metric_names, directions)
+        self._measured.add(priors.readings)
         stored = priors.field_priors
         self._field_priors = stored if space is None else tuple(prior.in_space(space) for prior in stored)
         self._space = space
@@ -84,7 +87,8 @@ class History:
 
         Returns:
             False when what was read before no longer holds and has to be read anew: a trial that counted
-            is run again, or the first values, from which bounds are derived, have changed.
+            is run again, values of a shape were measured again, or the first values, from which bounds are
+            derived, have changed.
         """
         fresh = trials[len(self._indices) :]
         still_open = [trials[number] for number in self._open]
@@ -146,7 +150,8 @@ class History:
         """Plan and credit of the newest planned mutations, from old to new.
 
         The credit is 1 where the child entered the front as it stood with positive hypervolume gain, 0.5
-        where it dominates its parent, and 0 otherwise and for failed and pruned trials.
+        where it dominates its parent, and 0 otherwise and for failed and pruned trials. Values whose
+        intervals overlap are a tie, which earns nothing.
         """
         newest = (number for _, number in self._mutations[-count:])
         return [(self._plans[number], self._credit(number, self._plans[number])) for number in newest]
@@ -192,8 +197,10 @@ class History:
         """Index a new trial; False when it re-runs one that counted."""
         return self._reruns.add(trial) not in self._trials
 
-    def _arrive(self, trials: Iterable[FrozenTrial]) -> bool:
-        """Take in finished trials; False when derived bounds have changed by them."""
+    def _arrive(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Take in finished trials; False when derived bounds or values of others have changed by them."""
+        if self._measured.add_trials(trials) and self._trials:
+            return False
         arrived = sorted((self._indices[trial.number], trial.number) for trial in trials)
         for trial in trials:
             self._trials[trial.number] = trial
@@ -210,7 +217,8 @@ class History:
         for key in arrived:
             bisect.insort(self.finished, key)
         for _, number in self.finished[start:]:
-            self._entered.append(self._trace.push(self.population.inside.get(number)))
+            point = self._measured.point(self._trials[number]) if number in self.population.inside else None
+            self._entered.append(self._trace.push(point))
         return True
 
     def _remember(self, trial: FrozenTrial) -> None:
@@ -229,7 +237,7 @@ class History:
         """Derive bounds where the study has none; False when they are no longer those derived before."""
         if self._priors.bounds is not None:
             return True
-        first = [self._trials[number].values for _, number in self.population.keys[:FIRST_VALUES]]
+        first = [self._measured.values(self._trials[key[1]]) for key in self.population.keys[:FIRST_VALUES]]
         derived = Bounds.from_values(np.array(first).reshape(-1, len(self._directions)), self._directions)
         same = self._bounds is None or derived == self._bounds
         self._bounds = derived
@@ -237,7 +245,7 @@ class History:
 
     def _rank(self, complete: Sequence[Key]) -> None:
         assert self._bounds is not None
-        table = [self._trials[number].values for _, number in complete]
+        table = [self._measured.values(self._trials[number]) for _, number in complete]
         values = np.array(table, dtype=float).reshape(-1, len(self._directions))
         points, units = minimised(values, self._directions), self._bounds.unit(values, self._directions)
         for key, point, unit in zip(complete, points, units, strict=True):
@@ -251,8 +259,10 @@ class History:
             return 0.0
         if self.has_entered(number):
             return 1.0
-        parent: Array | None = points.get(-1 if plan.parent is None else plan.parent)
-        return 0.5 if parent is not None and dominates(points[number], parent) else 0.0
+        if plan.parent is None or plan.parent not in points:
+            return 0.0
+        child, parent = (self._measured.point(self._trials[which]) for which in (number, plan.parent))
+        return 0.5 if child.dominates(parent) else 0.0
 
     def _pending_hash(self, trial: FrozenTrial) -> str | None:
         if trial.number not in self._waiting_hashes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class PetraSampler(BaseSampler):
         space: Search space that the objective passes to ``pipeline.suggest``. None for an objective with
             parameters of its own: then parameters of past trials are changed within their conditional
             branch, and ``mutations``, ``second_mutation`` and ``adapt_depth`` have no effect.
-        seed: Seed of all randomness, at least 0.
+        seed: Seed of all randomness, at least 0. When None, each object draws its own.
         population_size: Number of parents kept, number of trials before the first mutation, and number of
             trials without progress before pipelines may get longer.
         random_share: Share of the parents drawn at random, for diversity.
@@ -83,9 +84,9 @@ class PetraSampler(BaseSampler):
 
     def __init__(
         self,
-        space: SearchSpace | None,
+        space: SearchSpace | None = None,
         *,
-        seed: int,
+        seed: int | None = None,
         population_size: int = Options.population_size,
         random_share: float = Options.random_share,
         mutations: Sequence[Mutation] = Options.mutations,
@@ -103,10 +104,10 @@ class PetraSampler(BaseSampler):
         avoid_duplicates: bool = Options.avoid_duplicates,
         candidates: int = Options.candidates,
     ) -> None:
-        if seed < 0:
+        if seed is not None and seed < 0:
             raise UserError(f"`seed` must be at least 0, got {seed}")
         self._space = space
-        self._seed = seed
+        self._seed = secrets.randbits(32) if seed is None else seed
         self._options = Options(
             population_size=population_size,
             random_share=random_share,
@@ -128,20 +129,22 @@ class PetraSampler(BaseSampler):
         self._cache = HistoryCache()
 
     @classmethod
-    def from_options(cls, space: SearchSpace | None, options: Options, *, seed: int) -> PetraSampler:
+    def from_options(
+        cls, space: SearchSpace | None, options: Options, *, seed: int | None = None
+    ) -> PetraSampler:
         """A sampler with options that the caller has built.
 
         Args:
             space: Search space that the objective passes to ``pipeline.suggest``, or None.
             options: All other arguments of the class.
-            seed: Seed of all randomness, at least 0.
+            seed: As of the class.
         """
         sampler = cls(space, seed=seed)
         sampler._options = options
         return sampler
 
     @classmethod
-    def paper(cls, space: SearchSpace | None, *, seed: int) -> PetraSampler:
+    def paper(cls, space: SearchSpace | None = None, *, seed: int | None = None) -> PetraSampler:
         """The search as the paper describes it: a sampler with the options ``PAPER``."""
         return cls.from_options(space, PAPER, seed=seed)
 

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from petra_optuna.errors import UserError
 from petra_optuna.evolution import Bounds, hypervolume, is_feasible
 from petra_optuna.samplers.priors import BOUNDS
+from petra_optuna.samplers.readings import MeasuredValues
 from petra_optuna.samplers.records import directions_of
 from petra_optuna.samplers.reruns import finished_trials
 
@@ -112,12 +113,13 @@ class Targets(StopRule):
         if unknown := sorted(self.values.keys() - set(names)):
             declared = ", ".join(names) or "none: set study.metric_names"
             raise UserError(f"the study has no objective {unknown[0]!r}; it has {declared}")
+        measured = MeasuredValues.of_study(study)
         targets = []
         for index, (name, direction) in enumerate(zip(names, directions_of(study), strict=True)):
             if name in self.values:
                 targets.append((index, 1.0 if direction == "maximize" else -1.0, self.values[name]))
         return any(
-            all(sign * trial.values[index] >= sign * value for index, sign, value in targets)
+            all(sign * measured.values(trial)[index] >= sign * value for index, sign, value in targets)
             for trial in _feasible(finished_trials(study))
         )
 
@@ -150,8 +152,9 @@ class Stagnation(StopRule):
         if len(finished) <= self.trials:
             return False
         directions = directions_of(study)
-        now = [trial.values for trial in _feasible(finished)]
-        before = [trial.values for trial in _feasible(finished[: -self.trials])]
+        measured = MeasuredValues.of_study(study)
+        now = [measured.values(trial) for trial in _feasible(finished)]
+        before = [measured.values(trial) for trial in _feasible(finished[: -self.trials])]
         stored = study.user_attrs.get(BOUNDS)
         bounds = Bounds.from_values(now, directions) if stored is None else Bounds.from_dict(stored)
         old = hypervolume(before, directions, bounds)

@@ -7,7 +7,7 @@ from petra_optuna.study.objective import Objective
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.replay import recorded_trials, replay_objective, replay_study
 from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, PETRA, optimize, resume
-from petra_optuna.study.specification import Specification, TaskSource
+from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
 from petra_optuna.study.trial_record import TrialRecord
@@ -16,6 +16,7 @@ from petra_optuna.study.warm_start import check_origin, origin_of, warm_start_li
 __all__ = [
     "DEFAULT_CACHE",
     "DEFAULT_POPULATION",
+    "DEFAULT_REGION",
     "DEFAULT_URL",
     "PETRA",
     "Objective",

@@ -13,7 +13,7 @@ from torch.utils.benchmark import Timer
 from petra_optuna.deploy import lower
 from petra_optuna.errors import TaskError, TrialError
 from petra_optuna.evaluation import ConvLayouts, LoweredModel, Shipment, count_values
-from petra_optuna.measurement import Baseline, DeviceProfile, MeasuringProcess
+from petra_optuna.measurement import Baseline, DeviceProfile, MeasuringProcess, ShapeMeasurer
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Task
@@ -81,7 +81,8 @@ def lower_baseline(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowe
     shutil.copyfile(path, exported)
     alone = dataclasses.replace(profile, runtime=runtime)
     with MeasuringProcess(alone, exported, to_feeds(task.example)) as process:
-        shipped, _, layouts = shipment.choose_layout(first, process, process.measure_baseline())
+        measurer = ShapeMeasurer(process, process.measure_baseline())
+        shipped, _, layouts = shipment.choose_layout(first, measurer)
     exported.unlink()
     if shipped is not first:
         shipped.artifact.path.replace(path)

@@ -192,7 +192,8 @@ def _bounds(task: Task, specification: Specification, baseline: Mapping[str, Any
         except TrialError as error:
             raise TaskError(f"the original model of task {task.name!r} cannot be trained: {error}") from error
     reference = (values[specification.metric], *(values[name] for name in names))
-    return Bounds(reference, (False, *(efficiency_metric(name).by_ratio for name in names)))
+    by_ratio = (False, *(efficiency_metric(name).by_ratio for name in names))
+    return Bounds(reference, by_ratio, specification.region)
 
 
 def _with_trained_baseline(task: Task, specification: Specification) -> Task:

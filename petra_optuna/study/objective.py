@@ -20,8 +20,9 @@ from petra_optuna.evaluation import (
     TrainingLedger,
     quality_drop,
 )
+from petra_optuna.measurement import ShapeMeasurement
 from petra_optuna.pipeline import Pipeline, SearchSpace, suggest
-from petra_optuna.samplers import mark_for_rerun
+from petra_optuna.samplers import ShapeReadings, mark_for_rerun
 from petra_optuna.study.controls import controls
 from petra_optuna.study.rungs import rung_judge
 from petra_optuna.study.specification import Specification
@@ -127,7 +128,15 @@ class Objective:
             rebuild.write_bytes(evaluation.checkpoint)
             stored["artifact"]["id"] = self._upload(trial, model)
             stored["rebuild"] = {"id": self._upload(trial, rebuild)}
-        TrialRecord(trial).store_evaluation(stored)
+        record = TrialRecord(trial)
+        record.store_evaluation(stored)
+        record.store_shape(_readings(evaluation.measured))
 
     def _upload(self, trial: optuna.Trial, path: Path) -> str:
         return upload_artifact(artifact_store=self.artifacts, file_path=str(path), study_or_trial=trial)
+
+
+def _readings(measured: ShapeMeasurement) -> ShapeReadings:
+    """What the sampler and the front read of a file's measurements."""
+    readings = {name: measured.baseline.readings(one) for name, one in measured.readings.items()}
+    return ShapeReadings(measured.shape, readings)

@@ -19,11 +19,22 @@ from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import TrainingLedger
-from petra_optuna.evolution import Bounds, is_feasible, non_dominated
+from petra_optuna.evolution import Bounds, is_feasible
 from petra_optuna.measurement import Baseline
 from petra_optuna.pipeline import FieldPrior
-from petra_optuna.samplers import BOUNDS, CREDIT, PRIORS, OperatorUse, database_url, directions_of, superseded
-from petra_optuna.study.specification import Specification, WarmStart
+from petra_optuna.samplers import (
+    BOUNDS,
+    CREDIT,
+    PRIORS,
+    RETAKEN,
+    MeasuredValues,
+    OperatorUse,
+    ShapeReadings,
+    database_url,
+    superseded,
+)
+from petra_optuna.study.specification import NO_REGION, Specification, WarmStart
+from petra_optuna.study.standing import Standing
 from petra_optuna.study.storage import artifacts_folder
 from petra_optuna.study.trial_record import RungDecision, TrialRecord
 
@@ -179,16 +190,34 @@ class StudyRecord:
             raise StudyError(f"trial {number} is {trial.state.name} and has no file: {reason}")
         return record
 
+    @property
+    def measured_values(self) -> MeasuredValues:
+        """Values of all trials, read anew from all measurements of their shapes."""
+        return MeasuredValues.of_study(self._study)
+
+    @property
+    def standing(self) -> Standing:
+        """Which feasible trials are on the front, tie with it, or lie below the region of interest."""
+        return Standing.of(self.feasible_trials(), self.measured_values, self.region_limit)
+
+    @property
+    def region_limit(self) -> float | None:
+        """The worst quality in the region of interest; None where the study has no such region."""
+        specification = self.specification
+        if specification.region >= NO_REGION:
+            return None
+        quality = self.baseline_values[specification.metric]
+        drop = specification.region * abs(quality)
+        return quality - drop if specification.direction == "maximize" else quality + drop
+
     def feasible_trials(self) -> list[FrozenTrial]:
         """Complete trials within the hard limits, by number."""
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return [trial for trial in complete if is_feasible(trial.constraints)]
 
     def front_trials(self) -> list[FrozenTrial]:
-        """Feasible trials that no other one dominates, by number."""
-        trials = self.feasible_trials()
-        best = non_dominated([trial.values for trial in trials], directions_of(self._study)) if trials else ()
-        return [trials[row] for row in best]
+        """Feasible trials in the region of interest that no other one dominates or ties with, by number."""
+        return sorted(self.standing.front, key=lambda trial: trial.number)
 
     def ledger(self) -> TrainingLedger:
         """The training ledgers of all trials, summed; zeros where none was stored."""
@@ -241,6 +270,15 @@ class StudyRecord:
     def mark_complete(self) -> None:
         """Store that the making of the study was not cut off."""
         self._study.set_user_attr(COMPLETE, True)
+
+    def store_reading(self, name: str, readings: ShapeReadings) -> None:
+        """Store a measurement of a shape that was taken after its trials had ended.
+
+        Args:
+            name: Unique name of the measurement.
+            readings: The shape, and what was measured.
+        """
+        self._study.set_user_attr(f"{RETAKEN}{name}", readings.to_dict())
 
     def store_stop(self, stop: Mapping[str, Any]) -> None:
         """Store when the run that begins is to end."""

@@ -27,7 +27,7 @@ from petra_optuna.samplers import PetraSampler, fail_orphans, rename_enqueued
 from petra_optuna.study.create import InitialTrials, check_same, create_study
 from petra_optuna.study.lookup import load_study
 from petra_optuna.study.record import StudyRecord
-from petra_optuna.study.specification import Specification, TaskSource
+from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, one_line_storage_errors, open_storage
 from petra_optuna.study.warm_start import initial_from_study, origin_of
@@ -66,6 +66,7 @@ def optimize(
     from_study: str | None = None,
     from_storage: str | None = None,
     sensitivity: bool = False,
+    region: float = DEFAULT_REGION,
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> optuna.Study:
@@ -102,6 +103,8 @@ def optimize(
         from_storage: SQLAlchemy URL of that study's database; ``storage`` when None.
         sensitivity: Whether the strengths of new nodes are mostly drawn near what the model was measured to
             bear, layer by layer, before the search.
+        region: Most that the task's metric may be worse than the baseline's, as a share of it, for a pipeline
+            to count for the search and to be on the front; 1 for no such bound.
         workers: Processes that run trials; more than one needs a ``source`` that they can build.
         callbacks: Called after each trial, as in Optuna.
 
@@ -144,6 +147,7 @@ def optimize(
         objectives=objectives,
         from_study=origin,
         sensitivity=sensitivity,
+        region=region,
     )
 
     def begin() -> InitialTrials:

@@ -15,6 +15,10 @@ from petra_optuna.pipeline import SearchSpace
 from petra_optuna.tasks import Mode, Task
 
 VERSION = 1
+DEFAULT_REGION = 0.1
+"""Quality may be 10 % worse than the baseline's: what is worse than that, hardly anybody deploys."""
+NO_REGION = 1.0
+"""The region that is searched everywhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Specification:
         mode: Where pipelines start.
         from_study: Study that this one was started from; None where there is none.
         sensitivity: Whether fields of new nodes are mostly drawn near what the model was measured to bear.
+        region: Most that quality may be worse than the baseline's, as a share of it, for a pipeline to count.
     """
 
     task: TaskSource
@@ -135,6 +140,7 @@ class Specification:
     mode: Mode = "pretrained"
     from_study: Origin | None = None
     sensitivity: bool = False
+    region: float = DEFAULT_REGION
 
     @classmethod
     def of(
@@ -156,12 +162,16 @@ class Specification:
         objectives: Sequence[str] = DEFAULT_OBJECTIVES,
         from_study: Origin | None = None,
         sensitivity: bool = False,
+        region: float = DEFAULT_REGION,
     ) -> Specification:
         """Specification of a study over a task.
 
         Raises:
-            UserError: When ``objectives`` is empty, or names one twice or one that is not known.
+            UserError: When ``objectives`` is empty, or names one twice or one that is not known, or when
+                ``region`` is not a share.
         """
+        if not 0 < region <= NO_REGION:
+            raise UserError(f"`region` must be above 0 and at most 1, which is for none; got {region:g}")
         names = [efficiency_metric(name).name for name in objectives]
         if not names or len(set(names)) < len(names):
             given = ", ".join(names) or "none"
@@ -188,6 +198,7 @@ class Specification:
             mode=task.mode,
             from_study=from_study,
             sensitivity=sensitivity,
+            region=region,
         )
 
     @property

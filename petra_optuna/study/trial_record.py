@@ -16,6 +16,7 @@ from petra_optuna.errors import PipelineError
 from petra_optuna.evaluation import RungResult, TrainingLedger
 from petra_optuna.operations import EVERY_OPERATION
 from petra_optuna.pipeline import Pipeline
+from petra_optuna.samplers import SHAPE, ShapeReadings
 
 EVALUATION: Final = "petra:evaluation"
 """All that is known of the trial besides its values, one JSON object."""
@@ -114,6 +115,10 @@ class TrialRecord:
     def store_evaluation(self, record: Mapping[str, Any]) -> None:
         """Store ``Evaluation.to_dict`` with the numbers of the artifacts."""
         self._trial.set_user_attr(EVALUATION, record)
+
+    def store_shape(self, readings: ShapeReadings) -> None:
+        """Store what was measured of the file's shape, from which the trial's values are read anew."""
+        self._trial.set_user_attr(SHAPE, readings.to_dict())
 
     def store_failure(self, reason: str) -> None:
         """Store in one line why the trial has no file."""

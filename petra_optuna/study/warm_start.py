@@ -171,8 +171,10 @@ def _best_first(
     """At most ``size`` of the trials, those that dominate most hypervolume first."""
     if not fitting:
         return []
-    values = np.array([trial.values for trial, _ in fitting])
-    units = StudyRecord(study).bounds.unit(values, directions_of(study))
+    record = StudyRecord(study)
+    measured = record.measured_values
+    values = np.array([measured.values(trial) for trial, _ in fitting])
+    units = record.bounds.unit(values, directions_of(study))
     kept = np.array(hypervolume_subset(units, size))
     ordered = kept[np.argsort(-contributions(units[kept]), kind="stable")]
     return [fitting[row] for row in ordered]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from petra_optuna.evaluation import (
     PrefixCache,
     ShapeHistory,
 )
-from petra_optuna.measurement import MeasuringProcess
+from petra_optuna.measurement import MeasuringProcess, ShapeMeasurer, ShapeStore, shape_signature
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.study.baseline import BASELINE_FILE
@@ -23,6 +24,9 @@ from petra_optuna.study.objective import Objective
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
+
+SHAPES = "shapes"
+"""Folder in the cache where the readings of shapes are."""
 
 
 @contextlib.contextmanager
@@ -55,21 +59,21 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
             f"restore the cache folder {specification.cache} that held it, or start a new study"
         )
     cache = PrefixCache(Path(specification.cache))
-    scope = f"{measured['sha256']} {profile.to_dict()} {measured['host']}"
+    setting = [profile.to_dict(), measured["host"]]
     with tempfile.TemporaryDirectory(prefix="petra-") as scratch:
         folder = Path(scratch)
         file = folder / BASELINE_FILE
         record.fetch_baseline(file)
+        setting.append(shape_signature(file))
         with MeasuringProcess(profile, file, to_feeds(task.example)) as process:
             yield Evaluator(
                 task=task,
-                measurer=process,
-                baseline=record.baseline,
+                measurer=ShapeMeasurer(process, record.baseline, ShapeStore(cache.folder / SHAPES), setting),
                 folder=folder,
                 budget=specification.budget,
                 seed=specification.seed,
                 cache=cache,
-                history=ShapeHistory(cache.folder, scope),
+                history=ShapeHistory(cache.folder, json.dumps(setting, sort_keys=True)),
                 limits=specification.limits,
                 rungs=specification.rungs,
                 baseline_quality=record.baseline_values[task.metric.name],

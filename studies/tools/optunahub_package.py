@@ -28,7 +28,7 @@ from petra_optuna.errors import UserError
 from studies import script
 
 NAME = "petra_optuna"
-SOURCES = ("aliases.py", "errors.py", "pipeline", "evolution", "samplers")
+SOURCES = ("aliases.py", "errors.py", "noise.py", "pipeline", "evolution", "samplers")
 """Modules that the package takes over; they must not import anything else of ours."""
 TEMPLATES = Path(__file__).parent / "optunahub"
 PACKAGE = Path("package", "samplers", "petra")

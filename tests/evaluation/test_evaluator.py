@@ -32,7 +32,7 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.evaluation.preview import preview
 from petra_optuna.evaluation.rungs import RungCallback
-from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
+from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, ShapeMeasurer
 from petra_optuna.nn.inputs import take
 from petra_optuna.operations import (
     Half,
@@ -77,7 +77,8 @@ class BySize:
 def _evaluator(task: Task, folder: Path, **changes: object) -> Evaluator:
     (folder / "files").mkdir(exist_ok=True)
     settings = {"budget": Budget(epochs=3), "seed": 1} | changes
-    return Evaluator(task, BySize(), Baseline(10.0, {16: 900.0, 64: 1000.0}), folder / "files", **settings)  # type: ignore[arg-type]
+    measurer = ShapeMeasurer(BySize(), Baseline(10.0, {16: 900.0, 64: 1000.0}))
+    return Evaluator(task, measurer, folder / "files", **settings)  # type: ignore[arg-type]
 
 
 def _untimed(evaluation: Evaluation) -> dict[str, float]:
@@ -199,7 +200,7 @@ def test_values_are_those_of_the_file(tiny_task: Task, tmp_path: Path) -> None:
     assert evaluation.values["size_bytes"] == size == evaluation.artifact.size_bytes
     assert evaluation.values["latency_ms"] == pytest.approx(10.0 * size / 1e5)
     assert evaluation.values["throughput_per_s"] == pytest.approx(1000.0 / (2 * size / 1e5))
-    assert evaluation.best_throughput_batch == 64
+    assert evaluation.to_dict()["best_throughput_batch"] == 64
     assert evaluation.values["peak_memory_bytes"] == size
     assert evaluation.values["depth"] == 4
     halved = checkpoint.from_bytes(evaluation.checkpoint, tiny_task.model)

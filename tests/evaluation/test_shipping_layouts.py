@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from petra_optuna.deploy import Artifact
 from petra_optuna.errors import MeasurementFailed
 from petra_optuna.evaluation import Evaluator, Limits, LoweredModel, Shipment, quality_of, shipping
-from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
+from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, ShapeMeasurement, ShapeMeasurer
 from petra_optuna.operations import QuantizeStatic
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Task
@@ -63,7 +63,7 @@ def series_task() -> Task:
 
 
 def _evaluator(task: Task, folder: Path, measurer: ByForm) -> Evaluator:
-    return Evaluator(task, measurer, SCALE, folder)
+    return Evaluator(task, ShapeMeasurer(measurer, SCALE), folder)
 
 
 @pytest.mark.parametrize("nodes", [(), (QuantizeStatic(),)], ids=["float", "int8"])
@@ -133,11 +133,11 @@ def test_the_form_of_the_smaller_mean_time_ships_beyond_a_tie(
     ratios, shipped = RULE[case]
     first, second = (_file(tmp_path / name, "1d") for name in ("one.onnx", "two.onnx"))
     table = Table({first.artifact.path: _measured(1.0, 1.0), second.artifact.path: _measured(*ratios)})
-    taken, values, layouts = _prepared(series_task, second).choose_layout(first, table, SCALE)
+    taken, values, layouts = _prepared(series_task, second).choose_layout(first, table)
     assert layouts is not None
     assert layouts.shipped == shipped
     assert taken is (second if shipped == "2d" else first)
-    assert values is table.measurements[taken.artifact.path]
+    assert values.narrowest is table.measurements[taken.artifact.path]
     assert list(tmp_path.iterdir()) == [taken.artifact.path]
 
 
@@ -152,19 +152,19 @@ def test_a_form_that_fails_does_not_ship_and_the_record_says_why(series_task: Ta
 def test_a_file_without_series_is_measured_once(series_task: Task, tmp_path: Path) -> None:
     first = _file(tmp_path / "one.onnx", None)
     table = Table({first.artifact.path: _measured(1.0, 1.0)})
-    taken, _, layouts = _prepared(series_task, None).choose_layout(first, table, SCALE)
+    taken, _, layouts = _prepared(series_task, None).choose_layout(first, table)
     assert taken is first
     assert layouts is None
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A measurer that reads what it answers in a table."""
+    """A measurer of shapes that reads what it answers in a table."""
 
     measurements: dict[Path, FileMeasurement]
 
-    def measure(self, path: Path) -> FileMeasurement:
-        return self.measurements[path]
+    def measure(self, file: Path) -> ShapeMeasurement:
+        return ShapeMeasurement(file.name, {"one": self.measurements[file]}, 1, SCALE)
 
 
 @dataclasses.dataclass(frozen=True)

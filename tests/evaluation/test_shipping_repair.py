@@ -12,7 +12,7 @@ from support import planted_front
 from petra_optuna.deploy import checks
 from petra_optuna.errors import LoweringFailed, UserError
 from petra_optuna.evaluation import Evaluator, Limits, ShapeHistory, TrainingLedger, quality_of, shipping
-from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
+from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, ShapeMeasurer
 from petra_optuna.nn.inputs import forward
 from petra_optuna.operations import Half, Prune, QuantizeAware, QuantizeDynamic, QuantizeStatic
 from petra_optuna.pipeline import Operation, Pipeline, Recipe
@@ -58,7 +58,8 @@ def _original() -> float:
 
 def _evaluator(folder: Path, drop: float | None = 0.02, **changes: object) -> Evaluator:
     settings = {"limits": Limits(quality_drop=drop), "baseline_quality": _original()} | changes
-    return Evaluator(planted_front.make(), Remembering(), Baseline(1.0, {1: 1.0}), folder, **settings)  # type: ignore[arg-type]
+    measurer = ShapeMeasurer(Remembering(), Baseline(1.0, {1: 1.0}))
+    return Evaluator(planted_front.make(), measurer, folder, **settings)  # type: ignore[arg-type]
 
 
 def test_what_misses_the_limit_by_one_pair_of_layers_keeps_it_with_them_in_float(tmp_path: Path) -> None:
@@ -89,8 +90,8 @@ def test_every_value_is_that_of_the_file_that_ships_and_the_other_is_gone(tmp_pa
     unit = _evaluator(tmp_path)
     evaluation = unit.evaluate(PTQ)
     path = evaluation.artifact.path
-    assert isinstance(unit.measurer, Remembering)
-    assert unit.measurer.paths == [path] == list(tmp_path.iterdir())
+    assert isinstance(unit.measurer.process, Remembering)
+    assert unit.measurer.process.paths == [path] == list(tmp_path.iterdir())
     assert evaluation.values["accuracy"] == quality_of(path, unit.task, unit.task.selection)
     assert evaluation.values["size_bytes"] == path.stat().st_size
     assert evaluation.values["latency_ms"] == pytest.approx(path.stat().st_size / 1e4)

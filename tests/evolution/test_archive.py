@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from petra_optuna.evolution import (
     FrontTrace,
+    MeasuredPoint,
     Skyband,
     fill_by_rank,
     hypervolume_subset,
@@ -84,12 +85,12 @@ def test_arrivals_can_be_taken_back(points: np.ndarray, data: st.DataObject) -> 
     """Where a point arrives late, all after it are taken back; the front is then as if it came in time."""
     may = data.draw(st.lists(st.booleans(), min_size=len(points), max_size=len(points)))
     back = data.draw(st.integers(0, len(points)))
-    arrivals = [point if each else None for point, each in zip(points, may, strict=True)]
+    arrivals = [MeasuredPoint.exact(point) if each else None for point, each in zip(points, may, strict=True)]
     straight, detour = FrontTrace(points.shape[1]), FrontTrace(points.shape[1])
     entered = [straight.push(each) for each in arrivals]
-    for row, each in enumerate(arrivals):
+    for row, point in enumerate(points):
         before = [points[other] for other in range(row) if may[other]]
-        expected = each is not None and not any((other <= each).all() for other in before)
+        expected = may[row] and not any((other <= point).all() for other in before)
         assert entered[row] == expected
     for each in arrivals[::-1]:
         detour.push(each)
@@ -98,6 +99,7 @@ def test_arrivals_can_be_taken_back(points: np.ndarray, data: st.DataObject) -> 
     assert [detour.push(each) for each in arrivals] == entered
     assert [detour.pop() for _ in range(back)] == entered[len(points) - back :][::-1]
     assert [detour.push(each) for each in arrivals[len(points) - back :]] == entered[len(points) - back :]
+    assert (straight.front == detour.front).all()
 
 
 def test_what_is_kept_of_a_crowd_dominates_nearly_as_much_as_the_best_subset() -> None:

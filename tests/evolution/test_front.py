@@ -10,8 +10,8 @@ from petra_optuna.errors import StudyError
 from petra_optuna.evolution import (
     Bounds,
     FrontTrace,
+    MeasuredPoint,
     contributions,
-    dominates,
     hypervolume,
     minimised,
     non_dominated,
@@ -65,9 +65,9 @@ def test_a_better_model_dominates() -> None:
         improved = [*original]
         improved[column] = better[column]
         assert non_dominated([original, improved], directions) == (1,)
-        first, second = minimised([improved, original], directions)
-        assert dominates(first, second)
-        assert not dominates(second, first)
+        first, second = map(MeasuredPoint.exact, minimised([improved, original], directions))
+        assert first.dominates(second)
+        assert not second.dominates(first)
         bounds = Bounds(tuple(original), (False, True, True, True))
         assert hypervolume([improved], directions, bounds) > hypervolume([original], directions, bounds)
         assert ranks(minimised([original, improved], directions)).tolist() == [1, 0]
@@ -126,9 +126,10 @@ def test_entering_the_front_means_gaining_volume(seed: int) -> None:
     feasible = rng.random(40) < 0.8
     trace = FrontTrace(2)
     inside = feasible & np.all(points < 1, axis=1)
-    entered = np.array(
-        [trace.push(point if may else None) for point, may in zip(points, inside, strict=True)]
-    )
+    arrivals = [
+        MeasuredPoint.exact(point) if may else None for point, may in zip(points, inside, strict=True)
+    ]
+    entered = np.array([trace.push(point) for point in arrivals])
     for row in range(40):
         before = unit_hypervolume(points[:row][feasible[:row]])
         after = unit_hypervolume(points[: row + 1][feasible[: row + 1]])

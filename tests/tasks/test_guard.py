@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from petra_optuna.errors import SealedSplitRead
 from petra_optuna.evaluation import Budget, Evaluator, quality_of
-from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
+from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, ShapeMeasurer
 from petra_optuna.nn.inputs import Inputs, to_feeds
 from petra_optuna.operations import Context, Train
 from petra_optuna.pipeline import Applied, Operation, Pipeline, SearchSpace
@@ -118,7 +118,7 @@ class _Clock:
 
 
 def _evaluator(task: Task, folder: Path) -> Evaluator:
-    return Evaluator(task, _Clock(), Baseline(1.0, {1: 1.0}), folder, Budget(1))
+    return Evaluator(task, ShapeMeasurer(_Clock(), Baseline(1.0, {1: 1.0})), folder, Budget(1))
 
 
 def test_an_operation_that_reads_it_fails_its_trial(tiny_task: Task, tmp_path: Path) -> None:

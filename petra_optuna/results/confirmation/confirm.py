@@ -87,14 +87,17 @@ def confirm(
         files = _fetch_files(study, rows, evaluator.folder)
         retrainings = _retrain(study, rows, seeds, space, evaluator, progress)
         timings = time_files(
-            files, evaluator.measurer, rounds, lambda done: progress("timing", done, rounds * len(files))
+            files,
+            evaluator.measurer.process,
+            rounds,
+            lambda done: progress("timing", done, rounds * len(files)),
         )
         predictions = _predict(study, task, files, retrainings, evaluator, progress)
         confirmation = summarize(
             study,
             task,
             Findings(rows, files, retrainings, timings, predictions),
-            evaluator.baseline,
+            evaluator.measurer.baseline,
             bootstrap,
             partial(progress, "bootstrap"),
         )

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from petra_optuna.errors import MeasurementFailed
-from petra_optuna.evaluation import Measurer
-from petra_optuna.measurement import Baseline, FileMeasurement, Measurement
+from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, Measurer
 from petra_optuna.results.confirmation.record import Estimate
 
 _TIE, _TIE_AT_BATCH_1 = 0.03, 0.05

@@ -1,0 +1,146 @@
+"""One shape, one latency: files of the same graph share what is measured of them.
+
+Every measurement of a file is a reading of its shape. A shape that is known well enough is not measured
+again; one whose interval stayed wide, on a busy machine for example, is measured again when it comes again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from petra_optuna.errors import MeasurementFailed
+from petra_optuna.files import write_atomically
+from petra_optuna.measurement.record import Baseline, FileMeasurement
+from petra_optuna.measurement.shape import shape_signature
+from petra_optuna.noise import Reading, pooled
+
+TOLERANCE = 0.03
+"""A value is known well enough once half its 95 % interval is no more than this share of it."""
+MOST_NEW_READINGS = 2
+"""Readings taken of one file at most: a busy machine does not become quiet by waiting on it."""
+_SUFFIX = ".reading"
+
+
+class Measurer(Protocol):
+    """What is needed of the measuring process."""
+
+    def measure(self, path: Path) -> FileMeasurement:
+        """Measure the file against the baseline."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeMeasurement:
+    """What is known of the speed of a file by all readings of its shape.
+
+    Attributes:
+        shape: Signature of the shape.
+        readings: Measurements by their unique names, at least one.
+        taken: Number of these that were taken for this file; 0 where the shape was known well enough.
+        baseline: Scale of the measurements.
+    """
+
+    shape: str
+    readings: Mapping[str, FileMeasurement]
+    taken: int
+    baseline: Baseline
+
+    @property
+    def values(self) -> dict[str, float]:
+        """All values of the file by name; what was not measured is left out."""
+        several = [self.baseline.values(one) for one in self.readings.values()]
+        names = dict.fromkeys(name for values in several for name in values)
+        medians = {
+            name: statistics.median(values[name] for values in several if name in values) for name in names
+        }
+        speed = _pooled(self.baseline, self.readings.values())
+        return medians | {name: one.value for name, one in speed.items()}
+
+    @property
+    def narrowest(self) -> FileMeasurement:
+        """The measurement with the narrowest interval of the latency."""
+        return min(self.readings.values(), key=lambda one: one.latency.ratio_high / one.latency.ratio_low)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeStore:
+    """Readings of shapes in a folder that studies share; one small file each.
+
+    Attributes:
+        folder: Folder with one folder for each shape.
+    """
+
+    folder: Path
+
+    def get(self, shape: str) -> dict[str, FileMeasurement]:
+        """Readings of a shape by their unique names; files that are damaged are left out."""
+        readings = {}
+        for file in sorted((self.folder / shape).glob(f"*{_SUFFIX}")):
+            try:
+                readings[file.stem] = FileMeasurement.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            except (OSError, ValueError, KeyError, TypeError):  # read while it goes, or not ours
+                continue
+        return readings
+
+    def put(self, shape: str, name: str, measured: FileMeasurement) -> None:
+        """Keep a reading."""
+        path = self.folder / shape / f"{name}{_SUFFIX}"
+        write_atomically(path, json.dumps(measured.to_dict()).encode())
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeMeasurer:
+    """Measures files, those excepted whose shape is known well enough.
+
+    Attributes:
+        process: Measures a file against the baseline.
+        baseline: Scale of the measurements.
+        store: Readings taken before; None for none.
+        setting: What a latency depends on besides the file (``shape_signature``).
+    """
+
+    process: Measurer
+    baseline: Baseline
+    store: ShapeStore | None = None
+    setting: object = None
+
+    def measure(self, file: Path) -> ShapeMeasurement:
+        """Measure an ONNX file, or find what is known of its shape.
+
+        Raises:
+            MeasurementFailed: When the file cannot be read or run, and nothing is known of its shape.
+        """
+        shape = shape_signature(file, self.setting)
+        readings = self.store.get(shape) if self.store else {}
+        taken = 0
+        while taken < MOST_NEW_READINGS and not self._is_known(readings):
+            try:
+                measured = self.process.measure(file)
+            except MeasurementFailed:
+                if not readings:
+                    raise
+                break
+            name = uuid.uuid4().hex
+            readings[name] = measured
+            taken += 1
+            if self.store is not None:
+                self.store.put(shape, name, measured)
+        return ShapeMeasurement(shape, readings, taken, self.baseline)
+
+    def _is_known(self, readings: Mapping[str, FileMeasurement]) -> bool:
+        """Whether latency and throughput are known well enough."""
+        if not readings:
+            return False
+        speed = _pooled(self.baseline, readings.values())
+        return all(one.uncertainty <= TOLERANCE for one in speed.values())
+
+
+def _pooled(baseline: Baseline, measurements: Iterable[FileMeasurement]) -> dict[str, Reading]:
+    """Latency and throughput of a shape with their errors, by name."""
+    several = [baseline.readings(one) for one in measurements]
+    return {name: pooled([readings[name] for readings in several]) for name in several[0]}

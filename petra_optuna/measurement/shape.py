@@ -1,0 +1,127 @@
+"""The signature of a file's shape: what its latency depends on, and nothing that it does not depend on.
+
+Files of one signature hold the same graph with other weights. A runtime spends the same time on them, so they
+share their latency.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from petra_optuna.errors import MeasurementFailed, one_line
+
+_STRUCTURAL = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)
+"""Types of tensors that say what a graph does (shapes, axes, indices); the others are weights and scales."""
+_DECIDED_BY_VALUE = ("Pow",)
+"""Operators whose speed follows from a constant input: a runtime squares faster than it takes a root."""
+
+
+def shape_signature(file: Path, *setting: object) -> str:
+    """SHA-256 of a file's graph without its weights: operators, attributes, shapes and types.
+
+    Args:
+        file: ONNX file.
+        setting: What the latency depends on besides the graph, JSON-ready: device profile, machine, baseline.
+
+    Raises:
+        MeasurementFailed: When the file cannot be read.
+    """
+    try:
+        model = onnx.load(str(file), load_external_data=False)
+    except (OSError, DecodeError) as error:
+        raise MeasurementFailed(f"file {file.name} cannot be read: {one_line(error)}") from error
+    parts = [
+        sorted((opset.domain, opset.version) for opset in model.opset_import),
+        _Graph(model.graph).describe(),
+        [[function.name, *_Graph(function).describe_nodes()] for function in model.functions],
+        setting,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class _Graph:
+    """Describes a graph; tensors are numbered in the order in which they appear, since names mean nothing.
+
+    Args:
+        graph: Graph, or a function's body.
+        outer: Numbers of the tensors of the graph around it.
+    """
+
+    def __init__(self, graph: Any, outer: dict[str, int] | None = None) -> None:
+        self._graph = graph
+        self._numbers = dict(outer or {})
+        self._nodes = [node for node in graph.node if not _is_constant(node)]
+        self._constants = {tensor.name: tensor for tensor in getattr(graph, "initializer", ())}
+        self._constants |= {node.output[0]: node.attribute[0].t for node in graph.node if _is_constant(node)}
+
+    def describe(self) -> list[Any]:
+        """Inputs, nodes and outputs."""
+        inputs = [self._describe_value(value) for value in self._graph.input]
+        nodes = self.describe_nodes()
+        return [inputs, nodes, [self._describe_value(value) for value in self._graph.output]]
+
+    def describe_nodes(self) -> list[Any]:
+        """Operators in their order, with attributes and inputs."""
+        return [self._describe_node(node) for node in self._nodes]
+
+    def _describe_node(self, node: onnx.NodeProto) -> list[Any]:
+        inputs = [self._describe_input(name, node.op_type) for name in node.input]
+        attributes = sorted((item.name, self._describe_attribute(item)) for item in node.attribute)
+        return [node.domain, node.op_type, inputs, attributes, [self._number(name) for name in node.output]]
+
+    def _describe_input(self, name: str, operator: str) -> Any:
+        constant = self._constants.get(name)
+        if constant is None:
+            return self._number(name)
+        return [self._number(name), *_describe_tensor(constant, operator)]
+
+    def _describe_attribute(self, attribute: onnx.AttributeProto) -> Any:
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, onnx.TensorProto):
+            return _describe_tensor(value)
+        if isinstance(value, onnx.GraphProto):
+            return _Graph(value, self._numbers).describe()
+        return _plain(value)
+
+    def _describe_value(self, value: onnx.ValueInfoProto) -> list[Any]:
+        tensor = value.type.tensor_type
+        dimensions = [
+            dimension.dim_value if dimension.HasField("dim_value") else "?" for dimension in tensor.shape.dim
+        ]
+        return [self._number(value.name), tensor.elem_type, dimensions]
+
+    def _number(self, name: str) -> int:
+        """Number of a tensor; -1 for an optional one that is left out."""
+        return self._numbers.setdefault(name, len(self._numbers)) if name else -1
+
+
+def _is_constant(node: onnx.NodeProto) -> bool:
+    """Whether a node only holds a tensor, as an initialiser does."""
+    return node.op_type == "Constant" and node.attribute[0].name == "value"
+
+
+def _describe_tensor(tensor: onnx.TensorProto, operator: str = "") -> list[Any]:
+    """Type and shape of a constant, and its values where they decide what the graph does."""
+    described: list[Any] = [tensor.data_type, list(tensor.dims)]
+    counts = tensor.data_type in _STRUCTURAL or (operator in _DECIDED_BY_VALUE and not tensor.dims)
+    if counts and tensor.data_location != onnx.TensorProto.EXTERNAL:
+        values = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        described.append(hashlib.sha256(values.tobytes()).hexdigest())
+    return described
+
+
+def _plain(value: Any) -> Any:
+    """An attribute's value in a JSON-ready form."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, int | float) else repr(value)
