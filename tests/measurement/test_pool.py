@@ -1,0 +1,123 @@
+"""One shape, one latency: what is known is not measured again, what is not is measured until it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from petra_optuna.errors import MeasurementFailed
+from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, ShapeMeasurer, ShapeStore
+from petra_optuna.measurement.pool import MOST_NEW_READINGS
+
+BASELINE = Baseline(latency_ms=10.0, throughput_per_s={4: 100.0, 16: 200.0})
+
+
+def _measurement(ratio: float, width: float, batch: int) -> Measurement:
+    return Measurement(
+        ratio=ratio,
+        ratio_low=ratio * (1 - width / 2),
+        ratio_high=ratio * (1 + width / 2),
+        pairs=6,
+        calls_per_block=9,
+        batch=batch,
+        threads=1,
+        candidate_ms=ratio,
+        baseline_ms=1.0,
+        spread=0.0,
+        candidate_p95_ms=ratio,
+        baseline_p95_ms=1.0,
+    )
+
+
+@dataclasses.dataclass
+class Process:
+    """Answers with the ratios that it is given, each with the width of its interval, then fails."""
+
+    answers: list[tuple[float, float]]
+    memory: int | None = None
+    calls: int = 0
+
+    def measure(self, path: Path) -> FileMeasurement:
+        assert path.exists()
+        if self.calls == len(self.answers):
+            raise MeasurementFailed("the runtime died")
+        ratio, width = self.answers[self.calls]
+        self.calls += 1
+        latency, small, large = (_measurement(ratio, width, batch) for batch in (1, 4, 16))
+        return FileMeasurement(latency, (small, large), peak_memory_bytes=self.memory)
+
+
+def _file(path: Path, seed: int = 0, width: int = 4) -> Path:
+    weights = np.random.default_rng(seed).standard_normal((4, width)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", width])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(helper.make_model(graph), str(path))
+    return path
+
+
+def test_a_shape_that_is_known_is_not_measured_again(tmp_path: Path) -> None:
+    process = Process([(0.5, 0.01), (0.25, 0.01)], memory=7)
+    store = ShapeStore(tmp_path / "shapes")
+    first = ShapeMeasurer(process, BASELINE, store).measure(_file(tmp_path / "a.onnx"))
+    second = ShapeMeasurer(process, BASELINE, store).measure(_file(tmp_path / "b.onnx", seed=1))
+    assert (first.taken, second.taken, process.calls) == (1, 0, 1)
+    assert first.values == second.values == {
+        "latency_ms": 5.0, "throughput_per_s": 400.0, "peak_memory_bytes": 7.0
+    }  # fmt: skip
+    wider = ShapeMeasurer(process, BASELINE, store).measure(_file(tmp_path / "c.onnx", width=8))
+    assert (wider.taken, wider.values["latency_ms"]) == (1, 2.5)
+
+
+def test_what_a_latency_depends_on_separates_readings(tmp_path: Path) -> None:
+    process, file = Process([(0.5, 0.01)] * 2), _file(tmp_path / "a.onnx")
+    store = ShapeStore(tmp_path / "shapes")
+    for threads in (1, 2, 1):
+        ShapeMeasurer(process, BASELINE, store, {"threads": threads}).measure(file)
+    assert process.calls == 2
+
+
+def test_a_wide_interval_is_taken_up_again_until_it_is_narrow(tmp_path: Path) -> None:
+    process, file = (
+        Process([(0.42, 0.3)] * MOST_NEW_READINGS + [(0.4, 0.01), (9.0, 0.01)]),
+        _file(tmp_path / "a"),
+    )
+    measurer = ShapeMeasurer(process, BASELINE, ShapeStore(tmp_path / "shapes"))
+    assert measurer.measure(file).taken == MOST_NEW_READINGS
+    again = measurer.measure(file)
+    assert len(again.readings) == MOST_NEW_READINGS + again.taken
+    assert 4.0 <= again.values["latency_ms"] < 4.2
+    assert again.narrowest.latency.ratio == 0.4
+
+
+def test_without_a_store_every_file_is_measured(tmp_path: Path) -> None:
+    process, file = Process([(0.5, 0.01)] * 2), _file(tmp_path / "a.onnx")
+    for _ in range(2):
+        ShapeMeasurer(process, BASELINE).measure(file)
+    assert process.calls == 2
+
+
+def test_a_file_that_cannot_be_measured_fails_unless_its_shape_is_known(tmp_path: Path) -> None:
+    file, store = _file(tmp_path / "a.onnx"), ShapeStore(tmp_path / "shapes")
+    with pytest.raises(MeasurementFailed, match="the runtime died"):
+        ShapeMeasurer(Process([]), BASELINE, store).measure(file)
+    ShapeMeasurer(Process([(0.5, 0.3)]), BASELINE, store).measure(file)
+    assert ShapeMeasurer(Process([]), BASELINE, store).measure(file).values["latency_ms"] == 5.0
+
+
+def test_a_damaged_reading_is_left_out(tmp_path: Path) -> None:
+    file, store = _file(tmp_path / "a.onnx"), ShapeStore(tmp_path / "shapes")
+    measured = ShapeMeasurer(Process([(0.5, 0.01)]), BASELINE, store).measure(file)
+    (reading,) = (tmp_path / "shapes" / measured.shape).iterdir()
+    reading.write_text(reading.read_text()[:-20])
+    assert store.get(measured.shape) == {}
+    assert ShapeMeasurer(Process([(0.6, 0.01)]), BASELINE, store).measure(file).values["latency_ms"] == 6.0
