@@ -1,9 +1,9 @@
 """Values that are measured with an error: readings of one quantity pooled, and ties between quantities.
 
 Errors are relative: measured values are positive and their noise grows with them, so all is done in
-logarithms. Readings are pooled as a random-effects meta-analysis does it (DerSimonian and Laird 1986): each
-counts by the inverse of its own variance and of the variance between readings, which is estimated from them
-and never taken to be less than what repeated readings of one file were found to have.
+logarithms. Readings are pooled by weights: each counts by the inverse of its own variance and of the variance
+between readings, which is what repeated readings of one file were found to have. Where readings differ by
+more than that explains, the error of the pool is scaled up by how much more (Birge 1932).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ NORMAL_95 = 1.959964
 """Half the width of a normal distribution's 95 % interval, in standard deviations."""
 BETWEEN_READINGS = 0.01
 """Least standard deviation of the logarithm between readings, each with sessions of its own."""
-_LEAST_ERROR = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Reading:
 
 
 def pooled(readings: Sequence[Reading]) -> Reading:
-    """One value from at least one reading of the same quantity; its error covers a further reading's session.
+    """One value from at least one reading of the same quantity.
 
     Args:
         readings: Readings, each with the error that it found within itself.
@@ -64,18 +63,7 @@ def pooled(readings: Sequence[Reading]) -> Reading:
         (only,) = readings
         return Reading(only.value, math.hypot(only.error, BETWEEN_READINGS))
     logs = np.log([reading.value for reading in readings])
-    variances = np.maximum([reading.error for reading in readings], _LEAST_ERROR) ** 2
-    weights = 1 / (variances + _variance_between(logs, variances))
-    return Reading(
-        math.exp(float(weights @ logs / weights.sum())),
-        1 / math.sqrt(float(weights.sum())),
-    )
-
-
-def _variance_between(logs: np.ndarray, variances: np.ndarray) -> float:
-    """Variance between readings by the method of moments, at least ``BETWEEN_READINGS`` squared."""
-    weights = 1 / variances
-    total = weights.sum()
-    scatter = weights @ (logs - weights @ logs / total) ** 2
-    excess = (scatter - (len(logs) - 1)) / (total - weights @ weights / total)
-    return max(float(excess), BETWEEN_READINGS**2)
+    weights = 1 / (np.square([reading.error for reading in readings]) + BETWEEN_READINGS**2)
+    mean = float(weights @ logs / weights.sum())
+    scatter = float(weights @ (logs - mean) ** 2) / (len(readings) - 1)
+    return Reading(math.exp(mean), math.sqrt(max(1.0, scatter) / float(weights.sum())))

@@ -88,9 +88,14 @@ class MeasuredValues:
         self._shapes: dict[int, str] = {}
 
     @classmethod
+    def for_study(cls, study: optuna.Study) -> MeasuredValues:
+        """The objectives of a study, and nothing that was read yet."""
+        return cls(study.metric_names or (), directions_of(study))
+
+    @classmethod
     def of_study(cls, study: optuna.Study) -> MeasuredValues:
         """Values of all finished trials of a study."""
-        measured = cls(study.metric_names or (), directions_of(study))
+        measured = cls.for_study(study)
         measured.add(retaken_readings(study.user_attrs))
         measured.add_trials(trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished())
         return measured

@@ -27,6 +27,7 @@ from petra_optuna.samplers import PetraSampler, fail_orphans, rename_enqueued
 from petra_optuna.study.create import InitialTrials, check_same, create_study
 from petra_optuna.study.lookup import load_study
 from petra_optuna.study.record import StudyRecord
+from petra_optuna.study.retake import Retake
 from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, one_line_storage_errors, open_storage
@@ -277,12 +278,12 @@ class _Run:
         rename_enqueued(study, space)
         if self.stop.is_reached(study):
             return
-        callbacks: list[Callback] = [*self.callbacks, self.stop]
         with (
             running_workers(study.study_name, self.storage, specification.task, self.workers - 1),
             worker_context(study, task, space) as objective,
             one_line_storage_errors(),
         ):
+            callbacks: list[Callback] = [*self.callbacks, Retake(objective.evaluator, study), self.stop]
             study.optimize(objective, timeout=self.stop.timeout_s, catch=(TrialError,), callbacks=callbacks)
 
 
