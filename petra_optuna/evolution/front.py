@@ -142,6 +142,22 @@ def contributions(units: Array) -> Array:
     return np.asarray(moocore.hv_contributions(padded, ref=np.ones(padded.shape[1])))
 
 
+def volume_gain(point: Array, front: Array) -> float:
+    """Volume that a point adds to a front, in unit coordinates.
+
+    It is the volume that the point dominates, less what the front dominates of that; most of a large front
+    has no part in it.
+
+    Args:
+        point: A point inside the bounds, shape (m,).
+        front: Points, shape (n, m).
+    """
+    shared = np.maximum(front, point)
+    shared = shared[np.all(shared < 1, axis=1)]
+    alone = float(np.prod(1 - point))
+    return alone - unit_hypervolume(shared[moocore.is_nondominated(shared)]) if len(shared) else alone
+
+
 def ranks(points: Array) -> npt.NDArray[np.int64]:
     """Non-domination rank of minimised points, shape (n,): 0 for the front, 1 for the next."""
     return np.asarray(moocore.pareto_rank(points), dtype=np.int64)

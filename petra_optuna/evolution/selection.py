@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+import moocore
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +20,8 @@ STEPS = 8
 EXACT_DIMENSIONS, CROWD, RAYS = 3, 64, 256
 """Contributions take a second for 1,000 points in more objectives than that; a crowd is thinned out first,
 by its reach along so many directions."""
+SAMPLE = 256
+"""Points of a front that are looked at: a plan must not wait for the thousands that four objectives leave."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class RankedRows:
 
     Attributes:
         kept: Rows of the levels that fit, best level first.
-        split_front: Rows of the level that does not fit, or none.
+        split_front: Rows of the level that does not fit, of a large one a sample (``sample_rows``), or none.
         room: How many rows of ``split_front`` still fit.
     """
 
@@ -38,6 +41,9 @@ class RankedRows:
 
 def fill_by_rank(points: Array, size: int) -> RankedRows:
     """Take the best ``size`` rows of minimised points, shape (n, m), level by level."""
+    front = np.flatnonzero(moocore.is_nondominated(points, keep_weakly=True)) if len(points) else ()
+    if len(front) > size:  # the other levels, which take longer to find, do not matter
+        return RankedRows((), _sampled(points, front), size)
     rank = ranks(points)
     kept: list[int] = []
     for level in range(int(rank.max(initial=-1)) + 1):
@@ -45,7 +51,7 @@ def fill_by_rank(points: Array, size: int) -> RankedRows:
             break
         rows = [int(row) for row in np.flatnonzero(rank == level)]
         if len(kept) + len(rows) > size:
-            return RankedRows(tuple(kept), tuple(rows), size - len(kept))
+            return RankedRows(tuple(kept), _sampled(points, np.array(rows)), size - len(kept))
         kept.extend(rows)
     return RankedRows(tuple(kept), (), size - len(kept))
 
@@ -68,6 +74,22 @@ def hypervolume_subset(units: Array, size: int) -> tuple[int, ...]:
         least = np.argsort(contributions(units[rows]), kind="stable")[: max(1, excess // STEPS)]
         rows = np.delete(rows, least)
     return tuple(int(row) for row in rows)
+
+
+def sample_rows(points: Array) -> npt.NDArray[np.int64]:
+    """All rows, or of a large table the best in each objective and others at even distances; ascending.
+
+    Args:
+        points: Points to be minimised, shape (n, m).
+    """
+    if len(points) <= SAMPLE:
+        return np.arange(len(points))
+    even = np.linspace(0, len(points) - 1, SAMPLE - points.shape[1]).astype(np.int64)
+    return np.unique(np.concatenate([even, np.argmin(points, axis=0)]))
+
+
+def _sampled(points: Array, rows: npt.NDArray[np.int64]) -> tuple[int, ...]:
+    return tuple(int(row) for row in rows[sample_rows(points[rows])])
 
 
 def sample_split_front(ranked: RankedRows, rng: np.random.Generator) -> tuple[int, ...]:

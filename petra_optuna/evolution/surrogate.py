@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from petra_optuna.aliases import Array
-from petra_optuna.evolution.front import unit_hypervolume
+from petra_optuna.evolution.front import volume_gain
+from petra_optuna.evolution.selection import sample_rows
 
 TREES = 24
 FEATURE_SHARE = 0.5
@@ -60,7 +61,7 @@ class Surrogate:
 
 
 def volume_gains(units: Array, front: Array) -> Array:
-    """Volume, shape (c,), that each of the points would add to a front by itself.
+    """Volume, shape (c,), that each of the points would add to a front by itself (``sample_rows`` of it).
 
     A point that would add none gets a number of at most 0: minus the amount by which it had to be better in
     every objective to add some. So points compare even where none is predicted to enter, which is the rule
@@ -71,10 +72,10 @@ def volume_gains(units: Array, front: Array) -> Array:
         front: Points of the front in unit coordinates, shape (f, m).
     """
     # A point gains volume below the reference point in every objective and below each front point in one.
+    front = front[sample_rows(front)]
     outside = (units - 1).max(axis=1)
     behind = (units[:, None, :] - front[None, :, :]).min(axis=2).max(axis=1, initial=-np.inf)
     gains = -np.maximum(np.maximum(outside, behind), 0.0)
-    before = unit_hypervolume(front) if len(front) else 0.0
     for row in np.flatnonzero((outside < 0) & (behind < 0)):
-        gains[row] = unit_hypervolume(np.vstack([front, units[row]])) - before
+        gains[row] = volume_gain(units[row], front)
     return np.asarray(gains)

@@ -106,8 +106,9 @@ class Population:
         """
         if self._best is None or self._best[0] != size:
             # By key: the band holds its points in order of arrival, on which nothing may depend.
-            candidates = [number for _, number in sorted(self._band.keys)]
-            self._best = size, self._best_of(candidates, self._penalised, size)
+            order = sorted(range(len(self._band.keys)), key=self._band.keys.__getitem__)
+            candidates = [self._band.keys[row][1] for row in order]
+            self._best = size, self._best_of(candidates, self._band.points[order], self._penalised, size)
         best = self._best[1]
         if survival == "hypervolume":
             split = self._subset(best.ranked)
@@ -119,7 +120,8 @@ class Population:
         """Numbers of the best of some trials: the elite by hypervolume if there were no others."""
         candidates = [number for number in numbers if number not in self._penalised]
         penalised = [number for number in numbers if number in self._penalised]
-        best = self._best_of(candidates, penalised, size)
+        points = np.array([self.points[number] for number in candidates]).reshape(-1, self._dimensions)
+        best = self._best_of(candidates, points, penalised, size)
         return [*best.ranked.kept, *self._subset(best.ranked), *best.penalised]
 
     def sample_excluding(self, excluded: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
@@ -127,10 +129,10 @@ class Population:
         rows = [bisect.bisect_left(self.keys, self._key[number]) for number in excluded]
         return [self.keys[row][1] for row in sample_excluding(rows, len(self.keys), count, rng)]
 
-    def _best_of(self, candidates: Sequence[int], penalised: Iterable[int], size: int) -> _Best:
-        ranked = fill_by_rank(
-            np.array([self.points[number] for number in candidates]).reshape(-1, self._dimensions), size
-        )
+    def _best_of(
+        self, candidates: Sequence[int], points: Array, penalised: Iterable[int], size: int
+    ) -> _Best:
+        ranked = fill_by_rank(points, size)
         kept, split = (tuple(candidates[row] for row in rows) for rows in (ranked.kept, ranked.split_front))
         room = 0 if split else ranked.room
         return _Best(
