@@ -107,6 +107,7 @@ OPTIONS = {
     "data_root": "--data-root",
     "budget.epochs": "--epochs",
     "limits.energy_j": "--max-energy-mj",
+    "region": "--region",
     "rungs.eta": "--rung-eta",
     "from_storage": "--from-storage",
     "from_study": "--from-study",

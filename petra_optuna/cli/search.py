@@ -56,7 +56,7 @@ def run(
     mode: Annotated[
         Mode,
         typer.Option(
-            help="Start from the trained model or, untrained, from initialisation.",
+            help="Start from the trained or an initialised model.",
             rich_help_panel=options.SEARCH,
         ),
     ] = "pretrained",
@@ -82,7 +82,7 @@ def run(
     region: Annotated[
         float,
         typer.Option(
-            help="Search where quality is at most this share worse than the baseline's; 1 for everywhere.",
+            help="Most quality lost that counts, as a share.",
             rich_help_panel=options.SEARCH,
         ),
     ] = DEFAULT_REGION,

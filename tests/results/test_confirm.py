@@ -194,7 +194,7 @@ def test_another_machine_an_empty_front_and_a_damaged_file_are_refused(
         confirm(searched, tiny_task)
     stored.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StudyRecord, "front_trials", lambda self: [])
+        patch.setattr(StudyRecord, "feasible_trials", lambda self: [])
         with pytest.raises(StudyError, match="is empty"):
             confirm(searched, tiny_task)
     assert StudyRecord(searched).test_readings == 0

@@ -14,10 +14,11 @@ from petra_optuna.evolution import Bounds
 from petra_optuna.measurement import Baseline
 from petra_optuna.operations import LowRank, Prune
 from petra_optuna.pipeline import FieldPrior, Pipeline
-from petra_optuna.samplers import CREDIT, PRIORS, OperatorUse
+from petra_optuna.samplers import CREDIT, PRIORS, MeasuredValues, OperatorUse
 from petra_optuna.study import StudyRecord, TrialRecord
 from petra_optuna.study import record as attributes
 from petra_optuna.study.specification import WarmStart
+from petra_optuna.study.standing import Standing
 from petra_optuna.study.trial_record import RUNG, RungDecision
 
 BASELINE = Baseline(2.0, {64: 100.0})
@@ -56,7 +57,7 @@ def test_what_was_never_stored_is_nothing(study: optuna.Study) -> None:
     assert not record.is_cut_off
     assert (record.warm_start, record.confirmation, record.stop, record.test_readings) == (None, None, {}, 0)
     assert record.ledger() == TrainingLedger()
-    assert record.front_trials() == record.rung_results(1, without=-1) == []
+    assert record.rung_results(1, without=-1) == []
     with pytest.raises(StudyError, match="has no petra specification"):
         _ = record.specification
     with pytest.raises(StudyError, match="has no trial 0; its trials are none"):
@@ -89,9 +90,14 @@ def test_the_front_is_feasible_and_not_dominated(study: optuna.Study) -> None:
         trial = study.ask()
         trial.set_constraint("size_bytes", excess)
         study.tell(trial, values)
-    record = StudyRecord(study)
-    assert [trial.number for trial in record.feasible_trials()] == [0, 1, 2]
-    assert [trial.number for trial in record.front_trials()] == [0, 2]
+    feasible = StudyRecord(study).feasible_trials()
+    assert [trial.number for trial in feasible] == [0, 1, 2]
+    standing = Standing.of(feasible, MeasuredValues.of_study(study), None)
+    assert {trial.number for trial in standing.front} == {0, 2}
+    inside = Standing.of(feasible, MeasuredValues.of_study(study), 0.85)
+    assert [trial.number for trial in inside.front] == [0]
+    assert [trial.number for trial in inside.below] == [2]
+    assert inside.outside == 2
 
 
 @pytest.mark.parametrize(

@@ -108,11 +108,14 @@ def test_a_better_model_dominates(study: optuna.Study) -> None:
 
 def test_the_front_names_every_value_and_its_change(study: optuna.Study) -> None:
     found = json.loads(as_json(front(study)))
-    assert set(found) == {"study", "directions", "baseline", "front", "violations_by_limit", "repairs"}
+    assert set(found) == {
+        *("study", "directions", "baseline", "front", "off_front", "region", "violations_by_limit", "repairs")
+    }
     names = ["accuracy", "latency_ms", "throughput_per_s", "size_bytes"]
     assert list(found["directions"]) == list(found["baseline"]) == names
     for row in found["front"]:
-        assert set(row) == {"trial", "pipeline", "values", "change_percent"}
+        fields = {"trial", "pipeline", "values", "change_percent", "intervals", "ties", "off_front"}
+        assert set(row) == fields
         for name in names:
             ratio = row["values"][name] / found["baseline"][name]
             assert row["change_percent"][name] == pytest.approx(100 * (ratio - 1))
