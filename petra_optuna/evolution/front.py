@@ -137,7 +137,7 @@ def unit_hypervolume(units: Array) -> float:
 
 
 def contributions(units: Array) -> Array:
-    """Volume, shape (n,), that each point adds to the others in unit coordinates."""
+    """Volume, shape (n,), that each of n non-dominated points adds to the others in unit coordinates."""
     padded = _two_objectives(units)
     return np.asarray(moocore.hv_contributions(padded, ref=np.ones(padded.shape[1])))
 

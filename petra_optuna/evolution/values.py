@@ -125,13 +125,14 @@ def _scale(distribution: FloatDistribution | IntDistribution) -> tuple[float, fl
 def to_unit(distribution: FloatDistribution | IntDistribution, value: float) -> float:
     """Position of a value in its range, in [0, 1], on the distribution's linear or log scale."""
     low, high = _scale(distribution)
-    return ((math.log(value) if distribution.log else value) - low) / (high - low)
+    value = math.log(value) if distribution.log else value
+    return (value / 2 - low / 2) / (high / 2 - low / 2)  # halved: a range may be wider than any float
 
 
 def from_unit(distribution: FloatDistribution | IntDistribution, unit: float) -> int | float:
     """The value of the distribution nearest to a point of [0, 1]; inverse of ``to_unit``."""
     low, high = _scale(distribution)
-    value = low + unit * (high - low)
+    value = 2 * (low / 2 + unit * (high / 2 - low / 2))
     return _snap(distribution, math.exp(value) if distribution.log else value)
 
 

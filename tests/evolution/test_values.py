@@ -20,6 +20,7 @@ DISTRIBUTIONS = [
     FloatDistribution(-1.0, 1.0),
     FloatDistribution(1e-5, 1e-1, log=True),
     FloatDistribution(-10.2, 10.2, step=0.1),
+    FloatDistribution(-1e308, 1e308),
     IntDistribution(-3, 10),
     IntDistribution(1, 100, log=True),
     IntDistribution(3, 15, step=4),
