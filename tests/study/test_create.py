@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import uuid
@@ -127,7 +128,7 @@ def test_a_kill_at_any_commit_leaves_a_name_that_can_be_used(url: str) -> None:
     commits = 0
     while True:
         commits += 1
-        code = run_in_child(lambda: _make_and_die(url, commits))
+        code = run_in_child(functools.partial(_make_and_die, url, commits))
         study = _make(open_storage(url))
         assert _is_whole(study)
         if code == 0:

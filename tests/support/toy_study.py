@@ -12,6 +12,7 @@ from petra_optuna.study import StudyRecord, TrialRecord, load_study, open_storag
 from petra_optuna.study.trial_record import WorkerIdentity
 from petra_optuna.study.worker_identity import this_worker
 
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 NAME = "toy"
 
 
@@ -42,3 +43,8 @@ def signed(trial: optuna.Trial) -> tuple[float, float]:
 def elsewhere() -> WorkerIdentity:
     """This process as one of another machine of the same name sees it."""
     return {**this_worker(), "process_table": "another boot"}
+
+
+def ended() -> WorkerIdentity:
+    """A process of this machine that has ended; this one has its number now."""
+    return {**this_worker(), "start_mark": 0.0}
