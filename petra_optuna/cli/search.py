@@ -273,7 +273,7 @@ def resume(
     specification = StudyRecord(stored).specification
     stop = stop_of(stored, _stop(trials, timeout, generations, stagnation, target))
     console = make_console(quiet)
-    watch = ParentWatch(sys.stdin.buffer) if helper else None
+    watch = ParentWatch(sys.stdin.fileno()) if helper else None
     source = stored_source(specification, task, data_root, checkpoint)
     with console.status(f"preparing task {source.name}"):
         built = task_of(source, Path(specification.cache))

@@ -47,10 +47,10 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStor
         >>> load_study(storage).study_name
         'mine'
     """
-    parsed = _parsed(absolute_url(url))
+    parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         _prepare_sqlite(url, parsed.database, must_exist)
-    storage = _connect(parsed, _CREATION_ATTEMPTS)
+    storage = _connect(_parsed(absolute_url(url)), _CREATION_ATTEMPTS)
     if parsed.get_backend_name() == "sqlite":
         sqlalchemy.event.listen(storage.engine, "connect", _relax_synchronous)
         sqlalchemy.event.listen(storage.engine, "before_execute", _lock_before_update)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import IO
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -143,10 +143,10 @@ class ParentWatch:
     """The helper's end of the pipe: an Optuna callback that stops the study once the parent has ended.
 
     Args:
-        pipe: What the helper reads as stdin.
+        pipe: File descriptor of what the helper reads as stdin.
     """
 
-    def __init__(self, pipe: IO[bytes]) -> None:
+    def __init__(self, pipe: int) -> None:
         self._ended = threading.Event()
         threading.Thread(target=self._watch, args=(pipe,), daemon=True).start()
 
@@ -160,8 +160,8 @@ class ParentWatch:
         if self.parent_ended:
             study.stop()
 
-    def _watch(self, pipe: IO[bytes]) -> None:
-        while pipe.read(1):
+    def _watch(self, pipe: int) -> None:
+        while os.read(pipe, 1):  # without the lock of a file object, which would outlive the interpreter
             pass
         self._ended.set()
 

@@ -316,7 +316,8 @@ def test_a_model_whose_forward_fails_is_one_line(call, capsys, monkeypatch: pyte
 
 
 def test_two_workers_share_a_study(call, user_task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(small_task.__file__).parents[1]))
+    tests = str(Path(small_task.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [tests, *sys.path])))
     monkeypatch.setattr(Objective, "__call__", _after_another_worker(Objective.__call__))
     search = ["run", user_task, "--storage", "sqlite:///tiny.db", "--epochs", 1, "--trials", 4]
     assert call(*search, "--workers", 2) == 0
@@ -355,7 +356,7 @@ def test_a_helper_starts_no_trial_once_its_parent_has_ended(
     storage = ["--storage", "sqlite:///tiny.db"]
     assert call("run", user_task, *storage, "--epochs", 1, "--trials", 1) == 0
     with (tmp_path / "empty").open("wb+") as ended:
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=ended))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=ended.fileno))
         assert call("resume", *storage, "--task", user_task, "--trials", 2, "--quiet", "--helper") == 0
     states = [trial.state.name for trial in load_study(open_storage("sqlite:///tiny.db")).trials]
     assert states.count("COMPLETE") == 1

@@ -119,7 +119,7 @@ def test_a_helper_finishes_its_trial_when_its_parent_ends_and_starts_no_other(tm
 
     def helper() -> None:
         os.close(write)
-        watch = ParentWatch(os.fdopen(read, "rb"))
+        watch = ParentWatch(read)
         TrialLoop(opened(url), Stop(trials=100), (watch,)).run(objective)
 
     with child_of(helper):
