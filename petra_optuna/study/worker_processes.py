@@ -25,6 +25,8 @@ from petra_optuna.study.stop import Stop
 from petra_optuna.tasks import TASKS
 
 logger = logging.getLogger(__name__)
+_FLAGS = ("quiet", "helper")
+"""Options by which a helper prints errors only and ends with its parent."""
 _END_S = 20
 """Seconds that a helper has to clean up when its parent's run is cut off."""
 
@@ -60,7 +62,8 @@ class HelperCommand:
             *(("target", f"{name}={value!r}") for name, value in (self.stop.targets or {}).items()),
         ]
         given = [f"--{option}={value}" for option, value in options if value is not None]
-        return [sys.executable, "-m", "petra_optuna", "resume", *given, "--quiet", "--helper"]
+        flags = [f"--{flag}" for flag in _FLAGS]
+        return [sys.executable, "-m", "petra_optuna", "resume", *given, *flags]
 
 
 def check_source(source: TaskSource) -> None:
