@@ -287,11 +287,11 @@ class _Run:
         study.sampler = self.sampler or PetraSampler(
             space, seed=specification.seed, population_size=specification.population_size
         )
-        await_signs_of_life(study)
-        rename_enqueued(study, space)
         loop = TrialLoop(study, self.stop, self.callbacks)
         if loop.is_over():
             return
+        await_signs_of_life(study)  # what is run again comes before what is new
+        rename_enqueued(study, space)
         command = HelperCommand(study.study_name, self.storage, self.source, self.stop)
         with (
             running_helpers(command, self.workers - 1) as helpers,

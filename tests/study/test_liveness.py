@@ -18,6 +18,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from support.children import kill_this_process, run_in_child
+from support.postgres import new_database
 from support.toy_study import elsewhere, new_study, opened, signed
 
 from petra_optuna.samplers import finished_trials, heartbeats, record_heartbeat
@@ -170,6 +171,21 @@ def test_a_trial_that_never_gave_a_sign_of_life_is_dead_in_the_end(
     assert heartbeats(study)[0].age_s < STALE_S
     _age(study, STALE_S + 20)
     assert claim_dead_trials(study) == [0]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_heartbeat_is_as_old_as_the_databases_clock_says(
+    database: str, url: str, request: pytest.FixtureRequest
+) -> None:
+    if database == "postgresql":
+        url = new_database(request.getfixturevalue("postgres_url"), "heartbeats")
+    study = new_study(url)
+    for _ in range(2):
+        _running(study, elsewhere())
+    record_heartbeat(study, study.get_trials(deepcopy=False)[1])  # a second one, which replaces the first
+    assert set(heartbeats(study)) == {0, 1}
+    assert all(0 <= beat.age_s < STALE_S for beat in heartbeats(study).values())
+    assert claim_dead_trials(study) == []
 
 
 def test_a_heart_that_could_not_beat_once_beats_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
