@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 import warnings
+from types import FrameType
 from typing import NoReturn
 
 import optuna
@@ -38,6 +40,8 @@ def main() -> None:
     """Run the command; an error that the user can mend is one line on stderr and exit code 2."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         code = app(prog_name="petra", standalone_mode=False)
     except TyperException as error:
@@ -55,6 +59,16 @@ def main() -> None:
     if code == _INTERRUPTED:
         typer.echo("petra: stopped; `petra resume` runs the interrupted trial again", err=True)
     sys.exit(code or 0)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End as by Ctrl-C: the trial is marked to be run again, folders are removed, helpers end.
+
+    A second SIGTERM does not disturb that: the helpers of a run get Ctrl-C from the terminal and SIGTERM from
+    their parent.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.default_int_handler(number, frame)
 
 
 def _fail(message: str) -> NoReturn:

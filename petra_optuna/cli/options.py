@@ -96,6 +96,9 @@ Cache = Annotated[
     typer.Option("--cache", help="Folder of cached models, shared between studies.", rich_help_panel=STORAGE),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.", rich_help_panel=STORAGE)]
+Helper = Annotated[
+    bool, typer.Option("--helper", help="End with the process that holds stdin's other end.", hidden=True)
+]
 
 OPTIONS = {
     "again": "--again",

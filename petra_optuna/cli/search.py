@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import optuna
@@ -12,7 +14,7 @@ from sqlalchemy.engine import make_url
 from petra_optuna.cli import options
 from petra_optuna.cli.console import make_console
 from petra_optuna.cli.progress import trial_progress
-from petra_optuna.cli.tasks import stored_task, task_of
+from petra_optuna.cli.tasks import stored_source, task_of
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import (
     DEFAULT_OBJECTIVES,
@@ -30,6 +32,7 @@ from petra_optuna.study import (
     DEFAULT_POPULATION,
     DEFAULT_REGION,
     DEFAULT_URL,
+    ParentWatch,
     Stop,
     StudyRecord,
     TaskSource,
@@ -267,6 +270,7 @@ def resume(
     checkpoint: options.Checkpoint = None,
     workers: options.Workers = 1,
     quiet: options.Quiet = False,
+    helper: options.Helper = False,
 ) -> None:
     """Continue a stored study; interrupted trials are run again first.
 
@@ -278,18 +282,24 @@ def resume(
     specification = StudyRecord(stored).specification
     stop = stop_of(stored, _stop(trials, timeout, generations, stagnation, target))
     console = make_console(quiet)
-    with console.status(f"preparing task {specification.task.name}"):
-        built = stored_task(specification, task, data_root, checkpoint)
+    watch = ParentWatch(sys.stdin.fileno()) if helper else None
+    source = stored_source(specification, task, data_root, checkpoint)
+    with console.status(f"preparing task {source.name}"):
+        built = task_of(source, Path(specification.cache))
+    if watch is not None and watch.parent_ended:
+        return
     with trial_progress(console, stop.trials) as callback:
         searched = resume_study(
             built,
             storage=storage,
             name=stored.study_name,
             stop=stop,
+            source=source,
             workers=workers,
-            callbacks=[callback],
+            callbacks=[callback] if watch is None else [watch],
         )
-    _conclude(searched, storage, console)
+    if watch is None:
+        _conclude(searched, storage, console)
 
 
 def _stop(

@@ -45,7 +45,15 @@ def task_of(source: TaskSource, cache: Path) -> Task:
 def stored_task(
     specification: Specification, given: str | None, data_root: Path | None, checkpoint: Path | None
 ) -> Task:
-    """The task of a stored study. Nothing that the database names is imported.
+    """The task of a stored study, built of ``stored_source``."""
+    source = stored_source(specification, given, data_root, checkpoint)
+    return task_of(source, Path(specification.cache))
+
+
+def stored_source(
+    specification: Specification, given: str | None, data_root: Path | None, checkpoint: Path | None
+) -> TaskSource:
+    """How the task of a stored study is built. Nothing that the database names is imported.
 
     Args:
         specification: Specification of the study.
@@ -62,10 +70,7 @@ def stored_task(
             f"the study's task {stored.name!r} is not built in; give it again with --task module:callable"
         )
     moved = TaskSource.of(given or stored.name, data_root, checkpoint)
-    source = TaskSource(
-        moved.name, moved.data_root or stored.data_root, moved.checkpoint or stored.checkpoint
-    )
-    return task_of(source, Path(specification.cache))
+    return TaskSource(moved.name, moved.data_root or stored.data_root, moved.checkpoint or stored.checkpoint)
 
 
 def _imported(name: str) -> Task:

@@ -1,6 +1,16 @@
 """The evolutionary sampler, a view of its state, re-running of killed trials, stop rules. Without torch."""
 
-from petra_optuna.samplers._storage import database_url
+from petra_optuna.samplers._storage import (
+    Heartbeat,
+    SharedStorage,
+    chain_of,
+    database_url,
+    finished_elsewhere,
+    heartbeats,
+    record_heartbeat,
+    stop_requested,
+    store_whole,
+)
 from petra_optuna.samplers.cache import operator_history
 from petra_optuna.samplers.options import PAPER, WINDOW, Options
 from petra_optuna.samplers.petra import PetraSampler
@@ -14,6 +24,7 @@ from petra_optuna.samplers.retry import (
     fail_orphans,
     mark_for_rerun,
     rename_enqueued,
+    repeated_rerun,
     retry_stale_trial,
 )
 from petra_optuna.samplers.state import SamplerState
@@ -29,6 +40,7 @@ __all__ = [
     "SHAPE",
     "WINDOW",
     "Generations",
+    "Heartbeat",
     "MeasuredValues",
     "OperatorUse",
     "Options",
@@ -36,21 +48,29 @@ __all__ = [
     "Plan",
     "SamplerState",
     "ShapeReadings",
+    "SharedStorage",
     "Stagnation",
     "StopRule",
     "Targets",
     "TimeLimit",
+    "chain_of",
     "database_url",
     "directions_of",
     "fail_orphans",
+    "finished_elsewhere",
     "finished_trials",
+    "heartbeats",
     "is_external",
     "mark_for_rerun",
     "operator_history",
     "plan_indices",
     "plan_of",
     "plot_state",
+    "record_heartbeat",
     "rename_enqueued",
+    "repeated_rerun",
     "retry_stale_trial",
+    "stop_requested",
+    "store_whole",
     "superseded",
 ]

@@ -53,6 +53,16 @@ def superseded(trials: Sequence[FrozenTrial]) -> frozenset[int]:
     return frozenset(trial.number for trial in trials if ledger.is_superseded(trial))
 
 
+def first_rerun(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int | None:
+    """Number of the earlier trial that re-runs the same one as this trial does; None where there is none."""
+    retry = trial.system_attrs.get(RETRY)
+    if retry is None:
+        return None
+    others = (other for other in trials if other.number < trial.number)
+    same = (other.number for other in others if other.system_attrs.get(RETRY, {}).get("of") == retry["of"])
+    return next(same, None)
+
+
 def plan_indices(trials: Sequence[FrozenTrial]) -> dict[int, int]:
     """Plan index by trial number, for all trials of a study in order of their numbers."""
     return _read(trials).indices

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -107,12 +107,20 @@ class Targets(StopRule):
         if not self.values:
             raise UserError("`values` must name at least one objective and the value to reach, got none")
 
+    def check(self, objectives: Sequence[str]) -> None:
+        """Refuse a target of something else than the named objectives.
+
+        Raises:
+            UserError: Naming it, and the objectives.
+        """
+        if unknown := sorted(self.values.keys() - set(objectives)):
+            declared = ", ".join(objectives) or "none: set study.metric_names"
+            raise UserError(f"the study has no objective {unknown[0]!r}; it has {declared}")
+
     def is_reached(self, study: optuna.Study) -> bool:
         """Whether a complete trial reaches them."""
         names = study.metric_names or []
-        if unknown := sorted(self.values.keys() - set(names)):
-            declared = ", ".join(names) or "none: set study.metric_names"
-            raise UserError(f"the study has no objective {unknown[0]!r}; it has {declared}")
+        self.check(names)
         measured = MeasuredValues.of_study(study)
         targets = []
         for index, (name, direction) in enumerate(zip(names, directions_of(study), strict=True)):

@@ -12,6 +12,7 @@ from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, open_storage
 from petra_optuna.study.trial_record import TrialRecord
 from petra_optuna.study.warm_start import check_origin, origin_of, warm_start_line
+from petra_optuna.study.worker_processes import ParentWatch
 
 __all__ = [
     "DEFAULT_CACHE",
@@ -20,6 +21,7 @@ __all__ = [
     "DEFAULT_URL",
     "PETRA",
     "Objective",
+    "ParentWatch",
     "Specification",
     "Stop",
     "StudyRecord",

@@ -1,16 +1,23 @@
-"""Creating a study with its baseline and controls."""
+"""Creating a study with its baseline and controls.
+
+The study is made in memory and stored in one transaction. A process that is killed while it makes a study
+leaves nothing, and of several that make one at the same time all but the first continue the first one's.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
@@ -22,14 +29,16 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.evolution import Bounds
 from petra_optuna.pipeline import FieldPrior, Pipeline, SearchSpace, encode
-from petra_optuna.samplers import OperatorUse
+from petra_optuna.samplers import OperatorUse, store_whole
 from petra_optuna.study.baseline import BASELINE_FILE, measure_baseline
 from petra_optuna.study.controls import controls
 from petra_optuna.study.lookup import find
-from petra_optuna.study.record import StudyRecord
+from petra_optuna.study.record import StudyRecord, artifact_store, may_be_replaced
 from petra_optuna.study.specification import Specification, WarmStart
 from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +69,7 @@ def create_study(
     """Measure the original, freeze it as the baseline, enqueue the controls and what else is given.
 
     An original that is not trained is trained first (see ``study.trained_baseline``). A study of that name
-    with the same specification is continued.
+    with the same specification is continued, also where another process makes it in the meantime.
 
     Args:
         storage: Database of the study.
@@ -75,28 +84,21 @@ def create_study(
         TaskError: When the original itself cannot become a file.
     """
     existing = find(storage, name)
-    if existing is not None and not StudyRecord(existing).is_cut_off:
+    if existing is not None and not StudyRecord(existing).may_be_replaced:
         check_same(existing, specification)
         return existing
-    if existing is not None:
-        optuna.delete_study(study_name=name, storage=storage)
     initial = begin()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, BASELINE_FILE)
         contents = _Contents.measure(task, space, specification, initial, file)
-        try:
-            study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                directions=[StudyDirection[direction.upper()] for _, direction in specification.objectives],
-            )
-        except DuplicatedStudyError as error:
-            raise StudyError(f"study {name!r} is being made by another process; run this again") from error
-        try:
-            contents.write(study)
-        except BaseException:  # even Ctrl-C must not leave a name that can be neither run nor resumed
-            optuna.delete_study(study_name=name, storage=storage)
-            raise
+        store = artifact_store(specification, storage.url)
+        draft = contents.draft(name, store)
+        made = store_whole(draft, storage, may_be_replaced)
+    study = optuna.load_study(storage=storage, study_name=name)
+    if not made:
+        store.remove(StudyRecord(draft).baseline_record["artifact_id"])
+        check_same(study, specification)
+        logger.warning("study %r was made by another process in the meantime; continuing it", name)
     return study
 
 
@@ -146,14 +148,17 @@ class _Contents:
         bounds = _bounds(trained, specification, baseline)
         return cls(space, specification, initial, baseline, file, bounds)
 
-    def write(self, study: optuna.Study) -> None:
-        """Write them into an empty study; until the end its making counts as cut off."""
+    def draft(self, name: str, store: FileSystemArtifactStore) -> optuna.Study:
+        """The study in memory, with everything that it begins with; the baseline's file goes to ``store``."""
+        directions = [StudyDirection[direction.upper()] for _, direction in self.specification.objectives]
+        with _unlogged():
+            study = optuna.create_study(study_name=name, directions=directions)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names([name for name, _ in self.specification.objectives])
         record = StudyRecord(study)
         record.store_specification(self.specification)
-        record.store_baseline(self.baseline, self.file)
+        record.store_baseline(self.baseline, self.file, store)
         record.store_bounds(self.bounds)
         if self.initial.warm_start is not None:
             record.store_warm_start(self.initial.warm_start, self.initial.credit)
@@ -162,6 +167,18 @@ class _Contents:
         for pipeline in (*controls(self.space, self.specification.budget), *self.initial.pipelines):
             study.enqueue_trial(encode(pipeline, self.space))
         record.mark_complete()
+        return study
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Optuna says where a study is created; a draft is in memory only until it is stored."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _bounds(task: Task, specification: Specification, baseline: Mapping[str, Any]) -> Bounds:

@@ -27,7 +27,7 @@ from petra_optuna.study.controls import controls
 from petra_optuna.study.rungs import rung_judge
 from petra_optuna.study.specification import Specification
 from petra_optuna.study.trial_record import TrialRecord
-from petra_optuna.study.worker_processes import this_worker
+from petra_optuna.study.worker_identity import this_worker
 
 MODEL_FILE = "model.onnx"
 REBUILD_FILE = "rebuild.safetensors"

@@ -43,7 +43,7 @@ SPECIFICATION: Final = "petra:specification"
 BASELINE: Final = "petra:yardstick"
 """The frozen measurement of the original, and which artifact its file is."""
 COMPLETE: Final = "petra:complete"
-"""That the making of the study was not cut off."""
+"""That the study is whole."""
 WARM_START: Final = "petra:warm_start"
 """What the study took over from the study that it was started from (``WarmStart``)."""
 STOP: Final = "petra:stop"
@@ -76,16 +76,20 @@ class StudyRecord:
         data = self._read(SPECIFICATION)
         if data is None:
             raise StudyError(
-                f"study {self._study.study_name!r} has no petra specification: it was made by something "
-                "else, or its creation was interrupted; start it under another name"
+                f"study {self._study.study_name!r} has no petra specification: something else made it, or "
+                "it is empty; `optimize` fills an empty one, otherwise give another `name`"
             )
         return Specification.from_dict(data)
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the study's making ended before it was whole."""
-        attributes = self._study.user_attrs
-        return SPECIFICATION in attributes and COMPLETE not in attributes
+        """Whether the study's making ended before it was whole; earlier releases made it step by step."""
+        return _is_cut_off(self._study.user_attrs)
+
+    @property
+    def may_be_replaced(self) -> bool:
+        """Whether the study's name is free for a new one (``may_be_replaced``)."""
+        return may_be_replaced(self._study.user_attrs, len(self._study.get_trials(deepcopy=False)))
 
     @property
     def baseline_record(self) -> dict[str, Any]:
@@ -238,20 +242,18 @@ class StudyRecord:
         return [decision for decision in decisions if decision is not None]
 
     def store_specification(self, specification: Specification) -> None:
-        """Store what the study is made with; its making counts as cut off until ``mark_complete``."""
+        """Store what the study is made with."""
         self._study.set_user_attr(SPECIFICATION, specification.to_dict())
 
-    def store_baseline(self, record: Mapping[str, Any], file: Path) -> None:
+    def store_baseline(self, record: Mapping[str, Any], file: Path, store: FileSystemArtifactStore) -> None:
         """Freeze the baseline: its file goes to the artifacts, its measurement into the study.
 
         Args:
             record: What ``measure_baseline`` returned.
             file: The baseline's file.
+            store: Where the study's files go.
         """
-        self.artifact_folder.mkdir(parents=True, exist_ok=True)
-        artifact_id = upload_artifact(
-            artifact_store=self.artifact_store, file_path=str(file), study_or_trial=self._study
-        )
+        artifact_id = upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=self._study)
         self._study.set_user_attr(BASELINE, {**record, "artifact_id": artifact_id})
 
     def store_bounds(self, bounds: Bounds) -> None:
@@ -268,7 +270,7 @@ class StudyRecord:
         self._study.set_user_attr(PRIORS, [prior.to_dict() for prior in priors])
 
     def mark_complete(self) -> None:
-        """Store that the making of the study was not cut off."""
+        """Store that the study is whole."""
         self._study.set_user_attr(COMPLETE, True)
 
     def store_reading(self, name: str, readings: ShapeReadings) -> None:
@@ -294,6 +296,27 @@ class StudyRecord:
 
     def _read(self, key: str) -> Any:
         return self._study.user_attrs.get(key)
+
+
+def may_be_replaced(attributes: Mapping[str, Any], trials: int) -> bool:
+    """Whether a study makes way for a new one of its name: it holds nothing, or its making was cut off.
+
+    Args:
+        attributes: User attributes of the study.
+        trials: Number of its trials.
+    """
+    return _is_cut_off(attributes) or (not attributes and trials == 0)
+
+
+def artifact_store(specification: Specification, url: str) -> FileSystemArtifactStore:
+    """Where the files of a study go that is made in the database of that URL; the folder is made."""
+    folder = Path(specification.artifacts or artifacts_folder(url))
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileSystemArtifactStore(str(folder))
+
+
+def _is_cut_off(attributes: Mapping[str, Any]) -> bool:
+    return SPECIFICATION in attributes and COMPLETE not in attributes
 
 
 def _present_baseline(stored: Mapping[str, Any], throughput_batch: int) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import Limits, PrefixCache, Rungs
 from petra_optuna.pipeline import SearchSpace, present_params
-from petra_optuna.samplers import database_url, fail_orphans, finished_trials, plan_indices, rename_enqueued
+from petra_optuna.samplers import database_url, finished_trials, plan_indices, rename_enqueued
+from petra_optuna.study.liveness import claim_dead_trials
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.storage import open_storage
 from petra_optuna.study.worker_context import evaluator_of
-from petra_optuna.study.worker_processes import is_orphan
 from petra_optuna.tasks import Task
 
 
@@ -56,7 +56,7 @@ def replay_study(search: optuna.Study, name: str, space: SearchSpace) -> optuna.
     enqueued = len(study.get_trials(deepcopy=False))
     for trial in recorded_trials(search)[enqueued:]:
         study.enqueue_trial(present_params(trial.params, space))
-    fail_orphans(study, is_orphan)
+    claim_dead_trials(study)
     rename_enqueued(study, space)
     return study
 
@@ -89,7 +89,7 @@ def replay_objective(
         StudyError: When this machine is not the one that the search was made on.
     """
     artifacts.mkdir(parents=True, exist_ok=True)
-    fail_orphans(search, is_orphan)
+    claim_dead_trials(search)
     specification = dataclasses.replace(StudyRecord(search).specification, rungs=rungs)
     with evaluator_of(search, task) as evaluator:
         evaluator = dataclasses.replace(evaluator, cache=cache, limits=limits, rungs=rungs)

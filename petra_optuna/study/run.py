@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial
 
-from petra_optuna.errors import StudyError, TrialError, UserError
+from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import (
     DEFAULT_OBJECTIVES,
     Budget,
@@ -23,20 +22,27 @@ from petra_optuna.measurement import DeviceProfile, available_cores
 from petra_optuna.nn.training import training_threads
 from petra_optuna.operations import EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.samplers import PetraSampler, fail_orphans, rename_enqueued
+from petra_optuna.samplers import PetraSampler, rename_enqueued
 from petra_optuna.study.create import InitialTrials, check_same, create_study
+from petra_optuna.study.liveness import await_signs_of_life
 from petra_optuna.study.lookup import load_study
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.retake import Retake
 from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
-from petra_optuna.study.storage import DEFAULT_URL, artifacts_folder, one_line_storage_errors, open_storage
+from petra_optuna.study.storage import (
+    DEFAULT_URL,
+    absolute_url,
+    artifacts_folder,
+    one_line_storage_errors,
+    open_storage,
+)
+from petra_optuna.study.trial_loop import Callback, TrialLoop
 from petra_optuna.study.warm_start import initial_from_study, origin_of
 from petra_optuna.study.worker_context import worker_context
-from petra_optuna.study.worker_processes import is_orphan, running_workers
+from petra_optuna.study.worker_processes import HelperCommand, check_source, running_helpers
 from petra_optuna.tasks import Mode, Task
 
-Callback = Callable[[optuna.Study, FrozenTrial], None]
 DEFAULT_CACHE = Path("storage/cache")
 PETRA = PetraSampler.__name__
 DEFAULT_POPULATION = 8
@@ -120,7 +126,9 @@ def optimize(
         >>> study.metric_names
         ['accuracy', 'latency_ms', 'throughput_per_s', 'size_bytes']
     """
-    run = _Run(storage, stop or Stop(trials, timeout_s), sampler, workers, tuple(callbacks))
+    storage = absolute_url(storage)
+    source = source or TaskSource(task.name)
+    run = _Run(storage, stop or Stop(trials, timeout_s), source, sampler, workers, tuple(callbacks))
     run.check(space)
     if train_threads is not None and train_threads < 1:
         raise UserError(f"`train_threads` must be at least 1, got {train_threads}")
@@ -133,7 +141,7 @@ def optimize(
     origin = origin_of(name, storage, from_study, from_storage)
     specification = Specification.of(
         task,
-        source or TaskSource(task.name),
+        source,
         space=space,
         budget=budget or Budget(),
         limits=limits or Limits(),
@@ -150,6 +158,8 @@ def optimize(
         sensitivity=sensitivity,
         region=region,
     )
+
+    run.stop.check([objective for objective, _ in specification.objectives])
 
     def begin() -> InitialTrials:
         initial = InitialTrials()
@@ -176,6 +186,7 @@ def resume(
     stop: Stop | None = None,
     space: SearchSpace | None = None,
     sampler: optuna.samplers.BaseSampler | None = None,
+    source: TaskSource | None = None,
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> optuna.Study:
@@ -192,11 +203,13 @@ def resume(
         >>> len(study.trials) >= 6
         True
     """
+    storage = absolute_url(storage)
     study = load_study(open_storage(storage, must_exist=True), name)
     specification = StudyRecord(study).specification
     if stop is None and (trials, timeout_s) != (None, None):
         stop = Stop(trials, timeout_s)
-    run = _Run(storage, stop_of(study, stop), sampler, workers, tuple(callbacks))
+    source = source or TaskSource(task.name)
+    run = _Run(storage, stop_of(study, stop), source, sampler, workers, tuple(callbacks))
     run.check(space)
     task = task.in_mode(specification.mode)
     space = _in_mode(space or stored_space(specification), specification.mode)
@@ -238,8 +251,9 @@ class _Run:
     """One run of trials, of a new study or of a stored one.
 
     Attributes:
-        storage: SQLAlchemy URL of the study's database.
+        storage: SQLAlchemy URL of the study's database, right in any working folder.
         stop: When the run ends.
+        source: How another process can build the task again.
         sampler: Optuna sampler; ``PetraSampler`` when None.
         workers: Processes that run trials, this one included.
         callbacks: Called after each trial.
@@ -247,15 +261,16 @@ class _Run:
 
     storage: str
     stop: Stop
+    source: TaskSource
     sampler: optuna.samplers.BaseSampler | None
     workers: int
     callbacks: tuple[Callback, ...]
 
     def check(self, space: SearchSpace | None) -> None:
-        """Refuse several workers where other processes cannot build the sampler or the space, or none at all.
+        """Refuse several workers where other processes cannot build what is given, or none at all.
 
         Raises:
-            UserError: When there is no worker, or other processes cannot build the sampler or the space.
+            UserError: When there is no worker, or other processes cannot build task, sampler or space.
         """
         if self.workers < 1:
             raise UserError(f"`workers` must be at least 1, got {self.workers}")
@@ -265,26 +280,31 @@ class _Run:
                 "other processes cannot build a sampler or operations of your own; run one worker here and "
                 "call `resume` with them in processes of yours"
             )
+        if self.workers > 1:
+            check_source(self.source)
 
     def go_on(self, study: optuna.Study, task: Task, space: SearchSpace) -> None:
         """Run trials until the end of the run; those of dead processes are run again first."""
         record = StudyRecord(study)
         specification = record.specification
+        self.stop.check(study.metric_names or ())
         record.store_stop(dataclasses.asdict(self.stop))
         study.sampler = self.sampler or PetraSampler(
             space, seed=specification.seed, population_size=specification.population_size
         )
-        fail_orphans(study, is_orphan)
-        rename_enqueued(study, space)
-        if self.stop.is_reached(study):
+        loop = TrialLoop(study, self.stop, self.callbacks)
+        if loop.is_over():
             return
+        await_signs_of_life(study)  # what is run again comes before what is new
+        rename_enqueued(study, space)
+        command = HelperCommand(study.study_name, self.storage, self.source, self.stop)
         with (
-            running_workers(study.study_name, self.storage, specification.task, self.workers - 1),
+            running_helpers(command, self.workers - 1) as helpers,
             worker_context(study, task, space) as objective,
             one_line_storage_errors(),
         ):
-            callbacks: list[Callback] = [*self.callbacks, Retake(objective.evaluator, study), self.stop]
-            study.optimize(objective, timeout=self.stop.timeout_s, catch=(TrialError,), callbacks=callbacks)
+            retake = Retake(objective.evaluator, study)
+            dataclasses.replace(loop, callbacks=(*loop.callbacks, retake)).run(objective, helpers.wait)
 
 
 def _space_for(profile: DeviceProfile, mode: Mode, given: SearchSpace | None) -> SearchSpace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.trial import TrialState
@@ -51,10 +51,28 @@ class Stop(StopRule):
 
     def is_reached(self, study: optuna.Study) -> bool:
         """Whether the trials that have finished or are under way suffice."""
-        if self.trials is not None:
-            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if len(finished_trials(study)) + len(running) >= self.trials:
-                return True
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return self._is_reached(study, len(running))
+
+    def is_settled(self, study: optuna.Study) -> bool:
+        """Whether the finished trials suffice, whatever becomes of those under way."""
+        return self._is_reached(study, 0)
+
+    def check(self, objectives: Sequence[str]) -> None:
+        """Refuse targets that the study cannot have.
+
+        Args:
+            objectives: Names of the study's objectives.
+
+        Raises:
+            UserError: Naming the target.
+        """
+        if self.targets is not None:
+            Targets(self.targets).check(objectives)
+
+    def _is_reached(self, study: optuna.Study, running: int) -> bool:
+        if self.trials is not None and len(finished_trials(study)) + running >= self.trials:
+            return True
         size = StudyRecord(study).specification.population_size
         return any(rule.is_reached(study) for rule in self._rules(size))
 

@@ -18,10 +18,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
 from petra_optuna.errors import StudyError, one_line
-from petra_optuna.samplers import retry_stale_trial
+from petra_optuna.samplers import SharedStorage
 
 DEFAULT_URL = "sqlite:///storage/study.db"
-_HEARTBEAT_S = 30
+HEARTBEAT_S = 30
+"""Pause between two signs of life of a running trial."""
 _BUSY_TIMEOUT_S = 60
 _CREATION_ATTEMPTS = 8
 _CREATION_PAUSE_S = 0.25
@@ -49,12 +50,25 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStor
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         _prepare_sqlite(url, parsed.database, must_exist)
-    storage = _connect(url, parsed, _CREATION_ATTEMPTS)
+    storage = _connect(_parsed(absolute_url(url)), _CREATION_ATTEMPTS)
     if parsed.get_backend_name() == "sqlite":
         sqlalchemy.event.listen(storage.engine, "connect", _relax_synchronous)
         sqlalchemy.event.listen(storage.engine, "before_execute", _lock_before_update)
         storage.engine.dispose()  # connections opened before the listener keep the slower setting
     return storage
+
+
+def absolute_url(url: str) -> str:
+    """A database's URL with the absolute path of a SQLite file: it stays right in another working folder.
+
+    Raises:
+        StudyError: When the URL cannot be read.
+    """
+    parsed = _parsed(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return url
+    path = Path(str(parsed.database)).absolute()
+    return parsed.set(database=str(path)).render_as_string(hide_password=False)
 
 
 def location_of(url: str) -> str:
@@ -140,23 +154,20 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
         time.sleep(_CREATION_PAUSE_S)
 
 
-def _connect(url: str, parsed: sqlalchemy.URL, attempts: int) -> RDBStorage:
+def _connect(parsed: sqlalchemy.URL, attempts: int) -> RDBStorage:
+    url = parsed.render_as_string(hide_password=False)
+    template = url.replace("{", "{{").replace("}", "}}")  # RDBStorage takes its URL for one
     arguments: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
         arguments["connect_args"] = {"timeout": _BUSY_TIMEOUT_S}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return RDBStorage(
-                url,
-                engine_kwargs=arguments,
-                heartbeat_interval=_HEARTBEAT_S,
-                heartbeat_stale_trial_callback=retry_stale_trial,
-            )
+            return SharedStorage(template, engine_kwargs=arguments, heartbeat_interval=HEARTBEAT_S)
     except (DatabaseError, NoSuchModuleError, ImportError, RuntimeError) as error:
         if attempts > 1 and any(words in str(error) for words in _CREATED_MEANWHILE):
             time.sleep(_CREATION_PAUSE_S)
-            return _connect(url, parsed, attempts - 1)
+            return _connect(parsed, attempts - 1)
         where = parsed.render_as_string(hide_password=True)
         raise StudyError(f"{where} cannot be opened as a database of studies: {one_line(error)}") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 from optuna.trial import BaseTrial
 
@@ -34,11 +34,21 @@ _NOT_STORED = {"repair": None, "convolutions": None, "stopped": None}
 
 
 class WorkerIdentity(TypedDict):
-    """A process on a host; the start time tells it from a later one with the same number."""
+    """A process on a host; ``study/worker_identity.py`` reads and writes it.
+
+    Attributes:
+        host: Name of the host.
+        pid: Number of the process.
+        started: Start of the process, seconds since 1970.
+        process_table: What the number counts in; not stored by earlier releases.
+        start_mark: What tells the process from a later one with its number; stored with ``process_table``.
+    """
 
     host: str
     pid: int
     started: float
+    process_table: NotRequired[str]
+    start_mark: NotRequired[float]
 
 
 @dataclasses.dataclass(frozen=True)

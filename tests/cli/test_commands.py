@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -27,7 +30,9 @@ from petra_optuna.evaluation import Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.samplers import PRIORS, finished_trials
 from petra_optuna.study import StudyRecord, load_study, open_storage, trial_record
+from petra_optuna.study import record as attributes
 from petra_optuna.study.objective import Objective
+from petra_optuna.study.worker_processes import HelperCommand
 from petra_optuna.tasks import Task
 
 
@@ -311,7 +316,8 @@ def test_a_model_whose_forward_fails_is_one_line(call, capsys, monkeypatch: pyte
 
 
 def test_two_workers_share_a_study(call, user_task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(small_task.__file__).parents[1]))
+    tests = str(Path(small_task.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [tests, *sys.path])))
     monkeypatch.setattr(Objective, "__call__", _after_another_worker(Objective.__call__))
     search = ["run", user_task, "--storage", "sqlite:///tiny.db", "--epochs", 1, "--trials", 4]
     assert call(*search, "--workers", 2) == 0
@@ -320,6 +326,51 @@ def test_two_workers_share_a_study(call, user_task: str, monkeypatch: pytest.Mon
     assert states.count("COMPLETE") in (4, 5)  # both may see the last but one at the same moment
     assert "RUNNING" not in states
     assert len({trial.user_attrs[trial_record.WORKER]["pid"] for trial in study.trials[:4]}) == 2
+
+
+def test_helpers_import_what_the_caller_names_and_nothing_that_the_database_names(
+    call, user_task: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    storage = ["--storage", "sqlite:///tiny.db"]
+    assert call("run", user_task, *storage, "--epochs", 1, "--trials", 1) == 0
+    study = load_study(open_storage("sqlite:///tiny.db"))
+    stored = study.user_attrs[attributes.SPECIFICATION]
+    study.set_user_attr(attributes.SPECIFICATION, {**stored, "task": {**stored["task"], "name": "evil:run"}})
+    started: list[list[str]] = []
+
+    def words(command: HelperCommand) -> list[str]:
+        started.append(asked_for(command))
+        return [sys.executable, "-c", ""]
+
+    asked_for = HelperCommand.words
+    monkeypatch.setattr(HelperCommand, "words", words)
+    assert call("resume", *storage, "--task", user_task, "--trials", 2, "--workers", 2) == 0
+    assert f"--task={user_task}" in started[0]
+    assert f"--storage=sqlite:///{tmp_path}/tiny.db" in started[0]
+    assert not any("evil" in word for word in started[0])
+
+
+def test_a_helper_starts_no_trial_once_its_parent_has_ended(
+    call, user_task: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    storage = ["--storage", "sqlite:///tiny.db"]
+    assert call("run", user_task, *storage, "--epochs", 1, "--trials", 1) == 0
+    with (tmp_path / "empty").open("wb+") as ended:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=ended.fileno))
+        assert call("resume", *storage, "--task", user_task, "--trials", 2, "--quiet", "--helper") == 0
+    states = [trial.state.name for trial in load_study(open_storage("sqlite:///tiny.db")).trials]
+    assert states.count("COMPLETE") == 1
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(
+    call, capsys, user_task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Objective, "_evaluate", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert call("run", user_task, "--storage", "sqlite:///tiny.db", "--epochs", 1, "--trials", 1) == 130
+    assert "stopped; `petra resume` runs the interrupted trial again" in capsys.readouterr().err
+    study = load_study(open_storage("sqlite:///tiny.db"))
+    assert study.trials[0].state.name == "FAIL"
+    assert finished_trials(study) == []
 
 
 def _after_another_worker(evaluate: Callable[[Objective, Trial], tuple[float, ...]]) -> Any:

@@ -106,7 +106,7 @@ def test_it_holds_what_the_registry_asks_for(package: Path) -> None:
         assert f"\n{key}: " in front_matter
     assert f"[{optuna.__version__}]" in front_matter
     required = {line.partition(">")[0] for line in (package / "requirements.txt").read_text().splitlines()}
-    assert required == {"moocore", "numpy", "plotly", "scikit-learn"}
+    assert required == {"moocore", "numpy", "plotly", "scikit-learn", "sqlalchemy"}
 
 
 def test_a_second_run_replaces_what_the_first_wrote(package: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from support import toy_search
 from support.toy_space import BOUNDS, DIRECTIONS, FREE, Cut, Fit, objective
 
@@ -22,6 +22,7 @@ from petra_optuna.samplers import (
     mark_for_rerun,
     plan_indices,
     plan_of,
+    repeated_rerun,
     retry_stale_trial,
     superseded,
 )
@@ -116,13 +117,48 @@ def test_only_orphans_are_failed_and_only_once() -> None:
     assert states == ["RUNNING", "FAIL", "RUNNING", "WAITING"]
 
 
-def test_of_two_reruns_of_one_trial_the_first_counts() -> None:
-    """Two processes that resume at the same moment may both enqueue one."""
+def test_of_two_reruns_that_two_processes_enqueue_at_once_the_first_counts(tmp_path: Path) -> None:
+    """The second process has looked for a re-run when the first one enqueues it, and enqueues its own."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=url, study_name="toy", directions=DIRECTIONS).set_user_attr(
+        "petra:bounds", BOUNDS
+    )
+    first, second = (optuna.load_study(study_name="toy", storage=url) for _ in range(2))
+    with pytest.raises(KeyboardInterrupt):
+        first.optimize(_interrupted, n_trials=1)
+    claimed: list[list[int]] = []
+    add = second.add_trial
+
+    def overtaken(trial: FrozenTrial) -> None:
+        claimed.append(fail_orphans(first, lambda trial: True))
+        add(trial)
+
+    second.add_trial = overtaken  # type: ignore[method-assign]
+    claimed.append(fail_orphans(second, lambda trial: True))
+    assert claimed == [[0], []]
+    assert [trial.state.name for trial in first.trials] == ["FAIL", "WAITING", "FAIL"]
+    first.sampler = PetraSampler(FREE, seed=3, population_size=6, candidates=4)
+    first.optimize(objective, n_trials=2)
+    assert [trial.number for trial in finished_trials(first)] == [1, 3]
+    assert fail_orphans(first, lambda trial: True) == fail_orphans(second, lambda trial: True) == []
+
+
+def _interrupted(trial: optuna.Trial) -> tuple[float, float]:
+    objective(trial)
+    mark_for_rerun(trial)
+    raise KeyboardInterrupt
+
+
+def test_whoever_runs_the_later_of_two_reruns_finds_the_earlier() -> None:
     study = _study()
     objective(study.ask())
-    killed = study.trials[0]
-    for _ in range(2):
-        retry_stale_trial(study, killed)
+    for _ in range(2):  # by processes of an earlier release
+        retry = {"of": 0, "index": 0, "attempt": 1}
+        study.add_trial(
+            optuna.trial.create_trial(state=TrialState.WAITING, system_attrs={"petra:retry": retry})
+        )
+    assert [repeated_rerun(study, trial) for trial in study.trials] == [None, None, 1]
+    study.tell(0, state=TrialState.FAIL)
     study.optimize(objective, n_trials=3)
     assert [trial.number for trial in finished_trials(study)] == [1, 3]
 
@@ -145,14 +181,8 @@ def test_a_rerun_lost_between_two_steps_is_enqueued_later(monkeypatch: pytest.Mo
 
 def test_a_trial_that_is_interrupted_can_ask_to_be_run_again() -> None:
     study = _study()
-
-    def interrupted(trial: optuna.Trial) -> tuple[float, float]:
-        objective(trial)
-        mark_for_rerun(trial)
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        study.optimize(interrupted, n_trials=1)
+        study.optimize(_interrupted, n_trials=1)
     assert finished_trials(study) == []
     assert fail_orphans(study, lambda trial: True) == [0]
     study.optimize(objective, n_trials=1)

@@ -34,7 +34,7 @@ from petra_optuna.results import (
     study_hypervolume,
 )
 from petra_optuna.results.export import run_script
-from petra_optuna.study import StudyRecord, open_storage, optimize, resume, trial_record
+from petra_optuna.study import Stop, StudyRecord, open_storage, optimize, resume, trial_record
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task
 
@@ -168,6 +168,28 @@ def test_a_task_with_other_weights_is_refused(tiny_task: Task, study: optuna.Stu
 def test_a_run_without_an_end_is_refused(tiny_task: Task, home: Path) -> None:
     with pytest.raises(UserError, match="`trials` must be at least 1"):
         _run(tiny_task, home, trials=0)
+
+
+def test_a_target_that_the_study_does_not_have_is_refused_before_anything_is_stored(
+    tiny_task: Task, study: optuna.Study, home: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{home}/study.db"
+    before = StudyRecord(study).stop
+    with pytest.raises(UserError, match="the study has no objective 'nope'; it has accuracy, latency_ms"):
+        resume(tiny_task, storage=url, stop=Stop(targets={"nope": 1.0}))
+    assert StudyRecord(study).stop == before
+    new = f"sqlite:///{tmp_path}/new.db"
+    with pytest.raises(UserError, match="the study has no objective ''"):
+        optimize(tiny_task, storage=new, stop=Stop(targets={"": 1.0}), budget=BUDGET)
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_helpers_are_refused_before_anything_is_stored_where_they_cannot_build_the_task(
+    tiny_task: Task, home: Path
+) -> None:
+    with pytest.raises(UserError, match="workers cannot build task 'tiny' by themselves"):
+        _run(tiny_task, home, name="other", workers=2)
+    assert optuna.get_all_study_names(f"sqlite:///{home}/study.db") == ["tiny"]
 
 
 @pytest.mark.parametrize("number", [0, 3, 4])

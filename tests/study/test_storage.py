@@ -12,11 +12,14 @@ from typing import cast
 import optuna
 import pytest
 import sqlalchemy
+from sqlalchemy.engine import make_url
 from support.postgres import new_database
 
 from petra_optuna.errors import StudyError
+from petra_optuna.samplers import database_url
 from petra_optuna.study import artifacts_folder, load_study, open_storage
 from petra_optuna.study import storage as storage_module
+from petra_optuna.study.storage import absolute_url
 
 
 def test_sqlite_is_shared_by_many_writers(tmp_path: Path) -> None:
@@ -107,6 +110,27 @@ def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
 def test_artifacts_live_beside_a_sqlite_file() -> None:
     assert artifacts_folder("sqlite:////data/x/study.db") == Path("/data/x/artifacts")
     assert artifacts_folder("postgresql+psycopg://user@host/db") == Path("storage/artifacts")
+
+
+def test_a_relative_path_stays_right_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = optuna.create_study(storage=open_storage("sqlite:///storage/{a}.db"), study_name="one")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    study.set_user_attr("written", "here")
+    url = database_url(study)
+    assert url is not None
+    assert make_url(url).database == f"{tmp_path}/storage/{{a}}.db"
+    assert artifacts_folder(url) == tmp_path / "storage" / "artifacts"
+    assert load_study(open_storage(url)).user_attrs == {"written": "here"}
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "postgresql+psycopg://me:secret@host/db"])
+def test_only_a_file_has_an_absolute_path(url: str) -> None:
+    assert absolute_url(url) == url
 
 
 def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
