@@ -13,6 +13,9 @@ nearly all time goes into computing. In ``wide``, at half the width too, a call 
 weights; half of them fit into a core's own cache, all of them do not, so their ratio itself depends on who
 else uses the shared cache. In ``tiny`` an eighth of the width meets an original whose calls at batch 64 are
 longer than a time slice; its own are not.
+
+The second table is of a whole study of the digits, run on the machine as it is and again, with the same
+pipelines, while one process is busy on each core (``--trials 0`` leaves it out).
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ from petra_optuna.measurement import DeviceProfile, MeasuringProcess, available_
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import to_feeds
 from studies import script
+from studies.benchmarks import study_steadiness
+from studies.benchmarks.study_steadiness import compare_studies
 
 LONGEST_S = 3.0
 NETS = {
@@ -53,10 +58,17 @@ HEADER = (
 def main() -> None:
     """Print one row for each net, state of the machine and batch."""
     parser = script.parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=10, help="measurements of each file")
+    parser.add_argument("--repeats", type=int, default=10, help="measurements of each file; 0 for none")
     parser.add_argument("--seed", type=int, default=0, help="seed of the load")
+    parser.add_argument("--trials", type=int, default=12, help="trials of each whole study")
     given = parser.parse_args()
-    script.print_table(HEADER, _rows(given.repeats, given.seed))
+    if given.repeats:
+        script.print_table(HEADER, _rows(given.repeats, given.seed))
+    if given.trials:
+        print()
+        with tempfile.TemporaryDirectory() as name:
+            busy = load(available_cores(), given.seed, 0.0)
+            script.print_table(study_steadiness.HEADER, compare_studies(given.trials, Path(name), busy))
 
 
 def _rows(repeats: int, seed: int) -> Iterator[list[object]]:
