@@ -16,7 +16,7 @@ import numpy as np
 
 NORMAL_95 = 1.959964
 """Half the width of a normal distribution's 95 % interval, in standard deviations."""
-BETWEEN_READINGS = 0.01
+BETWEEN_READINGS = 0.013
 """Least standard deviation of the logarithm between readings, each with sessions of its own."""
 
 
