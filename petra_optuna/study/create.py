@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from petra_optuna.evaluation import (
 from petra_optuna.evolution import Bounds
 from petra_optuna.pipeline import FieldPrior, Pipeline, SearchSpace, encode
 from petra_optuna.samplers import OperatorUse
+from petra_optuna.scratch import scratch_folder
 from petra_optuna.study.baseline import BASELINE_FILE, measure_baseline
 from petra_optuna.study.controls import controls
 from petra_optuna.study.lookup import find
@@ -81,7 +81,7 @@ def create_study(
     if existing is not None:
         optuna.delete_study(study_name=name, storage=storage)
     initial = begin()
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("create") as folder:
         file = Path(folder, BASELINE_FILE)
         contents = _Contents.measure(task, space, specification, initial, file)
         try:
