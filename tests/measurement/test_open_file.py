@@ -13,7 +13,7 @@ FEEDS = {"input": np.zeros((1, 4), dtype=np.float32)}
 
 
 class Clock:
-    """A runtime and a clock: calls take ``calls``, then the last of them for ever; opening takes ``open_s``."""
+    """A runtime and a clock: calls take ``calls``, then the last of them each time, opening ``open_s``."""
 
     def __init__(self, *calls: float, open_s: float = 0.001, output: int = 10) -> None:
         self.now = 0.0
