@@ -260,7 +260,7 @@ def test_the_runtime_itself_takes_no_memory(files, feeds, runtime, tmp_path):
     pytest.importorskip(runtime)
     onnx.save(chain(8, 1), tmp_path / "tiny.onnx")
     with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
-        assert process._peak_memory(tmp_path / "tiny.onnx", runtime, None) < 4e6
+        assert process._peak_memory(tmp_path / "tiny.onnx", runtime, None) < 10e6
 
 
 def test_the_child_starts_without_torch_and_pinned():
