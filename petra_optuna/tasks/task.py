@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
@@ -108,8 +109,9 @@ class Task:
     @cached_property
     def example(self) -> Inputs:
         """Inputs of the first selection samples, up to eight."""
-        inputs, _ = next(self.selection.batches(EXAMPLE_SAMPLES, limit=EXAMPLE_SAMPLES))
-        return take(inputs, EXAMPLE_SAMPLES)
+        with torch.inference_mode(False):  # whoever asks first: the same tensors serve in training later
+            inputs, _ = next(self.selection.batches(EXAMPLE_SAMPLES, limit=EXAMPLE_SAMPLES))
+            return take(inputs, EXAMPLE_SAMPLES)
 
     @cached_property
     def samples_per_call(self) -> int:

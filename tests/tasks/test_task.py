@@ -295,3 +295,11 @@ def test_samples_that_fill_the_memory_are_evaluated_a_few_at_a_time(monkeypatch:
     task = _task()
     task.evaluate(predict, task.selection)
     assert sizes == [60, *[7] * 8, 4]
+
+
+def test_the_example_serves_in_training_also_when_an_evaluation_asked_for_it_first() -> None:
+    task = _task()
+    with torch.inference_mode():
+        task.evaluate(_predict(task.model), task.selection)
+    assert isinstance(task.example, tuple)
+    assert not task.example[0].is_inference()
