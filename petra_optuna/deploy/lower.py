@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,19 @@ from petra_optuna.deploy.checks import (
 from petra_optuna.deploy.convolutions import CONV1D, CONV2D, has_conv1d, to_conv2d
 from petra_optuna.deploy.export import export_onnx, strip_metadata
 from petra_optuna.deploy.parity import TOLERANCE, check_parity
-from petra_optuna.deploy.probe import probe
+from petra_optuna.deploy.probe import PROBE_S, probe
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.files import write_atomically
-from petra_optuna.nn.inputs import Inputs, forward, to_feeds
+from petra_optuna.nn.batching import samples_per_call
+from petra_optuna.nn.inputs import Inputs, forward, split_up, take, to_feeds
 from petra_optuna.pipeline import Operation
-from petra_optuna.runtimes import ARITHMETIC, DEFAULT, Runtime
+from petra_optuna.runtimes import ARITHMETIC, DEFAULT, Runtime, Session
 from petra_optuna.runtimes import runtime as find_runtime
 
 FLOAT32 = "float32"
 _STORED_BFLOAT16 = "bfloat16_storage"
+_SLOWER = 20.0
+"""How many times longer than the float graph a file may take in the probe."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +105,9 @@ def lower(
     if layout == CONV2D:
         proto = to_conv2d(proto)
     check_batch_norms(proto)
+    began = time.perf_counter()
     check_parity(model, proto, inputs)
+    seconds = time.perf_counter() - began
     report: dict[str, Any] = {}
     float_bytes = stored_bytes(proto)
     if conversion is not None:
@@ -109,13 +115,10 @@ def lower(
         proto, report = applied.model, {"op": conversion.name, **applied.report}
         strip_metadata(proto)
     precision = _precision(proto, report, target.precisions(device))
-    data, kernels = _check_file(proto, inputs, report, precision, (target, device))
+    data, kernels = _check_file(proto, inputs, report, precision, (target, device), seconds)
     check_size(proto, float_bytes, report)
-    real = inputs if samples is None else samples
-    with torch.inference_mode():
-        expected = forward(model, real).numpy()
     # After the probe: a file on which the runtime dies has made the child die.
-    actual = target.open(data, 1, device).run(to_feeds(real))[0]
+    expected, actual = _outputs(model, target.open(data, 1, device), samples or inputs)
     parity = certificate(proto, kernels, target.weighted, expected, actual)
     if precision == FLOAT32:
         _check_float(parity, expected, target)
@@ -146,16 +149,30 @@ def _check_file(
     report: dict[str, Any],
     precision: str,
     runs_on: tuple[Runtime, str],
+    seconds: float,
 ) -> tuple[bytes, dict[str, int]]:
-    """Check what the file stores and runs; return its bytes and the kernels that run, by name."""
+    """Check what the file stores and runs; return its bytes and the kernels that run, by name.
+
+    The float graph took ``seconds`` for the same inputs and more; a file that takes far longer hangs.
+    """
     target, device = runs_on
     check_weights(proto, report)
     data = proto.SerializeToString(deterministic=True)
-    seen = probe(data, to_feeds(inputs), runtime=target.name, device=device)
+    limit_s = PROBE_S + _SLOWER * seconds
+    seen = probe(data, to_feeds(inputs), timeout_s=limit_s, runtime=target.name, device=device)
     if not seen.finite:
         raise LoweringFailed("the file gives outputs that are not finite")
     check_kernels(seen.kernels, target.weighted, precision, report)
     return data, dict(sorted(seen.kernels.items()))
+
+
+def _outputs(model: nn.Module, session: Session, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of the model and of the file, in calls that do not fill the memory."""
+    parts = split_up(inputs, samples_per_call(model, take(inputs, 1)))
+    with torch.inference_mode():
+        expected = [forward(model, part).numpy() for part in parts]
+    actual = [session.run(to_feeds(part))[0] for part in parts]
+    return np.concatenate(expected), np.concatenate(actual)
 
 
 def _check_float(parity: Mapping[str, Any], expected: np.ndarray, target: Runtime) -> None:

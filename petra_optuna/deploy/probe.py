@@ -10,7 +10,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +19,11 @@ import onnx
 
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.runtimes import DEFAULT, OnnxRuntime
+from petra_optuna.scratch import scratch_folder
 
 _INSPECTOR = (sys.executable, "-m", "petra_optuna.runtimes.inspect_file")
-_TIMEOUT_S = 120.0
+PROBE_S = 120.0
+"""Seconds for starting the child process and loading a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ def probe(
     data: bytes,
     feeds: Mapping[str, np.ndarray] | None = None,
     command: Sequence[str] = _INSPECTOR,
-    timeout_s: float = _TIMEOUT_S,
+    timeout_s: float = PROBE_S,
     runtime: str = DEFAULT,
     device: str = "cpu",
 ) -> Probe:
@@ -59,7 +60,7 @@ def probe(
     Raises:
         LoweringFailed: When the child crashes, hangs or reports an error; the text names the reason.
     """
-    with tempfile.TemporaryDirectory() as name:
+    with scratch_folder("probe") as name:
         folder = Path(name)
         (folder / "model.onnx").write_bytes(data)
         # Inputs go by number: names of tensors need not be names of files.

@@ -10,18 +10,21 @@ import torch
 from torch import nn
 
 from petra_optuna.errors import MeasurementFailed, foreign_errors_as
-from petra_optuna.nn.inputs import Inputs, forward, to_feeds
+from petra_optuna.nn.inputs import Inputs, forward, tensors, to_feeds
 from petra_optuna.runtimes import DEFAULT
 from petra_optuna.runtimes import runtime as find_runtime
 from petra_optuna.tasks import Split, Task
 
-_CERTIFIED_SAMPLES = 256
+_CERTIFIED_SAMPLES, _LEAST_CERTIFIED = 256, 8
+_CERTIFIED_BYTES = 32 * 2**20
 
 
 def certified_inputs(split: Split) -> Inputs:
-    """At most 256 samples, spread over the split, on which the parity certificate is made."""
-    fraction = _CERTIFIED_SAMPLES / len(split)
-    batch, _ = next(split.batches(_CERTIFIED_SAMPLES, fraction=fraction, limit=_CERTIFIED_SAMPLES))
+    """Samples, spread over the split, for the parity certificate: up to 256, or 32 MB of them."""
+    one, _ = next(split.batches(1, limit=1))
+    affordable = _CERTIFIED_BYTES // max(1, sum(tensor.nbytes for tensor in tensors(one)))
+    count = min(_CERTIFIED_SAMPLES, max(_LEAST_CERTIFIED, affordable))
+    batch, _ = next(split.batches(count, fraction=count / len(split), limit=count))
     return batch
 
 

@@ -258,8 +258,8 @@ class _Data:
 
     @classmethod
     def of(cls, task: Task, samples: int) -> _Data:
-        split = task.calibration
-        return cls(task, tuple(split.batches(BATCH, fraction=samples / len(split), limit=samples)))
+        split, size = task.calibration, min(BATCH, max(2, task.samples_per_call))
+        return cls(task, tuple(split.batches(size, fraction=samples / len(split), limit=samples)))
 
     @property
     def samples(self) -> int:
@@ -267,7 +267,8 @@ class _Data:
 
     def quality_anew(self, model: nn.Module) -> float:
         """The metric once batch norms are measured again, as after each operation."""
-        inputs = [inputs for inputs, _ in self.batches[: NORM_SAMPLES // BATCH]]
+        count = -(-NORM_SAMPLES // len(self.batches[0][1]))
+        inputs = [inputs for inputs, _ in self.batches[:count]]
         with foreign_errors_as(MeasurementFailed, "the model with this cut"):
             reestimate_batch_norm(model, inputs)
         return self.quality(model)
@@ -277,7 +278,7 @@ class _Data:
             with torch.inference_mode():
                 return np.asarray(forward(model, inputs).numpy())
 
-        outputs = Outputs(predict)
+        outputs = Outputs(predict, self.samples)
         with foreign_errors_as(MeasurementFailed, self.task.metric.name):
             for inputs, targets in self.batches:
                 outputs.add(inputs, len(targets))

@@ -8,10 +8,15 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from typing import IO, Any
 
 from petra_optuna.errors import MeasurementFailed
+from petra_optuna.measurement.load import waited_by
+
+_SLOWER = 10.0
+"""How many times longer than expected a step may take."""
 
 
 class RequestRefused(Exception):
@@ -46,6 +51,12 @@ class Child:
     def ask(self, request: dict[str, Any], timeout_s: float) -> Any:
         """Send a request and return the ``result`` of the answer.
 
+        Args:
+            request: Request, JSON-ready.
+            timeout_s: Longest time without a line from the child. After a line ``{"expected_s": SECONDS}``
+                ten times those seconds may pass besides. Time for which the child waited for a core does not
+                count, up to ten times the limit.
+
         Raises:
             RequestRefused: When the child answers with an error.
             MeasurementFailed: When it dies or does not answer in time; it cannot be asked again.
@@ -53,14 +64,11 @@ class Child:
         try:
             self._requests.write(json.dumps(request) + "\n")
             self._requests.flush()
-            line = self._answers.get(timeout=timeout_s)
         except OSError as error:
             raise MeasurementFailed(self._reason_of_end()) from error
-        except queue.Empty as error:
-            raise MeasurementFailed(f"no answer from the measuring process in {timeout_s:g} s") from error
-        if line is None:
-            raise MeasurementFailed(self._reason_of_end())
-        answer = json.loads(line)
+        answer = self._next(timeout_s)
+        while "expected_s" in answer:
+            answer = self._next(timeout_s + _SLOWER * answer["expected_s"])
         if "error" in answer:
             raise RequestRefused(answer["error"])
         return answer["result"]
@@ -70,6 +78,23 @@ class Child:
         self._process.kill()
         self._process.wait()
         self._stderr.close()
+
+    def _next(self, limit_s: float) -> dict[str, Any]:
+        """The next line of the child, parsed."""
+        began, waited = time.monotonic(), waited_by(self._process.pid)
+        left = limit_s
+        while left > 0:
+            try:
+                line = self._answers.get(timeout=left)
+            except queue.Empty:
+                spared = min(waited_by(self._process.pid) - waited, (_SLOWER - 1) * limit_s)
+                left = limit_s + spared - (time.monotonic() - began)
+                continue
+            if line is None:
+                raise MeasurementFailed(self._reason_of_end())
+            parsed: dict[str, Any] = json.loads(line)
+            return parsed
+        raise MeasurementFailed(f"no answer from the measuring process in {limit_s:g} s")
 
     def _reason_of_end(self) -> str:
         """Signal, last line on stderr or exit status of the process, once it has ended."""

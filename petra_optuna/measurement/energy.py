@@ -70,44 +70,54 @@ class Nvml:
 
     Args:
         nvml: The module ``pynvml``, initialised.
-        index: Number of the GPU.
+        uuid: UUID of the GPU. Its number would not do: CUDA and NVML count differently.
     """
 
-    def __init__(self, nvml: Any, index: int = 0) -> None:
+    def __init__(self, nvml: Any, uuid: str) -> None:
         self.source = "NVML"
         self._nvml = nvml
-        self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        self._handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
 
     def joules(self) -> float:
         """Joules so far; NVML counts millijoules."""
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) * 1e-3
 
 
-def find_counter(device: str, root: Path = RAPL) -> Counter | str:
+def find_counter(gpu: str | None = None, root: Path = RAPL) -> Counter | str:
     """The counter of a device's energy, or the reason why there is none.
 
     Args:
-        device: ``cuda`` for a GPU, else the CPU.
+        gpu: UUID of the GPU; the CPU when None.
         root: Folder of the powercap tree.
     """
-    if device == "cuda":
-        try:
-            nvml = importlib.import_module("pynvml")
-        except ImportError:
-            return NO_NVML
-        try:
-            nvml.nvmlInit()
-            counter = Nvml(nvml)
-            counter.joules()
-        except nvml.NVMLError:
-            return NO_NVML
-        return counter
-    # A package is intel-rapl:N, on AMD as well; intel-rapl:N:M are its parts.
-    zones = sorted(zone for zone in root.glob("intel-rapl:*") if zone.name.count(":") == 1)
+    return _find_rapl(root) if gpu is None else _find_nvml(gpu)
+
+
+def _find_nvml(uuid: str) -> Counter | str:
     try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return NO_NVML
+    try:
+        nvml.nvmlInit()
+        counter = Nvml(nvml, uuid)
+        counter.joules()
+    except nvml.NVMLError:
+        return NO_NVML
+    return counter
+
+
+def _find_rapl(root: Path) -> Counter | str:
+    """The zones of the packages; those of their parts and of the whole platform count the same again."""
+    try:
+        zones = [zone for zone in sorted(root.glob("intel-rapl:*")) if _is_package(zone)]
         return Rapl(zones) if zones else NO_RAPL
     except (OSError, ValueError):  # by default only root may read
         return NO_RAPL
+
+
+def _is_package(zone: Path) -> bool:
+    return (zone / "name").read_text().startswith("package-")
 
 
 def compare_energy(candidate: Call, baseline: Call, counter: Counter, clock: Clock, batch: int) -> Energy:
@@ -146,6 +156,11 @@ def compare_energy(candidate: Call, baseline: Call, counter: Counter, clock: Clo
 def energy_alone(call: Call, counter: Counter, clock: Clock, batch: int) -> float:
     """Joules of one sample: median over blocks."""
     return float(np.median([_joules_per_call(call, counter, clock) / batch for _ in range(_PAIRS)]))
+
+
+def expected_energy_s(*call_s: float) -> float:
+    """Seconds that the energy of sides with calls of these lengths takes."""
+    return _PAIRS * sum(seconds + max(_BLOCK_S, seconds) for seconds in call_s)
 
 
 def _joules_per_call(call: Call, counter: Counter, clock: Clock) -> float:

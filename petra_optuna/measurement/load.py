@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -31,7 +32,23 @@ class CoreWaits:
         """Seconds waited so far; 0 where the system does not count them."""
         if self._file is None:
             return 0.0
-        return int(os.pread(self._file.fileno(), _READ_BYTES, 0).split()[1]) / 1e9
+        return _waited_s(os.pread(self._file.fileno(), _READ_BYTES, 0))
+
+
+def waited_by(pid: int) -> float:
+    """Seconds for which the thread of a process that waited most was ready to run and had no core.
+
+    It is 0 where the system does not count them and for a process that has ended.
+    """
+    waits = [0.0]
+    for file in Path("/proc", str(pid), "task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            waits.append(_waited_s(file.read_bytes()))
+    return max(waits)
+
+
+def _waited_s(schedstat: bytes) -> float:
+    return int(schedstat.split()[1]) / 1e9
 
 
 class ForeignLoad:

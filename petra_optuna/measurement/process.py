@@ -5,23 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from petra_optuna.errors import MeasurementFailed
 from petra_optuna.measurement.child import Child, RequestRefused
+from petra_optuna.measurement.machine_lock import MachineLock
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import DEFAULT_SCHEDULE, Schedule
 from petra_optuna.measurement.record import Baseline, FileMeasurement
+from petra_optuna.scratch import scratch_folder
 
 _WORKER = (sys.executable, "-m", "petra_optuna.measurement.worker")
-_LOCK = "petra-optuna-measurement.lock"
+_TIMEOUT_S = 300.0
 
 
 class MeasuringProcess:
@@ -34,7 +34,8 @@ class MeasuringProcess:
         baseline: Path of the original model's FP32 file, which runs in the device's default runtime; the file
             must stay there.
         feeds: Sample inputs by name, batch first; repeated up to the batch sizes.
-        timeout_s: Longest time of one request in seconds; then the child is killed.
+        timeout_s: Longest time in seconds of opening a file and calling it for the first time. The time that
+            the rest may take follows from the first calls; a child that takes longer is killed.
         schedule: Lengths and numbers of the measured blocks.
         worker: Command of the child; another one only in tests.
 
@@ -47,7 +48,7 @@ class MeasuringProcess:
         profile: DeviceProfile,
         baseline: Path,
         feeds: Mapping[str, np.ndarray],
-        timeout_s: float = 120.0,
+        timeout_s: float = _TIMEOUT_S,
         *,
         schedule: Schedule = DEFAULT_SCHEDULE,
         worker: Sequence[str] = _WORKER,
@@ -60,30 +61,35 @@ class MeasuringProcess:
         self._schedule = schedule
         self._worker = tuple(worker)
         self._child: Child | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="petra-feeds-")
-        self._lock = FileLock(Path(tempfile.gettempdir()) / _LOCK, mode=0o666)
+        self._folder = scratch_folder("feeds")
+        self._lock = MachineLock()
         _write_feeds(Path(self._folder.name), feeds)
 
     def measure(self, path: Path) -> FileMeasurement:
-        """Measure a file: its times at each batch size, energy, and in a process of its own its memory.
+        """Measure a file: in a process of its own its memory, then its times at each batch size and energy.
 
         Raises:
-            MeasurementFailed: When the file cannot be loaded or run, crashes the runtime, or takes too long.
+            MeasurementFailed: When the file cannot be loaded or run, crashes the runtime, takes too long, or
+                needs more memory than the profile allows.
+            UserError: When another process keeps this machine from measuring for too long.
         """
         with self._lock:
+            memory = self._peak_memory(path, self._profile.place[0], self._profile.memory_limit_bytes)
             answer = self._ask({"command": "measure", "path": str(path.resolve())})
-            memory = self._peak_memory(path, self._profile.place[0])
             return dataclasses.replace(FileMeasurement.from_dict(answer), peak_memory_bytes=memory)
 
     def measure_baseline(self) -> Baseline:
         """Measure the baseline alone: medians over blocks in milliseconds and samples per second.
 
+        The profile's limit of memory is not for the baseline.
+
         Raises:
             MeasurementFailed: When it cannot be loaded or run, or takes too long.
+            UserError: When another process keeps this machine from measuring for too long.
         """
         with self._lock:
             answer = self._ask({"command": "baseline"})
-            memory = self._peak_memory(self._baseline, self._profile.baseline_place[0])
+            memory = self._peak_memory(self._baseline, self._profile.baseline_place[0], limit=None)
             return dataclasses.replace(Baseline.from_dict(answer), peak_memory_bytes=memory)
 
     def close(self) -> None:
@@ -111,17 +117,13 @@ class MeasuringProcess:
             self._child = child
         except RequestRefused as error:
             self._child = child
-            raise MeasurementFailed(self._explained(error)) from error
+            raise MeasurementFailed(str(error)) from error
         finally:
             if self._child is None:
                 child.kill()
         return result
 
-    def _explained(self, error: RequestRefused) -> str:
-        limit = self._profile.memory_limit_bytes
-        return str(error) if limit is None else f"{error} (the device's memory limit is {limit} bytes)"
-
-    def _peak_memory(self, path: Path, runtime: str) -> int | None:
+    def _peak_memory(self, path: Path, runtime: str, limit: int | None) -> int | None:
         child = Child(self._worker)
         request = {
             "command": "peak_memory",
@@ -129,11 +131,13 @@ class MeasuringProcess:
             "runtime": runtime,
             "feeds": self._folder.name,
             "profile": self._profile.to_dict(),
+            "limit": limit,
         }
         try:
             peak: int | None = child.ask(request, self._timeout_s)
         except RequestRefused as error:
-            raise MeasurementFailed(self._explained(error)) from error
+            reason = str(error) if limit is None else f"{error} (the device's memory limit is {limit} bytes)"
+            raise MeasurementFailed(reason) from error
         finally:
             child.kill()
         return peak
@@ -154,7 +158,7 @@ class MeasuringProcess:
             )
             opened = True
         except RequestRefused as error:
-            raise MeasurementFailed(f"the baseline cannot be loaded: {self._explained(error)}") from error
+            raise MeasurementFailed(f"the baseline cannot be loaded: {error}") from error
         finally:
             if not opened:
                 child.kill()

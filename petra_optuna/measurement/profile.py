@@ -50,8 +50,9 @@ class DeviceProfile:
         throughput_batches: Samples per call when throughput is measured; the best of them counts.
         affinity: Numbers of the cores that the measuring process keeps to; the last ``threads`` of this
             machine's when None.
-        memory_limit_bytes: Most private memory of the measuring process, which holds the baseline's sessions
-            and the candidate's; None means unlimited. A file that needs more is a failed trial.
+        memory_limit_bytes: Most private memory that loading and running a file may add to a process that has
+            its runtime loaded, at any of the batch sizes; None means unlimited. A file that needs more is a
+            failed trial. The baseline may need more.
         runtime: Name of the runtime of the candidates, in ``petra_optuna.runtimes``; the device's default
             one when empty. The baseline always runs in the device's default one.
 
@@ -149,6 +150,11 @@ class DeviceProfile:
     def _from_name(cls, text: str) -> DeviceProfile:
         device, _, chosen = text.partition("@")
         name, colon, number = device.partition(":")
+        if name == "cuda" and colon:
+            raise StudyError(
+                f"device {text!r} names a GPU; give 'cuda' and choose the GPU by the environment variable "
+                f"CUDA_VISIBLE_DEVICES={number}"
+            )
         if colon and not number.isdecimal():
             raise StudyError(
                 "a device is 'cpu', 'cpu:THREADS' or 'cuda', any with '@RUNTIME' behind it, or a .json file, "

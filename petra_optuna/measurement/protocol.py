@@ -12,25 +12,41 @@ interrupted: beside trainings a fast net looked twice as fast against its baseli
 subtracted from long calls. They are read within the time that they are subtracted from, so no call is charged
 for a wait before it or between it and the clock.
 
-The place of a session in memory makes it up to 6 % faster or slower for all its life (a net of 50 us a call,
-against copies of itself). So both sides come as several copies, and each pair takes the next.
+The place of a session in memory makes it a few percent faster or slower for all its life. So both sides come
+as many copies, and each pair takes the next: what differs from session to session is within the interval.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from petra_optuna.errors import MeasurementFailed
+from petra_optuna.measurement.interval import LEAST_RATIOS, ratio_interval
 from petra_optuna.measurement.record import Measurement
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
 _SHORT_CALL_S = 0.0003
 """Calls shorter than this keep their waits, which the median passes over: reading them takes some 3 us."""
+_LONG_CALL_S = 1.0
+"""Calls longer than this need no call before them: refilling the caches takes milliseconds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One of the two functions that are compared.
+
+    Attributes:
+        copies: Functions that each run one batch, one for each pair of blocks; it does not end.
+        call_s: About how many seconds a call takes.
+    """
+
+    copies: Iterator[Call]
+    call_s: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,26 +55,40 @@ class Schedule:
 
     Attributes:
         block_s: Least timed seconds of a block; a block has at least one call.
-        settle_s: Least seconds of untimed calls at the start of each block; there is at least one.
+        settle_s: Least seconds of untimed calls at the start of each block. There is at least one, unless
+            calls take over a second.
         min_pairs, max_pairs: Bounds on the number of pairs, both even: both orders occur equally often.
-        tolerance: Share of the median ratio; measuring stops once its interval is narrower.
-        max_s: Seconds after which ``min_pairs`` are enough: calls of seconds are not noisy.
+        tolerance: Share of the ratio; measuring stops once its interval is narrower.
+        max_s: Seconds after which four pairs are enough: calls of seconds are not noisy.
     """
 
-    block_s: float = 0.05
+    block_s: float = 0.025
     settle_s: float = 0.005
-    min_pairs: int = 6
+    min_pairs: int = 12
     max_pairs: int = 30
     tolerance: float = 0.03
-    max_s: float = 20.0
+    max_s: float = 10.0
 
     def __post_init__(self) -> None:
         """Check the numbers of pairs."""
-        if self.min_pairs < 2 or self.min_pairs % 2 or self.max_pairs % 2 or self.max_pairs < self.min_pairs:
+        least, most = self.min_pairs, self.max_pairs
+        if least % 2 or most % 2 or not LEAST_RATIOS <= least <= most:
             raise ValueError(
-                "min_pairs and max_pairs must be even and 2 <= min <= max, "
-                f"got {self.min_pairs} and {self.max_pairs}"
+                f"min_pairs and max_pairs must be even and {LEAST_RATIOS} <= min <= max, "
+                f"got {least} and {most}"
             )
+
+    def is_enough(self, pairs: int, seconds: float) -> bool:
+        """Whether so many pairs, after so many seconds, may be the last ones."""
+        return pairs >= (LEAST_RATIOS if seconds > self.max_s else self.min_pairs) and pairs % 2 == 0
+
+    def expected_s(self, *call_s: float) -> float:
+        """Most seconds of measuring that is to be expected of sides with calls of these lengths."""
+        round_s = sum(
+            max(self.block_s, seconds) + (max(self.settle_s, seconds) if seconds < _LONG_CALL_S else 0.0)
+            for seconds in call_s
+        )
+        return min(self.max_pairs * round_s, max(self.max_s, LEAST_RATIOS * round_s) + 2 * round_s)
 
 
 DEFAULT_SCHEDULE = Schedule()
@@ -78,13 +108,20 @@ class Block:
 
     @property
     def seconds(self) -> float:
-        """Median time of a call."""
-        return float(np.median(self.times))
+        """Median time of a call.
+
+        Raises:
+            MeasurementFailed: When it is no positive number.
+        """
+        seconds = float(np.median(self.times))
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise MeasurementFailed(f"the clock gave {seconds:g} s for a call; measure again")
+        return seconds
 
 
 def compare(
-    candidates: Sequence[Call],
-    baselines: Sequence[Call],
+    candidate: Side,
+    baseline: Side,
     clock: Clock,
     *,
     batch: int,
@@ -95,9 +132,8 @@ def compare(
     """Measure a candidate against the baseline.
 
     Args:
-        candidates: Functions that each run one batch through a copy of the candidate. An odd number of copies
-            meets both orders equally often.
-        baselines: Functions that each run one batch through a copy of the baseline.
+        candidate: The candidate.
+        baseline: What it is compared with.
         clock: Monotonic clock in seconds.
         batch: Samples per call; recorded.
         threads: Threads of each side; recorded.
@@ -107,30 +143,31 @@ def compare(
     Raises:
         MeasurementFailed: When a block has no positive time, as by a clock that stands still or goes back.
     """
-    pairs: list[tuple[Block, Block]] = []
-    low = high = ratio = math.nan
+    sides = (candidate, baseline)
+    blocks: tuple[list[Block], list[Block]] = ([], [])
     began = clock()
-    while len(pairs) < schedule.max_pairs:
-        pairs.append(_pair(candidates, baselines, len(pairs), clock, waited, schedule))
-        if len(pairs) < schedule.min_pairs or len(pairs) % 2:
+    ratio = low = high = math.nan
+    for pair in range(1, schedule.max_pairs + 1):
+        for index in (0, 1) if pair % 2 else (1, 0):
+            blocks[index].append(_block(sides[index], clock, waited, schedule))
+        if not schedule.is_enough(pair, clock() - began):
             continue
-        ratios = [_positive_seconds(candidate) / _positive_seconds(baseline) for candidate, baseline in pairs]
-        ratio, low, high = median_ratio(ratios)
+        ratios = [first.seconds / second.seconds for first, second in zip(*blocks, strict=True)]
+        ratio, low, high = ratio_interval(ratios)
         if high - low <= schedule.tolerance * ratio or clock() - began > schedule.max_s:
             break
-    of_candidate = [candidate for candidate, _ in pairs]
-    of_baseline = [baseline for _, baseline in pairs]
+    of_candidate, of_baseline = blocks
     elapsed = np.array([np.median(block.elapsed) for block in of_candidate])
     return Measurement(
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
-        pairs=len(pairs),
+        pairs=len(of_candidate),
         calls_per_block=int(np.median([len(block.times) for block in of_candidate])),
         batch=batch,
         threads=threads,
-        candidate_ms=float(np.median([block.seconds for block in of_candidate])) * 1e3,
-        baseline_ms=float(np.median([block.seconds for block in of_baseline])) * 1e3,
+        candidate_ms=_median_seconds(of_candidate) * 1e3,
+        baseline_ms=_median_seconds(of_baseline) * 1e3,
         spread=float(np.median(np.abs(elapsed - np.median(elapsed))) / np.median(elapsed)),
         candidate_p95_ms=_p95(of_candidate) * 1e3,
         baseline_p95_ms=_p95(of_baseline) * 1e3,
@@ -138,78 +175,30 @@ def compare(
 
 
 def time_alone(
-    copies: Sequence[Call],
+    side: Side,
     clock: Clock,
     *,
     waited: Clock = lambda: 0.0,
     schedule: Schedule = DEFAULT_SCHEDULE,
 ) -> float:
-    """Seconds of one call: median over up to ``max_pairs`` blocks of the copies in turn.
+    """Seconds of one call: median over ``max_pairs`` blocks of the copies in turn, or fewer long ones.
 
     Raises:
         MeasurementFailed: When a block has no positive time, as by a clock that stands still or goes back.
     """
-    times: list[float] = []
+    blocks: list[Block] = []
     began = clock()
-    while len(times) < schedule.min_pairs or (
-        len(times) < schedule.max_pairs and clock() - began <= schedule.max_s
-    ):
-        times.append(_positive_seconds(_block(copies[len(times) % len(copies)], clock, waited, schedule)))
-    return float(np.median(times))
-
-
-def median_ratio(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """The median of ratios taken in alternating order, and its 95 % interval.
-
-    The advantage of one order over the other is estimated (half the difference of the two orders'
-    medians) and subtracted first; all in logarithms, so that swapping the two sides inverts the result.
-    The interval lies between order statistics and assumes no distribution (binomial, as for the sign test).
-
-    Args:
-        ratios: Even number of positive ratios; those at even positions are of one order, the others of the
-            other.
-
-    Returns:
-        Median of the ratios, lower and upper end of its interval.
-    """
-    logs = np.log(np.asarray(ratios, dtype=np.float64))
-    bias = (np.median(logs[0::2]) - np.median(logs[1::2])) / 2
-    logs[0::2] -= bias
-    logs[1::2] += bias
-    logs.sort()
-    outside = _ranks_outside(len(logs))
-    low, high = logs[outside], logs[len(logs) - 1 - outside]
-    return float(np.exp(np.median(logs))), float(np.exp(low)), float(np.exp(high))
-
-
-def _ranks_outside(count: int) -> int:
-    """Number of values to leave out on each side so that the rest covers the median at 95 %."""
-    outside, tail = 0, 0.0
-    for rank in range(count // 2):
-        tail += math.comb(count, rank) / 2**count
-        if tail > 0.025:
+    while len(blocks) < schedule.max_pairs:
+        blocks.append(_block(side, clock, waited, schedule))
+        if clock() - began > schedule.max_s and schedule.is_enough(len(blocks), clock() - began):
             break
-        outside = rank
-    return outside
+    return _median_seconds(blocks)
 
 
-def _pair(
-    candidates: Sequence[Call],
-    baselines: Sequence[Call],
-    index: int,
-    clock: Clock,
-    waited: Clock,
-    schedule: Schedule,
-) -> tuple[Block, Block]:
-    """Block of the candidate and block of the baseline; in even pairs the candidate goes first."""
-    sides = (candidates[index % len(candidates)], baselines[index % len(baselines)])
-    first, second = sides if index % 2 == 0 else sides[::-1]
-    blocks = (_block(first, clock, waited, schedule), _block(second, clock, waited, schedule))
-    return blocks if index % 2 == 0 else blocks[::-1]
-
-
-def _block(call: Call, clock: Clock, waited: Clock, schedule: Schedule) -> Block:
-    reads_waits = _warm_up(call, clock, schedule.settle_s) >= _SHORT_CALL_S
+def _block(side: Side, clock: Clock, waited: Clock, schedule: Schedule) -> Block:
+    call = next(side.copies)
+    _settle(call, side.call_s, clock, schedule.settle_s)
+    reads_waits = side.call_s >= _SHORT_CALL_S
     times: list[float] = []
     elapsed: list[float] = []
     began = before = clock()
@@ -227,28 +216,18 @@ def _block(call: Call, clock: Clock, waited: Clock, schedule: Schedule) -> Block
     return Block(tuple(times), tuple(elapsed))
 
 
-def _warm_up(call: Call, clock: Clock, least_s: float) -> float:
-    """Call for at least ``least_s`` seconds and at least once; return the seconds of the shortest call."""
-    shortest = math.inf
-    began = before = clock()
-    while True:
+def _settle(call: Call, call_s: float, clock: Clock, least_s: float) -> None:
+    """Call for at least ``least_s`` seconds and at least once, unless a call takes very long."""
+    if call_s >= _LONG_CALL_S:
+        return
+    began = clock()
+    call()
+    while clock() - began < least_s:
         call()
-        now = clock()
-        shortest = min(shortest, now - before)
-        before = now
-        if now - began >= least_s:
-            return shortest
 
 
-def _positive_seconds(block: Block) -> float:
-    """Median time of a call in the block.
-
-    Raises:
-        MeasurementFailed: When it is no positive number.
-    """
-    if not (math.isfinite(block.seconds) and block.seconds > 0):
-        raise MeasurementFailed(f"the clock gave {block.seconds:g} s for a call; measure again")
-    return block.seconds
+def _median_seconds(blocks: Sequence[Block]) -> float:
+    return float(np.median([block.seconds for block in blocks]))
 
 
 def _p95(blocks: Sequence[Block]) -> float:

@@ -15,7 +15,7 @@ class Measurement:
 
     Attributes:
         ratio: Time of the candidate over time of the baseline; below 1 the candidate is faster.
-        ratio_low, ratio_high: 95 % interval of the median ratio.
+        ratio_low, ratio_high: 95 % interval of the ratio (``interval.ratio_interval``).
         pairs: Number of pairs of blocks, one ratio each.
         calls_per_block: Median number of timed calls in a block of the candidate.
         batch: Samples per call.

@@ -45,8 +45,14 @@ def to_feeds(inputs: Inputs) -> dict[str, np.ndarray]:
     return dict(zip(input_names(inputs), arrays, strict=True))
 
 
-def take(inputs: Inputs, count: int) -> Inputs:
-    """The first ``count`` samples of the batch."""
+def take(inputs: Inputs, count: int, start: int = 0) -> Inputs:
+    """Up to ``count`` samples of the batch from number ``start`` on."""
+    kept = slice(start, start + count)
     if isinstance(inputs, dict):
-        return {name: tensor[:count] for name, tensor in inputs.items()}
-    return tuple(tensor[:count] for tensor in inputs)
+        return {name: tensor[kept] for name, tensor in inputs.items()}
+    return tuple(tensor[kept] for tensor in inputs)
+
+
+def split_up(inputs: Inputs, count: int) -> list[Inputs]:
+    """The batch in parts of up to ``count`` samples, in order."""
+    return [take(inputs, count, start) for start in range(0, batch_size_of(inputs), count)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnxruntime import quantization as ort
+
+from petra_optuna.scratch import scratch_folder
 
 _LEVELS = 256
 _CANDIDATES = 64
@@ -41,7 +42,7 @@ def calibrate(
         percentile: Share of the magnitudes, in percent.
     """
     bins = {"num_bins": 2048} if method == "entropy" else {}
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with scratch_folder("calibration") as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder, "model.onnx")
         onnx.save(model, path)
         calibrator = ort.create_calibrator(

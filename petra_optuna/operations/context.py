@@ -48,4 +48,5 @@ class Context:
         They are spread over the split: in file order the first ones might be of one class.
         """
         split = self.task.calibration
-        return split.batches(batch_size, fraction=limit / len(split), limit=limit)
+        size = min(batch_size, max(2, self.task.samples_per_call))
+        return split.batches(size, fraction=limit / len(split), limit=limit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -16,6 +15,7 @@ from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.weight_only import STORED, derived, named, store_int8
 from petra_optuna.pipeline import Applied
 from petra_optuna.pipeline.nodes import QuantizeDynamicNode
+from petra_optuna.scratch import scratch_folder
 
 _LINEAR = ("Gemm", "MatMul")
 _STORED = STORED | {"Conv"}
@@ -64,7 +64,7 @@ def _with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with linear layers of stored weights in INT8."""
     constant = derived(model.graph)
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("dynamic") as folder:
         path = Path(folder, "quantized.onnx")
         try:
             ort.quantize_dynamic(

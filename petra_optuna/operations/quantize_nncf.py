@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from petra_optuna.operations.left_float import left_float
 from petra_optuna.operations.weight_only import named
 from petra_optuna.pipeline import Applied, FloatReason
 from petra_optuna.pipeline.nodes import QuantizeNncfNode
+from petra_optuna.scratch import scratch_folder
 
 _SAMPLES, _BATCH = 256, 32
 _CHILD = Path(__file__).with_name("nncf_child.py")
@@ -75,7 +75,7 @@ class QuantizeNncf(QuantizeNncfNode):
 
 
 def _quantize(model: onnx.ModelProto, feeds: Sequence[dict[str, np.ndarray]], preset: str) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory(prefix="petra-nncf-") as name:
+    with scratch_folder("nncf") as name:
         folder = Path(name)
         onnx.save(model, folder / "model.onnx")
         for index, batch in enumerate(feeds):

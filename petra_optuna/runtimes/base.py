@@ -151,3 +151,7 @@ class Runtime(abc.ABC):
     def machine(self, device: str = "cpu") -> dict[str, Any]:
         """What a measurement depends on besides the CPU and the runtime's version, JSON-ready."""
         return {}
+
+    def device_uuid(self, device: str = "cpu") -> str | None:
+        """UUID by which the driver knows the GPU that sessions use; None on the CPU."""
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from petra_optuna.errors import RuntimeFailed, one_line
 from petra_optuna.runtimes.base import RunScript, Runtime, Session, WeightedKernels
+from petra_optuna.scratch import scratch_folder
 
 _ERRORS: tuple[type[Exception], ...] = (
     state.Fail,
@@ -70,7 +70,7 @@ class OnnxRuntime(Runtime):
 
         options = _options(threads=1)
         options.log_severity_level = 3  # a warning says that the optimised file fits this machine only
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder("inspect") as folder:
             optimised = Path(folder, "optimised.onnx")
             options.optimized_model_filepath = str(optimised)
             session = _load(path, options)

@@ -92,6 +92,13 @@ class PyTorch(Runtime):
         torch = _torch()
         return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
+    def device_uuid(self, device: str = "cpu") -> str | None:
+        """UUID of the GPU that CUDA uses, which ``CUDA_VISIBLE_DEVICES`` may have chosen; None on the CPU."""
+        if device == "cpu":
+            return None
+        torch = _torch()
+        return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+
 
 class PyTorchSession:
     """A file's nodes, ready to run; what depends on its stored values alone is computed once.

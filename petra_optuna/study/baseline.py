@@ -42,7 +42,8 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str
     """
     try:
         lowered, layouts = lower_baseline(task, profile, path)
-        with MeasuringProcess(profile, path, to_feeds(task.example)) as process:
+        unlimited = dataclasses.replace(profile, memory_limit_bytes=None)  # the limit is for candidates
+        with MeasuringProcess(unlimited, path, to_feeds(task.example)) as process:
             baseline = process.measure_baseline()
             elsewhere = _elsewhere(task, profile, path, process, baseline)
     except TrialError as error:
@@ -79,7 +80,7 @@ def lower_baseline(task: Task, profile: DeviceProfile, path: Path) -> tuple[Lowe
         return first, None
     exported = path.with_stem(f"{path.stem}-exported")  # the layout that does not ship is removed
     shutil.copyfile(path, exported)
-    alone = dataclasses.replace(profile, runtime=runtime)
+    alone = dataclasses.replace(profile, runtime=runtime, memory_limit_bytes=None)
     with MeasuringProcess(alone, exported, to_feeds(task.example)) as process:
         measurer = ShapeMeasurer(process, process.measure_baseline())
         shipped, _, layouts = shipment.choose_layout(first, measurer)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from petra_optuna.evaluation import (
 from petra_optuna.evolution import Bounds
 from petra_optuna.pipeline import FieldPrior, Pipeline, SearchSpace, encode
 from petra_optuna.samplers import OperatorUse, store_whole
+from petra_optuna.scratch import scratch_folder
 from petra_optuna.study.baseline import BASELINE_FILE, measure_baseline
 from petra_optuna.study.controls import controls
 from petra_optuna.study.lookup import find
@@ -88,7 +88,7 @@ def create_study(
         check_same(existing, specification)
         return existing
     initial = begin()
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("create") as folder:
         file = Path(folder, BASELINE_FILE)
         contents = _Contents.measure(task, space, specification, initial, file)
         store = artifact_store(specification, storage.url)

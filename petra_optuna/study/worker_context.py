@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from petra_optuna.evaluation import (
 from petra_optuna.measurement import MeasuringProcess, ShapeMeasurer, ShapeStore, shape_signature
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import SearchSpace
+from petra_optuna.scratch import scratch_folder
 from petra_optuna.study.baseline import BASELINE_FILE
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.record import StudyRecord
@@ -60,7 +60,7 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
         )
     cache = PrefixCache(Path(specification.cache))
     setting = [profile.to_dict(), measured["host"]]
-    with tempfile.TemporaryDirectory(prefix="petra-") as scratch:
+    with scratch_folder("worker") as scratch:
         folder = Path(scratch)
         file = folder / BASELINE_FILE
         record.fetch_baseline(file)

@@ -11,11 +11,13 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from petra_optuna.errors import MeasurementFailed, TaskError
+from petra_optuna.nn.batching import samples_per_call
 from petra_optuna.nn.inputs import Inputs, take
 from petra_optuna.nn.normalize import Normalize
 from petra_optuna.nn.training import output_matching_loss, soft_label_loss
@@ -107,8 +109,14 @@ class Task:
     @cached_property
     def example(self) -> Inputs:
         """Inputs of the first selection samples, up to eight."""
-        inputs, _ = next(self.selection.batches(EXAMPLE_SAMPLES, limit=EXAMPLE_SAMPLES))
-        return take(inputs, EXAMPLE_SAMPLES)
+        with torch.inference_mode(False):  # whoever asks first: the same tensors serve in training later
+            inputs, _ = next(self.selection.batches(EXAMPLE_SAMPLES, limit=EXAMPLE_SAMPLES))
+            return take(inputs, EXAMPLE_SAMPLES)
+
+    @cached_property
+    def samples_per_call(self) -> int:
+        """Samples in one call of a model of this size, up to 256 (see ``nn.batching``)."""
+        return samples_per_call(self.model, take(self.example, 1))
 
     def start(self, seed: int) -> nn.Module:
         """The network that pipelines start from, in eval mode; nobody may change it.
@@ -143,7 +151,9 @@ class Task:
         made_by = "" if self.initial is None else source_sha256(self.initial)
         return hashlib.sha256(f"untrained {self.trained} {fingerprint} {made_by}".encode()).hexdigest()
 
-    def evaluate(self, predict: Callable[[Inputs], np.ndarray], split: Split, batch_size: int = 256) -> float:
+    def evaluate(
+        self, predict: Callable[[Inputs], np.ndarray], split: Split, batch_size: int | None = None
+    ) -> float:
         """The metric of ``predict`` on a split.
 
         Outputs and targets are collected in one loop over one iterator, so they match in any order of the
@@ -152,14 +162,14 @@ class Task:
         Args:
             predict: Maps inputs of B samples to outputs (B, ...).
             split: Data split to evaluate on.
-            batch_size: Samples a call.
+            batch_size: Samples a call; ``samples_per_call`` when None.
 
         Raises:
             MeasurementFailed: When outputs or the metric are not finite, or outputs of another length
                 than their inputs.
         """
-        outputs, targets = Outputs(predict), []
-        for inputs, target in split.batches(batch_size):
+        outputs, targets = Outputs(predict, len(split)), []
+        for inputs, target in split.batches(batch_size or self.samples_per_call):
             outputs.add(inputs, len(target))
             targets.append(target.numpy())
         return self.score(outputs.joined(), np.concatenate(targets))

@@ -17,7 +17,7 @@ from onnxruntime import quantization as ort
 from petra_optuna.deploy.checks import count
 from petra_optuna.deploy.probe import probe
 from petra_optuna.errors import LoweringFailed, MeasurementFailed, RuntimeFailed, UserError
-from petra_optuna.measurement import DeviceProfile, MeasuringProcess, Schedule, worker
+from petra_optuna.measurement import DeviceProfile, MeasuringProcess, Schedule, bench, open_file
 from petra_optuna.operations import CONVERSIONS, EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.runtimes import ARITHMETIC, DEFAULT, RUNTIMES, OnnxRuntime, Runtime, runtime
@@ -280,7 +280,7 @@ def test_a_crash_while_measuring_is_the_reason_of_one_trial(
     )
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(path.read_bytes())
-    short = Schedule(block_s=0.002, settle_s=0.001, min_pairs=2, max_pairs=2)
+    short = Schedule(block_s=0.002, settle_s=0.001, min_pairs=4, max_pairs=4)
     profile = DeviceProfile(latency_batch=2, throughput_batches=(4,), runtime=kind.name)
     feeds = {"input": np.ones((2, WIDTH), np.float32)}
     command = (sys.executable, str(script))
@@ -312,21 +312,18 @@ def test_the_baseline_is_in_the_default_runtime_whatever_the_candidate_runs_in(
         found.recorded = name
         return found
 
-    monkeypatch.setattr(worker, "runtime", recorder)
-    monkeypatch.setattr(worker, "_keep_to_cores", lambda profile: None)
-    (tmp_path / "names.json").write_text('["input"]')
-    np.save(tmp_path / "0.npy", np.ones((2, WIDTH), np.float32))
+    for module in (bench, open_file):
+        monkeypatch.setattr(module, "runtime", recorder)
     for name in ("baseline.onnx", "candidate.onnx"):
         (tmp_path / name).write_bytes(path.read_bytes())
-    bench = worker.Bench.open(
-        {
-            "profile": DeviceProfile(runtime=kind.name).to_dict(),
-            "feeds": str(tmp_path),
-            "baseline": str(tmp_path / "baseline.onnx"),
-            "schedule": {"block_s": 0.001, "settle_s": 0.0, "min_pairs": 2, "max_pairs": 2},
-        }
+    loaded = bench.Bench.load(
+        tmp_path / "baseline.onnx",
+        {"input": np.ones((2, WIDTH), np.float32)},
+        DeviceProfile(runtime=kind.name),
+        Schedule(block_s=0.001, settle_s=0.0, min_pairs=4, max_pairs=4),
+        lambda seconds: None,
     )
-    bench.measure(str(tmp_path / "candidate.onnx"))
+    loaded.measure(tmp_path / "candidate.onnx")
     assert set(opened) == {("baseline.onnx", DEFAULT), ("candidate.onnx", kind.name)}
 
 

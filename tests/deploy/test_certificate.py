@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections import Counter
 from types import SimpleNamespace
 
@@ -12,13 +13,18 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as ort_quantization
+from torch.utils.data import TensorDataset
 
 from petra_optuna.deploy import check_parity, export_onnx, lower
 from petra_optuna.deploy.certificate import bytes_by_type, certificate, refuse_exchanged
 from petra_optuna.errors import LoweringFailed
+from petra_optuna.evaluation.quality import certified_inputs
+from petra_optuna.nn.inputs import batch_size_of
 from petra_optuna.pipeline import Applied
 from petra_optuna.runtimes import OnnxRuntime
+from petra_optuna.tasks import Split
 
+lower_module = importlib.import_module("petra_optuna.deploy.lower")
 WEIGHTED = OnnxRuntime.weighted
 RNG = np.random.default_rng
 
@@ -156,3 +162,30 @@ def test_another_shape_is_caught():
     proto = helper.make_model(helper.make_graph([], "empty", [], []))
     with pytest.raises(LoweringFailed, match=r"shape \(4, 3\) and the file \(4, 2\)"):
         certificate(proto, Counter(), WEIGHTED, np.ones((4, 3)), np.ones((4, 2)))
+
+
+def test_the_certificate_is_made_in_calls_that_do_not_fill_the_memory(
+    residual, images, samples, tmp_path, monkeypatch
+):
+    whole = lower(residual, images, tmp_path / "a.onnx", samples=samples).lowering["parity"]
+    sizes = []
+    forward_of = lower_module.forward
+
+    def forward(model, inputs):
+        sizes.append(batch_size_of(inputs))
+        return forward_of(model, inputs)
+
+    monkeypatch.setattr(lower_module, "forward", forward)
+    monkeypatch.setattr(lower_module, "samples_per_call", lambda model, inputs: 40)
+    parts = lower(residual, images, tmp_path / "b.onnx", samples=samples).lowering["parity"]
+    assert sizes == [40, 40, 16]
+    assert (parts["samples"], parts["agreement"]) == (96, whole["agreement"])
+    assert parts["max_abs_difference"] == pytest.approx(whole["max_abs_difference"], abs=1e-5)
+
+
+def test_few_large_inputs_are_certified_and_many_small_ones():
+    def inputs_of(side):
+        return TensorDataset(torch.zeros(300, 1, 1, 1).expand(300, 3, side, side), torch.zeros(300))
+
+    counts = {side: batch_size_of(certified_inputs(Split(inputs_of(side)))) for side in (8, 224, 1024)}
+    assert counts == {8: 256, 224: 55, 1024: 8}

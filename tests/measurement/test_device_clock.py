@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from petra_optuna.measurement.protocol import Schedule, compare, time_alone
+from petra_optuna.measurement.protocol import Schedule, Side, compare, time_alone
 from petra_optuna.runtimes.device_clock import DeviceClock
 
 LAUNCH_S = 1e-5
@@ -50,9 +52,13 @@ class Mark:
         return float(np.float32(1e3 * (end.at_s - self.at_s)))
 
 
+def side(device, seconds):
+    return Side(itertools.repeat(device.net(seconds)), seconds)
+
+
 def measured(device, clock):
-    nets = [device.net(0.002)], [device.net(0.004)]
-    return compare(*nets, clock, batch=1, threads=1, schedule=Schedule(max_pairs=6, max_s=1e9))
+    schedule = Schedule(min_pairs=6, max_pairs=6)
+    return compare(side(device, 0.002), side(device, 0.004), clock, batch=1, threads=1, schedule=schedule)
 
 
 def test_events_see_the_work_that_the_host_has_only_queued():
@@ -60,7 +66,7 @@ def test_events_see_the_work_that_the_host_has_only_queued():
     found = measured(device, DeviceClock(device.event))
     assert found.ratio == pytest.approx(0.5, rel=0.02)
     assert found.candidate_ms == pytest.approx(2, rel=0.02)
-    assert time_alone([device.net(0.003)], DeviceClock(device.event)) == pytest.approx(0.003, rel=0.02)
+    assert time_alone(side(device, 0.003), DeviceClock(device.event)) == pytest.approx(0.003, rel=0.02)
 
 
 def test_the_host_clock_alone_is_caught_by_the_same_measurement():

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from petra_optuna.measurement.load import SCHEDULER, CoreWaits, ForeignLoad
+from petra_optuna.measurement.load import SCHEDULER, CoreWaits, ForeignLoad, waited_by
 
 
 def test_what_others_do_counts_and_what_this_process_does_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +48,8 @@ def test_a_thread_that_shares_its_core_has_waited_for_it() -> None:
         while time.perf_counter() < until:
             pass
         assert waits.seconds() - began > 0.2
+        assert waited_by(os.getpid()) > 0.2  # as another process sees it
+        assert waited_by(spinner.pid) > 0.2
     finally:
         os.sched_setaffinity(0, mine)
         spinner.kill()
@@ -57,6 +59,12 @@ def test_a_thread_that_shares_its_core_has_waited_for_it() -> None:
 def test_a_system_that_does_not_tell_has_no_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("petra_optuna.measurement.load.SCHEDULER", tmp_path / "none")
     assert CoreWaits().seconds() == 0.0
+
+
+def test_a_process_that_has_ended_does_not_wait() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert waited_by(ended.pid) == 0.0
 
 
 def _counted(

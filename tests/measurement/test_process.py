@@ -8,14 +8,17 @@ import textwrap
 import time
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from support.chain_file import chain
 
 from petra_optuna.errors import MeasurementFailed
 from petra_optuna.measurement import DeviceProfile, MeasuringProcess, Schedule
+from petra_optuna.runtimes import RUNTIMES
 
 TRIES = 10
-SHORT = Schedule(block_s=0.005, settle_s=0.001, max_pairs=6)
+SHORT = Schedule(block_s=0.005, settle_s=0.001, min_pairs=6, max_pairs=6)
 
 
 def within_a_few_tries(attempt):
@@ -214,17 +217,31 @@ def test_cores_that_are_not_there_are_refused_by_the_child(files, feeds):
         process.measure(files / "copy.onnx")
 
 
-def test_a_file_beyond_the_memory_limit_fails_and_the_next_measurement_works(files, feeds, large):
-    # The baseline and its copies take 350 MB where calls are fast, the large file over 550 MB.
-    profile = DeviceProfile(memory_limit_bytes=450_000_000)
-    with MeasuringProcess(profile, files / "slow.onnx", feeds, schedule=SHORT) as process:
+def test_the_memory_limit_is_for_the_file_alone(files, feeds, large):
+    """Neither the baseline nor its copies nor those of the file need to keep it."""
+    limit = 100_000_000
+    with MeasuringProcess(DeviceProfile(memory_limit_bytes=limit), large, feeds, schedule=SHORT) as process:
+        assert process.measure_baseline().peak_memory_bytes > limit
+        found = process.measure(files / "fast.onnx")
+        assert found.latency.ratio < 1
+        assert found.peak_memory_bytes < limit
         with pytest.raises(
-            MeasurementFailed, match=r"bad_alloc.* \(the device's memory limit is 450000000 bytes\)"
+            MeasurementFailed, match=r"bad_alloc.* \(the device's memory limit is 100000000 bytes\)"
         ):
             process.measure(large)
         assert process.measure(files / "fast.onnx").latency.ratio < 1
-    with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
-        assert process.measure(large).latency.ratio > 1
+
+
+def test_the_memory_limit_holds_at_every_batch_size(files, feeds):
+    """A batch of 200,000 samples of 64 numbers takes 51 MB, for the inputs and for each tensor of the net."""
+    for batches, fits in (((64,), True), ((64, 200_000), False)):
+        profile = DeviceProfile(throughput_batches=batches, memory_limit_bytes=60_000_000)
+        with MeasuringProcess(profile, files / "fast.onnx", feeds, schedule=SHORT) as process:
+            if fits:
+                assert process._peak_memory(files / "fast.onnx", "onnxruntime", 60_000_000) < 60_000_000
+            else:
+                with pytest.raises(MeasurementFailed, match=r"memory limit is 60000000 bytes"):
+                    process._peak_memory(files / "fast.onnx", "onnxruntime", 60_000_000)
 
 
 def test_peak_memory_is_that_of_the_file_alone(files, feeds, large):
@@ -236,6 +253,14 @@ def test_peak_memory_is_that_of_the_file_alone(files, feeds, large):
         assert process.measure(files / "fast.onnx").peak_memory_bytes == pytest.approx(small, rel=0.3)
         copy = process.measure(files / "copy.onnx").peak_memory_bytes
         assert process.measure_baseline().peak_memory_bytes == pytest.approx(copy, rel=0.3)
+
+
+@pytest.mark.parametrize("runtime", [row.name for row in RUNTIMES])
+def test_the_runtime_itself_takes_no_memory(files, feeds, runtime, tmp_path):
+    pytest.importorskip(runtime)
+    onnx.save(chain(8, 1), tmp_path / "tiny.onnx")
+    with MeasuringProcess(DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT) as process:
+        assert process._peak_memory(tmp_path / "tiny.onnx", runtime, None) < 10e6
 
 
 def test_the_child_starts_without_torch_and_pinned():

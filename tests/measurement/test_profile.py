@@ -102,3 +102,9 @@ def test_another_machine_is_refused_by_name(key):
     del recorded[key]
     with pytest.raises(StudyError, match=key):
         DeviceProfile().check_host(recorded)
+
+
+@pytest.mark.parametrize("text", ["cuda:1", "cuda:0", "cuda:1@torch"])
+def test_a_gpu_is_chosen_outside_and_not_taken_for_threads(text: str) -> None:
+    with pytest.raises(StudyError, match=f"CUDA_VISIBLE_DEVICES={text[5]}"):
+        DeviceProfile.parse(text)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from petra_optuna.deploy import export_onnx
 from petra_optuna.errors import RuntimeFailed, StudyError, UserError
-from petra_optuna.measurement import DeviceProfile, worker
+from petra_optuna.measurement import DeviceProfile, Schedule, bench
 from petra_optuna.nn.inputs import take, to_feeds
 from petra_optuna.operations import Half, QuantizeAware, Train, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
@@ -145,6 +145,11 @@ def test_on_cuda_candidates_and_baseline_run_in_pytorch_by_device_events(
     """With a device that is faked: its events tell the time, and every file is opened on it."""
     recorded: list[str] = []
     opened: list[str] = []
+    asked: list[str] = []
+
+    def no_counter(gpu: str) -> str:
+        asked.append(gpu)
+        return "none"
 
     class Mark:
         def __init__(self, enable_timing: bool) -> None:
@@ -168,23 +173,18 @@ def test_on_cuda_candidates_and_baseline_run_in_pytorch_by_device_events(
     monkeypatch.setattr(torch.cuda, "Event", Mark)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(PyTorch, "open", on_the_fake)
-    monkeypatch.setattr(worker, "_keep_to_cores", lambda profile: None)
+    monkeypatch.setattr(PyTorch, "device_uuid", lambda self, device: f"GPU-of-{device}")
+    monkeypatch.setattr(bench, "find_counter", no_counter)
     profile = DeviceProfile.parse("cuda")
     assert (profile.place, profile.baseline_place) == (("torch", "cuda"), ("torch", "cuda"))
     assert isinstance(runtime("torch").clock("cuda"), DeviceClock)
-    (tmp_path / "names.json").write_text('["x"]')
-    np.save(tmp_path / "0.npy", floats(2, 3))
-    (tmp_path / "model.onnx").write_bytes(one("Relu", {"x": floats(2, 3)}, {}))
+    file = tmp_path / "model.onnx"
+    file.write_bytes(one("Relu", {"x": floats(2, 3)}, {}))
     recorded.clear()
-    bench = worker.Bench.open(
-        {
-            "profile": profile.to_dict(),
-            "feeds": str(tmp_path),
-            "baseline": str(tmp_path / "model.onnx"),
-            "schedule": {"block_s": 0.003, "settle_s": 0.0, "min_pairs": 2, "max_pairs": 2},
-        }
-    )
-    found = bench.measure(str(tmp_path / "model.onnx"))
+    schedule = Schedule(block_s=0.003, settle_s=0.0, min_pairs=4, max_pairs=4)
+    loaded = bench.Bench.load(file, {"x": floats(2, 3)}, profile, schedule, lambda seconds: None)
+    found = loaded.measure(file)
+    assert asked == ["GPU-of-cuda"]
     assert set(opened) == {"cuda"}
     assert found["latency"]["candidate_ms"] == pytest.approx(1.0)  # by the fake events alone
     assert recorded[::2] == ["record"] * (len(recorded) // 2)

@@ -13,7 +13,7 @@ import pytest
 from petra_optuna import cli
 from petra_optuna.measurement import MeasuringProcess, Schedule
 
-SCHEDULE = Schedule(block_s=0.005, settle_s=0.001, min_pairs=2, max_pairs=4)
+SCHEDULE = Schedule(block_s=0.005, settle_s=0.001, min_pairs=4, max_pairs=4)
 
 
 @contextlib.contextmanager

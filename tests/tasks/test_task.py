@@ -278,3 +278,28 @@ def test_the_fingerprint_follows_from_the_content() -> None:
     assert _task(selection=_loader(59)).fingerprint != base.fingerprint
     assert _task(metric="macro_f1").fingerprint != base.fingerprint
     assert dataclasses.replace(base, name="other").fingerprint == base.fingerprint
+
+
+def test_samples_that_fill_the_memory_are_evaluated_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In calls of 256 samples a U-Net of 512 x 512 pixels would take 169 GB."""
+    sizes: list[int] = []
+
+    def predict(inputs: Inputs) -> np.ndarray:
+        sizes.append(batch_size_of(inputs))
+        return np.asarray(forward(task.model, inputs).detach().numpy())
+
+    task = _task()
+    assert task.samples_per_call == 256
+    task.evaluate(predict, task.selection)
+    monkeypatch.setattr("petra_optuna.nn.batching._CALL_BYTES", 7 * 4 * (3 + 3))
+    task = _task()
+    task.evaluate(predict, task.selection)
+    assert sizes == [60, *[7] * 8, 4]
+
+
+def test_the_example_serves_in_training_also_when_an_evaluation_asked_for_it_first() -> None:
+    task = _task()
+    with torch.inference_mode():
+        task.evaluate(_predict(task.model), task.selection)
+    assert isinstance(task.example, tuple)
+    assert not task.example[0].is_inference()

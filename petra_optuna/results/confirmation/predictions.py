@@ -13,8 +13,6 @@ from petra_optuna.evaluation import predictor
 from petra_optuna.nn.inputs import batch_size_of
 from petra_optuna.tasks import Outputs, Split, Task
 
-_BATCH = 256
-
 
 @dataclasses.dataclass(frozen=True)
 class PlacedFile:
@@ -62,12 +60,12 @@ def predict(
     collected: dict[str, Outputs] = {}
     for name, file in files.items():
         try:
-            collected[name] = Outputs(predictor(file.path, threads, *file.place))
+            collected[name] = Outputs(predictor(file.path, threads, *file.place), len(split))
         except TrialError as error:
             failures[name] = str(error)
     batches = []
     done = 0
-    for inputs, target in split.batches(_BATCH):
+    for inputs, target in split.batches(task.samples_per_call):
         batches.append(target.numpy())
         for name in [name for name in collected if name not in failures]:
             try:
