@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from petra_optuna.deploy import CONV1D, Artifact
+from petra_optuna.deploy import CONV1D, Artifact, Templates
 from petra_optuna.errors import OperationFailed, TrialError, UserError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget, TrainingLedger
@@ -55,6 +55,7 @@ class Evaluator:
         baseline_quality: The task's metric of the baseline on selection, which a limit on quality needs.
         runtime: Name of the runtime that the files are made for; quality is computed in it.
         device: Device on which it runs.
+        templates: Graphs of models that were exported before, which spare exporting their like.
 
     Raises:
         UserError: On construction, when quality is limited and ``baseline_quality`` is None.
@@ -73,6 +74,7 @@ class Evaluator:
     baseline_quality: float | None = None
     runtime: str = DEFAULT
     device: str = "cpu"
+    templates: Templates = dataclasses.field(default_factory=Templates, compare=False)
 
     def __post_init__(self) -> None:
         """Check that a limit on quality has what it is compared with."""
@@ -195,4 +197,5 @@ class Evaluator:
             limits=self.limits,
             baseline_quality=self.baseline_quality,
             ledger=ledger,
+            templates=self.templates,
         )
