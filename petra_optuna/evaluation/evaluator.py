@@ -104,8 +104,10 @@ class Evaluator:
         pipeline = pipeline.canonical()
         ledger = TrainingLedger() if ledger is None else ledger
         key = base_key(self.task, self.seed)
-        prediction = self._preview(pipeline, key, ledger)
-        body = self._train(pipeline, key, judge, ledger)
+        builder = self._builder(pipeline, key, judge, ledger)
+        body = builder.begin()
+        prediction = self._preview(builder, body)
+        body = builder.finish(body)
         shipment = self._shipment(body.model, pipeline, key, ledger)
         lowered, repair = shipment.repair(shipment.lower())
         lowered, measured, layouts = shipment.choose_layout(lowered, self.measurer, self.baseline)
@@ -147,14 +149,26 @@ class Evaluator:
         """
         pipeline = pipeline.canonical()
         key, ledger = base_key(self.task, self.seed), TrainingLedger()
-        body = self._train(pipeline, key, stop.judge if stop else None, ledger)
+        builder = self._builder(pipeline, key, stop.judge if stop else None, ledger)
+        body = builder.finish(builder.begin())
         if stop is not None and body.stop is None:
             raise OperationFailed(f"the training was to stop at rung {stop.rung} and was not judged there")
         shipment = self._shipment(body.model, pipeline, key, ledger)
         return shipment.repair(shipment.lower(layout))[0].artifact
 
-    def _preview(self, pipeline: Pipeline, key: str, ledger: TrainingLedger) -> Preview:
-        prediction = preview(pipeline, self.task, key, self.budget, self.history)
+    def _preview(self, builder: BodyBuilder, body: Body) -> Preview:
+        """Preview the pipeline; its first nodes need not be applied twice to a model that is trained."""
+        pipeline, ledger = builder.pipeline, builder.ledger
+        start = builder.led(body) if self.task.mode == "pretrained" else None
+        prediction = preview(
+            pipeline,
+            self.task,
+            builder.base_key,
+            self.budget,
+            self.history,
+            start=start,
+            applied=builder.leading if start is not None else 0,
+        )
         limit = self.limits.size_bytes
         if limit is not None and prediction.certain and prediction.size_bytes > limit:
             ledger.preview_stops = 1
@@ -165,7 +179,9 @@ class Evaluator:
             )
         return prediction
 
-    def _train(self, pipeline: Pipeline, key: str, judge: RungJudge | None, ledger: TrainingLedger) -> Body:
+    def _builder(
+        self, pipeline: Pipeline, key: str, judge: RungJudge | None, ledger: TrainingLedger
+    ) -> BodyBuilder:
         return BodyBuilder(
             task=self.task,
             pipeline=pipeline,
@@ -176,7 +192,7 @@ class Evaluator:
             cache=self.cache,
             rungs=self.rungs,
             judge=judge,
-        ).build()
+        )
 
     def _shipment(self, model: nn.Module, pipeline: Pipeline, key: str, ledger: TrainingLedger) -> Shipment:
         return Shipment(
