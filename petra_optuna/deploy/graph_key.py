@@ -68,14 +68,16 @@ class _Describer:
 
     def _module(self, module: nn.Module) -> Hashable:
         own = vars(module)
-        if any(value for name, value in own.items() if name.endswith("_hooks")):
+        # Hooks that serve reading and writing weights say nothing of a forward pass.
+        names = sorted(name for name in own if name not in _CHILDREN and "state_dict" not in name)
+        if any(own[name] for name in names if name.endswith("_hooks")):
             raise _UnknownInfluence
         stored = (*own["_parameters"].items(), *own["_buffers"].items())
         return (
             type(module),
             type(module).forward,
             tuple((name, self._stored(tensor)) for name, tensor in stored),
-            tuple((name, self._value(own[name])) for name in sorted(own.keys() - set(_CHILDREN))),
+            tuple((name, self._value(own[name])) for name in names),
             tuple((name, child is None) for name, child in own["_modules"].items()),
         )
 
@@ -92,24 +94,24 @@ class _Describer:
         )
 
     def _value(self, value: Any) -> Hashable:
-        kind = type(value)
-        if kind in _PLAIN:
-            return kind, repr(value)
+        value_type = type(value)
+        if value_type in _PLAIN:
+            return value_type, repr(value)
         if isinstance(value, enum.Enum):
-            return kind, value.name
-        if kind in (tuple, list, torch.Size):
-            return kind, self._values(value)
-        if kind in (set, frozenset):
-            return kind, frozenset(self._values(value))
-        if kind in (dict, OrderedDict):
-            return kind, self._values(value), self._values(value.values())
-        if kind is functools.partial:
-            return kind, self._values((value.func, value.args, value.keywords))
-        if kind is weakref.ref:
-            return kind, self._value(value())
+            return value_type, value.name
+        if value_type in (tuple, list, torch.Size):
+            return value_type, self._values(value)
+        if value_type in (set, frozenset):
+            return value_type, frozenset(self._values(value))
+        if value_type in (dict, OrderedDict):
+            return value_type, self._values(value), self._values(value.values())
+        if value_type is functools.partial:
+            return value_type, self._values((value.func, value.args, value.keywords))
+        if value_type is weakref.ref:
+            return value_type, self._value(value())
         if isinstance(value, type) or _is_fixed(value):
-            return kind, value
-        return kind, self._own(value)
+            return value_type, value
+        return value_type, self._own(value)
 
     def _values(self, values: Iterable[Any]) -> tuple[Hashable, ...]:
         return tuple(self._value(value) for value in values)
