@@ -42,17 +42,22 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
     Raises:
         LoweringFailed: When the exporter cannot translate the model, with its reason.
     """
-    return fill(capture(model, inputs), model)
+    private = copy.deepcopy(model).eval()
+    return fill(capture(private, inputs), private)
 
 
 def capture(model: nn.Module, inputs: Inputs) -> Template:
-    """Trace a copy of ``model`` in evaluation mode and translate it; the slow part of ``export_onnx``.
+    """Trace a copy of ``model`` and translate it; the slow part of ``export_onnx``.
+
+    Args:
+        model: Model in evaluation mode.
+        inputs: Example batch; its values do not matter.
 
     Raises:
         LoweringFailed: When the exporter cannot translate the model, with its reason.
     """
     example = _at_least_two(inputs)
-    private = copy.deepcopy(model).eval()
+    private = copy.deepcopy(model)
     with _exporting(), RecurrentOperators():
         program = _export(private, example)
         if not _has_dynamic_batch(program):
@@ -62,6 +67,10 @@ def capture(model: nn.Module, inputs: Inputs) -> Template:
 
 def fill(template: Template, model: nn.Module) -> onnx.ModelProto:
     """The optimised graph of a template with the values of ``model``; the other part of ``export_onnx``.
+
+    Args:
+        template: Graph of a model of the same structure.
+        model: Model in evaluation mode.
 
     Raises:
         LoweringFailed: When the model lacks a tensor of the template, or the graph cannot be optimised.
