@@ -5,5 +5,15 @@ from petra_optuna.deploy.export import export_onnx
 from petra_optuna.deploy.lower import Artifact, lower
 from petra_optuna.deploy.parity import check_parity
 from petra_optuna.deploy.probe import OnnxRuntimeModel
+from petra_optuna.deploy.templates import Templates
 
-__all__ = ["CONV1D", "CONV2D", "Artifact", "OnnxRuntimeModel", "check_parity", "export_onnx", "lower"]
+__all__ = [
+    "CONV1D",
+    "CONV2D",
+    "Artifact",
+    "OnnxRuntimeModel",
+    "Templates",
+    "check_parity",
+    "export_onnx",
+    "lower",
+]

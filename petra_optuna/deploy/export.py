@@ -21,6 +21,7 @@ from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
 from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
+from petra_optuna.deploy.templates import Template
 from petra_optuna.errors import LoweringFailed, one_line
 from petra_optuna.nn.inputs import Inputs, batch_size_of, input_names
 
@@ -41,18 +42,43 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
     Raises:
         LoweringFailed: When the exporter cannot translate the model, with its reason.
     """
-    example = _at_least_two(inputs)
     private = copy.deepcopy(model).eval()
-    try:
-        with _quiet(), RecurrentOperators():
-            program = _export(private, example)
-            if not _has_dynamic_batch(program):
-                program = _export(_captured_strictly(private, example), example)
-            optimize_ir(program.model, should_fold=_should_fold)
-    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
-        reason = _first_cause(error)
-        raise LoweringFailed(f"ONNX export failed: {type(reason).__name__}: {one_line(reason)}") from error
-    proto: onnx.ModelProto = program.model_proto
+    return fill(capture(private, inputs), private)
+
+
+def capture(model: nn.Module, inputs: Inputs) -> Template:
+    """Trace a copy of ``model`` and translate it; the slow part of ``export_onnx``.
+
+    Args:
+        model: Model in evaluation mode.
+        inputs: Example batch; its values do not matter.
+
+    Raises:
+        LoweringFailed: When the exporter cannot translate the model, with its reason.
+    """
+    example = _at_least_two(inputs)
+    private = copy.deepcopy(model)
+    with _exporting(), RecurrentOperators():
+        program = _export(private, example)
+        if not _has_dynamic_batch(program):
+            program = _export(_captured_strictly(private, example), example)
+        return Template.of(program.model_proto, private)
+
+
+def fill(template: Template, model: nn.Module) -> onnx.ModelProto:
+    """The optimised graph of a template with the values of ``model``; the other part of ``export_onnx``.
+
+    Args:
+        template: Graph of a model of the same structure.
+        model: Model in evaluation mode.
+
+    Raises:
+        LoweringFailed: When the model lacks a tensor of the template, or the graph cannot be optimised.
+    """
+    with _exporting():
+        graph = ir.from_proto(template.filled(model))
+        optimize_ir(graph, should_fold=_should_fold)
+        proto: onnx.ModelProto = ir.to_proto(graph)
     strip_metadata(proto)
     return proto
 
@@ -137,6 +163,17 @@ def _first_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+@contextlib.contextmanager
+def _exporting() -> Iterator[None]:
+    """Silence the exporter, and give its errors one line."""
+    try:
+        with _quiet():
+            yield
+    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+        reason = _first_cause(error)
+        raise LoweringFailed(f"ONNX export failed: {type(reason).__name__}: {one_line(reason)}") from error
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,17 @@ from torch import nn
 from petra_optuna.deploy.certificate import certificate
 from petra_optuna.deploy.checks import (
     BFLOAT16,
-    check_batch_norms,
     check_kernels,
     check_size,
     check_weights,
     stored_bytes,
 )
-from petra_optuna.deploy.convolutions import CONV1D, CONV2D, has_conv1d, to_conv2d
-from petra_optuna.deploy.export import export_onnx, strip_metadata
-from petra_optuna.deploy.parity import TOLERANCE, check_parity
+from petra_optuna.deploy.convolutions import CONV1D
+from petra_optuna.deploy.export import strip_metadata
+from petra_optuna.deploy.float_graph import float_graph
+from petra_optuna.deploy.parity import TOLERANCE
 from petra_optuna.deploy.probe import PROBE_S, probe
+from petra_optuna.deploy.templates import Templates
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.files import write_atomically
 from petra_optuna.nn.batching import samples_per_call
@@ -35,6 +35,7 @@ from petra_optuna.nn.inputs import Inputs, forward, split_up, take, to_feeds
 from petra_optuna.pipeline import Operation
 from petra_optuna.runtimes import ARITHMETIC, DEFAULT, Runtime, Session
 from petra_optuna.runtimes import runtime as find_runtime
+from petra_optuna.stopwatch import Stopwatch
 
 FLOAT32 = "float32"
 _STORED_BFLOAT16 = "bfloat16_storage"
@@ -53,12 +54,16 @@ class Artifact:
         lowering: Facts of the lowering, JSON-ready: ``runtime`` and ``precision``; ``kernels`` counted in the
             graph that runs; ``convolutions``, the layout of one-dimensional ones, None where there are none;
             ``parity``, the file's ``certificate``; ``conversion``, the report of one, None without.
+        seconds: Seconds that its making took, by phase: ``export``, ``conversion`` and ``certificate``.
+        reused: Whether the graph of an earlier export served.
     """
 
     path: Path
     size_bytes: int
     sha256: str
     lowering: dict[str, Any]
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    reused: bool = False
 
 
 def lower(
@@ -72,6 +77,7 @@ def lower(
     convolutions: str = CONV1D,
     runtime: str = DEFAULT,
     device: str = "cpu",
+    templates: Templates | None = None,
 ) -> Artifact:
     """Write ``model`` as one ONNX file that runs as it promises.
 
@@ -89,6 +95,8 @@ def lower(
         convolutions: Layout of one-dimensional convolutions, where there are any (see ``convolutions``).
         runtime: Name of the runtime that the file is for: it counts the kernels and makes the certificate.
         device: Device that the file runs on.
+        templates: Graphs of earlier exports, which spare that of a model of the same structure; a new one is
+            added. None exports anew.
 
     Raises:
         LoweringFailed: When the export fails or differs, or the file breaks a promise.
@@ -99,23 +107,19 @@ def lower(
     if path.suffix != ".onnx":
         raise ValueError(f"the path of an ONNX file must end in .onnx, got {path.name!r}")
     target = find_runtime(runtime)
+    watch = Stopwatch()
     model = copy.deepcopy(model).eval()
-    proto = export_onnx(model, inputs)
-    layout = convolutions if has_conv1d(proto) else None
-    if layout == CONV2D:
-        proto = to_conv2d(proto)
-    check_batch_norms(proto)
-    began = time.perf_counter()
-    check_parity(model, proto, inputs)
-    seconds = time.perf_counter() - began
+    whole = float_graph(model, inputs, convolutions, Templates() if templates is None else templates)
+    proto, float_bytes = whole.proto, stored_bytes(whole.proto)
+    watch.lap("export")
     report: dict[str, Any] = {}
-    float_bytes = stored_bytes(proto)
     if conversion is not None:
         applied = conversion.apply(proto, context)
         proto, report = applied.model, {"op": conversion.name, **applied.report}
         strip_metadata(proto)
     precision = _precision(proto, report, target.precisions(device))
-    data, kernels = _check_file(proto, inputs, report, precision, (target, device), seconds)
+    watch.lap("conversion")
+    data, kernels = _check_file(proto, inputs, report, precision, (target, device), whole.parity_s)
     check_size(proto, float_bytes, report)
     # After the probe: a file on which the runtime dies has made the child die.
     expected, actual = _outputs(model, target.open(data, 1, device), samples or inputs)
@@ -126,12 +130,14 @@ def lower(
     lowering = {
         "runtime": target.name,
         "precision": precision,
-        "convolutions": layout,
+        "convolutions": whole.layout,
         "kernels": kernels,
         "parity": parity,
         "conversion": report or None,
     }
-    return Artifact(path, len(data), hashlib.sha256(data).hexdigest(), lowering)
+    digest = hashlib.sha256(data).hexdigest()
+    watch.lap("certificate")
+    return Artifact(path, len(data), digest, lowering, watch.seconds, whole.reused)
 
 
 def _precision(proto: onnx.ModelProto, report: Mapping[str, Any], able: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from petra_optuna.errors import UserError
 from petra_optuna.operations import Context, Train
@@ -47,7 +47,7 @@ class Budget:
 
 @dataclasses.dataclass
 class TrainingLedger:
-    """Counters of one evaluation: what it trained, what it was spared, and whether it needed a repair.
+    """Counters of one evaluation: what it trained and was spared, a repair, and seconds beside training.
 
     They are filled while the evaluation runs, so that one that is stopped or fails has them too.
 
@@ -63,6 +63,13 @@ class TrainingLedger:
         repairs_within: 1 where that brought it within the limit.
         train_s: Seconds that training nodes took here, a stopped one's included, without judging.
         judging_s: Seconds that judging at rungs took.
+        exports: Models that were traced to become a file.
+        exports_spared: Models whose structure had been traced before.
+        export_s: Seconds that making graphs in FP32 took, their comparison with the model included.
+        conversion_s: Seconds that conversions took.
+        certificate_s: Seconds that checks of finished files took.
+        quality_s: Seconds that quality of files took.
+        measuring_s: Seconds that measuring took, waiting for the machine included.
     """
 
     cache_hits: int = 0
@@ -76,6 +83,27 @@ class TrainingLedger:
     repairs_within: int = 0
     train_s: float = 0.0
     judging_s: float = 0.0
+    exports: int = 0
+    exports_spared: int = 0
+    export_s: float = 0.0
+    conversion_s: float = 0.0
+    certificate_s: float = 0.0
+    quality_s: float = 0.0
+    measuring_s: float = 0.0
+
+    def count_file(self, seconds: Mapping[str, float], reused: bool) -> None:
+        """Count a file that was made.
+
+        Args:
+            seconds: Seconds by phase: ``export``, ``conversion``, ``certificate`` and ``quality``.
+            reused: Whether its model's structure had been traced before.
+        """
+        self.exports += not reused
+        self.exports_spared += reused
+        self.export_s += seconds["export"]
+        self.conversion_s += seconds["conversion"]
+        self.certificate_s += seconds["certificate"]
+        self.quality_s += seconds["quality"]
 
 
 def full_training_seconds(task: Task, budget: Budget) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from petra_optuna.deploy import CONV1D, Artifact
+from petra_optuna.deploy import CONV1D, Artifact, Templates
 from petra_optuna.errors import OperationFailed, TrialError, UserError
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget, TrainingLedger
@@ -54,6 +54,7 @@ class Evaluator:
         baseline_quality: The task's metric of the baseline on selection, which a limit on quality needs.
         runtime: Name of the runtime that the files are made for; quality is computed in it.
         device: Device on which it runs.
+        templates: Graphs of models that were exported before, which spare exporting their like.
 
     Raises:
         UserError: On construction, when quality is limited and ``baseline_quality`` is None.
@@ -71,6 +72,7 @@ class Evaluator:
     baseline_quality: float | None = None
     runtime: str = DEFAULT
     device: str = "cpu"
+    templates: Templates = dataclasses.field(default_factory=Templates, compare=False)
 
     def __post_init__(self) -> None:
         """Check that a limit on quality has what it is compared with."""
@@ -100,8 +102,10 @@ class Evaluator:
         pipeline = pipeline.canonical()
         ledger = TrainingLedger() if ledger is None else ledger
         key = base_key(self.task, self.seed)
-        prediction = self._preview(pipeline, key, ledger)
-        body = self._train(pipeline, key, judge, ledger)
+        builder = self._builder(pipeline, key, judge, ledger)
+        body = builder.begin()
+        prediction = self._preview(builder, body)
+        body = builder.finish(body)
         shipment = self._shipment(body.model, pipeline, key, ledger)
         lowered, repair = shipment.repair(shipment.lower())
         lowered, measured, layouts = shipment.choose_layout(lowered, self.measurer)
@@ -142,14 +146,26 @@ class Evaluator:
         """
         pipeline = pipeline.canonical()
         key, ledger = base_key(self.task, self.seed), TrainingLedger()
-        body = self._train(pipeline, key, stop.judge if stop else None, ledger)
+        builder = self._builder(pipeline, key, stop.judge if stop else None, ledger)
+        body = builder.finish(builder.begin())
         if stop is not None and body.stop is None:
             raise OperationFailed(f"the training was to stop at rung {stop.rung} and was not judged there")
         shipment = self._shipment(body.model, pipeline, key, ledger)
         return shipment.repair(shipment.lower(layout))[0].artifact
 
-    def _preview(self, pipeline: Pipeline, key: str, ledger: TrainingLedger) -> Preview:
-        prediction = preview(pipeline, self.task, key, self.budget, self.history)
+    def _preview(self, builder: BodyBuilder, body: Body) -> Preview:
+        """Preview the pipeline; its first nodes need not be applied twice to a model that is trained."""
+        pipeline, ledger = builder.pipeline, builder.ledger
+        start = builder.led(body) if self.task.mode == "pretrained" else None
+        prediction = preview(
+            pipeline,
+            self.task,
+            builder.base_key,
+            self.budget,
+            self.history,
+            start=start,
+            applied=builder.leading if start is not None else 0,
+        )
         limit = self.limits.size_bytes
         if limit is not None and prediction.certain and prediction.size_bytes > limit:
             ledger.preview_stops = 1
@@ -160,7 +176,9 @@ class Evaluator:
             )
         return prediction
 
-    def _train(self, pipeline: Pipeline, key: str, judge: RungJudge | None, ledger: TrainingLedger) -> Body:
+    def _builder(
+        self, pipeline: Pipeline, key: str, judge: RungJudge | None, ledger: TrainingLedger
+    ) -> BodyBuilder:
         return BodyBuilder(
             task=self.task,
             pipeline=pipeline,
@@ -171,7 +189,7 @@ class Evaluator:
             cache=self.cache,
             rungs=self.rungs,
             judge=judge,
-        ).build()
+        )
 
     def _shipment(self, model: nn.Module, pipeline: Pipeline, key: str, ledger: TrainingLedger) -> Shipment:
         return Shipment(
@@ -192,4 +210,5 @@ class Evaluator:
             limits=self.limits,
             baseline_quality=self.baseline_quality,
             ledger=ledger,
+            templates=self.templates,
         )

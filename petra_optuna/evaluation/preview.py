@@ -83,7 +83,14 @@ class ShapeHistory:
 
 
 def preview(
-    pipeline: Pipeline, task: Task, base_key: str, budget: Budget, history: ShapeHistory | None = None
+    pipeline: Pipeline,
+    task: Task,
+    base_key: str,
+    budget: Budget,
+    history: ShapeHistory | None = None,
+    *,
+    start: nn.Module | None = None,
+    applied: int = 0,
 ) -> Preview:
     """Apply the structural nodes alone and count.
 
@@ -93,11 +100,14 @@ def preview(
         base_key: Cache key of the network that the pipeline starts from; it seeds the nodes.
         budget: Budget of training, which the keys of the nodes depend on.
         history: Measured shapes for the latency; None predicts none.
+        start: Task's model after the first ``applied`` nodes, none of which trains, where it is at hand.
+        applied: Number of these nodes; 0 without ``start``.
 
     Raises:
         TrialError: With the reason, when a node fails.
     """
-    model = apply_structure(task.model, pipeline, prefix_keys(base_key, pipeline, budget), task)
+    keys = prefix_keys(base_key, pipeline, budget)
+    model = apply_structure(task.model if start is None else start, pipeline, keys, task, first=applied)
     return Preview(
         parameters=count_parameters(model),
         macs=count_macs(model, take(task.example, 1)),

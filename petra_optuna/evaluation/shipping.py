@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from petra_optuna.deploy import CONV1D, CONV2D, Artifact, lower
+from petra_optuna.deploy import CONV1D, CONV2D, Artifact, Templates, lower
 from petra_optuna.errors import LoweringFailed, TrialError, foreign_errors_as
 from petra_optuna.evaluation.budget import TrainingLedger
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
@@ -36,6 +36,7 @@ from petra_optuna.measurement import ShapeMeasurement, ShapeMeasurer
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Operation, float_layers
 from petra_optuna.runtimes import DEFAULT
+from petra_optuna.stopwatch import Stopwatch
 from petra_optuna.tasks import Task
 
 _SPEED = ("latency_ms", "throughput_per_s")
@@ -125,7 +126,8 @@ class Shipment:
         device: Device on which it runs.
         limits: Limits of the study, of which that on quality decides about a repair.
         baseline_quality: Metric of the baseline, which a limit on quality needs.
-        ledger: Counts a repair.
+        ledger: Counts files, their seconds, and a repair.
+        templates: Graphs of models that were exported before; those of this one are added.
     """
 
     model: nn.Module
@@ -139,6 +141,7 @@ class Shipment:
     limits: Limits = Limits()
     baseline_quality: float | None = None
     ledger: TrainingLedger = dataclasses.field(default_factory=TrainingLedger)
+    templates: Templates = dataclasses.field(default_factory=Templates)
 
     def lower(self, layout: str = CONV1D, *, keep_float: bool = False) -> LoweredModel:
         """Make one file and compute its quality.
@@ -164,9 +167,13 @@ class Shipment:
                 convolutions=layout,
                 runtime=self.runtime,
                 device=self.device,
+                templates=self.templates,
             )
+        watch = Stopwatch()
         threads = torch.get_num_threads()
         quality = quality_of(path, self.task, self.task.selection, threads, self.runtime, self.device)
+        watch.lap("quality")
+        self.ledger.count_file({**artifact.seconds, **watch.seconds}, artifact.reused)
         return LoweredModel(artifact, quality, layout, keep_float)
 
     def repair(self, first: LoweredModel) -> tuple[LoweredModel, Repair | None]:
@@ -223,14 +230,14 @@ class Shipment:
         Raises:
             TrialError: When ``first`` cannot be measured.
         """
-        measured = measurer.measure(first.artifact.path)
+        measured = self._measured(first, measurer)
         if first.artifact.lowering["convolutions"] is None:
             return first, measured, None
         values = {CONV1D: _speed(measured)}
         second = None
         try:
             second = self.lower(CONV2D, keep_float=first.keep_float)
-            second_measured = measurer.measure(second.artifact.path)
+            second_measured = self._measured(second, measurer)
         except TrialError as error:
             if second is not None:
                 second.artifact.path.unlink()
@@ -241,6 +248,14 @@ class Shipment:
             return second, second_measured, ConvLayouts(CONV2D, values)
         second.artifact.path.unlink()
         return first, measured, ConvLayouts(CONV1D, values)
+
+    def _measured(self, lowered: LoweredModel, measurer: ShapeMeasurer) -> ShapeMeasurement:
+        watch = Stopwatch()
+        try:
+            return measurer.measure(lowered.artifact.path)
+        finally:
+            watch.lap("measuring")
+            self.ledger.measuring_s += watch.seconds["measuring"]
 
     def _why_no_repair(self) -> str | None:
         """Why layers in float cannot help; None where they may."""

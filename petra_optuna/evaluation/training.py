@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -64,22 +65,58 @@ class BodyBuilder:
     rungs: Rungs | None = None
     judge: RungJudge | None = None
 
-    def build(self) -> Body:
-        """Apply the nodes that the cache does not hold, and put each result into it.
-
-        After a stop the nodes that are left are applied without training, and nothing is cached.
+    def begin(self) -> Body:
+        """Take the longest prefix from the cache, and apply the nodes in front of the first training.
 
         Raises:
             TrialError: With the reason, when a node fails.
             StudyError: When the cache cannot be written.
         """
-        keys = prefix_keys(self.base_key, self.pipeline, self.budget)
-        epochs = self.budget.allot(self.pipeline.body)
-        body = self._longest_prefix(keys)
+        body = self._longest_prefix(len(self._keys))
+        self._apply_until(body, self.leading)
+        return body
+
+    def led(self, body: Body) -> nn.Module | None:
+        """The model after the nodes in front of the first training; None where it is not at hand.
+
+        Args:
+            body: What ``begin`` returned; it may be past that point.
+        """
+        if len(body.reports) > self.leading:
+            body = self._longest_prefix(self.leading)
+        return body.model if len(body.reports) == self.leading else None
+
+    def finish(self, body: Body) -> Body:
+        """Apply the nodes that are left, and put each result into the cache.
+
+        After a stop the nodes that are left are applied without training, and nothing is cached.
+
+        Args:
+            body: What ``begin`` returned; it is changed.
+
+        Raises:
+            TrialError: With the reason, when a node fails.
+            StudyError: When the cache cannot be written.
+        """
         self.ledger.cache_hits = body.reused_nodes
-        self.ledger.cache_misses = len(keys) - body.reused_nodes if self.cache is not None else 0
+        self.ledger.cache_misses = len(self._keys) - body.reused_nodes if self.cache is not None else 0
         self.ledger.cache_saved_s = training_seconds(self.pipeline, body.reports)
-        for index in range(body.reused_nodes, len(keys)):
+        self._apply_until(body, len(self._keys))
+        return body
+
+    @cached_property
+    def leading(self) -> int:
+        """Number of nodes in front of the first training."""
+        trains = [node.kind == "training" for node in self.pipeline.body]
+        return trains.index(True) if True in trains else len(trains)
+
+    @cached_property
+    def _keys(self) -> tuple[str, ...]:
+        return prefix_keys(self.base_key, self.pipeline, self.budget)
+
+    def _apply_until(self, body: Body, end: int) -> None:
+        keys, epochs = self._keys, self.budget.allot(self.pipeline.body)
+        for index in range(len(body.reports), end):
             context = Context(
                 task=self.task,
                 recipe=self.pipeline.recipe,
@@ -92,7 +129,6 @@ class BodyBuilder:
             if self.cache is not None and body.stop is None:
                 entry = CacheEntry(body.reports, checkpoint.to_bytes(body.model, self.task.model))
                 self.cache.put(keys[index], entry)
-        return body
 
     def _apply(self, node: Operation, context: Context, body: Body, epochs_before: int) -> None:
         began, judging_s = time.perf_counter(), self.ledger.judging_s
@@ -118,8 +154,9 @@ class BodyBuilder:
         moments = self.rungs.moments(self.budget, sum(epochs))
         return RungCallback(self.task, self.pipeline, keys, epochs, index, moments, self.judge, self.ledger)
 
-    def _longest_prefix(self, keys: tuple[str, ...]) -> Body:
-        for key in reversed(keys):
+    def _longest_prefix(self, length: int) -> Body:
+        """The longest prefix of at most this many nodes that the cache holds."""
+        for key in reversed(self._keys[:length]):
             entry = self.cache.get(key, self._count_healed) if self.cache is not None else None
             if entry is not None:
                 try:

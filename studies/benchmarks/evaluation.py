@@ -1,4 +1,4 @@
-"""Print how much training cache, preview and rungs save on one recorded search, and what that costs.
+"""Print how much training cache, preview and rungs save on one recorded search, and what trials cost beside.
 
     python -m studies.benchmarks.evaluation --task cifar10 --data-root DATA --checkpoint FILE --images 10000
 
@@ -9,7 +9,8 @@ continued.
 
 Shares of training time are in seconds of the search: a stopped or cached pipeline's epochs that were not
 trained count as long as its epochs took there, so that the machine's load at another time does not count.
-The seconds that judging at rungs took come on top, as they were measured.
+The seconds that judging at rungs took come on top, as they were measured. The last table has what a trial
+takes beside training, by phase, as it was measured.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from petra_optuna.study import (
     replay_study,
 )
 from petra_optuna.tasks import Task
-from studies import script
+from studies import overhead, script
 
 SEARCH = "search"
 RUNGS = Rungs()
@@ -104,6 +105,8 @@ def main() -> None:
     for name in names[1:]:
         print()
         script.print_table((name, *SHARES_HEADER), shares(search, studies[name], space))
+    print()
+    script.print_table(overhead.HEADER, overhead.rows(studies))
 
 
 def _arguments() -> argparse.Namespace:

@@ -19,11 +19,12 @@ import torch
 from conformance.models import CASES, EXPECTED_FAILURES, context, node
 from torch import Tensor, nn
 
-from petra_optuna.deploy import lower
+from petra_optuna.deploy import Templates, lower
 from petra_optuna.errors import TrialError
 from petra_optuna.evaluation.checkpoint import from_bytes, to_bytes
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import forward
+from petra_optuna.nn.randomness import seeded
 from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS, default_space
 from petra_optuna.pipeline import Applied, Pipeline
 from petra_optuna.tasks import Task
@@ -146,6 +147,24 @@ def _can(model: str, names: tuple[str, ...]) -> bool:
 
 def _legal(names: tuple[str, ...]) -> bool:
     return not default_space().violations(Pipeline(tuple(KINDS[name]() for name in names)))
+
+
+@pytest.mark.parametrize("model", CASES)
+def test_the_file_of_a_structure_that_was_exported_before_is_that_of_a_new_export(
+    model: str, tmp_path: Path
+) -> None:
+    """Other weights in the graph of the first export, byte by byte those of an export of their own."""
+    task, templates = _task(model), Templates()
+    other = copy.deepcopy(task.model)
+    with seeded(1), torch.no_grad():
+        for tensor in (*other.parameters(), *other.buffers()):
+            if tensor.is_floating_point():
+                tensor.mul_(1 + 0.1 * torch.rand_like(tensor))
+    lower(task.model, task.example, tmp_path / "first.onnx", templates=templates)
+    again = lower(other, task.example, tmp_path / "again.onnx", templates=templates)
+    lower(other, task.example, tmp_path / "alone.onnx")
+    assert again.reused
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "alone.onnx").read_bytes()
 
 
 PAIRS = [

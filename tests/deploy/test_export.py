@@ -104,6 +104,30 @@ def test_an_example_of_one_sample_still_gives_a_dynamic_batch(residual, images):
     assert OnnxRuntimeModel(proto).run({"input": images[0].numpy()}).shape == (4, 4)
 
 
+class MergesInEvaluation(nn.Linear):
+    """Adds a second weight to its first one when it leaves training, as adapters do."""
+
+    def __init__(self):
+        super().__init__(64, 4)
+        self.added, self.merged = nn.Parameter(torch.ones(4, 64)), False
+
+    def train(self, mode=True):
+        if not mode and not self.merged:
+            self.weight.data += self.added.data
+            self.merged = True
+        return super().train(mode)
+
+    def forward(self, x):
+        return super().forward(x.flatten(1))
+
+
+def test_weights_that_change_when_training_ends_are_those_of_the_file(images):
+    model = MergesInEvaluation()
+    proto = export_onnx(model, images)
+    assert not model.merged
+    assert check_parity(model.eval(), proto, images) < 1e-4
+
+
 class NoOperator(nn.Module):
     def forward(self, x):
         return torch.linalg.inv(x).flatten(1)

@@ -466,3 +466,37 @@ def test_a_pipeline_that_cannot_be_shaped_yet_is_not_judged(
     monkeypatch.setattr(Prune, "apply", not_at_the_rung)
     pipeline = Pipeline((Train(epochs=2), Prune(removed=0.5, scope="local")), PIPELINE.recipe)
     assert _judged(tiny_task, tmp_path, pipeline, Rungs()) == []
+
+
+def test_a_structure_is_traced_once_and_its_files_are_those_of_a_new_evaluator(
+    tiny_task: Task, tmp_path: Path
+) -> None:
+    pipelines = [Pipeline((Train(epochs=epochs), QuantizeStatic()), PIPELINE.recipe) for epochs in (1, 2)]
+    evaluator, ledgers = _evaluator(tiny_task, tmp_path), (TrainingLedger(), TrainingLedger())
+    files = [
+        evaluator.evaluate(*pair, None, ledger) for *pair, ledger in zip(pipelines, ledgers, strict=True)
+    ]
+    alone = _evaluator(tiny_task, tmp_path).evaluate(pipelines[1])
+    assert [(ledger.exports, ledger.exports_spared) for ledger in ledgers] == [(1, 0), (0, 1)]
+    assert files[1].artifact.sha256 == alone.artifact.sha256 != files[0].artifact.sha256
+    for ledger in ledgers:
+        assert min(ledger.export_s, ledger.conversion_s, ledger.certificate_s, ledger.quality_s) > 0
+
+
+@pytest.mark.parametrize(("mode", "calls"), [("pretrained", 1), ("untrained", 2)])
+def test_nodes_in_front_of_the_training_are_applied_once_to_a_trained_model(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, calls: int
+) -> None:
+    """For the preview and for the file; a network from initialisation is another than the preview's."""
+    applied, apply = [], Prune.apply
+    monkeypatch.setattr(Prune, "apply", lambda *args: applied.append(1) or apply(*args))
+    cache = PrefixCache(tmp_path / "cache")
+    evaluator = _evaluator(tiny_task.in_mode(mode), tmp_path, cache=cache)
+    pipeline = Pipeline((Prune(removed=0.5, scope="local"), Train(epochs=1)), PIPELINE.recipe)
+    cold = evaluator.evaluate(pipeline)
+    assert len(applied) == calls
+    again = evaluator.evaluate(pipeline)
+    assert len(applied) == calls + calls - 1
+    assert again.reused_nodes == 2
+    assert again.preview == cold.preview
+    assert again.preview == dataclasses.replace(evaluator, cache=None).evaluate(pipeline).preview

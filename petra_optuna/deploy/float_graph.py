@@ -1,0 +1,73 @@
+"""The graph of a model in FP32, exported or made of an earlier export's template, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+
+import onnx
+from torch import nn
+
+from petra_optuna.deploy.checks import check_batch_norms
+from petra_optuna.deploy.convolutions import CONV2D, has_conv1d, to_conv2d
+from petra_optuna.deploy.export import capture, fill
+from petra_optuna.deploy.graph_key import graph_key
+from petra_optuna.deploy.parity import check_parity
+from petra_optuna.deploy.templates import Template, Templates
+from petra_optuna.errors import LoweringFailed, RuntimeFailed
+from petra_optuna.nn.inputs import Inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatGraph:
+    """A model's graph in FP32.
+
+    Attributes:
+        proto: The graph.
+        layout: Layout of its one-dimensional convolutions; None where it has none.
+        parity_s: Seconds that running model and graph on the example took.
+        reused: Whether the template of an earlier export served.
+    """
+
+    proto: onnx.ModelProto
+    layout: str | None
+    parity_s: float
+    reused: bool = False
+
+
+def float_graph(model: nn.Module, inputs: Inputs, convolutions: str, templates: Templates) -> FloatGraph:
+    """The graph of a model, which computes what the model computes.
+
+    A template whose graph does not is not trusted: the model is exported anew.
+
+    Args:
+        model: Model in evaluation mode; it is not changed.
+        inputs: Example batch.
+        convolutions: Layout of one-dimensional convolutions, where there are any.
+        templates: Graphs of earlier exports; a new one is added.
+
+    Raises:
+        LoweringFailed: When the export fails, or its graph differs from the model.
+        RuntimeFailed: When ONNX Runtime cannot load or run the graph.
+    """
+    key = graph_key(model, inputs)
+    template = templates.get(key)
+    if template is not None:
+        with contextlib.suppress(LoweringFailed, RuntimeFailed):
+            return dataclasses.replace(_checked(template, model, inputs, convolutions), reused=True)
+    template = capture(model, inputs)
+    graph = _checked(template, model, inputs, convolutions)
+    templates.put(key, template)
+    return graph
+
+
+def _checked(template: Template, model: nn.Module, inputs: Inputs, convolutions: str) -> FloatGraph:
+    proto = fill(template, model)
+    layout = convolutions if has_conv1d(proto) else None
+    if layout == CONV2D:
+        proto = to_conv2d(proto)
+    check_batch_norms(proto)
+    began = time.perf_counter()
+    check_parity(model, proto, inputs)
+    return FloatGraph(proto, layout, time.perf_counter() - began)
