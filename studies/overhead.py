@@ -1,4 +1,4 @@
-"""What trials cost beside training: seconds by phase, and the exports that were spared."""
+"""What trials cost beside training: seconds by phase, and what exports and measurements were spared."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 from petra_optuna.study import TrialRecord, recorded_trials
 
 PHASES = ("export", "conversion", "certificate", "quality", "measuring")
+COUNTS = ("exports", "exports_spared", "readings", "readings_spared")
 HEADER = (
     *("parts", "trials with a file", "beside training, s (median)"),
     *(f"{phase}, s (median)" for phase in (*PHASES, "rest")),
-    *("exports", "exports spared"),
+    *("exports", "exports spared", "measurements", "files not measured"),
 )
 
 
@@ -40,9 +41,9 @@ def cells(trials: Iterable[FrozenTrial]) -> list[object]:
     """The cells of one row after its name."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
-        return [0, *["-"] * (len(PHASES) + 2), 0, 0]
+        return [0, *["-"] * (len(PHASES) + 2), *[0] * len(COUNTS)]
     seconds = [seconds_beside_training(trial) for trial in complete]
     ledgers = [TrialRecord(trial).ledger for trial in complete]
     medians = [statistics.median(part[name] for part in seconds) for name in seconds[0]]
-    exports, spared = (sum(getattr(one, name) for one in ledgers) for name in ("exports", "exports_spared"))
-    return [len(complete), *(f"{median:.1f}" for median in medians), exports, spared]
+    counts = [sum(getattr(one, name) for one in ledgers) for name in COUNTS]
+    return [len(complete), *(f"{median:.1f}" for median in medians), *counts]

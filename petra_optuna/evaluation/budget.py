@@ -70,6 +70,8 @@ class TrainingLedger:
         certificate_s: Seconds that checks of finished files took.
         quality_s: Seconds that quality of files took.
         measuring_s: Seconds that measuring took, waiting for the machine included.
+        readings: Measurements that were taken of files.
+        readings_spared: Files that were not measured, because their shape was known well enough.
     """
 
     cache_hits: int = 0
@@ -90,6 +92,8 @@ class TrainingLedger:
     certificate_s: float = 0.0
     quality_s: float = 0.0
     measuring_s: float = 0.0
+    readings: int = 0
+    readings_spared: int = 0
 
     def count_file(self, seconds: Mapping[str, float], reused: bool) -> None:
         """Count a file that was made.

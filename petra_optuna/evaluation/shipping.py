@@ -252,10 +252,13 @@ class Shipment:
     def _measured(self, lowered: LoweredModel, measurer: ShapeMeasurer) -> ShapeMeasurement:
         watch = Stopwatch()
         try:
-            return measurer.measure(lowered.artifact.path)
+            measured = measurer.measure(lowered.artifact.path)
         finally:
             watch.lap("measuring")
             self.ledger.measuring_s += watch.seconds["measuring"]
+        self.ledger.readings += measured.taken
+        self.ledger.readings_spared += int(measured.taken == 0)
+        return measured
 
     def _why_no_repair(self) -> str | None:
         """Why layers in float cannot help; None where they may."""
