@@ -258,7 +258,7 @@ def test_a_database_on_a_full_disk_is_one_clear_error_and_loses_nothing(
     url = f"sqlite:///{tmp_path}/study.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("petra_optuna.study.storage._relax_synchronous", _no_growth)
-        with pytest.raises(StudyError, match=r"cannot be written .*database or disk is full"):
+        with pytest.raises(StudyError, match=r"cannot be used \(database or disk is full\); make room"):
             resume(tiny_task, storage=url, trials=3)
     again = resume(tiny_task, storage=url, trials=3)
     assert again.get_trials()[0] == before
