@@ -7,13 +7,16 @@ Optuna has no public way for a sampler to write an attribute of the trial it pla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
 def system_attributes(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> dict[str, Any]:
@@ -35,6 +38,13 @@ def mark(study: optuna.Study, trial: FrozenTrial, key: str, value: Any = True) -
     except UpdateFinishedTrialError:
         return False
     return True
+
+
+def engine_of(study: optuna.Study) -> Engine:
+    """SQLAlchemy's engine of the relational database that holds the study."""
+    backend = getattr(study._storage, "_backend", study._storage)
+    assert isinstance(backend, RDBStorage)
+    return backend.engine
 
 
 def database_url(study: optuna.Study) -> str | None:
