@@ -23,9 +23,10 @@ from petra_optuna.evolution import Bounds, is_feasible, non_dominated
 from petra_optuna.measurement import Baseline
 from petra_optuna.pipeline import FieldPrior
 from petra_optuna.samplers import BOUNDS, CREDIT, PRIORS, OperatorUse, database_url, directions_of, superseded
+from petra_optuna.study.counting import count_up
 from petra_optuna.study.specification import Specification, WarmStart
-from petra_optuna.study.storage import artifacts_folder
-from petra_optuna.study.trial_record import RungDecision, TrialRecord
+from petra_optuna.study.storage import artifacts_folder, sqlite_folder
+from petra_optuna.study.trial_record import RungDecision, TrialRecord, has_file, why_no_file
 
 SPECIFICATION: Final = "petra:specification"
 """Everything needed to continue the study (``Specification``)."""
@@ -68,7 +69,7 @@ class StudyRecord:
                 f"study {self._study.study_name!r} has no petra specification: it was made by something "
                 "else, or its creation was interrupted; start it under another name"
             )
-        return Specification.from_dict(data)
+        return Specification.from_dict(data).beside(self._folder)
 
     @property
     def is_cut_off(self) -> bool:
@@ -175,14 +176,17 @@ class StudyRecord:
             raise StudyError(f"study {self._study.study_name!r} has no trial {number}; its trials are {last}")
         record = TrialRecord(trial).evaluation
         if trial.state != TrialState.COMPLETE or record is None:
-            reason = TrialRecord(trial).failure or "it has not finished"
-            raise StudyError(f"trial {number} is {trial.state.name} and has no file: {reason}")
+            raise StudyError(f"trial {number} is {trial.state.name} and has no file: {why_no_file(trial)}")
         return record
 
     def feasible_trials(self) -> list[FrozenTrial]:
-        """Complete trials within the hard limits, by number."""
-        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial for trial in complete if is_feasible(trial.constraints)]
+        """Complete trials within the hard limits, by number, without those that were added from outside."""
+        with_file = [trial for trial in self._complete_trials() if has_file(trial)]
+        return [trial for trial in with_file if is_feasible(trial.constraints)]
+
+    def added_trials(self) -> list[int]:
+        """Numbers of the complete trials that were added from outside: they have values and no file."""
+        return [trial.number for trial in self._complete_trials() if not has_file(trial)]
 
     def front_trials(self) -> list[FrozenTrial]:
         """Feasible trials that no other one dominates, by number."""
@@ -210,7 +214,7 @@ class StudyRecord:
 
     def store_specification(self, specification: Specification) -> None:
         """Store what the study is made with; its making counts as cut off until ``mark_complete``."""
-        self._study.set_user_attr(SPECIFICATION, specification.to_dict())
+        self._study.set_user_attr(SPECIFICATION, specification.movable_with(self._folder).to_dict())
 
     def store_baseline(self, record: Mapping[str, Any], file: Path) -> None:
         """Freeze the baseline: its file goes to the artifacts, its measurement into the study.
@@ -246,13 +250,26 @@ class StudyRecord:
         """Store when the run that begins is to end."""
         self._study.set_user_attr(STOP, stop)
 
-    def count_test_reading(self) -> None:
-        """Count one more reading of the test split."""
-        self._study.set_user_attr(TEST_READINGS, self.test_readings + 1)
+    def count_test_reading(self, before: int) -> bool:
+        """Count one more reading of the test split; False when another process has done so before.
+
+        Args:
+            before: ``test_readings`` as this process read it.
+        """
+        return count_up(self._study, TEST_READINGS, before)
 
     def store_confirmation(self, confirmation: Mapping[str, Any]) -> None:
         """Store what a confirmation found, over that of the last one."""
         self._study.set_user_attr(CONFIRMATION, confirmation)
+
+    @property
+    def _folder(self) -> Path | None:
+        """Folder of the study's SQLite file; None where it is in none."""
+        url = database_url(self._study)
+        return None if url is None else sqlite_folder(url)
+
+    def _complete_trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
     def _read(self, key: str) -> Any:
         return self._study.user_attrs.get(key)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 from optuna.trial import FrozenTrial
@@ -51,7 +52,9 @@ def is_orphan(trial: FrozenTrial) -> bool:
 
 
 @contextlib.contextmanager
-def running_workers(study: str, storage: str, source: TaskSource, count: int) -> Iterator[None]:
+def running_workers(
+    study: str, storage: str, source: TaskSource, count: int, *, cache: Path | None = None
+) -> Iterator[None]:
     """Run ``count`` more processes that resume the study to its stored end; the block's end waits for them.
 
     Args:
@@ -59,6 +62,7 @@ def running_workers(study: str, storage: str, source: TaskSource, count: int) ->
         storage: SQLAlchemy URL of its database.
         source: How each process builds the task.
         count: Number of processes.
+        cache: Folder of cached prefixes; that of the study when None.
 
     Raises:
         UserError: When they could not build the task.
@@ -72,6 +76,8 @@ def running_workers(study: str, storage: str, source: TaskSource, count: int) ->
     options = {"study": study, "storage": storage}
     if ":" in source.name:
         options["task"] = source.name
+    if cache is not None:
+        options["cache"] = str(cache)
     words = [word for option, value in options.items() for word in (f"--{option}", value)]
     command = [sys.executable, "-m", "petra_optuna", "resume", *words, f"--{_QUIET}"]
     processes = [subprocess.Popen(command) for _ in range(count)]
