@@ -18,7 +18,16 @@ from petra_optuna.results.front import (
 )
 from petra_optuna.results.page import as_figure, as_html
 from petra_optuna.results.publish import publish
-from petra_optuna.results.report import as_csv, as_json, as_table, ledger_line, limits_line, values_line
+from petra_optuna.results.report import (
+    added_line,
+    as_csv,
+    as_json,
+    as_table,
+    ledger_line,
+    limits_line,
+    plain_table,
+    values_line,
+)
 
 __all__ = [
     "Confirmation",
@@ -27,6 +36,7 @@ __all__ = [
     "Progress",
     "Row",
     "StudyFront",
+    "added_line",
     "as_csv",
     "as_figure",
     "as_html",
@@ -40,6 +50,7 @@ __all__ = [
     "ledger_line",
     "limits_line",
     "pipeline_text",
+    "plain_table",
     "publish",
     "study_hypervolume",
     "values_line",
