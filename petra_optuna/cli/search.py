@@ -7,10 +7,9 @@ from typing import Annotated
 import optuna
 import typer
 from rich.console import Console
-from sqlalchemy.engine import make_url
 
 from petra_optuna.cli import options
-from petra_optuna.cli.console import make_console
+from petra_optuna.cli.console import busy, make_console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.cli.tasks import stored_task, task_of
 from petra_optuna.errors import UserError
@@ -24,19 +23,21 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
-from petra_optuna.results import as_table, limits_line, publish
+from petra_optuna.results import added_line, as_table, limits_line, publish
 from petra_optuna.study import (
-    DEFAULT_CACHE,
     DEFAULT_POPULATION,
     DEFAULT_URL,
     Stop,
     StudyRecord,
     TaskSource,
+    cache_folder,
     check_origin,
     load_study,
     open_storage,
     optimize,
     origin_of,
+    parse_url,
+    shown_url,
     stop_of,
 )
 from petra_optuna.study import resume as resume_study
@@ -183,7 +184,7 @@ def run(
     study: options.StudyName = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
-    cache: options.Cache = DEFAULT_CACHE,
+    cache: options.NewCache = None,
     workers: options.Workers = 1,
     quiet: options.Quiet = False,
 ) -> None:
@@ -216,8 +217,8 @@ def run(
     if origin is not None and ":" not in name:
         check_origin(database, name, origin, from_storage or storage)
     console = make_console(quiet)
-    with console.status(f"preparing task {task}"):
-        built = task_of(source, cache)
+    with busy(console, f"preparing task {task}"):
+        built = task_of(source, cache or cache_folder(storage))
     with trial_progress(console, stop.trials) as callback:
         searched = optimize(
             built,
@@ -256,6 +257,7 @@ def resume(
     task: options.UserTask = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
+    cache: options.StoredCache = None,
     workers: options.Workers = 1,
     quiet: options.Quiet = False,
 ) -> None:
@@ -269,14 +271,15 @@ def resume(
     specification = StudyRecord(stored).specification
     stop = stop_of(stored, _stop(trials, timeout, generations, stagnation, target))
     console = make_console(quiet)
-    with console.status(f"preparing task {specification.task.name}"):
-        built = stored_task(specification, task, data_root, checkpoint)
+    with busy(console, f"preparing task {specification.task.name}"):
+        built = stored_task(specification, task, data_root, checkpoint, cache)
     with trial_progress(console, stop.trials) as callback:
         searched = resume_study(
             built,
             storage=storage,
             name=stored.study_name,
             stop=stop,
+            cache=cache,
             workers=workers,
             callbacks=[callback],
         )
@@ -324,9 +327,10 @@ def _targets(given: list[str] | None) -> dict[str, float] | None:
 def _conclude(study: optuna.Study, storage: str, console: Console) -> None:
     pareto = publish(study)
     console.print(as_table(pareto))
-    if line := limits_line(pareto):
-        console.print(line, soft_wrap=True)
-    url = make_url(storage).render_as_string(hide_password=True)
+    for line in (limits_line(pareto), added_line(StudyRecord(study).added_trials())):
+        if line:
+            console.print(line, soft_wrap=True)
+    url = shown_url(parse_url(storage))
     where = f"--storage {url} --study {study.study_name}"
     console.print(f"Files of a trial: petra export {where} --trial N --out DIR", soft_wrap=True)
     console.print(f"In the browser:   petra dashboard --storage {url}", soft_wrap=True)
