@@ -48,10 +48,13 @@ def trial_progress(console: Console, total: int | None) -> Iterator[Callback]:
             if bar.tasks[0].completed == 0:  # a resumed study: what was done before took no time now
                 bar.reset(task, total=total, completed=done - 1)
                 if line := warm_start_line(study):
-                    bar.console.print(line, soft_wrap=True)
+                    bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             bar.update(task, completed=done, hypervolume=reached)
             bar.console.print(
-                f"[{done}/{total or '?'}] {_line(study, trial)}; hypervolume {reached:.4g}", soft_wrap=True
+                f"[{done}/{total or '?'}] {_line(study, trial)}; hypervolume {reached:.4g}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
 
         yield callback
