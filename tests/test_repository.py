@@ -182,6 +182,17 @@ def test_own_package_is_imported_at_the_top_only(path: Path) -> None:
     assert late == []
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_text_is_read_and_written_in_an_encoding_that_is_named(path: Path) -> None:
+    """Without a name it is that of the locale, and a file written here is another one elsewhere."""
+    calls = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+    ]
+    texts = [call for call in calls if getattr(call.func, "attr", None) in ("read_text", "write_text")]
+    nameless = [call.lineno for call in texts if "encoding" not in {word.arg for word in call.keywords}]
+    assert nameless == []
+
+
 def test_every_package_says_what_it_holds() -> None:
     silent = [
         str(folder.relative_to(ROOT))

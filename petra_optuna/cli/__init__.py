@@ -11,21 +11,22 @@ from typing import NoReturn
 
 import optuna
 import typer
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning
 from typer.exceptions import TyperException
 
 from petra_optuna.cli.confirm import confirm
+from petra_optuna.cli.console import escape_unprintable
 from petra_optuna.cli.options import as_options
 from petra_optuna.cli.results import dashboard, export, front
 from petra_optuna.cli.search import resume, run
 from petra_optuna.cli.sensitivity import sensitivity
 from petra_optuna.cli.tasks import tasks
-from petra_optuna.errors import UserError, one_line
+from petra_optuna.errors import TrialError, UserError
+from petra_optuna.study import one_line_storage_errors
 
 app = typer.Typer(
     name="petra",
     help="Pareto fronts of deployable PyTorch models: smaller, faster, still accurate.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -42,22 +43,23 @@ def main() -> None:
     warnings.simplefilter("ignore", ExperimentalWarning)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    escape_unprintable()
     try:
-        code = app(prog_name="petra", standalone_mode=False)
+        with one_line_storage_errors():
+            code = app(args=sys.argv[1:] or ["--help"], prog_name="petra", standalone_mode=False)
     except TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}; see `petra --help`")
-    except UserError as error:
+    except (UserError, TrialError) as error:
         _fail(as_options(str(error)))
-    except StorageInternalError as error:
-        cause = one_line(error.__cause__ or error)
-        _fail(f"the database cannot be written ({cause}); make room or start its server, then resume")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         what = error.filename or "the disk"
-        _fail(f"{what}: {error.strerror}; make it writable or make room, then `petra resume`")
+        _fail(f"{what}: {error.strerror}; make it writable or make room, then run this again")
     if code == _INTERRUPTED:
-        typer.echo("petra: stopped; `petra resume` runs the interrupted trial again", err=True)
+        is_search = sys.argv[1:2] in (["run"], ["resume"])
+        then = "; `petra resume` runs the interrupted trial again" if is_search else ""
+        typer.echo(f"petra: stopped{then}", err=True)
     sys.exit(code or 0)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from petra_optuna.cli import options
-from petra_optuna.cli.console import make_console
+from petra_optuna.cli.console import busy, make_console
 from petra_optuna.cli.progress import phase_progress
 from petra_optuna.cli.tasks import stored_task
 from petra_optuna.results import confirm as confirm_study
@@ -32,6 +32,7 @@ def confirm(
     task: options.UserTask = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
+    cache: options.StoredCache = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure the front once on the test split and write a table, a page and a card for each member.
@@ -42,12 +43,19 @@ def confirm(
     record = StudyRecord(stored)
     specification = record.specification
     console = make_console(quiet)
-    with console.status(f"preparing task {specification.task.name}"):
-        built = stored_task(specification, task, data_root, checkpoint)
+    with busy(console, f"preparing task {specification.task.name}"):
+        built = stored_task(specification, task, data_root, checkpoint, cache)
     folder = out or _folder(storage, stored.study_name, record.test_readings)
     with phase_progress(console) as progress:
         confirmation = confirm_study(
-            stored, built, out=folder, seeds=seeds, bootstrap=bootstrap, again=again, progress=progress
+            stored,
+            built,
+            out=folder,
+            seeds=seeds,
+            bootstrap=bootstrap,
+            again=again,
+            cache=cache,
+            progress=progress,
         )
     publish(stored)
     console.print(confirmed_table(confirmation))

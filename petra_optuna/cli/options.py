@@ -95,6 +95,20 @@ Cache = Annotated[
     Path,
     typer.Option("--cache", help="Folder of cached models, shared between studies.", rich_help_panel=STORAGE),
 ]
+StoredCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", help="Folder of cached models (default: that of the study).", rich_help_panel=STORAGE
+    ),
+]
+NewCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Folder of cached models, shared between studies (default: beside the database).",
+        rich_help_panel=STORAGE,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.", rich_help_panel=STORAGE)]
 Helper = Annotated[
     bool, typer.Option("--helper", help="End with the process that holds stdin's other end.", hidden=True)

@@ -22,7 +22,7 @@ from rich.progress import (
 
 from petra_optuna.results import Progress, pipeline_text, study_hypervolume, values_line
 from petra_optuna.samplers import finished_trials
-from petra_optuna.study import StudyRecord, TrialRecord, warm_start_line
+from petra_optuna.study import StudyRecord, TrialRecord, warm_start_line, why_no_file
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -64,7 +64,7 @@ def trial_progress(console: Console, total: int | None) -> Iterator[Callback]:
 def phase_progress(console: Console) -> Iterator[Progress]:
     """A bar for each phase that is told of in the block."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -84,10 +84,9 @@ def phase_progress(console: Console) -> Iterator[Progress]:
 
 def _line(study: optuna.Study, trial: FrozenTrial) -> str:
     """The objectives of a trial with their changes against the baseline, or why it has none."""
-    record = TrialRecord(trial)
-    evaluation = record.evaluation
+    evaluation = TrialRecord(trial).evaluation
     if trial.state != TrialState.COMPLETE or evaluation is None:
-        return f"trial {trial.number} {trial.state.name}: {record.failure or 'no reason stored'}"
+        return f"trial {trial.number} {trial.state.name}: {why_no_file(trial)}"
     values = {name: evaluation["values"][name] for name in study.metric_names or ()}
     text = values_line(values, StudyRecord(study).baseline_values)
     return f"trial {trial.number} {pipeline_text(evaluation, 'notation')}: {text}"

@@ -17,6 +17,7 @@ from petra_optuna.cli.console import make_console
 from petra_optuna.cli.tasks import stored_task
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.results import (
+    added_line,
     as_csv,
     as_html,
     as_json,
@@ -61,12 +62,13 @@ def front(
 
     Example: petra front --storage sqlite:///storage/digits.db --format json
     """
-    stored = load_study(open_storage(storage, must_exist=True), study)
+    stored = load_study(open_storage(storage, read_only=True), study)
     pareto, confirmation = front_of(stored), confirmation_of(stored)
     if format == Format.TABLE:
         make_console().print(as_table(pareto, all_rows=all_rows))
         typer.echo(ledger_line(StudyRecord(stored).ledger()))
-        for line in (standing_line(pareto), limits_line(pareto), warm_start_line(stored)):
+        added = added_line(StudyRecord(stored).added_trials())
+        for line in (standing_line(pareto), limits_line(pareto), added, warm_start_line(stored)):
             if line:
                 typer.echo(line)
         if confirmation is not None:
@@ -77,7 +79,7 @@ def front(
         typer.echo(as_text.rstrip("\n"))
     if html is not None:
         try:
-            html.write_text(as_html(pareto))
+            html.write_text(as_html(pareto), encoding="utf-8")
         except OSError as error:
             raise UserError(f"{html} cannot be written ({error.strerror}); give another --html") from error
 
@@ -90,6 +92,7 @@ def export(
     task: options.UserTask = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
+    cache: options.StoredCache = None,
 ) -> None:
     """Write a trial's model as a folder that needs only its runtime and numpy.
 
@@ -97,9 +100,10 @@ def export(
 
     Example: petra export --storage sqlite:///storage/digits.db --trial 4 --out exported
     """
-    stored = load_study(open_storage(storage, must_exist=True), study)
+    stored = load_study(open_storage(storage, read_only=True), study)
     specification = StudyRecord(stored).specification
-    exported = export_trial(stored, trial, out, stored_task(specification, task, data_root, checkpoint))
+    built = stored_task(specification, task, data_root, checkpoint, cache)
+    exported = export_trial(stored, trial, out, built)
     typer.echo(
         f"{exported.folder}: {specification.metric} {exported.quality:.4f} on the selection split, "
         f"stored {exported.stored:.4f}"

@@ -9,10 +9,9 @@ from typing import Annotated
 import optuna
 import typer
 from rich.console import Console
-from sqlalchemy.engine import make_url
 
 from petra_optuna.cli import options
-from petra_optuna.cli.console import make_console
+from petra_optuna.cli.console import busy, make_console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.cli.tasks import stored_source, task_of
 from petra_optuna.errors import UserError
@@ -26,9 +25,8 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
-from petra_optuna.results import as_table, limits_line, publish, standing_line
+from petra_optuna.results import added_line, as_table, limits_line, publish, standing_line
 from petra_optuna.study import (
-    DEFAULT_CACHE,
     DEFAULT_POPULATION,
     DEFAULT_REGION,
     DEFAULT_URL,
@@ -36,11 +34,14 @@ from petra_optuna.study import (
     Stop,
     StudyRecord,
     TaskSource,
+    cache_folder,
     check_origin,
     load_study,
     open_storage,
     optimize,
     origin_of,
+    parse_url,
+    shown_url,
     stop_of,
 )
 from petra_optuna.study import resume as resume_study
@@ -194,7 +195,7 @@ def run(
     study: options.StudyName = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
-    cache: options.Cache = DEFAULT_CACHE,
+    cache: options.NewCache = None,
     workers: options.Workers = 1,
     quiet: options.Quiet = False,
 ) -> None:
@@ -227,8 +228,8 @@ def run(
     if origin is not None and ":" not in name:
         check_origin(database, name, origin, from_storage or storage)
     console = make_console(quiet)
-    with console.status(f"preparing task {task}"):
-        built = task_of(source, cache)
+    with busy(console, f"preparing task {task}"):
+        built = task_of(source, cache or cache_folder(storage))
     with trial_progress(console, stop.trials) as callback:
         searched = optimize(
             built,
@@ -268,6 +269,7 @@ def resume(
     task: options.UserTask = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
+    cache: options.StoredCache = None,
     workers: options.Workers = 1,
     quiet: options.Quiet = False,
     helper: options.Helper = False,
@@ -284,8 +286,8 @@ def resume(
     console = make_console(quiet)
     watch = ParentWatch(sys.stdin.fileno()) if helper else None
     source = stored_source(specification, task, data_root, checkpoint)
-    with console.status(f"preparing task {source.name}"):
-        built = task_of(source, Path(specification.cache))
+    with busy(console, f"preparing task {source.name}"):
+        built = task_of(source, cache or Path(specification.cache))
     if watch is not None and watch.parent_ended:
         return
     with trial_progress(console, stop.trials) as callback:
@@ -295,6 +297,7 @@ def resume(
             name=stored.study_name,
             stop=stop,
             source=source,
+            cache=cache,
             workers=workers,
             callbacks=[callback] if watch is None else [watch],
         )
@@ -343,10 +346,11 @@ def _targets(given: list[str] | None) -> dict[str, float] | None:
 def _conclude(study: optuna.Study, storage: str, console: Console) -> None:
     pareto = publish(study)
     console.print(as_table(pareto))
-    for line in (standing_line(pareto), limits_line(pareto)):
+    added = added_line(StudyRecord(study).added_trials())
+    for line in (standing_line(pareto), limits_line(pareto), added):
         if line:
             console.print(line, soft_wrap=True)
-    url = make_url(storage).render_as_string(hide_password=True)
+    url = shown_url(parse_url(storage))
     where = f"--storage {url} --study {study.study_name}"
     console.print(f"Files of a trial: petra export {where} --trial N --out DIR", soft_wrap=True)
     console.print(f"In the browser:   petra dashboard --storage {url}", soft_wrap=True)

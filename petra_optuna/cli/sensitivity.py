@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from petra_optuna.cli import options
-from petra_optuna.cli.console import make_console
+from petra_optuna.cli.console import busy, make_console
 from petra_optuna.cli.tasks import task_of
 from petra_optuna.evaluation import Curve, PrefixCache, priors_from_sensitivity, sensitivity_of
 from petra_optuna.measurement import available_cores
 from petra_optuna.nn.training import training_threads
 from petra_optuna.operations import default_space
+from petra_optuna.results import plain_table
 from petra_optuna.study import DEFAULT_CACHE, TaskSource
 
 
@@ -31,16 +32,16 @@ def sensitivity(
     Example: petra sensitivity digits
     """
     console = make_console()
-    with console.status(f"measuring the layers of {task}"), training_threads(available_cores()):
+    with busy(console, f"measuring the layers of {task}"), training_threads(available_cores()):
         built = task_of(TaskSource.of(task, data_root, checkpoint), cache)
         curves = sensitivity_of(built, PrefixCache(cache))
-    table = Table(
-        title=f"{curves.metric} on {curves.samples} calibration samples, one layer compressed at a time"
+    table = plain_table(
+        f"{curves.metric} on {curves.samples} calibration samples, one layer compressed at a time"
     )
     for heading in ("operation", "layer", "size", "share removed: quality"):
         table.add_column(heading)
     for curve in curves.curves:
-        table.add_row(curve.operation, curve.layer, str(curve.size), _points(curve))
+        table.add_row(*map(Text, [curve.operation, curve.layer, str(curve.size), _points(curve)]))
     console.print(table)
     for name, reason in curves.left_out.items():
         typer.echo(f"no curve of {name}: {reason}")

@@ -66,7 +66,7 @@ def probe(
         # Inputs go by number: names of tensors need not be names of files.
         for index, (key, array) in enumerate((feeds or {}).items()):
             np.save(folder / f"{index}.npy", array, allow_pickle=False)
-            (folder / f"{index}.name").write_text(key)
+            (folder / f"{index}.name").write_text(key, encoding="utf-8")
         try:
             done = subprocess.run(
                 [*command, runtime, device, name],
@@ -80,7 +80,7 @@ def probe(
             raise LoweringFailed(f"{runtime} hangs on the file: no answer in {timeout_s:g} s") from error
         if done.returncode != 0:
             raise LoweringFailed(f"{runtime} fails on the file: {_reason(done)}")
-        inspection = json.loads((folder / "inspection.json").read_text())
+        inspection = json.loads((folder / "inspection.json").read_text(encoding="utf-8"))
         return Probe(Counter(inspection["kernels"]), finite=inspection["finite"])
 
 

@@ -2,7 +2,8 @@
 
 An entry is one file: SHA-256 of the rest, a line of JSON (the nodes' reports), then the checkpoint.
 Writes are atomic, a damaged entry is removed and counts as missing, and the least recently used
-entries leave when the folder outgrows its bound. Nothing is unpickled.
+entries leave when the folder outgrows its bound. Nothing is unpickled. Entries may belong to other users:
+what this one may not touch, remove or read stays as it is.
 """
 
 from __future__ import annotations
@@ -36,6 +37,21 @@ class CacheEntry:
     checkpoint: bytes
 
 
+def write_cached(path: Path, data: bytes) -> None:
+    """Write a file into a cache folder.
+
+    Raises:
+        StudyError: When the folder cannot be written, for example because the disk is full.
+    """
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise StudyError(
+            f"the cache folder {path.parent} cannot be written ({error.strerror}); "
+            "make room there or give another as `cache`"
+        ) from error
+
+
 @dataclasses.dataclass(frozen=True)
 class PrefixCache:
     """Entries by key, which many processes share.
@@ -56,17 +72,19 @@ class PrefixCache:
             on_damage: Called when the entry is damaged, after it has been removed.
 
         Returns:
-            The entry, or None where there is none or it is damaged.
+            The entry, or None where there is none, or it is damaged or not to be read by this user.
         """
         path = self._path(key)
         try:
             data = path.read_bytes()
-            os.utime(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return None
+        with contextlib.suppress(OSError):  # the order of leaving, no more; it may have left by now
+            os.utime(path)
         digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                path.unlink()
             if on_damage is not None:
                 on_damage()
             return None
@@ -80,13 +98,7 @@ class PrefixCache:
             StudyError: When the folder cannot be written, for example because the disk is full.
         """
         body = json.dumps(entry.reports).encode() + b"\n" + entry.checkpoint
-        try:
-            write_atomically(self._path(key), hashlib.sha256(body).digest() + body)
-        except OSError as error:
-            raise StudyError(
-                f"the cache folder {self.folder} cannot be written ({error.strerror}); "
-                "make room there or give another as `cache`"
-            ) from error
+        write_cached(self._path(key), hashlib.sha256(body).digest() + body)
         self._evict(keep=key)
 
     def _path(self, key: str) -> Path:
@@ -103,5 +115,6 @@ class PrefixCache:
             if excess <= 0:
                 return
             if path != self._path(keep):
-                path.unlink(missing_ok=True)
-                excess -= size
+                with contextlib.suppress(PermissionError):
+                    path.unlink(missing_ok=True)
+                    excess -= size

@@ -87,7 +87,7 @@ def load(folder: Path, base: Base) -> nn.Module:
         DamagedCheckpoint: When the data is not a whole checkpoint of this base, or a file is missing.
     """
     try:
-        structure = _parse((folder / STRUCTURE_FILE).read_text())
+        structure = _parse((folder / STRUCTURE_FILE).read_text(encoding="utf-8"))
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:

@@ -19,8 +19,8 @@ from torch import nn
 
 from petra_optuna.errors import OperationFailed, foreign_errors_as
 from petra_optuna.evaluation.budget import Budget
+from petra_optuna.evaluation.cache import write_cached
 from petra_optuna.evaluation.keys import node_seed, prefix_keys
-from petra_optuna.files import write_atomically
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import take
 from petra_optuna.operations import Context
@@ -66,14 +66,19 @@ class ShapeHistory:
     def get(self, model: nn.Module, conversion: Operation | None) -> float | None:
         """Latency in ms that a file of this shape had, or None."""
         try:
-            return float(json.loads(self._path(model, conversion).read_text())["latency_ms"])
-        except (FileNotFoundError, ValueError, KeyError):
+            text = self._path(model, conversion).read_text(encoding="utf-8")
+            return float(json.loads(text)["latency_ms"])
+        except (FileNotFoundError, PermissionError, ValueError, KeyError):
             return None
 
     def put(self, model: nn.Module, conversion: Operation | None, latency_ms: float) -> None:
-        """Remember a measured latency."""
+        """Remember a measured latency.
+
+        Raises:
+            StudyError: When the folder cannot be written.
+        """
         text = json.dumps({"latency_ms": latency_ms})
-        write_atomically(self._path(model, conversion), text.encode())
+        write_cached(self._path(model, conversion), text.encode())
 
     def _path(self, model: nn.Module, conversion: Operation | None) -> Path:
         shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]

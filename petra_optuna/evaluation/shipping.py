@@ -32,6 +32,7 @@ from petra_optuna.errors import LoweringFailed, TrialError, foreign_errors_as
 from petra_optuna.evaluation.budget import TrainingLedger
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.quality import certified_inputs, quality_in_torch, quality_of
+from petra_optuna.evaluation.room import room_to_build
 from petra_optuna.measurement import ShapeMeasurement, ShapeMeasurer
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Operation, float_layers
@@ -152,11 +153,12 @@ class Shipment:
 
         Raises:
             TrialError: With the reason, when the file cannot be made or run.
+            StudyError: When the temporary folder is full.
         """
         marks = ("-repaired" if keep_float else "") + (f"-{layout}" if layout != CONV1D else "")
         path = self.path.with_stem(f"{self.path.stem}{marks}")
         context = dataclasses.replace(self.context, repair=keep_float) if self.context else None
-        with foreign_errors_as(LoweringFailed, "lowering"):
+        with room_to_build(self.model), foreign_errors_as(LoweringFailed, "lowering"):
             artifact = lower(
                 self.model,
                 self.task.example,

@@ -175,4 +175,4 @@ def _joules_per_call(call: Call, counter: Counter, clock: Clock) -> float:
 
 
 def _number(path: Path) -> int:
-    return int(path.read_text())
+    return int(path.read_text(encoding="utf-8"))

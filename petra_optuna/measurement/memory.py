@@ -20,7 +20,7 @@ class PeakMemory:
     def __init__(self) -> None:
         # Where the peak may not be reset it stays where loading the libraries left it.
         with contextlib.suppress(OSError):
-            _RESET.write_text("5")
+            _RESET.write_text("5", encoding="utf-8")
         self._began = _status_bytes("VmRSS")
 
     def bytes(self) -> int | None:
@@ -52,7 +52,7 @@ def limit_memory(more: int) -> None:
 
 def _status_bytes(name: str) -> int | None:
     with contextlib.suppress(OSError):
-        for line in _STATUS.read_text().splitlines():
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{name}:"):
                 return 1024 * int(line.split()[1])
     return None

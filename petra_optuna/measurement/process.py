@@ -167,6 +167,6 @@ class MeasuringProcess:
 
 def _write_feeds(folder: Path, feeds: Mapping[str, np.ndarray]) -> None:
     """Write arrays by number beside a list of their names, for ``worker.load_feeds``."""
-    (folder / "names.json").write_text(json.dumps(list(feeds)))
+    (folder / "names.json").write_text(json.dumps(list(feeds)), encoding="utf-8")
     for index, array in enumerate(feeds.values()):
         np.save(folder / f"{index}.npy", array, allow_pickle=False)

@@ -130,7 +130,7 @@ class DeviceProfile:
     @classmethod
     def _from_file(cls, path: Path) -> DeviceProfile:
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise StudyError(f"device file {path} cannot be read ({error.strerror})") from error
         except ValueError as error:
@@ -254,7 +254,7 @@ def _cpu() -> tuple[str, frozenset[str]]:
     if not info.exists():
         return platform.processor() or platform.machine(), frozenset()
     fields: dict[str, str] = {}
-    for line in info.read_text().splitlines():
+    for line in info.read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip().lower(), value.strip())
     flags = fields.get("flags") or fields.get("features") or ""

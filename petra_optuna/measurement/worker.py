@@ -114,7 +114,7 @@ class _Server:
 
 def load_feeds(folder: Path) -> dict[str, np.ndarray]:
     """Arrays by input name, as ``MeasuringProcess`` writes them: names in JSON, arrays by number."""
-    names = json.loads((folder / "names.json").read_text())
+    names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
     return {name: np.load(folder / f"{index}.npy") for index, name in enumerate(names)}
 
 

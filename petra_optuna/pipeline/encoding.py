@@ -22,7 +22,7 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 
 from petra_optuna.errors import PipelineError
-from petra_optuna.pipeline.fields import Fielded, Value, check_value, declared_fields, is_active
+from petra_optuna.pipeline.fields import Fielded, Value, check_value, declared_fields, describe, is_active
 from petra_optuna.pipeline.operation import Operation
 from petra_optuna.pipeline.pipeline import Pipeline
 from petra_optuna.pipeline.recipe import Recipe
@@ -99,8 +99,14 @@ def present_params(params: Mapping[str, Any], space: SearchSpace) -> dict[str, A
 
 
 def walk(space: SearchSpace, draw: Draw) -> Pipeline:
-    """Visit every parameter in order, calling ``draw(name, distribution)`` for its value."""
+    """Visit every parameter in order, calling ``draw(name, distribution)`` for its value.
+
+    Raises:
+        PipelineError: When a value is none that the parameter may have.
+    """
     length = draw("length", space.length_distribution)
+    if not isinstance(length, int):
+        raise PipelineError(f"length must be in {describe(space.length_distribution)}, got {length!r}")
     nodes = [
         _node(f"n{index}", space.operation(draw(f"n{index}.op", space.body_distribution(index)), index), draw)
         for index in range(length)

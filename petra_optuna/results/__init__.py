@@ -19,11 +19,13 @@ from petra_optuna.results.front import (
 from petra_optuna.results.page import as_figure, as_html
 from petra_optuna.results.publish import publish
 from petra_optuna.results.report import (
+    added_line,
     as_csv,
     as_json,
     as_table,
     ledger_line,
     limits_line,
+    plain_table,
     standing_line,
     values_line,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "Progress",
     "Row",
     "StudyFront",
+    "added_line",
     "as_csv",
     "as_figure",
     "as_html",
@@ -48,6 +51,7 @@ __all__ = [
     "ledger_line",
     "limits_line",
     "pipeline_text",
+    "plain_table",
     "publish",
     "standing_line",
     "study_hypervolume",

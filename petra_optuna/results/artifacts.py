@@ -71,5 +71,6 @@ def written_folder(out: Path) -> Iterator[Path]:
             shutil.move(folder, out)
     except OSError as error:
         raise StudyError(
-            f"{out} cannot be written ({error.strerror or error}); give another `out`"
+            f"{error.filename or out} cannot be written ({error.strerror or error}); make room there or "
+            "give another `out`"
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import torch
 
-from petra_optuna.errors import StudyError
+from petra_optuna.errors import StudyError, TrialError
 from petra_optuna.evaluation import checkpoint, quality_of
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.results.artifacts import check_task, fetch_model, written_folder
@@ -70,21 +70,26 @@ def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> Exp
         _write_json(folder / "preprocess.json", preprocess)
         source = {"task": task.name, "study": study.study_name, "trial": number}
         _write_json(folder / "recipe.json", {**source, **_recipe(evaluation, specification)})
-        (folder / "run.py").write_text(run_script(*specification.profile.place))
-        card = Template((TEMPLATES / "card.md").read_text())
-        (folder / "card.md").write_text(card.substitute(card_fields(study, number, task)))
+        (folder / "run.py").write_text(run_script(*specification.profile.place), encoding="utf-8")
+        card = Template((TEMPLATES / "card.md").read_text(encoding="utf-8"))
+        (folder / "card.md").write_text(card.substitute(card_fields(study, number, task)), encoding="utf-8")
     return ExportResult(out, quality, evaluation["values"][task.metric.name])
 
 
 def run_script(runtime_name: str, device: str) -> str:
     """Text of a script that runs ``model.onnx`` beside it in the runtime on the device."""
     lines = runtime(runtime_name).run_script(device)
-    return Template((TEMPLATES / "run.py.txt").read_text()).substitute(dataclasses.asdict(lines))
+    return Template((TEMPLATES / "run.py.txt").read_text(encoding="utf-8")).substitute(
+        dataclasses.asdict(lines)
+    )
 
 
 def _check(model: Path, evaluation: Mapping[str, Any], task: Task, profile: DeviceProfile) -> float:
     """The file's quality on the selection split, after comparing it with the stored one."""
-    quality = quality_of(model, task, task.selection, torch.get_num_threads(), *profile.place)
+    try:
+        quality = quality_of(model, task, task.selection, torch.get_num_threads(), *profile.place)
+    except TrialError as error:
+        raise StudyError(f"the file cannot be run here, so nothing was exported: {error}") from error
     stored = evaluation["values"][task.metric.name]
     # One sample of an accuracy; other metrics move with every output.
     tolerance = (1 / len(task.selection) if task.metric.name == "accuracy" else 1e-3 * abs(stored)) + 1e-9
@@ -119,4 +124,4 @@ def _recipe(evaluation: Mapping[str, Any], specification: Specification) -> dict
 
 
 def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(fields, indent=2) + "\n")
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")

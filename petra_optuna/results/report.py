@@ -10,6 +10,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from petra_optuna.evaluation import EFFICIENCY_METRICS, EfficiencyMetric, TrainingLedger
 from petra_optuna.results.front import Row, StudyFront
@@ -54,10 +55,10 @@ def as_table(front: StudyFront, *, all_rows: bool = False) -> Table:
         front: Front to show.
         all_rows: Whether to add the rows off the front, grey, with the reason.
     """
-    table = Table(title=f"Front of study {front.study}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = plain_table(f"Front of study {front.study}")
     table.add_column("trial", justify="right", no_wrap=True)
     for name in front.directions:
-        table.add_column(heading(name), justify="right", no_wrap=True)
+        table.add_column(Text(heading(name)), justify="right", no_wrap=True)
         table.add_column("", justify="right", no_wrap=True)
     table.add_column("pipeline", overflow="fold", min_width=18)
     baseline = [cell for name in front.directions for cell in (shown(name, front.baseline[name]), "")]
@@ -65,7 +66,8 @@ def as_table(front: StudyFront, *, all_rows: bool = False) -> Table:
     for row in _rows(front, all_rows):
         cells = [cell for name in front.directions for cell in _cells(front, row, name)]
         pipeline = f"{row.pipeline} ({row.off_front})" if row.off_front else row.pipeline
-        table.add_row(str(row.trial), *cells, pipeline, style="dim" if row.off_front else None)
+        style = "dim" if row.off_front else None
+        table.add_row(*map(Text, [str(row.trial), *cells, pipeline]), style=style)
     return table
 
 
@@ -82,6 +84,19 @@ def standing_line(front: StudyFront) -> str | None:
     return "; ".join(parts) or None
 
 
+def plain_table(title: str, caption: str = "") -> Table:
+    """An empty table; square brackets and colons in its title and caption are printed as they are.
+
+    Rich reads markup from every text of a table that is not a ``Text``.
+    """
+    return Table(
+        title=Text(title, "table.title"),
+        caption=Text(caption, "table.caption") if caption else None,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+
+
 def limits_line(front: StudyFront) -> str | None:
     """One line on how many trials break which limit, the nearest, and repairs; None without either."""
     repairs = f"repairs: {front.repairs} tried, {front.repairs_within} brought within quality_drop"
@@ -94,6 +109,14 @@ def limits_line(front: StudyFront) -> str | None:
         parts.append(f"{name} {broken.trials} trials{stopped}, {nearest}")
     start = "violating limits" if front.rows else "no trial is within the limits"
     return f"{start}: {'; '.join([*parts, repairs] if front.repairs else parts)}"
+
+
+def added_line(trials: Sequence[int]) -> str | None:
+    """One line on the trials that somebody added to the study, by their numbers; None without any."""
+    if not trials:
+        return None
+    numbers = ", ".join(map(str, trials))
+    return f"not on the front, because they were added from outside and have no file: trials {numbers}"
 
 
 def ledger_line(ledger: TrainingLedger) -> str:

@@ -19,14 +19,18 @@ from petra_optuna.runtimes.registry import runtime
 
 def main(name: str, device: str, folder: Path) -> None:
     """Inspect the file in ``folder``; where the runtime fails, the last line on stderr is the reason."""
-    feeds = {path.with_suffix(".name").read_text(): np.load(path) for path in folder.glob("*.npy")}
+    feeds = {
+        path.with_suffix(".name").read_text(encoding="utf-8"): np.load(path) for path in folder.glob("*.npy")
+    }
     try:
         session, kernels = runtime(name).inspect(folder / "model.onnx", device)
         outputs = session.run(feeds) if feeds else []
     except RuntimeFailed as error:
         sys.exit(str(error))
     finite = all(bool(np.isfinite(output).all()) for output in outputs)
-    (folder / "inspection.json").write_text(json.dumps({"kernels": kernels, "finite": finite}))
+    (folder / "inspection.json").write_text(
+        json.dumps({"kernels": kernels, "finite": finite}), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

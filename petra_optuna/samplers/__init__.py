@@ -5,11 +5,13 @@ from petra_optuna.samplers._storage import (
     SharedStorage,
     chain_of,
     database_url,
+    engine_of,
     finished_elsewhere,
     heartbeats,
     record_heartbeat,
     stop_requested,
     store_whole,
+    study_id_of,
 )
 from petra_optuna.samplers.cache import operator_history
 from petra_optuna.samplers.options import PAPER, WINDOW, Options
@@ -17,7 +19,7 @@ from petra_optuna.samplers.petra import PetraSampler
 from petra_optuna.samplers.plots import plot_state
 from petra_optuna.samplers.priors import BOUNDS, CREDIT, PRIORS
 from petra_optuna.samplers.readings import RETAKEN, SHAPE, MeasuredValues, ShapeReadings
-from petra_optuna.samplers.records import OperatorUse, Plan, directions_of, is_external, plan_of
+from petra_optuna.samplers.records import OperatorUse, Plan, directions_of, is_external, plan_of, was_enqueued
 from petra_optuna.samplers.reruns import finished_trials, plan_indices, superseded
 from petra_optuna.samplers.retry import (
     MAX_RETRIES,
@@ -56,6 +58,7 @@ __all__ = [
     "chain_of",
     "database_url",
     "directions_of",
+    "engine_of",
     "fail_orphans",
     "finished_elsewhere",
     "finished_trials",
@@ -72,5 +75,7 @@ __all__ = [
     "retry_stale_trial",
     "stop_requested",
     "store_whole",
+    "study_id_of",
     "superseded",
+    "was_enqueued",
 ]

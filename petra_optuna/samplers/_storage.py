@@ -75,6 +75,13 @@ def mark(study: optuna.Study, trial: FrozenTrial, key: str, value: Any = True) -
     return True
 
 
+def engine_of(study: optuna.Study) -> sqlalchemy.Engine:
+    """SQLAlchemy's engine of the relational database that holds the study."""
+    backend = _relational(study)
+    assert backend is not None
+    return backend.engine
+
+
 def database_url(study: optuna.Study) -> str | None:
     """URL of the relational database that holds the study; None for any other storage."""
     backend = _relational(study)

@@ -14,6 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from petra_optuna.aliases import Direction
+from petra_optuna.samplers import _storage
 
 PLAN = "petra:plan"
 """System attribute of a trial: its plan."""
@@ -98,6 +99,11 @@ def plan_of(trial: FrozenTrial) -> Plan | None:
 def is_external(trial: FrozenTrial) -> bool:
     """Whether the trial was enqueued or added, in part at least: it earns no operator credit."""
     return FIXED in trial.system_attrs or PLAN not in trial.system_attrs
+
+
+def was_enqueued(trial: optuna.Trial) -> bool:
+    """Whether a running trial has parameters that somebody enqueued."""
+    return FIXED in _storage.system_attributes(trial.study, trial)
 
 
 def directions_of(study: optuna.Study) -> tuple[Direction, ...]:

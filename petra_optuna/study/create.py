@@ -35,6 +35,7 @@ from petra_optuna.study.controls import controls
 from petra_optuna.study.lookup import find
 from petra_optuna.study.record import StudyRecord, artifact_store, may_be_replaced
 from petra_optuna.study.specification import Specification, WarmStart
+from petra_optuna.study.storage import sqlite_folder
 from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
 
@@ -92,7 +93,7 @@ def create_study(
         file = Path(folder, BASELINE_FILE)
         contents = _Contents.measure(task, space, specification, initial, file)
         store = artifact_store(specification, storage.url)
-        draft = contents.draft(name, store)
+        draft = contents.draft(name, store, sqlite_folder(storage.url))
         made = store_whole(draft, storage, may_be_replaced)
     study = optuna.load_study(storage=storage, study_name=name)
     if not made:
@@ -148,8 +149,14 @@ class _Contents:
         bounds = _bounds(trained, specification, baseline)
         return cls(space, specification, initial, baseline, file, bounds)
 
-    def draft(self, name: str, store: FileSystemArtifactStore) -> optuna.Study:
-        """The study in memory, with everything that it begins with; the baseline's file goes to ``store``."""
+    def draft(self, name: str, store: FileSystemArtifactStore, folder: Path | None) -> optuna.Study:
+        """The study in memory, with everything that it begins with.
+
+        Args:
+            name: Name of the study.
+            store: Where the baseline's file goes.
+            folder: Folder of the SQLite file that the study will be in; None for another database.
+        """
         directions = [StudyDirection[direction.upper()] for _, direction in self.specification.objectives]
         with _unlogged():
             study = optuna.create_study(study_name=name, directions=directions)
@@ -157,7 +164,7 @@ class _Contents:
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names([name for name, _ in self.specification.objectives])
         record = StudyRecord(study)
-        record.store_specification(self.specification)
+        record.store_specification(self.specification.movable_with(folder))
         record.store_baseline(self.baseline, self.file, store)
         record.store_bounds(self.bounds)
         if self.initial.warm_start is not None:

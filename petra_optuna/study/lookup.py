@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 from optuna.storages import RDBStorage
 
-from petra_optuna.errors import StudyError
+from petra_optuna.errors import StudyError, foreign_errors_as
 from petra_optuna.study.record import StudyRecord
 
 
@@ -13,13 +13,14 @@ def load_study(storage: RDBStorage, name: str | None = None) -> optuna.Study:
     """The study of that name, or the only one.
 
     Raises:
-        StudyError: When there is none, or several and no name was given; the text lists the names.
+        StudyError: When there is none, or several and no name was given; the text lists the names. Also when
+            what it holds cannot be read.
 
     Example:
         >>> load_study(open_storage("sqlite:///storage/mine.db"), "mine").study_name
         'mine'
     """
-    names = optuna.get_all_study_names(storage)
+    names = _names(storage)
     if name is None:
         if len(names) != 1:
             advice = "choose one by `name`" if names else "start one with `optimize`"
@@ -35,9 +36,14 @@ def load_study(storage: RDBStorage, name: str | None = None) -> optuna.Study:
 
 def find(storage: RDBStorage, name: str) -> optuna.Study | None:
     """The study of that name, whether its making was cut off or not; None where there is none."""
-    if name not in optuna.get_all_study_names(storage):
+    if name not in _names(storage):
         return None
     return optuna.load_study(storage=storage, study_name=name)
+
+
+def _names(storage: RDBStorage) -> list[str]:
+    with foreign_errors_as(StudyError, "the database is damaged, restore a copy of it"):
+        return optuna.get_all_study_names(storage)
 
 
 def _listed(names: list[str]) -> str:

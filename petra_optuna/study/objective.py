@@ -11,7 +11,13 @@ from pathlib import Path
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-from petra_optuna.errors import MeasurementFailed, OperationFailed, StudyError, TrialError, UserError
+from petra_optuna.errors import (
+    FOREIGN_ERRORS,
+    MeasurementFailed,
+    OperationFailed,
+    PipelineError,
+    one_line,
+)
 from petra_optuna.evaluation import (
     QUALITY_DROP,
     Evaluation,
@@ -22,10 +28,11 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.measurement import ShapeMeasurement
 from petra_optuna.pipeline import Pipeline, SearchSpace, suggest
-from petra_optuna.samplers import ShapeReadings, mark_for_rerun
+from petra_optuna.samplers import ShapeReadings, was_enqueued
 from petra_optuna.study.controls import controls
 from petra_optuna.study.rungs import rung_judge
 from petra_optuna.study.specification import Specification
+from petra_optuna.study.trial_end import TrialEnd
 from petra_optuna.study.trial_record import TrialRecord
 from petra_optuna.study.worker_identity import this_worker
 
@@ -46,7 +53,8 @@ class Objective:
     Raises from a call:
         TrialError: The trial fails with this reason; pass ``catch=(TrialError,)`` to ``optimize``.
         optuna.TrialPruned: The structural preview breaks a hard limit.
-        StudyError: The artifact store cannot be written; the study must stop.
+        StudyError: The artifact store, the cache or the temporary folder cannot be written; the study must
+            stop.
     """
 
     evaluator: Evaluator
@@ -56,34 +64,27 @@ class Objective:
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Run one trial."""
-        record = TrialRecord(trial)
-        record.store_worker(this_worker())
-        pipeline = suggest(trial, self.space)
         ledger = TrainingLedger()
-        try:
-            evaluation = self._evaluate(trial, pipeline, ledger)
-        except LimitUnreachable as stop:
-            self._constrain(trial, {"size_bytes": stop.preview.size_bytes})
-            record.store_failure(str(stop))
-            raise optuna.TrialPruned(str(stop)) from stop
-        except TrialError as error:
-            record.store_failure(f"{type(error).__name__}: {error}")
-            raise
-        except KeyboardInterrupt:  # Optuna makes it a failure
-            mark_for_rerun(trial)
-            raise
-        except (UserError, OSError) as error:  # a full disk, say: nothing is wrong with the pipeline
-            mark_for_rerun(trial)
-            if isinstance(error, UserError):
-                raise
-            what = error.filename or "its files"
-            raise StudyError(
-                f"trial {trial.number} cannot write {what} ({error.strerror}); make room, then `resume`"
-            ) from error
-        finally:
-            record.store_ledger(ledger)
-        self._constrain(trial, self._limited_values(evaluation))
+        TrialRecord(trial).store_worker(this_worker())
+        with TrialEnd(trial, ledger):
+            try:
+                evaluation = self._evaluate(trial, self._suggest(trial), ledger)
+            except LimitUnreachable as stop:
+                self._constrain(trial, {"size_bytes": stop.preview.size_bytes})
+                raise optuna.TrialPruned(str(stop)) from stop
+            self._constrain(trial, self._limited_values(evaluation))
         return tuple(evaluation.values[name] for name, _ in self.specification.objectives)
+
+    def _suggest(self, trial: optuna.Trial) -> Pipeline:
+        """The trial's pipeline; enqueued parameters that are not of the space fail the trial alone."""
+        try:
+            return suggest(trial, self.space)
+        except (PipelineError, *FOREIGN_ERRORS) as error:
+            if not was_enqueued(trial):
+                raise
+            raise OperationFailed(
+                f"the enqueued parameters are not of this search space: {one_line(error)}"
+            ) from error
 
     def _evaluate(self, trial: optuna.Trial, pipeline: Pipeline, ledger: TrainingLedger) -> Evaluation:
         """Evaluate the pipeline and store its evaluation."""

@@ -33,10 +33,11 @@ from petra_optuna.samplers import (
     database_url,
     superseded,
 )
+from petra_optuna.study.counting import count_up
 from petra_optuna.study.specification import NO_REGION, Specification, WarmStart
 from petra_optuna.study.standing import Standing
-from petra_optuna.study.storage import artifacts_folder
-from petra_optuna.study.trial_record import RungDecision, TrialRecord
+from petra_optuna.study.storage import artifacts_folder, sqlite_folder
+from petra_optuna.study.trial_record import RungDecision, TrialRecord, has_file, why_no_file
 
 SPECIFICATION: Final = "petra:specification"
 """Everything needed to continue the study (``Specification``)."""
@@ -79,7 +80,7 @@ class StudyRecord:
                 f"study {self._study.study_name!r} has no petra specification: something else made it, or "
                 "it is empty; `optimize` fills an empty one, otherwise give another `name`"
             )
-        return Specification.from_dict(data)
+        return Specification.from_dict(data).beside(self._folder)
 
     @property
     def is_cut_off(self) -> bool:
@@ -190,8 +191,7 @@ class StudyRecord:
             raise StudyError(f"study {self._study.study_name!r} has no trial {number}; its trials are {last}")
         record = TrialRecord(trial).evaluation
         if trial.state != TrialState.COMPLETE or record is None:
-            reason = TrialRecord(trial).failure or "it has not finished"
-            raise StudyError(f"trial {number} is {trial.state.name} and has no file: {reason}")
+            raise StudyError(f"trial {number} is {trial.state.name} and has no file: {why_no_file(trial)}")
         return record
 
     @property
@@ -215,9 +215,13 @@ class StudyRecord:
         return quality - drop if specification.direction == "maximize" else quality + drop
 
     def feasible_trials(self) -> list[FrozenTrial]:
-        """Complete trials within the hard limits, by number."""
-        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial for trial in complete if is_feasible(trial.constraints)]
+        """Complete trials within the hard limits, by number, without those that were added from outside."""
+        with_file = [trial for trial in self._complete_trials() if has_file(trial)]
+        return [trial for trial in with_file if is_feasible(trial.constraints)]
+
+    def added_trials(self) -> list[int]:
+        """Numbers of the complete trials that were added from outside: they have values and no file."""
+        return [trial.number for trial in self._complete_trials() if not has_file(trial)]
 
     def front_trials(self) -> list[FrozenTrial]:
         """Feasible trials in the region of interest that no other one dominates or ties with, by number."""
@@ -243,7 +247,7 @@ class StudyRecord:
 
     def store_specification(self, specification: Specification) -> None:
         """Store what the study is made with."""
-        self._study.set_user_attr(SPECIFICATION, specification.to_dict())
+        self._study.set_user_attr(SPECIFICATION, specification.movable_with(self._folder).to_dict())
 
     def store_baseline(self, record: Mapping[str, Any], file: Path, store: FileSystemArtifactStore) -> None:
         """Freeze the baseline: its file goes to the artifacts, its measurement into the study.
@@ -286,13 +290,26 @@ class StudyRecord:
         """Store when the run that begins is to end."""
         self._study.set_user_attr(STOP, stop)
 
-    def count_test_reading(self) -> None:
-        """Count one more reading of the test split."""
-        self._study.set_user_attr(TEST_READINGS, self.test_readings + 1)
+    def count_test_reading(self, before: int) -> bool:
+        """Count one more reading of the test split; False when another process has done so before.
+
+        Args:
+            before: ``test_readings`` as this process read it.
+        """
+        return count_up(self._study, TEST_READINGS, before)
 
     def store_confirmation(self, confirmation: Mapping[str, Any]) -> None:
         """Store what a confirmation found, over that of the last one."""
         self._study.set_user_attr(CONFIRMATION, confirmation)
+
+    @property
+    def _folder(self) -> Path | None:
+        """Folder of the study's SQLite file; None where it is in none."""
+        url = database_url(self._study)
+        return None if url is None else sqlite_folder(url)
+
+    def _complete_trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
     def _read(self, key: str) -> Any:
         return self._study.user_attrs.get(key)

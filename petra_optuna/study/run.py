@@ -30,21 +30,19 @@ from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.retake import Retake
 from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
-from petra_optuna.study.storage import (
-    DEFAULT_URL,
-    absolute_url,
-    artifacts_folder,
-    one_line_storage_errors,
-    open_storage,
-)
+from petra_optuna.study.storage import absolute_url, artifacts_folder, cache_folder, open_storage
+from petra_optuna.study.storage_errors import one_line_storage_errors
 from petra_optuna.study.trial_loop import Callback, TrialLoop
+from petra_optuna.study.urls import DEFAULT_URL
 from petra_optuna.study.warm_start import initial_from_study, origin_of
 from petra_optuna.study.worker_context import worker_context
 from petra_optuna.study.worker_processes import HelperCommand, check_source, running_helpers
 from petra_optuna.tasks import Mode, Task
 
-DEFAULT_CACHE = Path("storage/cache")
+DEFAULT_CACHE = cache_folder(DEFAULT_URL)
+"""Folder of cached models of what belongs to no study."""
 PETRA = PetraSampler.__name__
+_LARGEST_SEED = 2**63 - 1
 DEFAULT_POPULATION = 8
 """Five controls, three random pipelines, then evolution: a study of 24 trials must get to evolve."""
 
@@ -69,7 +67,7 @@ def optimize(
     sampler: optuna.samplers.BaseSampler | None = None,
     source: TaskSource | None = None,
     mode: Mode = "pretrained",
-    cache: Path = DEFAULT_CACHE,
+    cache: Path | None = None,
     from_study: str | None = None,
     from_storage: str | None = None,
     sensitivity: bool = False,
@@ -96,14 +94,15 @@ def optimize(
         objectives: Names of ``EFFICIENCY_METRICS`` that are objectives beside the task's metric; what is not
             named is recorded too.
         profile: Device that the files are made and measured for; ONNX Runtime on one CPU thread when None.
-        seed: Seed of the sampler and of all training.
+        seed: Seed of the sampler and of all training, from 0 to 2^63 - 1.
         population_size: Pipelines that may become parents.
         train_threads: Threads for training; the cores divided among the workers when None.
         sampler: Any Optuna sampler; ``PetraSampler`` when None.
         source: How another process can build the task again; by its name alone when None.
         mode: Where pipelines start: from the task's model (``pretrained``), or from initialisation
             (``untrained``), in which case their first node trains.
-        cache: Folder of cached prefixes, shared between studies.
+        cache: Folder of cached prefixes, shared between studies; beside a SQLite file when None, else
+            ``storage/cache``.
         from_study: Name of a study to start from, of any task and device: its front runs after the
             controls, and its operators' credit comes first in the search's history. None to start from
             nothing.
@@ -128,8 +127,11 @@ def optimize(
     """
     storage = absolute_url(storage)
     source = source or TaskSource(task.name)
-    run = _Run(storage, stop or Stop(trials, timeout_s), source, sampler, workers, tuple(callbacks))
+    run = _Run(storage, stop or Stop(trials, timeout_s), source, sampler, workers, tuple(callbacks), cache)
     run.check(space)
+    cache = cache or cache_folder(storage)
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise UserError(f"`seed` must be from 0 to {_LARGEST_SEED}, got {seed}")
     if train_threads is not None and train_threads < 1:
         raise UserError(f"`train_threads` must be at least 1, got {train_threads}")
     task = task.in_mode(mode)
@@ -187,6 +189,7 @@ def resume(
     space: SearchSpace | None = None,
     sampler: optuna.samplers.BaseSampler | None = None,
     source: TaskSource | None = None,
+    cache: Path | None = None,
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> optuna.Study:
@@ -209,7 +212,7 @@ def resume(
     if stop is None and (trials, timeout_s) != (None, None):
         stop = Stop(trials, timeout_s)
     source = source or TaskSource(task.name)
-    run = _Run(storage, stop_of(study, stop), source, sampler, workers, tuple(callbacks))
+    run = _Run(storage, stop_of(study, stop), source, sampler, workers, tuple(callbacks), cache)
     run.check(space)
     task = task.in_mode(specification.mode)
     space = _in_mode(space or stored_space(specification), specification.mode)
@@ -257,6 +260,7 @@ class _Run:
         sampler: Optuna sampler; ``PetraSampler`` when None.
         workers: Processes that run trials, this one included.
         callbacks: Called after each trial.
+        cache: Folder of cached prefixes; that of the study when None.
     """
 
     storage: str
@@ -265,6 +269,7 @@ class _Run:
     sampler: optuna.samplers.BaseSampler | None
     workers: int
     callbacks: tuple[Callback, ...]
+    cache: Path | None
 
     def check(self, space: SearchSpace | None) -> None:
         """Refuse several workers where other processes cannot build what is given, or none at all.
@@ -297,10 +302,10 @@ class _Run:
             return
         await_signs_of_life(study)  # what is run again comes before what is new
         rename_enqueued(study, space)
-        command = HelperCommand(study.study_name, self.storage, self.source, self.stop)
+        command = HelperCommand(study.study_name, self.storage, self.source, self.stop, self.cache)
         with (
             running_helpers(command, self.workers - 1) as helpers,
-            worker_context(study, task, space) as objective,
+            worker_context(study, task, space, cache=self.cache) as objective,
             one_line_storage_errors(),
         ):
             retake = Retake(objective.evaluator, study)

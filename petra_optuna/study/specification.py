@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from petra_optuna.aliases import Direction
-from petra_optuna.errors import StudyError, UserError
+from petra_optuna.errors import StudyError, UserError, foreign_errors_as
 from petra_optuna.evaluation import DEFAULT_OBJECTIVES, Budget, Limits, Rungs, efficiency_metric
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.pipeline import SearchSpace
@@ -112,7 +112,8 @@ class Specification:
         train_threads: Threads for training.
         artifacts: Absolute path of the artifacts' folder; None where they live beside a SQLite file, so that
             both can be moved together.
-        cache: Absolute path of the folder of cached prefixes.
+        cache: Path of the folder of cached prefixes. It is stored relative to the folder of a SQLite file
+            where it lies in there, so that both can be moved together, and is absolute otherwise.
         rungs: When pipelines are compared in training; None for never.
         efficiency_metrics: Names of the objectives beside the task's metric; stored as ``quantities``.
         mode: Where pipelines start.
@@ -207,6 +208,18 @@ class Specification:
         others = tuple((name, efficiency_metric(name).direction) for name in self.efficiency_metrics)
         return ((self.metric, self.direction), *others)
 
+    def movable_with(self, folder: Path | None) -> Specification:
+        """The specification with the cache relative to the folder of its SQLite file, if it lies in there."""
+        if folder is None or not Path(self.cache).is_relative_to(folder.resolve()):
+            return self
+        return dataclasses.replace(self, cache=str(Path(self.cache).relative_to(folder.resolve())))
+
+    def beside(self, folder: Path | None) -> Specification:
+        """Inverse of ``movable_with``, in whatever folder the SQLite file is now."""
+        if folder is None:
+            return self
+        return dataclasses.replace(self, cache=str(folder.resolve() / self.cache))
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""
         fields = dataclasses.asdict(self)
@@ -218,7 +231,7 @@ class Specification:
         """Inverse of ``to_dict``.
 
         Raises:
-            StudyError: When it was written by another version.
+            StudyError: When it was written by another version, or a newer release of this one.
         """
         if data.get("version") != VERSION:
             raise StudyError(
@@ -227,6 +240,11 @@ class Specification:
             )
         fields = {key: value for key, value in data.items() if key != "version"}
         efficiency_metrics = tuple(fields.pop("quantities", DEFAULT_OBJECTIVES))
+        with foreign_errors_as(StudyError, "the study's specification cannot be read by this release"):
+            return cls._of_fields(fields, efficiency_metrics)
+
+    @classmethod
+    def _of_fields(cls, fields: dict[str, Any], efficiency_metrics: tuple[str, ...]) -> Specification:
         return cls(
             **{
                 **fields,

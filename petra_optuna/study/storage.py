@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import sqlite3
 import time
+import urllib.parse
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +17,14 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.exc import SQLAlchemyError
 
 from petra_optuna.errors import StudyError, one_line
 from petra_optuna.samplers import SharedStorage
+from petra_optuna.study.urls import DEFAULT_URL, parse_url, shown_url, without_secrets
 
-DEFAULT_URL = "sqlite:///storage/study.db"
+_ELSEWHERE = Path("storage")
+"""Folder of the files of studies whose database is a server."""
 HEARTBEAT_S = 30
 """Pause between two signs of life of a running trial."""
 _BUSY_TIMEOUT_S = 60
@@ -30,14 +34,16 @@ _CREATED_MEANWHILE = ("already exists", "duplicate key", "UNIQUE constraint", "n
 """Texts of the errors that the slower of two processes gets when both create the same tables."""
 
 
-def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStorage:
+def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False, read_only: bool = False) -> RDBStorage:
     """Open a database of studies, creating it unless it must exist.
 
     SQLite is put into write-ahead logging with synchronous NORMAL: a third of the time per trial.
 
     Args:
         url: SQLAlchemy URL, for example ``sqlite:///storage/study.db``.
-        must_exist: Refuse to create a new SQLite file.
+        must_exist: Whether to refuse what is no database of studies yet, which is then left as it is.
+        read_only: Whether nothing is going to be written; it must exist then. A SQLite file is opened so
+            that it does not change, in a folder that cannot be written too.
 
     Raises:
         StudyError: When the URL cannot be read, the file is no database, or no server answers.
@@ -47,11 +53,16 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False) -> RDBStor
         >>> load_study(storage).study_name
         'mine'
     """
-    parsed = _parsed(url)
-    if parsed.get_backend_name() == "sqlite":
-        _prepare_sqlite(url, parsed.database, must_exist)
-    storage = _connect(_parsed(absolute_url(url)), _CREATION_ATTEMPTS)
-    if parsed.get_backend_name() == "sqlite":
+    parsed = parse_url(url)
+    on_sqlite = parsed.get_backend_name() == "sqlite"
+    if on_sqlite:
+        _check_sqlite(parsed, must_exist or read_only)
+    if must_exist or read_only:
+        _check_studies(parsed)
+    if on_sqlite and not read_only:
+        _prepare_sqlite(Path(str(parsed.database)))
+    storage = _connect(parse_url(absolute_url(url)), _CREATION_ATTEMPTS, read_only)
+    if on_sqlite and not read_only:
         sqlalchemy.event.listen(storage.engine, "connect", _relax_synchronous)
         sqlalchemy.event.listen(storage.engine, "before_execute", _lock_before_update)
         storage.engine.dispose()  # connections opened before the listener keep the slower setting
@@ -64,72 +75,57 @@ def absolute_url(url: str) -> str:
     Raises:
         StudyError: When the URL cannot be read.
     """
-    parsed = _parsed(url)
+    parsed = parse_url(url)
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
         return url
     path = Path(str(parsed.database)).absolute()
     return parsed.set(database=str(path)).render_as_string(hide_password=False)
 
 
-def location_of(url: str) -> str:
-    """A database's URL without passwords, with the absolute path of a SQLite file: equal for equal databases.
-
-    Raises:
-        StudyError: When the URL cannot be read.
-    """
-    parsed = _parsed(url)
-    database = parsed.database
-    if parsed.get_backend_name() == "sqlite" and database:
-        database = str(Path(database).resolve())
-    query = {key: value for key, value in parsed.query.items() if "password" not in key}
-    bare = sqlalchemy.URL.create(
-        parsed.drivername, parsed.username, None, parsed.host, parsed.port, database, query
-    )
-    return bare.render_as_string(hide_password=False)
-
-
 def artifacts_folder(url: str) -> Path:
     """Folder of the artifacts of a database's studies: beside a SQLite file, else in ``storage/``."""
-    parsed = make_url(url)
-    beside = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-    return (Path(str(parsed.database)).parent if beside else Path("storage")) / "artifacts"
+    return (sqlite_folder(url) or _ELSEWHERE) / "artifacts"
 
 
-@contextlib.contextmanager
-def one_line_storage_errors() -> Iterator[None]:
-    """Raise one line for a database that cannot be written, for example because its disk is full.
-
-    Optuna hides such an error: it fails an assertion of its own while the error is on its way.
-    """
-    try:
-        yield
-    except (StorageInternalError, AssertionError) as error:
-        hidden = error if isinstance(error, StorageInternalError) else error.__context__
-        if not isinstance(hidden, StorageInternalError):
-            raise
-        raise StudyError(
-            f"the database cannot be written ({one_line(hidden.__cause__ or hidden)}); "
-            "make room or start its server, then `resume`"
-        ) from hidden
+def cache_folder(url: str) -> Path:
+    """Folder of cached models where no other is given: beside a SQLite file, else in ``storage/``."""
+    return (sqlite_folder(url) or _ELSEWHERE) / "cache"
 
 
-def _parsed(url: str) -> sqlalchemy.URL:
-    try:
-        return make_url(url)
-    except ArgumentError as error:
-        raise StudyError(
-            f"{url!r} is not a storage URL; give one like {DEFAULT_URL} or postgresql+psycopg://user@host/db"
-        ) from error
+def sqlite_folder(url: str) -> Path | None:
+    """Folder of a SQLite file, which holds all of its studies; None for another database."""
+    parsed = parse_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+    return Path(str(parsed.database)).parent if is_file else None
 
 
-def _prepare_sqlite(url: str, database: str | None, must_exist: bool) -> None:
+def _check_sqlite(parsed: sqlalchemy.URL, must_exist: bool) -> None:
+    database = parsed.database
     if not database or database == ":memory:":
-        raise StudyError(f"{url!r} names no file; a study must outlive its process, give sqlite:///FILE")
+        raise StudyError(
+            f"{shown_url(parsed)!r} names no file; a study must outlive its process, give sqlite:///FILE"
+        )
     path = Path(database)
-    if must_exist and not path.is_file():
-        raise StudyError(f"there is no database {path}; check `storage`, or start a study with `optimize`")
     if path.is_dir():
         raise StudyError(f"{path} is a folder, not a database file; give sqlite:///{path}/study.db")
+    if must_exist and not path.is_file():
+        raise StudyError(f"there is no database {path}; check `storage`, or start a study with `optimize`")
+
+
+def _check_studies(parsed: sqlalchemy.URL) -> None:
+    """Refuse a database without tables of Optuna, before Optuna makes them."""
+    with _opening(parsed):
+        engine = sqlalchemy.create_engine(parsed, **_engine_arguments(parsed, read_only=True))
+        try:
+            has_studies = sqlalchemy.inspect(engine).has_table("studies")
+        finally:
+            engine.dispose()
+    if not has_studies:
+        raise StudyError("the database holds no study; start one with `optimize`")
+
+
+def _prepare_sqlite(path: Path) -> None:
+    """Make a SQLite file, if there is none, that many processes can share."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
@@ -154,22 +150,58 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
         time.sleep(_CREATION_PAUSE_S)
 
 
-def _connect(parsed: sqlalchemy.URL, attempts: int) -> RDBStorage:
+def _connect(parsed: sqlalchemy.URL, attempts: int, read_only: bool) -> RDBStorage:
     url = parsed.render_as_string(hide_password=False)
-    template = url.replace("{", "{{").replace("}", "}}")  # RDBStorage takes its URL for one
-    arguments: dict[str, Any] = {}
-    if parsed.get_backend_name() == "sqlite":
-        arguments["connect_args"] = {"timeout": _BUSY_TIMEOUT_S}
     try:
-        with warnings.catch_warnings():
+        with _opening(parsed), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return SharedStorage(template, engine_kwargs=arguments, heartbeat_interval=HEARTBEAT_S)
-    except (DatabaseError, NoSuchModuleError, ImportError, RuntimeError) as error:
-        if attempts > 1 and any(words in str(error) for words in _CREATED_MEANWHILE):
-            time.sleep(_CREATION_PAUSE_S)
-            return _connect(parsed, attempts - 1)
-        where = parsed.render_as_string(hide_password=True)
-        raise StudyError(f"{where} cannot be opened as a database of studies: {one_line(error)}") from error
+            return SharedStorage(
+                url.replace("{", "{{").replace("}", "}}"),  # Optuna takes it for a template
+                engine_kwargs=_engine_arguments(parsed, read_only),
+                heartbeat_interval=HEARTBEAT_S,
+                skip_table_creation=read_only,
+            )
+    except StudyError as error:
+        if attempts == 1 or not any(words in str(error.__cause__) for words in _CREATED_MEANWHILE):
+            raise
+    time.sleep(_CREATION_PAUSE_S)
+    return _connect(parsed, attempts - 1, read_only)
+
+
+@contextlib.contextmanager
+def _opening(parsed: sqlalchemy.URL) -> Iterator[None]:
+    """Raise one line, without passwords, for a database that cannot be opened."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, ImportError, RuntimeError) as error:
+        reason = without_secrets(one_line(error.__cause__ or error), parsed)
+        told = f"{shown_url(parsed)} cannot be opened as a database of studies: {reason}"
+        if parsed.get_backend_name() == "sqlite":
+            told = f"{parsed.database} cannot be used as a database ({reason}); give another `storage`"
+        raise StudyError(told) from error
+
+
+def _engine_arguments(parsed: sqlalchemy.URL, read_only: bool) -> dict[str, Any]:
+    if parsed.get_backend_name() != "sqlite":
+        return {}
+    if not read_only:
+        return {"connect_args": {"timeout": _BUSY_TIMEOUT_S}}
+    return {"creator": functools.partial(_connect_to_read, Path(str(parsed.database)).resolve())}
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection to a SQLite file that changes nothing in it.
+
+    Whoever leaves a file in write-ahead logging last removes its log, and has to be allowed to. Where that is
+    forbidden and there is no log, nobody is writing, and the file is read as one that cannot change.
+    """
+    may_write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    is_logged = path.with_name(f"{path.name}-wal").exists()
+    mode = "rw" if may_write else "ro" if is_logged else "ro&immutable=1"
+    uri = f"file:{urllib.parse.quote(str(path))}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+    connection.execute("PRAGMA query_only=ON")
+    return connection
 
 
 def _lock_before_update(connection: sqlalchemy.Connection, statement: Any, *_: object) -> None:

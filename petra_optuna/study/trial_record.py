@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final, NotRequired, TypedDict
 
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
 from petra_optuna.errors import PipelineError
 from petra_optuna.evaluation import RungResult, TrainingLedger
@@ -145,6 +145,21 @@ class TrialRecord:
     def store_rung(self, decision: RungDecision) -> None:
         """Store the trial's result at a rung, over what was stored there before."""
         self._trial.set_user_attr(f"{RUNG}{decision.result.rung}", decision.to_dict())
+
+
+def has_file(trial: FrozenTrial) -> bool:
+    """Whether a trial has been evaluated here; one that somebody added has values alone."""
+    return trial.state == TrialState.COMPLETE and EVALUATION in trial.user_attrs
+
+
+def why_no_file(trial: FrozenTrial) -> str:
+    """Why a trial has no file, in one line."""
+    record = TrialRecord(trial)
+    if record.failure is not None:
+        return record.failure
+    if not trial.state.is_finished():
+        return "it has not finished"
+    return "its process ended before it" if record.worker else "it was added from outside"
 
 
 def _present_evaluation(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from petra_optuna.study.create import InitialTrials
 from petra_optuna.study.lookup import load_study
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.specification import Origin, Specification, WarmStart
-from petra_optuna.study.storage import location_of, open_storage
+from petra_optuna.study.storage import open_storage
+from petra_optuna.study.urls import location_of
 
 
 def warm_start_line(study: optuna.Study) -> str | None:
@@ -84,7 +85,7 @@ def check_origin(database: RDBStorage, name: str, origin: Origin, url: str) -> N
         StudyError: When it is missing, was created only in part, or was made by another program.
     """
     if name not in optuna.get_all_study_names(database):
-        _ = StudyRecord(load_study(open_storage(url, must_exist=True), origin.study)).specification
+        _ = StudyRecord(load_study(open_storage(url, read_only=True), origin.study)).specification
 
 
 def initial_from_study(
@@ -104,7 +105,7 @@ def initial_from_study(
     Raises:
         StudyError: When there is no such study, it has no front, or nothing of it fits.
     """
-    other = load_study(open_storage(url, must_exist=True), origin.study)
+    other = load_study(open_storage(url, read_only=True), origin.study)
     record = StudyRecord(other)
     other_space = record.specification.space
     if not {*other_space["body"], *other_space["conversions"]} & set(space.names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,35 +31,51 @@ SHAPES = "shapes"
 
 
 @contextlib.contextmanager
-def worker_context(study: optuna.Study, task: Task, space: SearchSpace) -> Iterator[Objective]:
+def worker_context(
+    study: optuna.Study, task: Task, space: SearchSpace, *, cache: Path | None = None
+) -> Iterator[Objective]:
     """The study's objective, with a scratch folder and a measuring process of the worker's own.
+
+    Args:
+        study: Study of the trials.
+        task: Task of the study.
+        space: Search space of the study.
+        cache: Folder of cached prefixes; that of the study when None.
 
     Raises:
         StudyError: When this machine is not the one that the study was made on.
     """
     record = StudyRecord(study)
-    with evaluator_of(study, task) as evaluator:
+    with evaluator_of(study, task, cache=cache) as evaluator:
         yield Objective(evaluator, space, record.specification, record.artifact_store)
 
 
 @contextlib.contextmanager
-def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
+def evaluator_of(study: optuna.Study, task: Task, *, cache: Path | None = None) -> Iterator[Evaluator]:
     """The evaluator of the study's pipelines, with a scratch folder and a measuring process of its own.
+
+    Args:
+        study: Study of the pipelines.
+        task: Task of the study.
+        cache: Folder of cached prefixes; that of the study when None.
 
     Raises:
         StudyError: When this machine is not the one that the study was made on.
     """
     record = StudyRecord(study)
     specification, measured = record.specification, record.baseline_record
+    if cache is not None:
+        specification = dataclasses.replace(specification, cache=str(cache.resolve()))
     profile = specification.profile
     profile.check_host(measured["host"])
     task = with_trained_baseline(task, specification)
     if measured.get("reference", task.fingerprint) != task.fingerprint:
         raise StudyError(
             f"the retrained baseline of study {study.study_name!r} differs from the stored one; "
-            f"restore the cache folder {specification.cache} that held it, or start a new study"
+            f"restore the folder {specification.cache} that held it, give another as `cache`, or start a new "
+            "study"
         )
-    cache = PrefixCache(Path(specification.cache))
+    prefixes = PrefixCache(Path(specification.cache))
     setting = [profile.to_dict(), measured["host"]]
     with scratch_folder("worker") as scratch:
         folder = Path(scratch)
@@ -68,12 +85,14 @@ def evaluator_of(study: optuna.Study, task: Task) -> Iterator[Evaluator]:
         with MeasuringProcess(profile, file, to_feeds(task.example)) as process:
             yield Evaluator(
                 task=task,
-                measurer=ShapeMeasurer(process, record.baseline, ShapeStore(cache.folder / SHAPES), setting),
+                measurer=ShapeMeasurer(
+                    process, record.baseline, ShapeStore(prefixes.folder / SHAPES), setting
+                ),
                 folder=folder,
                 budget=specification.budget,
                 seed=specification.seed,
-                cache=cache,
-                history=ShapeHistory(cache.folder, json.dumps(setting, sort_keys=True)),
+                cache=prefixes,
+                history=ShapeHistory(prefixes.folder, json.dumps(setting, sort_keys=True)),
                 limits=specification.limits,
                 rungs=specification.rungs,
                 baseline_quality=record.baseline_values[task.metric.name],

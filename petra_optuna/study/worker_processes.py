@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -40,12 +41,14 @@ class HelperCommand:
         storage: SQLAlchemy URL of its database.
         source: How the helper builds the task.
         stop: When the run ends.
+        cache: Folder of cached prefixes; that of the study when None.
     """
 
     study: str
     storage: str
     source: TaskSource
     stop: Stop
+    cache: Path | None = None
 
     def words(self) -> list[str]:
         """The command line."""
@@ -55,6 +58,7 @@ class HelperCommand:
             ("task", self.source.name),
             ("data-root", self.source.data_root),
             ("checkpoint", self.source.checkpoint),
+            ("cache", self.cache),
             ("trials", self.stop.trials),
             ("timeout", self.stop.timeout_s),
             ("generations", self.stop.generations),

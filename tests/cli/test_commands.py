@@ -253,6 +253,31 @@ def test_a_study_from_run_to_export(call, capsys, tmp_path: Path, user_task: str
     assert len(load_study(open_storage(url)).trials) == 5
 
 
+def test_a_study_moves_with_its_cache_and_another_cache_can_be_given(
+    call, capsys, tmp_path: Path, user_task: str
+) -> None:
+    search = ["run", user_task, "--storage", "sqlite:///old/tiny.db", "--epochs", 1, "--trials", 2]
+    assert call(*search) == 0
+    assert list((tmp_path / "old" / "cache").glob("*.prefix"))  # of the control that trains
+    assert not (tmp_path / "storage").exists()
+    (tmp_path / "old").rename(tmp_path / "new")
+    stored = ["--storage", "sqlite:///new/tiny.db", "--task", user_task]
+    before = set((tmp_path / "new" / "cache").iterdir())
+    assert call("resume", *stored, "--trials", 3) == 0
+    assert set((tmp_path / "new" / "cache").iterdir()) > before
+    assert call("export", *stored, "--trial", 1, "--out", "out") == 0
+    assert not (tmp_path / "old").exists()
+    study = load_study(open_storage("sqlite:///new/tiny.db"))
+    specification = study.user_attrs["petra:specification"]
+    assert specification["cache"] == "cache"
+    study.set_user_attr("petra:specification", {**specification, "cache": "/proc/of/another/machine"})
+    capsys.readouterr()
+    assert call("resume", *stored, "--trials", 4) == 2
+    assert "give another as --cache" in capsys.readouterr().err
+    assert call("resume", *stored, "--trials", 4, "--cache", "own") == 0
+    assert list((tmp_path / "own").iterdir())
+
+
 def test_a_full_disk_stops_with_one_line_and_loses_nothing(
     call, capsys, tmp_path: Path, user_task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,3 +79,28 @@ def _hammer(folder: Path) -> int:
 def test_many_processes_never_see_half_an_entry(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(4) as pool:
         assert pool.map(_hammer, [tmp_path] * 4) == [0] * 4
+
+
+def test_entries_of_another_user_are_read_and_otherwise_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = PrefixCache(tmp_path, max_bytes=2_500)
+    for key in "ab":
+        cache.put(key, _entry(1_000))
+    (tmp_path / "damaged.prefix").write_bytes(b"nothing of ours")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert cache.get("a") == _entry(1_000)
+    assert cache.get("damaged") is None
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "petra_optuna.evaluation.cache.write_atomically", lambda path, data: path.write_bytes(data)
+        )
+        cache.put("c", _entry(1_000))  # over the bound, and nobody's entry may leave
+    assert {key for key in "abc" if cache.get(key) is not None} == {"a", "b", "c"}
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert cache.get("a") is None

@@ -13,8 +13,9 @@ import pytest
 from support import small_task
 
 from petra_optuna import cli
-from petra_optuna.errors import StudyError, UserError
+from petra_optuna.errors import MeasurementFailed, StudyError, UserError
 from petra_optuna.evaluation import Budget, quality_of
+from petra_optuna.measurement import MeasuringProcess
 from petra_optuna.operations import Half, Prune, QuantizeStatic, Train
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.results import (
@@ -32,6 +33,7 @@ from petra_optuna.study import StudyRecord, load_study, open_storage, optimize
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task, open_once
 
+confirm_module = sys.modules[confirm.__module__]  # the package has the function by the module's name
 SPACE = SearchSpace((Train, Prune), (Half, QuantizeStatic), max_length=1)
 
 
@@ -150,6 +152,44 @@ def test_a_reading_that_is_cut_off_counts(
     with pytest.raises(KeyboardInterrupt):
         confirm(searched, tiny_task, bootstrap=100, rounds=1)
     assert StudyRecord(searched).test_readings == 1
+
+
+def test_of_two_confirmations_at_once_one_reads_the_test_split(
+    tiny_task: Task, searched: optuna.Study, confirmed: Confirmation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one counts its reading while this one is timing, after both have seen that none was made."""
+    _reset(searched)
+    kept = searched.user_attrs[attributes.CONFIRMATION]
+    time_alone = confirm_module.time_files
+
+    def time_while_another_reads(*arguments: Any) -> Any:
+        assert StudyRecord(load_study(searched._storage, "tiny")).count_test_reading(0)
+        return time_alone(*arguments)
+
+    monkeypatch.setattr(confirm_module, "time_files", time_while_another_reads)
+    monkeypatch.setattr(confirm_module, "predict", None)
+    with pytest.raises(StudyError, match=r"already used 1 time\(s\)"):
+        confirm(searched, tiny_task, bootstrap=100, rounds=1)
+    assert StudyRecord(searched).test_readings == 1
+    assert searched.user_attrs[attributes.CONFIRMATION] == kept
+    monkeypatch.undo()
+    _reset(searched)
+    monkeypatch.setattr(confirm_module, "time_files", time_while_another_reads)
+    assert confirm(searched, tiny_task, bootstrap=100, rounds=1, again=True).reading == 2
+    searched.set_user_attr(attributes.CONFIRMATION, kept)
+
+
+def test_a_machine_that_cannot_time_the_files_does_not_read_the_test_split(
+    tiny_task: Task, searched: optuna.Study, confirmed: Confirmation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MeasurementFailed("no answer in 120 s")
+
+    _reset(searched)
+    monkeypatch.setattr(MeasuringProcess, "measure", fail)
+    with pytest.raises(StudyError, match=r"no file .* can be timed here .*no answer in 120 s"):
+        confirm(searched, tiny_task, bootstrap=100, rounds=1)
+    assert StudyRecord(searched).test_readings == 0
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {

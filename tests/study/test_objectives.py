@@ -95,7 +95,7 @@ def test_table_page_note_and_confirmation_show_them(study: optuna.Study, tiny_ta
         "accuracy": "maximize"
     }
     assert as_csv(found).splitlines()[0].startswith("trial,pipeline,accuracy,macs,peak_memory_bytes,train_s")
-    headings = [column.header for column in as_table(found).columns]
+    headings = [str(column.header) for column in as_table(found).columns]
     assert [head for head in headings[3:] if head][:4] == ["M MACs", "peak MB", "train s", "nodes"]
     figure = as_figure(found)
     assert figure.layout.xaxis.title.text == "macs, M MACs"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from support.postgres import new_database
 from support.specification import specification_with
 
 from petra_optuna.errors import StudyError
@@ -15,7 +19,7 @@ from petra_optuna.measurement import Baseline
 from petra_optuna.operations import LowRank, Prune
 from petra_optuna.pipeline import FieldPrior, Pipeline
 from petra_optuna.samplers import CREDIT, PRIORS, MeasuredValues, OperatorUse
-from petra_optuna.study import StudyRecord, TrialRecord
+from petra_optuna.study import StudyRecord, TrialRecord, load_study, open_storage
 from petra_optuna.study import record as attributes
 from petra_optuna.study.specification import WarmStart
 from petra_optuna.study.standing import Standing
@@ -26,13 +30,14 @@ MEASUREMENT = {"ratio": 0.5, "batch": 1, "yardstick_ms": 2.0, "yardstick_p95_ms"
 
 
 @pytest.fixture
-def study() -> optuna.Study:
-    return optuna.create_study(directions=["maximize", "minimize"])
+def study(tmp_path: Path) -> optuna.Study:
+    url = f"sqlite:///{tmp_path}/study.db"
+    return optuna.create_study(storage=url, study_name="s", directions=["maximize", "minimize"])
 
 
-def test_what_is_stored_of_a_study_is_read_back(study: optuna.Study) -> None:
+def test_what_is_stored_of_a_study_is_read_back(study: optuna.Study, tmp_path: Path) -> None:
     record = StudyRecord(study)
-    specification = specification_with()
+    specification = specification_with(cache=str(tmp_path / "cache"))
     bounds, warm = Bounds((0.9, 1.0), (False, True)), WarmStart("other", (3, 1), 2, foreign=1, reason="no")
     record.store_specification(specification)
     assert record.is_cut_off
@@ -41,8 +46,7 @@ def test_what_is_stored_of_a_study_is_read_back(study: optuna.Study) -> None:
     record.store_priors([FieldPrior("prune", "ratio", 0.2)])
     record.store_stop({"trials": 3})
     record.store_confirmation({"baseline": {}, "members": []})
-    record.count_test_reading()
-    record.count_test_reading()
+    assert [record.count_test_reading(before) for before in (0, 0, 1)] == [True, False, True]
     record.mark_complete()
     assert not record.is_cut_off
     assert (record.specification, record.bounds, record.warm_start) == (specification, bounds, warm)
@@ -89,7 +93,10 @@ def test_the_front_is_feasible_and_not_dominated(study: optuna.Study) -> None:
     for values, excess in (((0.9, 2.0), 0.0), ((0.8, 3.0), 0.0), ((0.8, 1.0), -1.0), ((1.0, 0.5), 1.0)):
         trial = study.ask()
         trial.set_constraint("size_bytes", excess)
+        TrialRecord(trial).store_evaluation({})
         study.tell(trial, values)
+    study.add_trial(optuna.trial.create_trial(values=[2.0, 0.1]))  # by somebody, without a file
+    assert StudyRecord(study).added_trials() == [4]
     feasible = StudyRecord(study).feasible_trials()
     assert [trial.number for trial in feasible] == [0, 1, 2]
     standing = Standing.of(feasible, MeasuredValues.of_study(study), None)
@@ -173,3 +180,55 @@ def test_a_confirmation_is_read_in_each_form_that_was_stored(study: optuna.Study
     for name in ("baseline", "original"):
         StudyRecord(study).store_confirmation({name: {"accuracy": 1}, "members": []})
         assert StudyRecord(study).confirmation == {"baseline": {"accuracy": 1}, "members": []}
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_of_many_that_count_the_same_reading_one_does(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    if database == "postgresql":
+        url = new_database(request.getfixturevalue("postgres_url"), "counted_at_once")
+    optuna.create_study(storage=open_storage(url), study_name="s")
+    counters = 6
+    start = threading.Barrier(counters)
+
+    def count(_: int) -> list[bool]:
+        record = StudyRecord(load_study(open_storage(url), "s"))
+        counted = []
+        for reading in range(3):
+            start.wait()
+            counted.append(record.count_test_reading(reading))
+        return counted
+
+    with ThreadPoolExecutor(counters) as pool:
+        counted = list(pool.map(count, range(counters)))
+    assert [sum(of_reading) for of_reading in zip(*counted, strict=True)] == [1, 1, 1]
+    assert StudyRecord(load_study(open_storage(url), "s")).test_readings == 3
+
+
+def test_the_cache_beside_a_database_moves_with_it_and_another_one_stays(tmp_path: Path) -> None:
+    caches = {"beside": tmp_path / "old" / "cache", "elsewhere": tmp_path / "fast"}
+    for name, cache in caches.items():
+        storage = open_storage(f"sqlite:///{tmp_path}/old/study.db")
+        study = optuna.create_study(storage=storage, study_name=name, directions=["maximize", "minimize"])
+        record = StudyRecord(study)
+        record.store_specification(specification_with(cache=str(cache)))
+        record.mark_complete()
+        assert record.specification.cache == str(cache)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = open_storage(f"sqlite:///{tmp_path}/new/study.db")
+    found = {name: StudyRecord(load_study(moved, name)).specification.cache for name in caches}
+    assert found == {"beside": str(tmp_path / "new" / "cache"), "elsewhere": str(caches["elsewhere"])}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"objective_of_a_later_release": 1}, {"limits": {"price": 3}}, {"budget": None}, {"version": 9}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_specification_of_another_release_is_one_line(study: optuna.Study, change: dict[str, Any]) -> None:
+    StudyRecord(study).store_specification(specification_with())
+    study.set_user_attr(attributes.SPECIFICATION, {**study.user_attrs[attributes.SPECIFICATION], **change})
+    with pytest.raises(StudyError, match=r"specification (cannot be read|has version 9)"):
+        _ = StudyRecord(study).specification

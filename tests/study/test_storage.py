@@ -12,6 +12,7 @@ from typing import cast
 import optuna
 import pytest
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import make_url
 from support.postgres import new_database
 
@@ -95,6 +96,60 @@ def test_a_missing_database_is_not_created_by_reading(tmp_path: Path) -> None:
     assert not (tmp_path / "typo.db").exists()
 
 
+@pytest.mark.parametrize("how", ["must_exist", "read_only"])
+def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "theirs.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    before = path.read_bytes()
+    with pytest.raises(StudyError, match="holds no study"):
+        open_storage(f"sqlite:///{path}", **{how: True})
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["theirs.db"]
+
+
+@pytest.mark.parametrize("others", ["none", "a writer", "no right to write"])
+def test_reading_changes_nothing(tmp_path: Path, others: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "study.db"
+    writer = open_storage(f"sqlite:///{path}")
+    made = optuna.create_study(storage=writer, study_name="mine")
+    made.add_trial(optuna.trial.create_trial(value=1.0))
+    if others != "a writer":
+        writer.remove_session()
+        writer.engine.dispose()
+    if others == "no right to write":
+        monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)
+    before = _contents(tmp_path)
+    assert ("study.db-wal" in before) == (others == "a writer")
+    storage = open_storage(f"sqlite:///{path}", read_only=True)
+    study = load_study(storage, "mine")
+    assert [trial.value for trial in study.trials] == [1.0]
+    with pytest.raises(StorageInternalError):
+        study.set_user_attr("note", "mine")
+    storage.remove_session()
+    storage.engine.dispose()
+    assert _contents(tmp_path) == before
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Files by name; the memory that those who have a database open share changes with each of them."""
+    return {path.name: b"" if path.name.endswith("-shm") else path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_path_with_braces_is_no_template(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/{{old}}/study.db")
+    optuna.create_study(storage=storage, study_name="mine")
+    assert (tmp_path / "{old}" / "study.db").is_file()
+    assert artifacts_folder(storage.url) == tmp_path / "{old}" / "artifacts"
+
+
+def test_a_heartbeat_that_fails_ends_no_thread(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/study.db")
+    with storage.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE trial_heartbeats"))
+    storage.record_heartbeat(0)
+
+
 def test_a_folder_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="is a folder"):
         open_storage(f"sqlite:///{tmp_path}")
@@ -144,6 +199,15 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
         load_study(storage)
     with pytest.raises(StudyError, match="there is no study 'three'"):
         load_study(storage, "three")
+
+
+def test_a_study_with_a_damaged_attribute_is_one_line(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/study.db")
+    optuna.create_study(storage=storage, study_name="mine").set_user_attr("note", 1)
+    with storage.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE study_user_attributes SET value_json = '{broken'"))
+    with pytest.raises(StudyError, match="the database is damaged, restore a copy of it"):
+        load_study(storage, "mine")
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -26,6 +26,7 @@ from petra_optuna.study import (
     optimize,
     origin_of,
     resume,
+    trial_record,
     warm_start_line,
 )
 from petra_optuna.study import record as attributes
@@ -38,6 +39,8 @@ WIDER = SearchSpace((Prune, Train, LowRank), (Half, QuantizeStatic), max_length=
 ORIGINAL = (0.9, 10.0, 100.0, 1e6)
 DIRECTIONS = ("maximize", "minimize", "maximize", "minimize")
 CREDITS = [OperatorUse("drop", None, None, 1.0), OperatorUse("insert", "swap", None, 0.5)]
+EVALUATED: dict[str, Any] = {trial_record.EVALUATION: {}}
+"""What a trial of our own has, and one that somebody added has not."""
 
 Made = list[tuple[Pipeline, tuple[float, float, float, float]]]
 
@@ -73,7 +76,10 @@ def _other(
         params = encode(pipeline, space)
         study.add_trial(
             optuna.trial.create_trial(
-                params=params, distributions=distributions(params, space), values=values
+                params=params,
+                distributions=distributions(params, space),
+                values=values,
+                user_attrs=EVALUATED,
             )
         )
     study.set_user_attr(attributes.COMPLETE, True)
@@ -124,6 +130,7 @@ def test_trials_beyond_a_limit_are_on_no_front(url: str) -> None:
             distributions=distributions(params, SPACE),
             values=_at(0.99, 0.1),
             constraints={"size_bytes": 1.0},
+            user_attrs=EVALUATED,
         )
     )
     assert _carried(url)[0] == []
@@ -151,10 +158,18 @@ def test_a_field_with_another_range_is_left_out(url: str) -> None:
     params = {**encode(_pruned(0.5), SPACE), "n0.prune.removed": 0.99}
     kinds = distributions(encode(_pruned(0.5), SPACE), SPACE)
     kinds["n0.prune.removed"] = optuna.distributions.FloatDistribution(0.0, 1.0)
-    study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, values=_at(0.88, 0.1)))
+    study.add_trial(
+        optuna.trial.create_trial(
+            params=params, distributions=kinds, values=_at(0.88, 0.1), user_attrs=EVALUATED
+        )
+    )
     kinds["n0.prune.sharpness"] = optuna.distributions.FloatDistribution(0.0, 1.0)
     params = {**params, "n0.prune.removed": 0.45, "n0.prune.sharpness": 0.5}
-    study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, values=_at(0.885, 0.2)))
+    study.add_trial(
+        optuna.trial.create_trial(
+            params=params, distributions=kinds, values=_at(0.885, 0.2), user_attrs=EVALUATED
+        )
+    )
     pipelines, record = _carried(url)
     assert pipelines == [_pruned(0.3)]
     assert record["foreign"] == 2

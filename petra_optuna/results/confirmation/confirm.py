@@ -19,7 +19,7 @@ from petra_optuna.results.confirmation.predictions import PlacedFile, TestPredic
 from petra_optuna.results.confirmation.record import Confirmation
 from petra_optuna.results.confirmation.retrain import Blueprint, Retraining, retrain
 from petra_optuna.results.confirmation.summary import BASELINE, Findings, name_of, summarize
-from petra_optuna.results.confirmation.timing import time_files
+from petra_optuna.results.confirmation.timing import Timings, time_files
 from petra_optuna.results.confirmation.write import write
 from petra_optuna.results.front import Row, front, pipeline_text
 from petra_optuna.results.report import limits_line
@@ -44,6 +44,7 @@ def confirm(
     bootstrap: int = 1000,
     rounds: int = 3,
     again: bool = False,
+    cache: Path | None = None,
     space: SearchSpace | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> Confirmation:
@@ -61,6 +62,8 @@ def confirm(
         bootstrap: Resamples of the bootstrap.
         rounds: Rounds of timing.
         again: Whether to read the test split although it was read before; the number of readings is shown.
+        cache: Folder of cached models, which holds the baseline that was trained in a study of the mode
+            ``untrained``; that of the study when None.
         space: Search space with operations of the user's own, which ``seeds`` needs.
         progress: Called with what is done.
 
@@ -78,12 +81,13 @@ def confirm(
             f"got {bootstrap}, {rounds} and {seeds}"
         )
     task = check_task(study, task)
-    rows = _rows(study, task, again)
     record = StudyRecord(study)
+    readings = record.test_readings
+    rows = _rows(study, task, readings, again)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(written_folder(out)) if out is not None else None
         stack.enter_context(training_threads(record.specification.train_threads))
-        evaluator = stack.enter_context(evaluator_of(study, task))
+        evaluator = stack.enter_context(evaluator_of(study, task, cache=cache))
         files = _fetch_files(study, rows, evaluator.folder)
         retrainings = _retrain(study, rows, seeds, space, evaluator, progress)
         timings = time_files(
@@ -92,11 +96,13 @@ def confirm(
             rounds,
             lambda done: progress("timing", done, rounds * len(files)),
         )
+        _check_timed(timings)
+        reading = _count_reading(study, readings, again)
         predictions = _predict(study, task, files, retrainings, evaluator, progress)
         confirmation = summarize(
             study,
             task,
-            Findings(rows, files, retrainings, timings, predictions),
+            Findings(rows, files, retrainings, timings, predictions, reading),
             evaluator.measurer.baseline,
             bootstrap,
             partial(progress, "bootstrap"),
@@ -123,23 +129,52 @@ def confirmation_of(study: optuna.Study) -> Confirmation | None:
     return Confirmation.from_dict(stored)
 
 
-def _rows(study: optuna.Study, task: Task, again: bool) -> tuple[Row, ...]:
+def _rows(study: optuna.Study, task: Task, readings: int, again: bool) -> tuple[Row, ...]:
     """The front, after checking that it can be confirmed."""
     if task.test is None:
         raise StudyError(
             f"task {task.name!r} has no test split, so its front cannot be confirmed; "
             "give it one, for example Task.from_loaders(test=...), and start a new study"
         )
-    if (readings := StudyRecord(study).test_readings) and not again:
-        raise StudyError(
-            f"the test split was already used {readings} time(s) for study {study.study_name!r}: "
-            "`front` shows what was found; `again` reads it once more, counted, which confirms less"
-        )
+    if readings and not again:
+        raise _already_used(study, readings)
     read = front(study)
     if not read.rows:
         reason = limits_line(read) or "run more trials first"
         raise StudyError(f"the front of study {study.study_name!r} is empty; {reason}")
     return read.rows
+
+
+def _already_used(study: optuna.Study, readings: int) -> StudyError:
+    return StudyError(
+        f"the test split was already used {readings} time(s) for study {study.study_name!r}: "
+        "`front` shows what was found; `again` reads it once more, counted, which confirms less"
+    )
+
+
+def _check_timed(timings: Timings) -> None:
+    """Refuse to read the test split for a table that would be empty."""
+    if timings.failures.keys() == timings.rounds.keys():
+        trial, reason = next(iter(timings.failures.items()))
+        raise StudyError(
+            f"no file of the front can be timed here (trial {trial}: {reason}); the test split was not read"
+        )
+
+
+def _count_reading(study: optuna.Study, readings: int, again: bool) -> int:
+    """The number of the reading that begins now; one that is cut off counts too.
+
+    Args:
+        study: Study of the front.
+        readings: Number of readings when this confirmation began.
+        again: Whether another one that was counted since then does not matter.
+    """
+    record = StudyRecord(study)
+    while not record.count_test_reading(readings):
+        readings = record.test_readings
+        if not again:
+            raise _already_used(study, readings)
+    return readings + 1
 
 
 def _fetch_files(study: optuna.Study, rows: tuple[Row, ...], folder: Path) -> dict[int, Path]:
@@ -178,17 +213,15 @@ def _predict(
     evaluator: Evaluator,
     progress: Progress,
 ) -> TestPredictions:
-    """Read the test split. A reading is counted before it begins, so that one that is cut off counts too."""
+    """Read the test split."""
     assert task.test is not None
     split = open_once(task.test)
-    record = StudyRecord(study)
-    profile = record.specification.profile
+    profile = StudyRecord(study).specification.profile
     placed = {BASELINE: PlacedFile(evaluator.folder / BASELINE_FILE, profile.baseline_place)}
     placed |= {str(trial): PlacedFile(path, profile.place) for trial, path in files.items()}
     for trial, runs in retrainings.items():
         paths = {name_of(trial, run): run.path for run in runs if run.path is not None}
         placed |= {name: PlacedFile(path, profile.place) for name, path in paths.items()}
-    record.count_test_reading()
     threads = torch.get_num_threads()
     predictions = predict(placed, task, split, threads, lambda done: progress("test split", done, len(split)))
     if BASELINE in predictions.failures:

@@ -44,6 +44,7 @@ class Findings:
         timings: Repeated measurements of the files.
         predictions: Outputs and quality by name of the file: ``BASELINE``, the trial's number as text, and
             ``name_of`` a retraining.
+        reading: Number of this reading of the test split.
     """
 
     rows: tuple[Row, ...]
@@ -51,6 +52,7 @@ class Findings:
     retrainings: Mapping[int, tuple[Retraining, ...]]
     timings: Timings
     predictions: TestPredictions
+    reading: int
 
     @property
     def failures(self) -> dict[str, str]:
@@ -107,7 +109,7 @@ def summarize(
         samples=len(predictions.targets),
         resamples=len(table),
         rounds=max(len(measured) for measured in findings.timings.rounds.values()),
-        reading=record.test_readings,
+        reading=findings.reading,
     )
 
 

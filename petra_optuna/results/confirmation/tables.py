@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
-from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from petra_optuna.results.confirmation.record import Confirmation, Estimate, Member
-from petra_optuna.results.report import as_markdown, heading, shown
+from petra_optuna.results.report import as_markdown, heading, plain_table, shown
 
 
 def confirmed_table(confirmation: Confirmation) -> Table:
     """The confirmed front as a table for the terminal."""
     title = f"Front of study {confirmation.study}, confirmed on {confirmation.samples} test samples"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=remarks(confirmation))
+    table = plain_table(title, remarks(confirmation))
     header, rows = _cells(confirmation)
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(name), overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 

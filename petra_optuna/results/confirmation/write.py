@@ -19,11 +19,13 @@ from petra_optuna.tasks import Task
 def write(confirmation: Confirmation, study: optuna.Study, task: Task, folder: Path) -> None:
     """Write ``table.md``, ``front.json``, ``front.html`` and a ``card-TRIAL.md`` for each member."""
     title = f"# Front of study {confirmation.study}, confirmed\n\n"
-    (folder / "table.md").write_text(title + confirmed_markdown(confirmation))
-    (folder / "front.json").write_text(json.dumps(confirmation.to_dict(), indent=2) + "\n")
-    (folder / "front.html").write_text(confirmed_html(confirmation))
+    (folder / "table.md").write_text(title + confirmed_markdown(confirmation), encoding="utf-8")
+    (folder / "front.json").write_text(json.dumps(confirmation.to_dict(), indent=2) + "\n", encoding="utf-8")
+    (folder / "front.html").write_text(confirmed_html(confirmation), encoding="utf-8")
     for member in confirmation.members:
-        (folder / f"card-{member.trial}.md").write_text(_card(confirmation, member, study, task))
+        (folder / f"card-{member.trial}.md").write_text(
+            _card(confirmation, member, study, task), encoding="utf-8"
+        )
 
 
 def confirmed_html(confirmation: Confirmation) -> str:
@@ -63,4 +65,4 @@ def _card(confirmation: Confirmation, member: Member, study: optuna.Study, task:
         "rank": member.rank,
         "spread": spread_of(member) or "no retrainings were asked for",
     }
-    return Template((TEMPLATES / "confirmed.md").read_text()).substitute(fields)
+    return Template((TEMPLATES / "confirmed.md").read_text(encoding="utf-8")).substitute(fields)
