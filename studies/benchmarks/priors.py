@@ -77,11 +77,11 @@ def search(task: Task, seed: int, trials: int, priors: list[dict[str, object]]) 
     return study
 
 
-def apply(task: Task, pipeline: Pipeline, seed: int) -> nn.Module:
+def apply(task: Task, pipeline: Pipeline, seed: int, budget: Budget = BUDGET) -> nn.Module:
     """The model that a pipeline leads to."""
     model: nn.Module = task.model
-    for node, epochs in zip(pipeline.body, BUDGET.allot(pipeline.body), strict=True):
-        model = node.apply(model, Context(task, pipeline.recipe, seed, epochs, BUDGET.data_fraction)).model
+    for node, epochs in zip(pipeline.body, budget.allot(pipeline.body), strict=True):
+        model = node.apply(model, Context(task, pipeline.recipe, seed, epochs, budget.data_fraction)).model
     return model
 
 
