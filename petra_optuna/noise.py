@@ -12,8 +12,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 NORMAL_95 = 1.959964
 """Half the width of a normal distribution's 95 % interval, in standard deviations."""
 BETWEEN_READINGS = 0.013
@@ -62,8 +60,9 @@ def pooled(readings: Sequence[Reading]) -> Reading:
     if len(readings) == 1:  # to the last bit
         (only,) = readings
         return Reading(only.value, math.hypot(only.error, BETWEEN_READINGS))
-    logs = np.log([reading.value for reading in readings])
-    weights = 1 / (np.square([reading.error for reading in readings]) + BETWEEN_READINGS**2)
-    mean = float(weights @ logs / weights.sum())
-    scatter = float(weights @ (logs - mean) ** 2) / (len(readings) - 1)
-    return Reading(math.exp(mean), math.sqrt(max(1.0, scatter) / float(weights.sum())))
+    logs = [math.log(reading.value) for reading in readings]
+    weights = [1 / (reading.error**2 + BETWEEN_READINGS**2) for reading in readings]
+    total = math.fsum(weights)
+    mean = math.fsum(weight * log for weight, log in zip(weights, logs, strict=True)) / total
+    squares = math.fsum(weight * (log - mean) ** 2 for weight, log in zip(weights, logs, strict=True))
+    return Reading(math.exp(mean), math.sqrt(max(1.0, squares / (len(readings) - 1)) / total))

@@ -58,14 +58,16 @@ def tied_front(points: Sequence[MeasuredPoint]) -> dict[int, tuple[int, ...]]:
     low, high = np.array([point.low for point in points]), np.array([point.high for point in points])
     on_front = moocore.is_nondominated(values, keep_weakly=True)
     stands_for: dict[int, list[int]] = {}
+    shown: list[int] = []
     for row in _exact_first(values, np.any(low < high, axis=0)):
         if not on_front[row]:
             continue
-        covering = [other for other in stands_for if np.all(low[other] <= high[row])]
-        if covering:
-            stands_for[covering[0]].append(row)
+        covering = np.flatnonzero(np.all(low[shown] <= high[row], axis=1))
+        if covering.size:
+            stands_for[shown[covering[0]]].append(row)
         else:
             stands_for[row] = []
+            shown.append(row)
     free = ~on_front
     for row, tied in stands_for.items():
         same = free & np.all(low[row] <= high, axis=1) & np.all(low <= high[row], axis=1)

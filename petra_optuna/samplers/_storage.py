@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, cast
 
 import optuna
@@ -24,6 +24,11 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from petra_optuna.samplers._trial_reader import read_trials
+
+_MANY = 500
+"""Trials that may be named in one query."""
+
 
 class SharedStorage(RDBStorage):
     """A relational storage whose killed trials are found by ``fail_orphans`` instead of by Optuna.
@@ -31,6 +36,21 @@ class SharedStorage(RDBStorage):
     Optuna fails every trial whose heartbeat is old and enqueues the re-run afterwards. A process that is
     killed in between loses the re-run, and a worker that was only suspended loses its trial.
     """
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        if states is not None or len(included_trial_ids) > _MANY:
+            return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        try:
+            with self.engine.connect() as connection:
+                return read_trials(connection, study_id, trial_id_greater_than, included_trial_ids)
+        except SQLAlchemyError as error:
+            raise StorageInternalError("the trials cannot be read") from error
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Record a sign of life; where the database does not take it, the next one follows."""

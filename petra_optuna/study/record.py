@@ -229,9 +229,9 @@ class StudyRecord:
 
     def ledger(self) -> TrainingLedger:
         """The training ledgers of all trials, summed; zeros where none was stored."""
-        ledgers = [TrialRecord(trial).ledger for trial in self._study.get_trials(deepcopy=False)]
+        stored = [TrialRecord(trial).ledger_fields for trial in self._study.get_trials(deepcopy=False)]
         names = [field.name for field in dataclasses.fields(TrainingLedger)]
-        return TrainingLedger(**{name: sum(getattr(one, name) for one in ledgers) for name in names})
+        return TrainingLedger(**{name: sum(fields.get(name, 0) for fields in stored) for name in names})
 
     def rung_results(self, rung: int, *, without: int) -> list[RungDecision]:
         """What the other trials stored at a rung, without those that were run again.

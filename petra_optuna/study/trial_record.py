@@ -104,9 +104,15 @@ class TrialRecord:
     @property
     def ledger(self) -> TrainingLedger:
         """What the trial trained and was spared; zeros where nothing is stored."""
-        stored = self._trial.user_attrs.get(LEDGER, {})
+        stored = self.ledger_fields
         names = [field.name for field in dataclasses.fields(TrainingLedger)]
         return TrainingLedger(**{name: stored[name] for name in names if name in stored})
+
+    @property
+    def ledger_fields(self) -> dict[str, Any]:
+        """The training ledger as it is stored, in whatever form; empty where nothing is stored."""
+        fields: dict[str, Any] = self._trial.user_attrs.get(LEDGER, {})
+        return fields
 
     @property
     def worker(self) -> WorkerIdentity | None:
