@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from petra_optuna.errors import DataError
+from petra_optuna.errors import DataError, StudyError
 
 
 @contextmanager
@@ -33,6 +33,21 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` as the whole of the file."""
     with write_whole(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_cached(path: Path, data: bytes) -> None:
+    """Write a file into a cache folder.
+
+    Raises:
+        StudyError: When the folder cannot be written, for example because the disk is full.
+    """
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise StudyError(
+            f"the cache folder {path.parent} cannot be written ({error.strerror}); "
+            "make room there or give another as `cache`"
+        ) from error
 
 
 @contextmanager

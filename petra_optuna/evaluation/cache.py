@@ -17,8 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from petra_optuna.errors import StudyError
-from petra_optuna.files import write_atomically
+from petra_optuna.files import write_cached
 
 _DIGEST_BYTES = 32
 _SUFFIX = ".prefix"
@@ -35,21 +34,6 @@ class CacheEntry:
 
     reports: list[dict[str, Any]]
     checkpoint: bytes
-
-
-def write_cached(path: Path, data: bytes) -> None:
-    """Write a file into a cache folder.
-
-    Raises:
-        StudyError: When the folder cannot be written, for example because the disk is full.
-    """
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise StudyError(
-            f"the cache folder {path.parent} cannot be written ({error.strerror}); "
-            "make room there or give another as `cache`"
-        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch import nn
 
 from petra_optuna.errors import OperationFailed, foreign_errors_as
 from petra_optuna.evaluation.budget import Budget
-from petra_optuna.evaluation.cache import write_cached
 from petra_optuna.evaluation.keys import node_seed, prefix_keys
+from petra_optuna.files import write_cached
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import take
 from petra_optuna.operations import Context

@@ -117,7 +117,7 @@ def _find_rapl(root: Path) -> Counter | str:
 
 
 def _is_package(zone: Path) -> bool:
-    return (zone / "name").read_text().startswith("package-")
+    return (zone / "name").read_text(encoding="utf-8").startswith("package-")
 
 
 def compare_energy(candidate: Call, baseline: Call, counter: Counter, clock: Clock, batch: int) -> Energy:

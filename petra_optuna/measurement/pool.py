@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from petra_optuna.errors import MeasurementFailed
-from petra_optuna.files import write_atomically
+from petra_optuna.files import write_cached
 from petra_optuna.measurement.record import Baseline, FileMeasurement
 from petra_optuna.measurement.shape import shape_signature
 from petra_optuna.noise import Reading, pooled
@@ -88,9 +88,13 @@ class ShapeStore:
         return readings
 
     def put(self, shape: str, name: str, measured: FileMeasurement) -> None:
-        """Keep a reading."""
+        """Keep a reading.
+
+        Raises:
+            StudyError: When the folder cannot be written, for example because the disk is full.
+        """
         path = self.folder / shape / f"{name}{_SUFFIX}"
-        write_atomically(path, json.dumps(measured.to_dict()).encode())
+        write_cached(path, json.dumps(measured.to_dict()).encode())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,18 +7,17 @@ share their latency.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import numpy_helper
 
-from petra_optuna.errors import MeasurementFailed, one_line
+from petra_optuna.errors import MeasurementFailed, RuntimeFailed
+from petra_optuna.runtimes import read_onnx
 
-_STRUCTURAL = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)
+_STRUCTURAL = ("INT64", "BOOL")
 """Types of tensors that say what a graph does (shapes, axes, indices); the others are weights and scales."""
 _DECIDED_BY_VALUE = ("Pow",)
 """Operators whose speed follows from a constant input: a runtime squares faster than it takes a root."""
@@ -35,9 +34,9 @@ def shape_signature(file: Path, *setting: object) -> str:
         MeasurementFailed: When the file cannot be read.
     """
     try:
-        model = onnx.load(str(file), load_external_data=False)
-    except (OSError, DecodeError) as error:
-        raise MeasurementFailed(f"file {file.name} cannot be read: {one_line(error)}") from error
+        model = read_onnx(file)
+    except RuntimeFailed as error:
+        raise MeasurementFailed(f"file {file.name}: {error}") from error
     parts = [
         sorted((opset.domain, opset.version) for opset in model.opset_import),
         _Graph(model.graph).describe(),
@@ -57,6 +56,7 @@ class _Graph:
 
     def __init__(self, graph: Any, outer: dict[str, int] | None = None) -> None:
         self._graph = graph
+        self._onnx = importlib.import_module("onnx")
         self._numbers = dict(outer or {})
         self._nodes = [node for node in graph.node if not _is_constant(node)]
         self._constants = {tensor.name: tensor for tensor in getattr(graph, "initializer", ())}
@@ -72,7 +72,7 @@ class _Graph:
         """Operators in their order, with attributes and inputs."""
         return [self._describe_node(node) for node in self._nodes]
 
-    def _describe_node(self, node: onnx.NodeProto) -> list[Any]:
+    def _describe_node(self, node: Any) -> list[Any]:
         inputs = [self._describe_input(name, node.op_type) for name in node.input]
         attributes = sorted((item.name, self._describe_attribute(item)) for item in node.attribute)
         return [node.domain, node.op_type, inputs, attributes, [self._number(name) for name in node.output]]
@@ -81,17 +81,27 @@ class _Graph:
         constant = self._constants.get(name)
         if constant is None:
             return self._number(name)
-        return [self._number(name), *_describe_tensor(constant, operator)]
+        return [self._number(name), *self._describe_tensor(constant, operator)]
 
-    def _describe_attribute(self, attribute: onnx.AttributeProto) -> Any:
-        value = onnx.helper.get_attribute_value(attribute)
-        if isinstance(value, onnx.TensorProto):
-            return _describe_tensor(value)
-        if isinstance(value, onnx.GraphProto):
+    def _describe_attribute(self, attribute: Any) -> Any:
+        value = self._onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, self._onnx.TensorProto):
+            return self._describe_tensor(value)
+        if isinstance(value, self._onnx.GraphProto):
             return _Graph(value, self._numbers).describe()
         return _plain(value)
 
-    def _describe_value(self, value: onnx.ValueInfoProto) -> list[Any]:
+    def _describe_tensor(self, tensor: Any, operator: str = "") -> list[Any]:
+        """Type and shape of a constant, and its values where they decide what the graph does."""
+        kind = self._onnx.TensorProto.DataType.Name(tensor.data_type)
+        described: list[Any] = [kind, list(tensor.dims)]
+        counts = kind in _STRUCTURAL or (operator in _DECIDED_BY_VALUE and not tensor.dims)
+        if counts and tensor.data_location != self._onnx.TensorProto.EXTERNAL:
+            values = np.ascontiguousarray(self._onnx.numpy_helper.to_array(tensor))
+            described.append(hashlib.sha256(values.tobytes()).hexdigest())
+        return described
+
+    def _describe_value(self, value: Any) -> list[Any]:
         tensor = value.type.tensor_type
         dimensions = [
             dimension.dim_value if dimension.HasField("dim_value") else "?" for dimension in tensor.shape.dim
@@ -103,19 +113,9 @@ class _Graph:
         return self._numbers.setdefault(name, len(self._numbers)) if name else -1
 
 
-def _is_constant(node: onnx.NodeProto) -> bool:
+def _is_constant(node: Any) -> bool:
     """Whether a node only holds a tensor, as an initialiser does."""
-    return node.op_type == "Constant" and node.attribute[0].name == "value"
-
-
-def _describe_tensor(tensor: onnx.TensorProto, operator: str = "") -> list[Any]:
-    """Type and shape of a constant, and its values where they decide what the graph does."""
-    described: list[Any] = [tensor.data_type, list(tensor.dims)]
-    counts = tensor.data_type in _STRUCTURAL or (operator in _DECIDED_BY_VALUE and not tensor.dims)
-    if counts and tensor.data_location != onnx.TensorProto.EXTERNAL:
-        values = np.ascontiguousarray(numpy_helper.to_array(tensor))
-        described.append(hashlib.sha256(values.tobytes()).hexdigest())
-    return described
+    return bool(node.op_type == "Constant" and node.attribute[0].name == "value")
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Runtimes that run a file, one a module. Neither torch nor openvino is imported until a file is opened."""
 
 from petra_optuna.runtimes.base import ARITHMETIC, Runtime, Session, WeightedKernels
+from petra_optuna.runtimes.onnx_file import read_onnx
 from petra_optuna.runtimes.onnxruntime import OnnxRuntime
 from petra_optuna.runtimes.registry import DEFAULT, RUNTIMES, check_name, runtime
 
@@ -13,5 +14,6 @@ __all__ = [
     "Session",
     "WeightedKernels",
     "check_name",
+    "read_onnx",
     "runtime",
 ]

@@ -26,6 +26,7 @@ from petra_optuna.runtimes.base import (
     typed_kernels,
 )
 from petra_optuna.runtimes.device_clock import DeviceClock
+from petra_optuna.runtimes.onnx_file import read_onnx
 from petra_optuna.runtimes.torch_operators import Operators
 
 _SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
@@ -62,7 +63,7 @@ class PyTorch(Runtime):
     def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> PyTorchSession:
         """Load a file, or the bytes of one."""
         self.check_device(device)
-        return PyTorchSession(_read(path), threads, device)
+        return PyTorchSession(read_onnx(path), threads, device)
 
     def inspect(self, path: Path, device: str = "cpu") -> tuple[Session, Counter[str]]:
         """Load a file and count its operators, those with weights with the type that they compute in."""
@@ -248,15 +249,6 @@ def _order(nodes: Any, available: set[str]) -> list[Any]:
 
 def _torch() -> Any:
     return importlib.import_module("torch")
-
-
-def _read(path: Path | bytes) -> Any:
-    onnx = importlib.import_module("onnx")
-    decode_error = importlib.import_module("google.protobuf.message").DecodeError
-    try:
-        return onnx.load_model_from_string(path if isinstance(path, bytes) else path.read_bytes())
-    except (OSError, decode_error) as error:
-        raise RuntimeFailed(f"PyTorch cannot load the file: {one_line(error)}") from error
 
 
 def _types(onnx: Any) -> dict[int, Any]:

@@ -137,7 +137,7 @@ class PetraSampler(BaseSampler):
         Args:
             space: Search space that the objective passes to ``pipeline.suggest``, or None.
             options: All other arguments of the class.
-            seed: As of the class.
+            seed: Seed of all randomness, at least 0; None for one of the sampler's own.
         """
         sampler = cls(space, seed=seed)
         sampler._options = options

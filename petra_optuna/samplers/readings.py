@@ -122,19 +122,20 @@ class MeasuredValues:
         """
         changed = False
         for read in several:
-            known = self._readings.setdefault(read.shape, {})
-            new = {key: values for key, values in read.readings.items() if key not in known}
-            changed = changed or bool(known and new)
+            readings = self._readings.setdefault(read.shape, {})
+            new = {key: values for key, values in read.readings.items() if key not in readings}
+            changed = changed or bool(readings and new)
             if new:
-                known.update(new)
+                readings.update(new)
                 self._pooled.pop(read.shape, None)
         return changed
 
     def values(self, trial: FrozenTrial) -> tuple[float, ...]:
         """Values of a complete trial in the order of the objectives."""
-        known = self.known(trial)
+        readings = self.known(trial)
         return tuple(
-            known[index].value if index in known else float(value) for index, value in enumerate(trial.values)
+            readings[index].value if index in readings else float(value)
+            for index, value in enumerate(trial.values)
         )
 
     def reaches(self, trial: FrozenTrial, value: float) -> bool:
@@ -153,12 +154,12 @@ class MeasuredValues:
 
     def point(self, trial: FrozenTrial) -> MeasuredPoint:
         """Minimised values of a complete trial with their intervals."""
-        known = self.known(trial)
+        readings = self.known(trial)
         values = self.values(trial)
-        if not known:
+        if not readings:
             return MeasuredPoint.exact(minimised([values], self._directions)[0])
         ends = [
-            (known[index].low, known[index].high) if index in known else (value, value)
+            (readings[index].low, readings[index].high) if index in readings else (value, value)
             for index, value in enumerate(values)
         ]
         table = minimised([values, *zip(*ends, strict=True)], self._directions)

@@ -210,7 +210,7 @@ class StudyRecord:
         specification = self.specification
         if specification.region >= NO_REGION:
             return None
-        quality = self.baseline_values[specification.metric]
+        quality = self.bounds.reference[0]
         drop = specification.region * abs(quality)
         return quality - drop if specification.direction == "maximize" else quality + drop
 

@@ -52,11 +52,11 @@ class Retake:
             return
         finally:
             path.unlink(missing_ok=True)
-        known = ShapeReadings.of_trial(trial)
+        own = ShapeReadings.of_trial(trial)
         for name, one in measured.readings.items():
-            if known is not None and name not in known.readings:
+            if own is not None and name not in own.readings:
                 values = self._evaluator.measurer.baseline.readings(one)
-                record.store_reading(name, ShapeReadings(known.shape, {name: values}))
+                record.store_reading(name, ShapeReadings(own.shape, {name: values}))
 
 
 def _is_wide(measured: MeasuredValues, trial: FrozenTrial) -> bool:

@@ -68,7 +68,7 @@ def process_table() -> str | None:
     try:
         if os.readlink(_PROC / "self") != str(os.getpid()):
             return None  # /proc shows the processes of another namespace
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink(_PROC / 'self/ns/pid')}"
     except OSError:
         return None

@@ -167,7 +167,7 @@ def worker(tmp_path, body):
 
 
 def test_a_crash_fails_with_the_signal_and_the_next_measurement_works(files, feeds, tmp_path):
-    command = worker(tmp_path, "if 'copy' in path: os.kill(os.getpid(), signal.SIGSEGV)")
+    command = worker(tmp_path, "if 'copy' in path.name: os.kill(os.getpid(), signal.SIGSEGV)")
     with MeasuringProcess(
         DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT, worker=command
     ) as process:
@@ -178,7 +178,7 @@ def test_a_crash_fails_with_the_signal_and_the_next_measurement_works(files, fee
 
 
 def test_a_hang_is_ended_and_the_next_measurement_works(files, feeds, tmp_path):
-    command = worker(tmp_path, "if 'copy' in path: time.sleep(600)")
+    command = worker(tmp_path, "if 'copy' in path.name: time.sleep(600)")
     with MeasuringProcess(
         DeviceProfile(), files / "slow.onnx", feeds, timeout_s=5, schedule=SHORT, worker=command
     ) as process:
@@ -188,7 +188,7 @@ def test_a_hang_is_ended_and_the_next_measurement_works(files, feeds, tmp_path):
 
 
 def test_an_exit_fails_with_its_last_words_and_chatter_does_no_harm(files, feeds, tmp_path):
-    command = worker(tmp_path, "print('chatter')\nif 'copy' in path: sys.exit('out of memory')")
+    command = worker(tmp_path, "print('chatter')\nif 'copy' in path.name: sys.exit('out of memory')")
     with MeasuringProcess(
         DeviceProfile(), files / "slow.onnx", feeds, schedule=SHORT, worker=command
     ) as process:

@@ -22,7 +22,7 @@ from petra_optuna.results.confirmation.summary import BASELINE, Findings, name_o
 from petra_optuna.results.confirmation.timing import Timings, time_files
 from petra_optuna.results.confirmation.write import write
 from petra_optuna.results.front import Row, front, pipeline_text
-from petra_optuna.results.report import limits_line
+from petra_optuna.results.report import limits_line, standing_line
 from petra_optuna.study import StudyRecord
 from petra_optuna.study.baseline import BASELINE_FILE
 from petra_optuna.study.run import stored_space
@@ -140,7 +140,7 @@ def _rows(study: optuna.Study, task: Task, readings: int, again: bool) -> tuple[
         raise _already_used(study, readings)
     read = front(study)
     if not read.rows:
-        reason = limits_line(read) or "run more trials first"
+        reason = limits_line(read) or standing_line(read) or "run more trials first"
         raise StudyError(f"the front of study {study.study_name!r} is empty; {reason}")
     return read.rows
 
