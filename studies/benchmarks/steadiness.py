@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import optuna
 import torch
 
 from petra_optuna.deploy import OnnxRuntimeModel, lower
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the load")
     parser.add_argument("--trials", type=int, default=12, help="trials of each whole study")
     given = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if given.repeats:
         script.print_table(HEADER, _rows(given.repeats, given.seed))
     if given.trials:

@@ -17,7 +17,14 @@ from petra_optuna.study import StudyRecord, optimize, resume
 from petra_optuna.study.worker_context import SHAPES
 from petra_optuna.tasks import build_task
 
-HEADER = ("value", "median difference, %", "largest difference, %", "trials failed", "fronts agree")
+HEADER = (
+    "value",
+    "median difference, %",
+    "largest difference, %",
+    "trials failed, quiet",
+    "loaded",
+    "fronts agree",
+)
 CONTROLS = 5
 MEASURED = ("latency_ms", "throughput_per_s")
 _BUDGET = Budget(epochs=1, data_fraction=0.25)
@@ -65,12 +72,15 @@ class _Pair:
     loaded: optuna.Study
 
     def rows(self) -> Iterator[list[object]]:
-        failed = sum(trial.state == TrialState.FAIL for trial in self.loaded.trials)
+        failed = [
+            sum(trial.state == TrialState.FAIL for trial in study.trials)
+            for study in (self.quiet, self.loaded)
+        ]
         agree = self._fronts_agree()
         for name in MEASURED:
             differences = 100 * np.abs(self._differences(name))
             cells = (f"{np.median(differences):.1f}", f"{differences.max():.1f}")
-            yield [name, *cells, failed, "yes" if agree else "no"]
+            yield [name, *cells, *failed, "yes" if agree else "no"]
 
     def _differences(self, name: str) -> np.ndarray:
         """How far the loaded study's values are from the quiet one's, as shares; of trials that both have."""

@@ -45,11 +45,14 @@ def test_the_controls_are_legal_and_spend_what_a_pipeline_may_spend(epochs: int)
 
 
 def _run(task: Task, folder: Path, trials: int, **changes: Any) -> optuna.Study:
-    settings: dict[str, Any] = {"space": SPACE, "budget": Budget(1), "mode": "untrained"} | changes
+    settings: dict[str, Any] = {
+        "space": SPACE,
+        "budget": Budget(1),
+        "mode": "untrained",
+        "region": 1.0,
+    } | changes
     url = f"sqlite:///{folder}/study.db"
-    return optimize(
-        task, trials=trials, storage=url, name="tiny", cache=folder / "cache", region=1.0, **settings
-    )
+    return optimize(task, trials=trials, storage=url, name="tiny", cache=folder / "cache", **settings)
 
 
 @pytest.fixture(scope="module")
