@@ -41,12 +41,11 @@ class TrialEnd:
         if isinstance(error, UpdateFinishedTrialError):  # another process has ended the trial
             return
         record = TrialRecord(self._trial)
-        record.store_ledger(self._ledger)
-        if not isinstance(error, Exception | KeyboardInterrupt):  # a process that exits leaves it running
-            return
-        record.store_failure(self._reason(error))
-        if isinstance(error, _OF_THE_MACHINE):
+        if isinstance(error, _OF_THE_MACHINE):  # first: what follows needs more room in the database
             mark_for_rerun(self._trial)
+        if isinstance(error, Exception | KeyboardInterrupt):  # a process that exits leaves it running
+            record.store_failure(self._reason(error))
+        record.store_ledger(self._ledger)
         if isinstance(error, OSError):
             raise StudyError(f"trial {self._trial.number}: {self._reason(error)}, then `resume`") from error
 
