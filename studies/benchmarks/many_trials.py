@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.samplers import RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from petra_optuna.cli import app
@@ -100,13 +101,12 @@ class _Copies:
             "shape": f"shape {index % (0.6 * (index + 1)):.0f}",
             "readings": {f"reading {index}": {"latency_ms": [latency, 0.005]}},
         }
-        described = {
+        evaluation = original.user_attrs[EVALUATION] | {
             "description": pipeline.describe(),
             "hash": pipeline.hash,
             "pipeline": pipeline.to_dict(),
         }
-        attributes: dict[str, Any] = {**original.user_attrs, SHAPE: shape}
-        attributes[EVALUATION] = original.user_attrs[EVALUATION] | described
+        attributes: dict[str, Any] = {**original.user_attrs, SHAPE: shape, EVALUATION: evaluation}
         plan = {"index": CONTROLS + index, "params": params, "operator": "local", "hash": pipeline.hash}
         return create_trial(
             state=TrialState.COMPLETE,
@@ -127,7 +127,8 @@ def _seconds(arguments: list[str]) -> float:
 def _plan_ms(trials: int) -> float:
     """Median milliseconds of the processor for a plan where nearly all trials are on the front."""
     bench, rng = PipeBench.variant("medium"), np.random.default_rng(0)
-    study = optuna.create_study(directions=["maximize", *["minimize"] * 3], sampler=RandomSampler(seed=0))
+    directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * 3]
+    study = optuna.create_study(directions=directions, sampler=RandomSampler(seed=0))
     study.set_user_attr(BOUNDS, {"reference": [1.0, 100.0, 100.0, 100.0], "log": [False, True, True, True]})
 
     def run() -> float:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is experimental", "ignore:.*de
 
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
-    """Trials in every state, with infinite values, steps, all kinds of parameters, and another study between."""
+    """Trials in every state, with infinite values and all kinds of parameters; another study has some too."""
     storage = open_storage(f"sqlite:///{tmp_path}/study.db")
     made = optuna.create_study(storage=storage, study_name="ours", directions=["minimize", "maximize"])
     other = optuna.create_study(storage=storage, study_name="theirs")
