@@ -33,10 +33,12 @@ class ShapeReadings:
     Attributes:
         shape: Signature of the shape.
         readings: Unique name of a reading -> name of an objective -> what was measured.
+        counted: Names of objectives in which files of one shape differ by their encoding only: some bytes.
     """
 
     shape: str
     readings: Mapping[str, Mapping[str, Reading]]
+    counted: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""
@@ -46,6 +48,7 @@ class ShapeReadings:
                 key: {name: [one.value, one.error] for name, one in values.items()}
                 for key, values in self.readings.items()
             },
+            "counted": list(self.counted),
         }
 
     @classmethod
@@ -57,6 +60,7 @@ class ShapeReadings:
                 key: {name: Reading(*one) for name, one in values.items()}
                 for key, values in data["readings"].items()
             },
+            tuple(data.get("counted", ())),
         )
 
     @classmethod
@@ -86,6 +90,7 @@ class MeasuredValues:
         self._readings: dict[str, dict[str, Mapping[str, Reading]]] = {}
         self._pooled: dict[str, dict[int, Reading]] = {}
         self._shapes: dict[int, str] = {}
+        self._ranges: dict[str, dict[int, tuple[float, float]]] = {}
 
     @classmethod
     def for_study(cls, study: optuna.Study) -> MeasuredValues:
@@ -112,6 +117,7 @@ class MeasuredValues:
             if read is not None:
                 self._shapes[trial.number] = read.shape
                 changed = self.add([read]) or changed
+                changed = self._widen(read, trial) or changed
         return changed
 
     def add(self, several: Iterable[ShapeReadings]) -> bool:
@@ -156,14 +162,32 @@ class MeasuredValues:
         """Minimised values of a complete trial with their intervals."""
         readings = self.known(trial)
         values = self.values(trial)
-        if not readings:
+        ranges = self._ranges.get(self._shapes.get(trial.number, ""), {})
+        if not readings and not ranges:
             return MeasuredPoint.exact(minimised([values], self._directions)[0])
         ends = [
-            (readings[index].low, readings[index].high) if index in readings else (value, value)
+            (readings[index].low, readings[index].high)
+            if index in readings
+            else ranges.get(index, (value, value))
             for index, value in enumerate(values)
         ]
         table = minimised([values, *zip(*ends, strict=True)], self._directions)
         return MeasuredPoint(table[0], np.minimum(table[1], table[2]), np.maximum(table[1], table[2]))
+
+    def _widen(self, read: ShapeReadings, trial: FrozenTrial) -> bool:
+        """Take in the counted values of a trial; whether the range of others of its shape has changed."""
+        if trial.values is None:
+            return False
+        ranges = self._ranges.setdefault(read.shape, {})
+        changed = False
+        for name in read.counted:
+            if name in self._positions:
+                index = self._positions[name]
+                value = float(trial.values[index])
+                low, high = ranges.get(index, (value, value))
+                changed = changed or not low <= value <= high
+                ranges[index] = (min(low, value), max(high, value))
+        return changed
 
     def _pool(self, readings: Mapping[str, Mapping[str, Reading]]) -> dict[int, Reading]:
         by_position: dict[int, list[Reading]] = {}

@@ -84,6 +84,26 @@ def test_values_without_readings_are_exact() -> None:
     assert point.values.tolist() == point.low.tolist() == point.high.tolist() == [-0.9, 50.0]
 
 
+def test_files_of_one_shape_do_not_beat_each_other_by_some_bytes() -> None:
+    def sized(number: int, quality: float, size: float, shape: str) -> FrozenTrial:
+        trial = create_trial(
+            state=TrialState.COMPLETE,
+            values=(quality, size),
+            user_attrs={SHAPE: ShapeReadings(shape, {}, counted=("size_bytes",)).to_dict()},
+        )
+        trial.number = number
+        return trial
+
+    trials = [sized(0, 0.9, 120_041.0, "a"), sized(1, 0.8, 120_040.0, "a"), sized(2, 0.8, 120_039.0, "b")]
+    measured = MeasuredValues(("quality", "size_bytes"), DIRECTIONS)
+    assert not measured.add_trials([trials[0]])
+    assert measured.add_trials(trials[1:])
+    assert measured.values(trials[1]) == (0.8, 120_040.0)
+    first, smaller, other = (measured.point(trial) for trial in trials)
+    assert first.dominates(smaller)
+    assert not first.covers(other)
+
+
 def test_noise_earns_no_credit_and_progress_does() -> None:
     tie = _trial(1, (0.9, 88.5), "b", ("r1", 88.5, 0.01))
     faster = _trial(2, (0.9, 80.0), "c", ("r2", 80.0, 0.01))
