@@ -22,8 +22,6 @@ from petra_optuna.noise import Reading, pooled
 
 TOLERANCE = 0.03
 """A value is known well enough once half its 95 % interval is no more than this share of it."""
-MOST_NEW_READINGS = 2
-"""Readings taken of one file at most: a busy machine does not become quiet by waiting on it."""
 _SUFFIX = ".reading"
 
 
@@ -121,20 +119,18 @@ class ShapeMeasurer:
         """
         shape = shape_signature(file, self.setting)
         readings = self.store.get(shape) if self.store else {}
-        taken = 0
-        while taken < MOST_NEW_READINGS and not self._is_known(readings):
-            try:
-                measured = self.process.measure(file)
-            except MeasurementFailed:
-                if not readings:
-                    raise
-                break
-            name = uuid.uuid4().hex
-            readings[name] = measured
-            taken += 1
-            if self.store is not None:
-                self.store.put(shape, name, measured)
-        return ShapeMeasurement(shape, readings, taken, self.baseline)
+        if self._is_known(readings):
+            return ShapeMeasurement(shape, readings, 0, self.baseline)
+        try:
+            measured = self.process.measure(file)
+        except MeasurementFailed:
+            if not readings:
+                raise
+            return ShapeMeasurement(shape, readings, 0, self.baseline)
+        name = uuid.uuid4().hex
+        if self.store is not None:
+            self.store.put(shape, name, measured)
+        return ShapeMeasurement(shape, {**readings, name: measured}, 1, self.baseline)
 
     def _is_known(self, readings: Mapping[str, FileMeasurement]) -> bool:
         """Whether latency and throughput are known well enough."""

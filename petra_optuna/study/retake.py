@@ -13,6 +13,7 @@ from petra_optuna.evaluation import Evaluator
 from petra_optuna.measurement import TOLERANCE, ForeignLoad
 from petra_optuna.samplers import MeasuredValues, ShapeReadings
 from petra_optuna.study.record import StudyRecord
+from petra_optuna.study.trial_record import TrialRecord
 
 QUIET_CORES = 0.2
 """The machine is quiet while other processes keep fewer cores busy, on average."""
@@ -20,10 +21,11 @@ _LOOK_S = 0.2
 
 
 class Retake:
-    """An Optuna callback that measures wide shapes again, one after each trial while the machine is quiet.
+    """An Optuna callback that measures shapes again, one after each trial while the machine is quiet.
 
-    A shape is wide while half the 95 % interval of a value is more than ``TOLERANCE`` of it. It is known to
-    be wide from a trial of this process, or from the front as it was at the beginning.
+    They are those that a busy machine left wide: half the 95 % interval of a value is more than ``TOLERANCE``
+    of it, and other processes were busy when it was measured. They are known from the trials of this process,
+    and from the front as it was at the beginning.
 
     Args:
         evaluator: Evaluator whose measuring process and folder are used.
@@ -33,11 +35,11 @@ class Retake:
     def __init__(self, evaluator: Evaluator, study: optuna.Study) -> None:
         self._evaluator = evaluator
         standing = StudyRecord(study).standing
-        self._wide = [trial for trial in standing.front if _is_wide(standing.measured, trial)]
+        self._wide = [trial for trial in standing.front if _is_in_doubt(standing.measured, trial)]
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Note the trial's shape if it is wide; measure one wide shape again if the machine is quiet."""
-        if trial.state == TrialState.COMPLETE and _is_wide(_measured_alone(study, trial), trial):
+        if trial.state == TrialState.COMPLETE and _is_in_doubt(_measured_alone(study, trial), trial):
             self._wide.append(trial)
         if self._wide and _foreign_cores() < QUIET_CORES:
             self._take(study, self._wide.pop(0))
@@ -59,8 +61,10 @@ class Retake:
                 record.store_reading(name, ShapeReadings(own.shape, {name: values}))
 
 
-def _is_wide(measured: MeasuredValues, trial: FrozenTrial) -> bool:
-    return any(one.uncertainty > TOLERANCE for one in measured.known(trial).values())
+def _is_in_doubt(measured: MeasuredValues, trial: FrozenTrial) -> bool:
+    """Whether a busy machine left a value of the trial wide."""
+    is_wide = any(one.uncertainty > TOLERANCE for one in measured.known(trial).values())
+    return is_wide and (TrialRecord(trial).foreign_cores or 0.0) > QUIET_CORES
 
 
 def _measured_alone(study: optuna.Study, trial: FrozenTrial) -> MeasuredValues:

@@ -97,6 +97,15 @@ class TrialRecord:
         return self._trial.user_attrs.get(EVALUATION)
 
     @property
+    def foreign_cores(self) -> float | None:
+        """Most cores that other processes kept busy while the file was measured; None where not counted."""
+        if self.evaluation is None:
+            return None
+        measured = self.evaluation["measurements"]
+        counted = [one["foreign_cores"] for one in (measured["latency"], *measured["throughput"])]
+        return max((cores for cores in counted if cores is not None), default=None)
+
+    @property
     def failure(self) -> str | None:
         """Why the trial has no file; None where no reason is stored."""
         return self._trial.user_attrs.get(FAILURE)

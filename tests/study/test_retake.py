@@ -14,10 +14,12 @@ from optuna.trial import TrialState, create_trial
 from petra_optuna.evaluation import Evaluator
 from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, ShapeMeasurement
 from petra_optuna.noise import Reading
+from petra_optuna.pipeline import Pipeline
 from petra_optuna.samplers import SHAPE, MeasuredValues, ShapeReadings
 from petra_optuna.study import retake
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.retake import QUIET_CORES, Retake
+from petra_optuna.study.trial_record import EVALUATION
 
 BASELINE = Baseline(100.0, {1: 10.0})
 
@@ -39,10 +41,17 @@ class Quiet:
 def study() -> optuna.Study:
     made = optuna.create_study(directions=["maximize", "minimize"])
     made.set_metric_names(["accuracy", "latency_ms"])
-    for number, (shape, error) in enumerate([("a", 0.1), ("b", 0.001)]):
+    # A wide shape, a narrow one, and one that is wide although nothing else ran.
+    for number, (shape, error, busy) in enumerate([("a", 0.1, 1.5), ("b", 0.001, 1.5), ("c", 0.1, 0.0)]):
         read = ShapeReadings(shape, {f"r{number}": {"latency_ms": Reading(60.0, error)}})
+        one = {"batch": 1, "foreign_cores": busy, "runtime": None}
+        record = {"measurements": {"latency": one, "throughput": [one]}, "pipeline": Pipeline().to_dict()}
         made.add_trial(
-            create_trial(state=TrialState.COMPLETE, values=(0.9, 60.0), user_attrs={SHAPE: read.to_dict()})
+            create_trial(
+                state=TrialState.COMPLETE,
+                values=(0.9, 60.0),
+                user_attrs={SHAPE: read.to_dict(), EVALUATION: record},
+            )
         )
     return made
 
