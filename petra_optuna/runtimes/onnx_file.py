@@ -23,4 +23,4 @@ def read_onnx(file: Path | bytes) -> Any:
     try:
         return onnx.load_model_from_string(file if isinstance(file, bytes) else file.read_bytes())
     except (OSError, decode_error) as error:
-        raise RuntimeFailed(f"the ONNX file cannot be read: {one_line(error)}") from error
+        raise RuntimeFailed(f"cannot load the file: {one_line(error)}") from error
