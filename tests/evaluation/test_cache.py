@@ -97,9 +97,7 @@ def test_entries_of_another_user_are_read_and_otherwise_left_alone(
     assert cache.get("a") == _entry(1_000)
     assert cache.get("damaged") is None
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "petra_optuna.files.write_atomically", lambda path, data: path.write_bytes(data)
-        )
+        patch.setattr("petra_optuna.files.write_atomically", lambda path, data: path.write_bytes(data))
         cache.put("c", _entry(1_000))  # over the bound, and nobody's entry may leave
     assert {key for key in "abc" if cache.get(key) is not None} == {"a", "b", "c"}
     monkeypatch.setattr(Path, "read_bytes", refuse)
