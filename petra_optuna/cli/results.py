@@ -30,6 +30,7 @@ from petra_optuna.results import (
     standing_line,
 )
 from petra_optuna.results import front as front_of
+from petra_optuna.samplers import without_collection
 from petra_optuna.study import (
     DEFAULT_URL,
     StudyRecord,
@@ -62,8 +63,9 @@ def front(
 
     Example: petra front --storage sqlite:///storage/digits.db --format json
     """
-    stored = load_study(open_storage(storage, read_only=True), study)
-    pareto, confirmation = front_of(stored), confirmation_of(stored)
+    with without_collection():
+        stored = load_study(open_storage(storage, read_only=True), study)
+        pareto, confirmation = front_of(stored), confirmation_of(stored)
     if format == Format.TABLE:
         make_console().print(as_table(pareto, all_rows=all_rows))
         typer.echo(ledger_line(StudyRecord(stored).ledger()))

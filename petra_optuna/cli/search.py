@@ -26,6 +26,7 @@ from petra_optuna.evaluation import (
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import default_space
 from petra_optuna.results import added_line, as_table, limits_line, publish, standing_line
+from petra_optuna.samplers import without_collection
 from petra_optuna.study import (
     DEFAULT_POPULATION,
     DEFAULT_REGION,
@@ -344,7 +345,8 @@ def _targets(given: list[str] | None) -> dict[str, float] | None:
 
 
 def _conclude(study: optuna.Study, storage: str, console: Console) -> None:
-    pareto = publish(study)
+    with without_collection():
+        pareto = publish(study)
     console.print(as_table(pareto))
     added = added_line(StudyRecord(study).added_trials())
     for line in (standing_line(pareto), limits_line(pareto), added):

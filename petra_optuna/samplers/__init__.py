@@ -13,6 +13,7 @@ from petra_optuna.samplers._storage import (
     store_whole,
     study_id_of,
 )
+from petra_optuna.samplers._trial_reader import without_collection
 from petra_optuna.samplers.cache import operator_history
 from petra_optuna.samplers.options import PAPER, WINDOW, Options
 from petra_optuna.samplers.petra import PetraSampler
@@ -78,4 +79,5 @@ __all__ = [
     "study_id_of",
     "superseded",
     "was_enqueued",
+    "without_collection",
 ]

@@ -6,11 +6,13 @@ of pipelines. Here each table is read in one query, and each distribution is par
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
+import gc
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import sqlalchemy
@@ -22,6 +24,19 @@ from sqlalchemy import Connection, Select
 _Rows = dict[int, list[tuple[Any, ...]]]
 
 
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """No search for garbage within the block: it would look at a million new objects again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@without_collection()
 def read_trials(
     connection: Connection, study_id: int, newer_than: int = -1, besides: Iterable[int] = ()
 ) -> list[FrozenTrial]:

@@ -39,12 +39,12 @@ class Standing:
             measured: Their values.
             limit: The worst quality, of the first objective, in the region of interest; None for no region.
         """
-        inside = [trial for trial in trials if limit is None or measured.reaches(trial, limit)]
-        among_inside = tied_front([measured.point(trial) for trial in inside])
+        points = [measured.point(trial) for trial in trials]
+        rows = [row for row, trial in enumerate(trials) if limit is None or measured.reaches(trial, limit)]
+        inside = [trials[row] for row in rows]
+        among_inside = tied_front([points[row] for row in rows])
         numbers = {trial.number for trial in inside}
-        among_all = (
-            tied_front([measured.point(trial) for trial in trials]) if len(inside) < len(trials) else {}
-        )
+        among_all = tied_front(points)
         return cls(
             measured=measured,
             front=tuple(inside[row] for row in among_inside),
