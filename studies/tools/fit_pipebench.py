@@ -27,6 +27,7 @@ from scipy.optimize import least_squares
 import petra_optuna.pipebench
 from petra_optuna.aliases import Array
 from petra_optuna.errors import PipelineError, TrialError, UserError
+from petra_optuna.evaluation import EFFICIENCY_METRICS
 from petra_optuna.pipebench import PipeBench, fitted_names, full_space, profile
 from petra_optuna.pipebench.coefficients import BASE, FILE, Coefficients, table
 from petra_optuna.pipeline import Pipeline
@@ -113,7 +114,7 @@ def observation(record: Mapping[str, Any], original: Mapping[str, float], epochs
     Raises:
         PipelineError: When the pipeline has nodes or fields that the surrogate lacks.
     """
-    (metric,) = set(original) - {"latency_ms", "throughput_per_s", "size_bytes"}
+    (metric,) = set(original) - {known.name for known in EFFICIENCY_METRICS}
     values = record["values"]
     return Observation(
         pipeline=Pipeline.from_dict(record["pipeline"], full_space(LONGEST).operations),
