@@ -75,7 +75,8 @@ def standing_line(front: StudyFront) -> str | None:
     """One line on ties and on the region of interest; None where there is nothing to tell."""
     parts = []
     if ties := sum(len(row.ties) for row in front.rows):
-        parts.append(f"{ties} more trials tie with these rows within measured noise")
+        more = "1 more trial ties" if ties == 1 else f"{ties} more trials tie"
+        parts.append(f"{more} with these rows within measured noise")
     if front.region is not None:
         parts.append(
             f"the region of interest ends at {next(iter(front.directions))} {front.region.limit:.4f}, "
