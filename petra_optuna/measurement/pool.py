@@ -81,7 +81,13 @@ class ShapeStore:
         for file in sorted((self.folder / shape).glob(f"*{_SUFFIX}")):
             try:
                 readings[file.stem] = FileMeasurement.from_dict(json.loads(file.read_text(encoding="utf-8")))
-            except (OSError, ValueError, KeyError, TypeError):  # read while it goes, or not ours
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                MeasurementFailed,
+            ):  # read while it goes, or not ours
                 continue
         return readings
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from petra_optuna.errors import MeasurementFailed
 from petra_optuna.noise import Reading
 
 
@@ -27,6 +29,9 @@ class Measurement:
             it includes what the rest of the machine did to single calls.
         foreign_cores: Mean number of cores that other processes kept busy meanwhile; None where not counted.
         runtime: Name and version of the runtime of the candidate; None where it was no file.
+
+    Raises:
+        MeasurementFailed: On construction, when the ratio or an end of its interval is not a positive number.
     """
 
     ratio: float
@@ -43,6 +48,11 @@ class Measurement:
     baseline_p95_ms: float
     foreign_cores: float | None = None
     runtime: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the ratio is one: a value that is none would be better and worse than any other."""
+        if not all(math.isfinite(end) and end > 0 for end in (self.ratio, self.ratio_low, self.ratio_high)):
+            raise MeasurementFailed(f"the measured ratio is {self.ratio:g}, which is no ratio; measure again")
 
     @property
     def reading(self) -> Reading:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
+from petra_optuna.errors import MeasurementFailed
 from petra_optuna.measurement import Baseline, Energy, FileMeasurement, Measurement
 
 
@@ -50,3 +52,11 @@ def test_round_trips_through_json() -> None:
         assert FileMeasurement.from_dict(json.loads(json.dumps(measured.to_dict()))) == measured
     baseline = Baseline(10.0, {8: 100.0, 64: 300.0}, 9000, None, "no counter")
     assert Baseline.from_dict(json.loads(json.dumps(baseline.to_dict()))) == baseline
+
+
+@pytest.mark.parametrize("field", ["ratio", "ratio_low", "ratio_high"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -0.5])
+def test_a_ratio_that_is_none_is_no_measurement(field: str, value: float) -> None:
+    measured = Measurement(0.5, 0.49, 0.51, 6, 9, 1, 1, 0.5, 1.0, 0.0, 0.5, 1.0)
+    with pytest.raises(MeasurementFailed, match="no ratio; measure again"):
+        dataclasses.replace(measured, **{field: value})

@@ -169,3 +169,9 @@ def test_each_round_starts_elsewhere_and_a_crash_costs_one_file_only(tmp_path) -
     assert order == ["a", "b", "c", "c", "a", "c", "a"]
     assert found.failures == {1: "crashed"}
     assert [len(found.rounds[index]) for index in (0, 2)] == [3, 3]
+
+
+def test_what_is_no_number_is_neither_better_nor_worse() -> None:
+    number, none = Estimate(1.0, 0.99, 1.01), Estimate(*[float("nan")] * 3)
+    for direction in ("minimize", "maximize"):
+        assert outcome(none, number, direction) == outcome(number, none, direction) == 0

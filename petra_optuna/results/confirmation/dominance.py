@@ -23,7 +23,9 @@ Outcomes = npt.NDArray[np.int64]
 
 
 def outcome(first: Estimate, second: Estimate, direction: str) -> int:
-    """1 where the first is clearly better, -1 where the second is, 0 for a tie."""
+    """1 where the first is clearly better, -1 where the second is, 0 for a tie or where one is no number."""
+    if math.isnan(first.value) or math.isnan(second.value):
+        return 0
     if first.low <= second.high and second.low <= first.high:
         return 0
     tie = max(first.tie, second.tie)
