@@ -21,6 +21,7 @@ from petra_optuna.evolution.selection import (
     hypervolume_subset,
     is_feasible,
     sample_excluding,
+    sample_rows,
     sample_split_front,
     total_violations,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "random_pipeline",
     "ranks",
     "sample_excluding",
+    "sample_rows",
     "sample_split_front",
     "tied_front",
     "total_violations",

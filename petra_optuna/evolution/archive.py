@@ -82,11 +82,12 @@ class Skyband(Generic[Key]):
     Attributes:
         keys: Keys of the points held, in order of arrival.
         points: Minimised values of these points, shape (n, m).
+        dominators: Number of points that dominate each of them, shape (n,).
     """
 
     def __init__(self, depth: int, dimensions: int) -> None:
         self._depth = depth
-        self._dominators: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.dominators: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.keys: list[Key] = []
         self.points: Array = np.empty((0, dimensions))
 
@@ -97,9 +98,9 @@ class Skyband(Generic[Key]):
         dominators = int(np.sum(as_good & ~as_bad))
         if dominators >= self._depth:
             return False
-        self._dominators = np.append(self._dominators + (as_bad & ~as_good), dominators)
-        kept = self._dominators < self._depth
-        self._dominators = self._dominators[kept]
+        self.dominators = np.append(self.dominators + (as_bad & ~as_good), dominators)
+        kept = self.dominators < self._depth
+        self.dominators = self.dominators[kept]
         self.keys = [held for held, keep in zip([*self.keys, key], kept, strict=True) if keep]
         self.points = np.vstack([self.points, point])[kept]
         return True

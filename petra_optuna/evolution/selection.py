@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-import moocore
 import numpy as np
 import numpy.typing as npt
 
@@ -41,10 +40,6 @@ class RankedRows:
 
 def fill_by_rank(points: Array, size: int) -> RankedRows:
     """Take the best ``size`` rows of minimised points, shape (n, m), level by level."""
-    if len(points) > size:
-        front = np.flatnonzero(moocore.is_nondominated(points, keep_weakly=True))
-        if len(front) > size:  # the other levels, which take longer to find, do not matter
-            return RankedRows((), _sampled(points, front), size)
     rank = ranks(points)
     kept: list[int] = []
     for level in range(int(rank.max(initial=-1)) + 1):

@@ -17,6 +17,7 @@ from petra_optuna.evolution import (
     hypervolume_subset,
     is_feasible,
     sample_excluding,
+    sample_rows,
     sample_split_front,
     total_violations,
 )
@@ -105,10 +106,7 @@ class Population:
             rng: Source of the draws under ``rank``.
         """
         if self._best is None or self._best[0] != size:
-            # By key: the band holds its points in order of arrival, on which nothing may depend.
-            order = sorted(range(len(self._band.keys)), key=self._band.keys.__getitem__)
-            candidates = [self._band.keys[row][1] for row in order]
-            self._best = size, self._best_of(candidates, self._band.points[order], self._penalised, size)
+            self._best = size, self._best_in_band(size)
         best = self._best[1]
         if survival == "hypervolume":
             split = self._subset(best.ranked)
@@ -128,6 +126,18 @@ class Population:
         """Draw up to ``count`` other complete trials; the time does not grow with their number."""
         rows = [bisect.bisect_left(self.keys, self._key[number]) for number in excluded]
         return [self.keys[row][1] for row in sample_excluding(rows, len(self.keys), count, rng)]
+
+    def _best_in_band(self, size: int) -> _Best:
+        """The best trials; a front that fills the places alone is known without ranking the others."""
+        keys = self._band.keys
+        # By key: the band holds its points in order of arrival, on which nothing may depend.
+        order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+        front = order[self._band.dominators[order] == 0]
+        if len(front) > size:
+            rows = front[sample_rows(self._band.points[front])]
+            return _Best(RankedRows((), tuple(keys[row][1] for row in rows), size), ())
+        candidates = [keys[row][1] for row in order]
+        return self._best_of(candidates, self._band.points[order], self._penalised, size)
 
     def _best_of(
         self, candidates: Sequence[int], points: Array, penalised: Iterable[int], size: int
