@@ -98,3 +98,14 @@ def foreign_errors_as(kind: type[PetraError], what: str) -> Iterator[None]:
         yield
     except FOREIGN_ERRORS as error:
         raise kind(f"{what}: {type(error).__name__}: {one_line(error)}") from error
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that it came from, hidden ones included."""
+    left, seen = [error], set[int]()
+    while left:
+        link = left.pop()
+        if id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            left += [origin for origin in (link.__context__, link.__cause__) if origin is not None]

@@ -53,9 +53,17 @@ def stored_task(
     checkpoint: Path | None,
     cache: Path | None,
 ) -> Task:
-    """The task of a stored study, built of ``stored_source``."""
+    """The task of a stored study, built of ``stored_source``.
+
+    Args:
+        specification: Specification of the study.
+        given: ``module:callable`` of a task that is not built in.
+        data_root: Where the data is now, if it was moved.
+        checkpoint: Where the original's weights are now, if they were moved.
+        cache: Folder of cached models; that of the study when None.
+    """
     source = stored_source(specification, given, data_root, checkpoint)
-    return task_of(source, Path(specification.cache))
+    return task_of(source, cache or Path(specification.cache))
 
 
 def stored_source(
@@ -68,7 +76,6 @@ def stored_source(
         given: ``module:callable`` of a task that is not built in.
         data_root: Where the data is now, if it was moved.
         checkpoint: Where the original's weights are now, if they were moved.
-        cache: Folder of cached models; that of the study when None.
 
     Raises:
         TaskError: When the study's task is the user's own and was not given again.

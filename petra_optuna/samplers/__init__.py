@@ -3,7 +3,6 @@
 from petra_optuna.samplers._storage import (
     Heartbeat,
     SharedStorage,
-    chain_of,
     database_url,
     engine_of,
     finished_elsewhere,
@@ -56,7 +55,6 @@ __all__ = [
     "StopRule",
     "Targets",
     "TimeLimit",
-    "chain_of",
     "database_url",
     "directions_of",
     "engine_of",

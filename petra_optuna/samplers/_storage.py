@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, cast
 
 import optuna
@@ -24,6 +24,7 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from petra_optuna.errors import chain_of
 from petra_optuna.samplers._trial_reader import read_trials
 
 _MANY = 500
@@ -197,13 +198,6 @@ def finished_elsewhere(error: BaseException) -> bool:
         or (isinstance(cause, ValueError) and str(cause) == "Cannot tell a FAIL trial.")
         for cause in chain_of(error)
     )
-
-
-def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that led to it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def fail(study: optuna.Study, trial: FrozenTrial) -> bool:

@@ -75,7 +75,7 @@ def _measured_alone(study: optuna.Study, trial: FrozenTrial) -> MeasuredValues:
 
 
 def _foreign_cores() -> float:
-    """Mean number of cores that other processes keep busy, looked at for a moment; 0 where not counted."""
+    """Mean number of cores that other processes keep busy, looked at for a moment."""
     load = ForeignLoad()
     time.sleep(_LOOK_S)
-    return load.cores() or 0.0
+    return load.cores()

@@ -44,7 +44,7 @@ class Standing:
         inside = [trials[row] for row in rows]
         among_inside = tied_front([points[row] for row in rows])
         numbers = {trial.number for trial in inside}
-        among_all = tied_front(points)
+        among_all = tied_front(points) if len(inside) < len(trials) else {}
         return cls(
             measured=measured,
             front=tuple(inside[row] for row in among_inside),

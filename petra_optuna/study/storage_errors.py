@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import TracebackType
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from petra_optuna.errors import PetraError, StudyError, one_line
+from petra_optuna.errors import PetraError, StudyError, chain_of, one_line
 
 _LOST = (StorageInternalError, OperationalError)
 _DAMAGED = ("malformed", "not a database", "no such table", "no such column", "does not exist")
@@ -34,7 +33,7 @@ class one_line_storage_errors:  # noqa: N801  # a context manager, named as thos
         """Replace the error, if the database is its cause."""
         if not isinstance(error, Exception) or isinstance(error, PetraError):
             return
-        lost = next((link for link in _chain(error) if isinstance(link, _LOST)), None)
+        lost = next((link for link in chain_of(error) if isinstance(link, _LOST)), None)
         if lost is not None:
             raise StudyError(_told(lost)) from error
 
@@ -45,14 +44,3 @@ def _told(lost: BaseException) -> str:
     if any(words in reason for words in _DAMAGED):
         return f"the database is damaged ({reason}); restore a copy of it"
     return f"the database cannot be used ({reason}); make room or start its server, then run this again"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that it came from, hidden ones included."""
-    left, seen = [error], set[int]()
-    while left:
-        link = left.pop()
-        if id(link) not in seen:
-            seen.add(id(link))
-            yield link
-            left += [origin for origin in (link.__context__, link.__cause__) if origin is not None]

@@ -10,8 +10,8 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
-from petra_optuna.errors import TrialError
-from petra_optuna.samplers import TimeLimit, chain_of, finished_elsewhere, repeated_rerun, stop_requested
+from petra_optuna.errors import TrialError, chain_of
+from petra_optuna.samplers import TimeLimit, finished_elsewhere, repeated_rerun, stop_requested
 from petra_optuna.study.liveness import await_signs_of_life, claim_dead_trials
 from petra_optuna.study.stop import Stop
 from petra_optuna.study.trial_record import TrialRecord

@@ -20,16 +20,18 @@ import torch
 import typer
 from optuna import Trial
 from support import small_task
+from support.specification import specification_with
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna import cli, confirm, export_trial, optimize, resume
 from petra_optuna.cli import app
 from petra_optuna.cli.options import FUNCTIONS, OPTIONS, PANELS, as_options
+from petra_optuna.cli.tasks import stored_task
 from petra_optuna.evaluation import Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.samplers import PRIORS, finished_trials
-from petra_optuna.study import StudyRecord, load_study, open_storage, trial_record
+from petra_optuna.study import StudyRecord, TaskSource, load_study, open_storage, trial_record
 from petra_optuna.study import record as attributes
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.worker_processes import HelperCommand
@@ -419,3 +421,13 @@ def _interrupted(*_: object) -> None:
 
 def _no_space(*_: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_the_task_of_a_stored_study_takes_its_models_from_the_given_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = sys.modules[stored_task.__module__]  # the package has a command of the same name
+    monkeypatch.setattr(module, "task_of", lambda source, cache: (source.name, cache))
+    specification = specification_with(task=TaskSource("digits"))
+    for given, expected in ((None, Path(specification.cache)), (Path("own"), Path("own"))):
+        assert stored_task(specification, None, None, None, given) == ("digits", expected)
