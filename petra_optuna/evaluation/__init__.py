@@ -11,7 +11,6 @@ from petra_optuna.evaluation.efficiency import (
 )
 from petra_optuna.evaluation.evaluator import Evaluator, LimitUnreachable
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
-from petra_optuna.evaluation.preview import ShapeHistory
 from petra_optuna.evaluation.priors import priors_from_sensitivity
 from petra_optuna.evaluation.quality import predictor, quality_of
 from petra_optuna.evaluation.record import Evaluation
@@ -38,7 +37,6 @@ __all__ = [
     "RungJudge",
     "RungResult",
     "Rungs",
-    "ShapeHistory",
     "Shipment",
     "TrainingLedger",
     "count_values",

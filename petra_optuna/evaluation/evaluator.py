@@ -16,7 +16,7 @@ from petra_optuna.evaluation.cache import PrefixCache
 from petra_optuna.evaluation.efficiency import count_values
 from petra_optuna.evaluation.keys import base_key, node_seed
 from petra_optuna.evaluation.limits import Limits
-from petra_optuna.evaluation.preview import Preview, ShapeHistory, preview
+from petra_optuna.evaluation.preview import Preview, preview
 from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.rungs import EarlyStop, RungJudge, Rungs
 from petra_optuna.evaluation.shipping import Shipment
@@ -47,9 +47,9 @@ class Evaluator:
         budget: Most training that a pipeline may spend.
         seed: Seed of the initialisation and, together with its place in the pipeline, of every node.
         cache: Shared prefixes; None for no cache.
-        history: Measured shapes for the preview; None predicts no latency.
-        limits: Hard limits. A preview that is certain to violate the limit on size raises
-            ``LimitUnreachable``; a file that violates the one on quality is repaired once (see ``shipping``).
+        limits: Hard limits. Under one on size a pipeline is previewed, and raises ``LimitUnreachable`` where
+            it is certain to violate it; a file that violates the one on quality is repaired once
+            (see ``shipping``).
         rungs: Moments at which a pipeline is judged in its training; None for no rungs.
         baseline_quality: The task's metric of the baseline on selection, which a limit on quality needs.
         runtime: Name of the runtime that the files are made for; quality is computed in it.
@@ -66,7 +66,6 @@ class Evaluator:
     budget: Budget = Budget()
     seed: int = 0
     cache: PrefixCache | None = None
-    history: ShapeHistory | None = None
     limits: Limits = Limits()
     rungs: Rungs | None = None
     baseline_quality: float | None = None
@@ -116,8 +115,6 @@ class Evaluator:
             "train_s": training_seconds(pipeline, body.reports),
             **count_values(body.model, pipeline, self.task),
         }
-        if self.history is not None and not lowered.keep_float:
-            self.history.put(body.model, pipeline.conversion, values["latency_ms"])
         return Evaluation(
             pipeline=pipeline,
             values=values,
@@ -153,8 +150,11 @@ class Evaluator:
         shipment = self._shipment(body.model, pipeline, key, ledger)
         return shipment.repair(shipment.lower(layout))[0].artifact
 
-    def _preview(self, builder: BodyBuilder, body: Body) -> Preview:
-        """Preview the pipeline; its first nodes need not be applied twice to a model that is trained."""
+    def _preview(self, builder: BodyBuilder, body: Body) -> Preview | None:
+        """Preview the pipeline where size is limited; a trained model's first nodes are not applied twice."""
+        limit = self.limits.size_bytes
+        if limit is None:
+            return None
         pipeline, ledger = builder.pipeline, builder.ledger
         start = builder.led(body) if self.task.mode == "pretrained" else None
         prediction = preview(
@@ -162,12 +162,10 @@ class Evaluator:
             self.task,
             builder.base_key,
             self.budget,
-            self.history,
             start=start,
             applied=builder.leading if start is not None else 0,
         )
-        limit = self.limits.size_bytes
-        if limit is not None and prediction.certain and prediction.size_bytes > limit:
+        if prediction.certain and prediction.size_bytes > limit:
             ledger.preview_stops = 1
             ledger.saved_epochs = sum(self.budget.allot(pipeline.body))
             raise LimitUnreachable(

@@ -1,8 +1,7 @@
 """What a pipeline's structural nodes alone say about the file, before any training.
 
-The size is predicted by counting, the latency where a file of the same shape has been measured
-before. A prediction never becomes a value of a trial. The predicted size stops a trial where it is certain
-to break a hard limit; the predicted latency is reported only, since it depends on what ran before.
+The size is predicted by counting. A prediction never becomes a value of a trial; it stops a trial where it is
+certain to break the limit on size.
 The nodes are applied to the task's model also where pipelines start from initialisation: ranks and scores
 of weights that were never trained say nothing about those that training leads to.
 """
@@ -10,17 +9,13 @@ of weights that were never trained say nothing about those that training leads t
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import nn
 
 from petra_optuna.errors import OperationFailed, foreign_errors_as
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.keys import node_seed, prefix_keys
-from petra_optuna.files import write_cached
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import take
 from petra_optuna.operations import Context
@@ -39,7 +34,6 @@ class Preview:
         parameters: Parameters of the model after the structural nodes.
         macs: Multiply-accumulates for one sample.
         size_bytes: Bytes of the file by counting; a lower bound where ``certain``.
-        latency_ms: Latency of a file of the same shape, or None where none was measured.
         certain: Whether training cannot change the shapes: no node whose result follows the weights
             comes after one that trains them.
     """
@@ -47,44 +41,7 @@ class Preview:
     parameters: int
     macs: int
     size_bytes: float
-    latency_ms: float | None
     certain: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class ShapeHistory:
-    """Latencies of measured shapes against one baseline.
-
-    Attributes:
-        folder: Folder with one small file for each shape.
-        scope: Name of what a latency depends on besides the shape: baseline and device profile.
-    """
-
-    folder: Path
-    scope: str
-
-    def get(self, model: nn.Module, conversion: Operation | None) -> float | None:
-        """Latency in ms that a file of this shape had, or None."""
-        try:
-            text = self._path(model, conversion).read_text(encoding="utf-8")
-            return float(json.loads(text)["latency_ms"])
-        except (FileNotFoundError, PermissionError, ValueError, KeyError):
-            return None
-
-    def put(self, model: nn.Module, conversion: Operation | None, latency_ms: float) -> None:
-        """Remember a measured latency.
-
-        Raises:
-            StudyError: When the folder cannot be written.
-        """
-        text = json.dumps({"latency_ms": latency_ms})
-        write_cached(self._path(model, conversion), text.encode())
-
-    def _path(self, model: nn.Module, conversion: Operation | None) -> Path:
-        shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
-        parts = [self.scope, shapes, conversion.to_dict() if conversion else None]
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{digest}.shape"
 
 
 def preview(
@@ -92,7 +49,6 @@ def preview(
     task: Task,
     base_key: str,
     budget: Budget,
-    history: ShapeHistory | None = None,
     *,
     start: nn.Module | None = None,
     applied: int = 0,
@@ -104,7 +60,6 @@ def preview(
         task: Task whose model the nodes are applied to.
         base_key: Cache key of the network that the pipeline starts from; it seeds the nodes.
         budget: Budget of training, which the keys of the nodes depend on.
-        history: Measured shapes for the latency; None predicts none.
         start: Task's model after the first ``applied`` nodes, none of which trains, where it is at hand.
         applied: Number of these nodes; 0 without ``start``.
 
@@ -117,7 +72,6 @@ def preview(
         parameters=count_parameters(model),
         macs=count_macs(model, take(task.example, 1)),
         size_bytes=predicted_bytes(model, pipeline.conversion),
-        latency_ms=history.get(model, pipeline.conversion) if history else None,
         certain=_is_certain(pipeline),
     )
 

@@ -25,7 +25,7 @@ class Evaluation:
         artifact: The file that ships.
         checkpoint: The model before the conversion as bytes (``checkpoint.from_bytes``).
         measured: Measurements of the file and of others of its shape.
-        preview: Predictions that were made before the training.
+        preview: Predictions that were made before the training; None where size is not limited.
         reused_nodes: Number of nodes whose result came from the cache.
         repair: What was done about a loss of quality over the limit; None where there was none.
         convolutions: How both layouts compare; None without one-dimensional convolutions.
@@ -38,7 +38,7 @@ class Evaluation:
     artifact: Artifact
     checkpoint: bytes
     measured: ShapeMeasurement
-    preview: Preview
+    preview: Preview | None
     reused_nodes: int
     repair: Repair | None = None
     convolutions: ConvLayouts | None = None
@@ -59,7 +59,7 @@ class Evaluation:
             "measurements": measured.to_dict(),
             "best_throughput_batch": self.measured.baseline.best(measured).batch,
             "readings": {"known": len(self.measured.readings), "taken": self.measured.taken},
-            "preview": dataclasses.asdict(self.preview),
+            "preview": dataclasses.asdict(self.preview) if self.preview else None,
             "reused_nodes": self.reused_nodes,
             "repair": self.repair.to_dict() if self.repair else None,
             "convolutions": self.convolutions.to_dict() if self.convolutions else None,

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 
 from petra_optuna.errors import StudyError
-from petra_optuna.evaluation import (
-    Evaluator,
-    PrefixCache,
-    ShapeHistory,
-)
+from petra_optuna.evaluation import Evaluator, PrefixCache
 from petra_optuna.measurement import MeasuringProcess, ShapeMeasurer, ShapeStore, shape_signature
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import SearchSpace
@@ -92,7 +87,6 @@ def evaluator_of(study: optuna.Study, task: Task, *, cache: Path | None = None) 
                 budget=specification.budget,
                 seed=specification.seed,
                 cache=prefixes,
-                history=ShapeHistory(prefixes.folder, json.dumps(setting, sort_keys=True)),
                 limits=specification.limits,
                 rungs=specification.rungs,
                 baseline_quality=record.baseline_values[task.metric.name],

@@ -25,7 +25,6 @@ from petra_optuna.evaluation import (
     PrefixCache,
     RungResult,
     Rungs,
-    ShapeHistory,
     TrainingLedger,
     checkpoint,
     predictor,
@@ -249,7 +248,8 @@ def test_a_preview_that_must_break_a_limit_stops_before_training(tiny_task: Task
 
 def test_the_preview_is_a_lower_bound_of_the_file(tiny_task: Task, tmp_path: Path) -> None:
     for pipeline in (Pipeline(), Pipeline((Prune(removed=0.5, scope="local"), LowRank())), PIPELINE):
-        evaluation = _evaluator(tiny_task, tmp_path).evaluate(pipeline)
+        evaluation = _evaluator(tiny_task, tmp_path, limits=Limits(size_bytes=1e9)).evaluate(pipeline)
+        assert evaluation.preview is not None
         assert evaluation.preview.size_bytes <= evaluation.values["size_bytes"]
 
 
@@ -257,19 +257,25 @@ def test_a_preview_that_training_can_change_stops_nothing(tiny_task: Task, tmp_p
     shaped = Pipeline((Train(epochs=1), Prune(removed=0.5, scope="global")))
     evaluator = _evaluator(tiny_task, tmp_path, limits=Limits(size_bytes=10.0))
     evaluation = evaluator.evaluate(shaped)
+    assert evaluation.preview is not None
     assert not evaluation.preview.certain
     assert evaluation.values["size_bytes"] > 10.0
 
 
-def test_a_shape_measured_before_has_a_predicted_latency(tiny_task: Task, tmp_path: Path) -> None:
-    history = ShapeHistory(tmp_path / "shapes", "this device")
-    evaluator = _evaluator(tiny_task, tmp_path, history=history)
-    first = evaluator.evaluate(Pipeline((Prune(removed=0.5, scope="local"),)))
-    second = evaluator.evaluate(Pipeline((Prune(removed=0.5, scope="local"), Train(epochs=1))))
-    other = evaluator.evaluate(Pipeline((Prune(removed=0.3, scope="local"),)))
-    assert first.preview.latency_ms is None
-    assert second.preview.latency_ms == first.values["latency_ms"]
-    assert other.preview.latency_ms is None
+@pytest.mark.parametrize(("limits", "times"), [(Limits(), 1), (Limits(size_bytes=1e9), 2)])
+def test_structural_nodes_run_twice_only_where_a_preview_may_stop_the_trial(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits, times: int
+) -> None:
+    applied, apply = [], Prune.apply
+
+    def counted(node: Prune, model: nn.Module, context: Any) -> Any:
+        applied.append(node)
+        return apply(node, model, context)
+
+    monkeypatch.setattr(Prune, "apply", counted)
+    evaluation = _evaluator(tiny_task, tmp_path, limits=limits).evaluate(PIPELINE)
+    assert len(applied) == times
+    assert (evaluation.preview is not None) == (times == 2)
 
 
 def test_an_error_of_torch_is_the_trials_reason(
@@ -456,7 +462,7 @@ def test_what_later_training_heals_is_not_held_against_a_pipeline(tiny_task: Tas
 def test_a_pipeline_that_cannot_be_shaped_yet_is_not_judged(
     tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    callers, apply = iter(("preview", "rung", "body")), Prune.apply
+    callers, apply = iter(("rung", "body")), Prune.apply
 
     def not_at_the_rung(node: Prune, model: nn.Module, context: Any) -> Any:
         if next(callers) == "rung":
@@ -491,7 +497,8 @@ def test_nodes_in_front_of_the_training_are_applied_once_to_a_trained_model(
     applied, apply = [], Prune.apply
     monkeypatch.setattr(Prune, "apply", lambda *args: applied.append(1) or apply(*args))
     cache = PrefixCache(tmp_path / "cache")
-    evaluator = _evaluator(tiny_task.in_mode(mode), tmp_path, cache=cache)
+    limits = Limits(size_bytes=1e9)
+    evaluator = _evaluator(tiny_task.in_mode(mode), tmp_path, cache=cache, limits=limits)
     pipeline = Pipeline((Prune(removed=0.5, scope="local"), Train(epochs=1)), PIPELINE.recipe)
     cold = evaluator.evaluate(pipeline)
     assert len(applied) == calls

@@ -11,7 +11,7 @@ from support import planted_front
 
 from petra_optuna.deploy import checks
 from petra_optuna.errors import LoweringFailed, UserError
-from petra_optuna.evaluation import Evaluator, Limits, ShapeHistory, TrainingLedger, quality_of, shipping
+from petra_optuna.evaluation import Evaluator, Limits, TrainingLedger, quality_of, shipping
 from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, ShapeMeasurer
 from petra_optuna.nn.inputs import forward
 from petra_optuna.operations import Half, Prune, QuantizeAware, QuantizeDynamic, QuantizeStatic
@@ -196,14 +196,6 @@ def test_the_file_that_loses_less_ships_though_both_are_beyond(
     assert evaluation.values["accuracy"] == max(second, 0.234375)
     assert ("repaired" in evaluation.artifact.path.name) == ships
     assert (ledger.repairs, ledger.repairs_within) == (1, 0)
-
-
-def test_a_repaired_files_latency_says_nothing_of_its_shape(tmp_path: Path) -> None:
-    history = ShapeHistory(tmp_path / "shapes", "this device")
-    (tmp_path / "files").mkdir()
-    unit = _evaluator(tmp_path / "files", history=history)
-    unit.evaluate(PTQ)
-    assert unit.evaluate(PTQ).preview.latency_ms is None
 
 
 def test_a_limit_needs_the_originals_quality(tmp_path: Path) -> None:

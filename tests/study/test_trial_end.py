@@ -88,7 +88,7 @@ def test_a_sampler_that_cannot_plan_ends_the_run(tmp_path: Path, monkeypatch: py
     assert TrialRecord(study.trials[0]).failure
 
 
-PREVIEW = Preview(parameters=1, macs=1, size_bytes=9.0, latency_ms=None, certain=True)
+PREVIEW = Preview(parameters=1, macs=1, size_bytes=9.0, certain=True)
 ENDS: dict[str, tuple[FakeEvaluator, str, bool]] = {
     "a pipeline's fault": (FakeEvaluator(LoweringFailed("no kernel")), "LoweringFailed: no kernel", False),
     "no number": (FakeEvaluator(latency_ms=math.nan), "latency_ms could not be measured", False),
