@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs
-from petra_optuna.nn.pruning.tracing import ROOT_TYPES
+from petra_optuna.nn.pruning.coupling import ROOT_TYPES
 
 NORMS = (
     functional.layer_norm,

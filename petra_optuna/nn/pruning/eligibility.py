@@ -8,9 +8,10 @@ import torch_pruning as tp
 from torch import nn
 
 from petra_optuna.nn.inputs import Inputs
+from petra_optuna.nn.pruning.coupling import ROOT_TYPES, CoupledChannels
 from petra_optuna.nn.pruning.coverage import are_fully_traced, layers_read_elsewhere
 from petra_optuna.nn.pruning.recurrent import Proxy
-from petra_optuna.nn.pruning.tracing import ROOT_TYPES, is_sound, reaches_output
+from petra_optuna.nn.pruning.tracing import is_sound, reaches_output
 
 NOT_FULLY_TRACED = (
     "its channels cannot be traced to all that reads them, through reshaping, slicing or functions"
@@ -38,7 +39,7 @@ class LayerIndex:
             part: proxy for proxy in graph.model.proxies.values() for part in proxy.modules()
         }
 
-    def name_of(self, group: tp.dependency.Group) -> str | None:
+    def name_of(self, group: CoupledChannels) -> str | None:
         """Name of the first layer of the model that makes channels of the group."""
         for dependency, _ in group:
             makes_channels = self._graph.is_out_channel_pruning_fn(dependency.handler)
@@ -51,7 +52,7 @@ class LayerIndex:
         """Name of a layer of the model."""
         return self._names[layer]
 
-    def reasons_against(self, groups: Sequence[tp.dependency.Group]) -> list[str | None]:
+    def reasons_against(self, groups: Sequence[CoupledChannels]) -> list[str | None]:
         """For each group the reason why it cannot be pruned, or None where it can."""
         reasons = [self._reason_against(group) for group in groups]
         open_indices = [index for index, reason in enumerate(reasons) if reason is None]
@@ -60,7 +61,7 @@ class LayerIndex:
             reasons[index] = None if is_traced else NOT_FULLY_TRACED
         return reasons
 
-    def _reason_against(self, group: tp.dependency.Group) -> str | None:
+    def _reason_against(self, group: CoupledChannels) -> str | None:
         layers = [self._real_layer(dependency.layer) for dependency, _ in group]
         if any(layer in self._input_anchors for layer in layers):
             return "its channels are those of an input of the model"

@@ -12,11 +12,12 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from petra_optuna.errors import FOREIGN_ERRORS, one_line
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.pruning.coverage import NORMS, masking_hook
 from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentProxy
-from petra_optuna.nn.pruning.tracing import ROOT_TYPES
+from petra_optuna.nn.pruning.coupling import ROOT_TYPES
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.surgery import temporarily_set
 
@@ -88,9 +89,9 @@ def difference(pruned: nn.Module, original: nn.Module, inputs: Inputs, removal: 
             outputs = forward(pruned, inputs)
         with torch.no_grad(), seeded(0):
             forward(pruned, inputs)
-    except (IndexError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        return f"the model does not run with fewer channels: {reason}"
+    except FOREIGN_ERRORS as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        return f"the model does not run with fewer channels ({reason})"
     if outputs.shape != expected.shape:
         return f"pruning changed the output's shape from {tuple(expected.shape)} to {tuple(outputs.shape)}"
     tolerance = torch.finfo(outputs.dtype).eps ** 0.5

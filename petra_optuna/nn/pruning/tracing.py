@@ -26,12 +26,9 @@ from torch.nn import functional
 from petra_optuna.errors import FOREIGN_ERRORS, OperationFailed, one_line
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.pruning.coupling import BoundedGraph, CoupledChannels
 from petra_optuna.nn.pruning.recurrent import Proxy, proxy_for
 
-_TRACING_ERRORS = (AssertionError, *FOREIGN_ERRORS)
-"""What torch-pruning raises, in place of one error of its own, on a model that it cannot trace."""
-ROOT_TYPES = (tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, tp.ops.TORCH_EMBED)
-"""Layers that make channels."""
 _CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 _FLATTENINGS = (torch.flatten, torch.reshape, Tensor.flatten, Tensor.reshape, Tensor.view)
 _UNSTACKINGS = (torch.unbind, Tensor.unbind)
@@ -40,7 +37,7 @@ LONGEST_FLATTENED = 128
 """Steps of a sequence that is flattened; each becomes an anchor, and the graph is quadratic in them."""
 
 
-def trace(model: nn.Module, inputs: Inputs) -> tuple[tp.DependencyGraph, list[tp.dependency.Group]]:
+def trace(model: nn.Module, inputs: Inputs) -> tuple[BoundedGraph, list[CoupledChannels]]:
     """The graph, whose ``model`` is a ``TraceableModel``, and its groups of coupled channels.
 
     Groups of hidden units come first, narrow ones before wide ones.
@@ -57,16 +54,15 @@ def trace(model: nn.Module, inputs: Inputs) -> tuple[tp.DependencyGraph, list[tp
         traceable(inputs)
     try:
         with torch.enable_grad():
-            graph = tp.DependencyGraph().build_dependency(
+            graph = BoundedGraph()
+            graph.build_dependency(
                 traceable,
                 inputs,
                 forward_fn=lambda module, batch: module(batch),
                 ignored_layers=list(traceable.proxies),
                 verbose=False,
             )
-        # torch-pruning gives up on every concatenation behind a parameter of three dimensions.
-        for node in graph.module2node.values():
-            node.enable_index_mapping = True
+        graph.index_all()
         units = {
             part: part.out_features
             for part in traceable.proxy_modules.modules()
@@ -74,14 +70,16 @@ def trace(model: nn.Module, inputs: Inputs) -> tuple[tp.DependencyGraph, list[tp
         }
         ordered = sorted(graph.module2node.items(), key=lambda item: units.get(item[0], math.inf))
         graph.module2node = dict(ordered)
-        return graph, list(graph.get_all_groups(root_module_types=ROOT_TYPES))
-    except _TRACING_ERRORS as error:
+        return graph, list(graph.groups())
+    except FOREIGN_ERRORS as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise OperationFailed(f"the channels of the model cannot be traced ({reason})") from error
 
 
-def is_sound(graph: tp.DependencyGraph, group: tp.dependency.Group) -> bool:
-    """Whether every index of the group exists and every concatenation in it is understood."""
+def is_sound(graph: tp.DependencyGraph, group: CoupledChannels) -> bool:
+    """Whether the group is whole, its indices exist and every concatenation in it is understood."""
+    if not group.complete:
+        return False
     for dependency, indices in group:
         target = dependency.target
         if target.type == tp.ops.OPTYPE.CONCAT and target.module.offsets is None:
