@@ -6,9 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 VECTOR_WIDTH = 8
 """Number of floats in a vector register; pruned widths and ranks are multiples of it where they can be."""
+
+
+_WEIGHTS = ("weight", "bias")
 
 
 def replace_module(model: nn.Module, name: str, replacement: nn.Module) -> nn.Module:
@@ -33,6 +37,17 @@ def shared_layers(model: nn.Module) -> set[str]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     return {name.rpartition(".")[0] for group in names.values() if len(group) > 1 for name in group}
+
+
+def has_computed_weights(layer: nn.Module) -> bool:
+    """Whether the layer's weight or bias is made of other tensors whenever it is read or the layer called.
+
+    So it is with parametrisations, with the older forms of weight and spectral norm, and with torch's masks.
+    """
+    own = layer._parameters
+    if is_parametrized(layer):
+        return True
+    return any(name not in own and isinstance(getattr(layer, name, None), Tensor) for name in _WEIGHTS)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from petra_optuna.nn.pruning.coupling import ROOT_TYPES, CoupledChannels
 from petra_optuna.nn.pruning.coverage import are_fully_traced, layers_read_elsewhere
 from petra_optuna.nn.pruning.recurrent import Proxy
 from petra_optuna.nn.pruning.tracing import is_sound, reaches_output
+from petra_optuna.nn.surgery import has_computed_weights
 
 NOT_FULLY_TRACED = (
     "its channels cannot be traced to all that reads them, through reshaping, slicing or functions"
@@ -74,6 +75,9 @@ class LayerIndex:
         sound = is_sound(self._graph, group)
         if reaches_output(self._graph, group):
             return "its channels are the output of the model" if sound else NOT_FULLY_TRACED
+        for layer in layers:
+            if isinstance(layer, nn.Module) and has_computed_weights(layer):
+                return f"the weights of {self._names[layer]} are computed from other tensors"
         if any(layer in self._shared for layer in layers):
             return "it is coupled to a layer that shares its weight"
         if any(layer in self._read_elsewhere for layer in layers):

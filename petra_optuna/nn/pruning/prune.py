@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.culprits import find_culprits
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.pruning.candidates import Candidate, find_candidates
 from petra_optuna.nn.pruning.importance import RandomScores, WeightScores
@@ -199,37 +200,28 @@ class _Pruner:
 def _prune_without_failing(
     model: nn.Module, pruner: _Pruner, counts: Mapping[str, int], problem: str, allocate: Allocation
 ) -> PruningResult:
-    """Prune all but the candidates on which a pruning by ``counts`` failed; ``model`` becomes the result."""
+    """Prune all but the candidates on which a pruning by ``counts`` failed; ``model`` becomes the result.
+
+    What these would have lost is spread over the others, where that works as well.
+    """
+
+    def keeping(left_out: Container[str]) -> Allocation:
+        return lambda candidates: [
+            0 if candidate.name in left_out else counts[candidate.name] for candidate in candidates
+        ]
 
     def problem_of(names: Sequence[str]) -> str | None:
-        _, pruned = pruner.prune_copy(
-            lambda candidates: [
-                counts[candidate.name] * (candidate.name in names) for candidate in candidates
-            ]
-        )
+        _, pruned = pruner.prune_copy(keeping(counts.keys() - set(names)))
         return pruned.problem
 
-    failing = _find_failing([name for name, count in counts.items() if count], problem, problem_of)
+    failing = find_culprits([name for name, count in counts.items() if count], problem, problem_of)
     copied, pruned = pruner.prune_copy(allocate, failing)
+    if pruned.problem is not None:
+        copied, pruned = pruner.prune_copy(keeping(failing), failing)
     if pruned.problem is not None or not pruned.result.widths:
         raise OperationFailed(pruned.problem or problem)
     vars(model).update(vars(copied))
     return pruned.result
-
-
-def _find_failing(
-    names: Sequence[str], problem: str, problem_of: Callable[[Sequence[str]], str | None]
-) -> dict[str, str]:
-    """Problems of those names that have one by themselves, found by halving."""
-    if len(names) == 1:
-        return {names[0]: problem}
-    middle = len(names) // 2
-    failing: dict[str, str] = {}
-    for half in (names[:middle], names[middle:]):
-        remaining = problem_of(half)
-        if remaining is not None:
-            failing |= _find_failing(half, remaining, problem_of)
-    return failing
 
 
 def _copy_with_scores(model: nn.Module, scores: WeightScores) -> tuple[nn.Module, WeightScores]:
