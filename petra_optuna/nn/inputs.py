@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import Tensor, nn
 
@@ -14,10 +16,15 @@ def forward(model: nn.Module, inputs: Inputs) -> Tensor:
     Raises:
         TypeError: When the model returns anything but one tensor.
     """
-    outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    outputs = call(model, inputs)
     if not isinstance(outputs, Tensor):
         raise TypeError(f"{type(model).__name__} must return one tensor, got {type(outputs).__name__}")
     return outputs
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """Call ``model`` with ``inputs`` and return whatever it returns."""
+    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
 
 
 def tensors(inputs: Inputs) -> tuple[Tensor, ...]:

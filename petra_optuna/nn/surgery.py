@@ -39,6 +39,15 @@ def shared_layers(model: nn.Module) -> set[str]:
     return {name.rpartition(".")[0] for group in names.values() if len(group) > 1 for name in group}
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of the module does more than its class's ``forward``."""
+    hooks = (
+        *(module._forward_pre_hooks, module._forward_hooks),
+        *(module._backward_pre_hooks, module._backward_hooks),
+    )
+    return any(hooks) or "forward" in vars(module)
+
+
 def has_computed_weights(layer: nn.Module) -> bool:
     """Whether the layer's weight or bias is made of other tensors whenever it is read or the layer called.
 

@@ -11,6 +11,9 @@ from petra_optuna.nn.inputs import Inputs
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks.task import Task
 
+CHECK_SAMPLES = 32
+"""Calibration samples on which a structural node is checked."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Context:
@@ -50,3 +53,8 @@ class Context:
         split = self.task.calibration
         size = min(batch_size, max(2, self.task.samples_per_call))
         return split.batches(size, fraction=limit / len(split), limit=limit)
+
+    def calibration_sample(self) -> Inputs:
+        """A batch of the calibration split on which structural nodes check what they have made."""
+        inputs, _ = next(self.calibration_batches(limit=CHECK_SAMPLES, batch_size=CHECK_SAMPLES))
+        return inputs

@@ -16,9 +16,6 @@ from petra_optuna.operations.structural import ModelSize, remeasure_batch_norms,
 from petra_optuna.pipeline import Applied
 from petra_optuna.pipeline.nodes import DropBlocksNode
 
-LAW_SAMPLES = 32
-"""Calibration samples on which a block must return its input when its weights are zero."""
-
 
 @dataclasses.dataclass(frozen=True)
 class DropBlocks(DropBlocksNode):
@@ -42,7 +39,7 @@ class DropBlocks(DropBlocksNode):
             OperationFailed: When the model has no block that an identity can replace.
         """
         shortened = copy.deepcopy(model).eval()
-        inputs, _ = next(context.calibration_batches(limit=LAW_SAMPLES, batch_size=LAW_SAMPLES))
+        inputs = context.calibration_sample()
         blocks = find_replaceable(shortened, inputs)
         if not blocks.names:
             raise OperationFailed(_nothing_to_drop(blocks.left_out))

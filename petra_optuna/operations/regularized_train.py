@@ -11,8 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
-from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank import LowRankPair, all_factors, factorize_fully, merge_factors, weight_matrix
+from petra_optuna.nn.low_rank import (
+    LowRankPair,
+    Substitution,
+    all_factors,
+    factorize_fully,
+    merge_factors,
+    substitute,
+    weight_matrix,
+)
 from petra_optuna.nn.training import (
     mean_hoyer,
     mean_orthogonal,
@@ -54,18 +61,19 @@ class RegularizedTrain(RegularizedTrainNode):
 
         ``regularizers`` names the terms that were on, ``regularizers_off`` those that the recipe asked for
         in vain, with reasons; ``penalty_before`` and ``penalty_after`` have the value of each term without
-        its lambda, that of ``lai`` being the mean scale of the residuals.
+        its lambda, that of ``lai`` being the mean scale of the residuals. ``left_out`` has the layers that
+        got no temporary factors because the model relies on them otherwise than by calling them.
 
         Raises:
-            OperationFailed: When none of the terms that are asked for can act on this model and task, or
-                when the model reads the weight of a layer instead of calling it.
+            OperationFailed: When none of the terms that are asked for can act on this model and task.
             TrainingDiverged: When a loss or a gradient is NaN or infinite, or the loss diverges.
         """
         trained = copy.deepcopy(model)
         if context.epochs <= 0:
             return Applied(trained, fit(trained, context, self.epochs))
         asked = [name for name in REGULARIZERS if getattr(context.recipe, name)]
-        trained, temporary = _with_factors(trained, asked, context)
+        placed = _with_factors(trained, asked, context)
+        trained, temporary = placed.model, placed.placed
         off = _impossible(trained, asked, context)
         terms = [name for name in asked if name not in off]
         if asked and not terms:
@@ -86,7 +94,8 @@ class RegularizedTrain(RegularizedTrainNode):
         after = _penalties(trained, terms, context)
         layers = list(all_factors(trained)) if _any_of_factors(terms) else []
         trained = merge_factors(trained, temporary)
-        return Applied(trained, {**report, **_report(terms, off, layers, bool(temporary), before, after)})
+        shown = _report(terms, off, layers, bool(temporary), before, after)
+        return Applied(trained, {**report, **shown, "left_out": placed.left_out})
 
 
 def _report(
@@ -111,21 +120,13 @@ def _any_of_factors(terms: Collection[str]) -> bool:
     return any(name in terms for name in OF_FACTORS)
 
 
-def _with_factors(
-    model: nn.Module, asked: Collection[str], context: Context
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model with temporary pairs where a term needs factors and there are none, and their names."""
+def _with_factors(model: nn.Module, asked: Collection[str], context: Context) -> Substitution:
+    """The model with temporary factors where a term needs some and there are none."""
     if not _any_of_factors(asked) or all_factors(model):
-        return model, ()
-    model, names = factorize_fully(model)
-    try:
-        with torch.no_grad():
-            forward(model, context.task.example)
-    except AttributeError as error:
-        raise OperationFailed(
-            f"regularized_train: the model reads a part of a layer that was made a pair ({error})"
-        ) from error
-    return model, names
+        return Substitution(model)
+    full, names = factorize_fully(copy.deepcopy(model))
+    factored = {name: full.get_submodule(name) for name in names}
+    return substitute(model.eval(), factored, context.calibration_sample())
 
 
 def _impossible(model: nn.Module, asked: Collection[str], context: Context) -> dict[str, str]:

@@ -213,16 +213,144 @@ def test_a_layer_whose_weight_the_model_reads_is_left_out() -> None:
     assert applied.report["macs_after"] == count_macs(applied.model, task.example)
 
 
-def test_a_model_that_reads_what_is_inside_fails_with_the_reason() -> None:
-    class Inside(Reads):
+def of_rank(layer: nn.Linear, rank: int = 8) -> nn.Linear:
+    with torch.no_grad():
+        left, values, right = torch.linalg.svd(layer.weight)
+        layer.weight.copy_(left[:, :rank] * values[:rank] @ right[:rank])
+    return layer
+
+
+class Plain(nn.Module):
+    """Three layers, of which the first two have rank 8; each case relies on ``body`` in its own way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.other = of_rank(nn.Linear(16, 64)), of_rank(nn.Linear(64, 64))
+        self.head = nn.Linear(64, 3)
+
+    def call_body(self, values: Tensor) -> Tensor:
+        return self.body(values).relu()
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.head(self.other(self.call_body(values)).relu())
+
+
+class Hooked(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body.register_forward_hook(lambda module, args, output: output.abs())
+
+
+class HookedBefore(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+
+
+class Watched(Plain):
+    """The hook changes nothing; the model reads what it has noted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[Tensor] = []
+        self.body.register_forward_hook(lambda module, args, output: self.noted.append(output))
+
+
+class Overridden(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body.forward = lambda values: nn.functional.linear(values, self.body.weight)  # type: ignore[method-assign]
+
+
+class Typed(Plain):
+    def call_body(self, values: Tensor) -> Tensor:
+        result = self.body(values)
+        return result.relu() if isinstance(self.body, nn.Linear) else result.sigmoid()
+
+
+class Raising(Plain):
+    def call_body(self, values: Tensor) -> Tensor:
+        assert type(self.body) is nn.Linear
+        return super().call_body(values)
+
+
+class Sized(Plain):
+    def call_body(self, values: Tensor) -> Tensor:
+        return self.body(values).relu() / self.body.out_features
+
+
+class Guarded(Plain):
+    def call_body(self, values: Tensor) -> Tensor:
+        weight = getattr(self.body, "weight", None)
+        return self.body(values) if weight is None else self.body(values) / weight.norm()
+
+
+class Referenced(Plain):
+    """Calls the layer through a list that torch does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [self.body]
+
+    def call_body(self, values: Tensor) -> Tensor:
+        return self.layers[0](values).relu()
+
+
+class ReadInTraining(Plain):
+    def call_body(self, values: Tensor) -> Tensor:
+        return super().call_body(values) + (self.body.weight.sum() if self.training else 0)
+
+
+class Subclassed(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+
+        class Doubling(nn.Linear):
+            def forward(self, input: Tensor) -> Tensor:
+                return 2 * super().forward(input)
+
+        doubling = Doubling(16, 64)
+        doubling.weight = self.body.weight
+        self.body = doubling
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(Hooked, HookedBefore, Watched, Overridden, Typed, Raising, Sized, Guarded, Referenced),
+        *(ReadInTraining, Subclassed),
+    ],
+)
+def test_factors_that_lose_nothing_change_nothing_and_what_the_model_relies_on_is_named(
+    kind: type[Plain],
+) -> None:
+    task = task_of(kind())
+    applied = LowRank(rule="energy", kept_energy=0.999).apply(task.model, context_of(task))
+    assert applied.report["ranks"] == {"other": [None, 8]}
+    assert applied.report["left_out"]["body"]
+    assert applied.report["outputs_moved"] < 1e-3
+    torch.testing.assert_close(
+        forward(applied.model, task.example), forward(task.model, task.example), rtol=1e-3, atol=1e-3
+    )
+    applied.model.train()(*task.example)
+
+
+def test_a_model_that_relies_on_every_layer_stays_whole_and_says_so() -> None:
+    task = task_of(nn.Sequential(nn.Linear(16, 3)))
+    task.model[0].register_forward_hook(lambda module, args, output: output * 2)  # type: ignore[index]
+    with pytest.raises(OperationFailed, match="its calls pass through hooks"):
+        LowRank().apply(task.model, context_of(task))
+
+    class Strict(nn.Sequential):
         def forward(self, values: Tensor) -> Tensor:
-            if isinstance(self.middle, LowRankPair):
-                raise AttributeError("middle is not what it was")
+            assert not any(isinstance(layer, LowRankPair) for layer in self)
             return super().forward(values)
 
-    task = task_of(Inside())
-    with pytest.raises(OperationFailed, match="reads a part of a layer"):
-        LowRank(rule="share", kept_weights=0.3).apply(task.model, context_of(task))
+    task = task_of(Strict(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 3)))
+    report = LowRank(rule="share", kept_weights=0.3).apply(task.model, context_of(task)).report
+    assert report["changed"] is False
+    assert "the model relies on each layer" in report["reason"]
+    assert "AssertionError" in report["left_out"]["0"]
 
 
 class Events(nn.Module):

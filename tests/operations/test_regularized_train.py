@@ -70,7 +70,7 @@ def test_a_model_without_pairs_keeps_its_structure_and_gets_steeper_spectra(tiny
     assert flatness(applied.model) < 0.98 * flatness(plain)
 
 
-def test_a_model_that_reads_a_layers_weight_is_refused() -> None:
+def test_a_layer_whose_weight_the_model_reads_gets_no_factors_and_is_named() -> None:
     class Reader(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -81,8 +81,9 @@ def test_a_model_that_reads_a_layers_weight_is_refused() -> None:
 
     loader = DataLoader(TensorDataset(torch.randn(8, 4), torch.arange(8) % 4), batch_size=4)
     task = Task.from_loaders(Reader(), loader, loader, metric="accuracy")
-    with pytest.raises(OperationFailed, match="reads a part of a layer"):
-        RegularizedTrain().apply(task.model, _context(task))
+    report = RegularizedTrain().apply(task.model, _context(task)).report
+    assert report["left_out"] == {"layer": "the model reads its 'weight' without calling it"}
+    assert "no layer" in report["regularizers_off"]["orthogonal"]
 
 
 def test_a_model_on_which_no_term_can_act_is_refused() -> None:

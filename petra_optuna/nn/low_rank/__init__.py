@@ -23,6 +23,7 @@ from petra_optuna.nn.low_rank.pairs import (
 from petra_optuna.nn.low_rank.ranks import Factors, RankRule, break_even_rank, singular_values_of
 from petra_optuna.nn.low_rank.reduce import ReductionResult, kept_shares, reduce_layer, reduce_together
 from petra_optuna.nn.low_rank.split_layers import Decomposable
+from petra_optuna.nn.low_rank.substitution import Substitution, substitute
 
 __all__ = [
     "GATES",
@@ -34,6 +35,7 @@ __all__ = [
     "Recurrent",
     "ReductionResult",
     "State",
+    "Substitution",
     "all_factors",
     "break_even_rank",
     "decomposable_layers",
@@ -49,5 +51,6 @@ __all__ = [
     "reduce_together",
     "shared_names",
     "singular_values_of",
+    "substitute",
     "weight_matrix",
 ]

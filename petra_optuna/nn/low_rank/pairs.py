@@ -26,7 +26,7 @@ from petra_optuna.nn.low_rank.factored_recurrent import (
 )
 from petra_optuna.nn.low_rank.ranks import SVD, Factors
 from petra_optuna.nn.low_rank.split_layers import Decomposable, Split, joined_geometry, split_geometry
-from petra_optuna.nn.surgery import replace_module, shared_layers
+from petra_optuna.nn.surgery import has_hooks, replace_module, shared_layers
 
 _PAIRS = {
     (nn.Linear, nn.Linear),
@@ -91,7 +91,7 @@ def reason_against_low_rank(module: nn.Module) -> str | None:
     Subclasses stay whole: some modules read the weight of such a child without calling it.
     """
     if is_decomposable(module) or is_recurrent(module):
-        return None
+        return "its calls pass through hooks" if has_hooks(module) else None
     if type(module) in (nn.Conv1d, nn.Conv2d):
         return "its channels are in groups"
     if type(module) is nn.Embedding:
@@ -211,7 +211,7 @@ def all_factors(model: nn.Module) -> dict[str, Factors]:
 
 
 def decomposable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Pairs, recurrent layers, and decomposable layers outside pairs, by name."""
+    """Pairs, recurrent layers, and decomposable layers outside pairs, by name; none that has hooks."""
     layers: dict[str, nn.Module] = {}
     inside_pairs: set[nn.Module] = set()
     for name, module in model.named_modules():
@@ -219,7 +219,8 @@ def decomposable_layers(model: nn.Module) -> dict[str, nn.Module]:
             inside_pairs |= set(module.children())
         elif module in inside_pairs or not (is_decomposable(module) or is_recurrent(module)):
             continue
-        layers[name] = module
+        if not has_hooks(module):
+            layers[name] = module
     return layers
 
 
@@ -259,13 +260,18 @@ def merge_factors(model: nn.Module, names: Sequence[str]) -> nn.Module:
         The model, or its replacement where it is one layer.
     """
     for name in names:
-        layer = model.get_submodule(name)
-        if isinstance(layer, LowRankPair):
-            model = replace_module(model, name, recompose(layer))
-        elif isinstance(layer, FactoredRecurrent):
-            whole = {matrix: weight_of(layer, matrix) for matrix in matrix_names(layer)}
-            model = replace_module(model, name, assemble_recurrent(layer, whole))
+        model = replace_module(model, name, whole_layer(model.get_submodule(name)))
     return model
+
+
+def whole_layer(layer: nn.Module) -> nn.Module:
+    """The plain layer that computes what a pair or factored recurrent layer does; others as they are."""
+    if isinstance(layer, LowRankPair):
+        return recompose(layer)
+    if isinstance(layer, FactoredRecurrent):
+        whole = {matrix: weight_of(layer, matrix) for matrix in matrix_names(layer)}
+        return assemble_recurrent(layer, whole)
+    return layer
 
 
 def _copy_bias(source: Decomposable, target: Decomposable) -> None:

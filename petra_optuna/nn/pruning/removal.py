@@ -15,9 +15,9 @@ from torch.nn import functional
 from petra_optuna.errors import FOREIGN_ERRORS, one_line
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.pruning.coupling import ROOT_TYPES
 from petra_optuna.nn.pruning.coverage import NORMS, masking_hook
 from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentProxy
-from petra_optuna.nn.pruning.coupling import ROOT_TYPES
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.surgery import temporarily_set
 
