@@ -29,9 +29,9 @@ from petra_optuna.nn.low_rank import (
     kept_shares,
     reduce_layer,
     shared_names,
+    substitute,
 )
 from petra_optuna.nn.pruning import drop_blocks, find_replaceable, group_widths, magnitude_scores, prune_group
-from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.pipeline.nodes import KEPT_BY_RULE
 from petra_optuna.tasks import Task
@@ -127,11 +127,11 @@ def measure_sensitivity(task: Task) -> Sensitivity:
     """
     model = copy.deepcopy(task.model).eval()
     model.requires_grad_(True)  # the channels are traced by autograd
-    example = task.example
+    example, (inputs, _) = task.example, next(iter(task.calibration.batches(BATCH, limit=32)))
     cuts = {
         Prune.name: _prunings(model, example),
-        LowRank.name: _factorings(model),
-        DropBlocks.name: _drops(model, next(iter(task.calibration.batches(BATCH, limit=32)))[0], example),
+        LowRank.name: _factorings(model, inputs),
+        DropBlocks.name: _drops(model, inputs),
     }
     macs = count_macs(model, example) / batch_size_of(example)
     layers = {operation: len(candidates) for operation, candidates in cuts.items()}
@@ -216,7 +216,7 @@ def _prunings(model: nn.Module, example: Inputs) -> list[_Cut]:
     return [cut(name, channels) for name, channels in widths.items()]
 
 
-def _factorings(model: nn.Module) -> list[_Cut]:
+def _factorings(model: nn.Module, inputs: Inputs) -> list[_Cut]:
     shared = shared_names(model)
 
     def cut(name: str, layer: Decomposable) -> _Cut:
@@ -224,9 +224,11 @@ def _factorings(model: nn.Module) -> list[_Cut]:
             for strength in STRENGTHS:
                 reduced = reduce_layer(layer, "share", 1 - strength).layer
                 if reduced is not None:
-                    factored = replace_module(copy.deepcopy(model), name, reduced)
+                    placed = substitute(copy.deepcopy(model), {name: reduced}, inputs)
+                    if placed.left_out:
+                        raise OperationFailed(placed.left_out[name])
                     kept = kept_shares(layer, 1 - strength)
-                    yield strength, {KEPT_BY_RULE[rule]: share for rule, share in kept.items()}, factored
+                    yield strength, {KEPT_BY_RULE[rule]: share for rule, share in kept.items()}, placed.model
 
         return _Cut(name, count_parameters(layer), versions)
 
@@ -235,11 +237,11 @@ def _factorings(model: nn.Module) -> list[_Cut]:
     return [cut(name, layer) for name, layer in layers if isinstance(layer, classes) and name not in shared]
 
 
-def _drops(model: nn.Module, inputs: Inputs, example: Inputs) -> list[_Cut]:
+def _drops(model: nn.Module, inputs: Inputs) -> list[_Cut]:
     def cut(name: str) -> _Cut:
         def versions() -> Iterator[tuple[float, dict[str, float], nn.Module]]:
             shortened = copy.deepcopy(model)
-            _, failed = drop_blocks(shortened, [name], 1, example)
+            _, failed = drop_blocks(shortened, [name], 1, inputs)
             if failed:
                 raise OperationFailed(failed[name])
             yield 1.0, {}, shortened

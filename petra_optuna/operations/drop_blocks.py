@@ -48,7 +48,7 @@ class DropBlocks(DropBlocksNode):
         left_out = blocks.left_out | unscored
         ranking = sorted(scores, key=scores.__getitem__)
         wanted, example = max(1, round(self.removed * len(ranking))), context.task.example
-        dropped, failed = drop_blocks(shortened, ranking, wanted, example)
+        dropped, failed = drop_blocks(shortened, ranking, wanted, inputs)
         left_out |= failed
         if not dropped:
             raise OperationFailed(_nothing_to_drop(left_out))

@@ -1,6 +1,7 @@
 """Structured pruning of channels, and removal of whole blocks."""
 
-from petra_optuna.nn.pruning.blocks import block_score, drop_blocks, find_replaceable
+from petra_optuna.nn.pruning.blocks import block_score, find_replaceable
+from petra_optuna.nn.pruning.dropping import drop_blocks
 from petra_optuna.nn.pruning.importance import (
     CRITERIA,
     Criterion,

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from petra_optuna.errors import FOREIGN_ERRORS, one_line
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.low_rank import LowRankPair
 from petra_optuna.nn.pruning.importance import Criterion, RandomScores, WeightScores
-from petra_optuna.nn.surgery import replace_module, temporarily_set
+from petra_optuna.nn.surgery import has_hooks, temporarily_set
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, LowRankPair)
 
@@ -122,50 +121,6 @@ def block_score(block: nn.Module, criterion: Criterion, scores: WeightScores) ->
     power = {"magnitude_l1": 0.5, "magnitude_l2": 1.0}.get(criterion, 0.0)  # n^(p/2), see eq. 10
     total = sum(float(scores[weight].double().sum()) * weight[0].numel() ** power for weight in weights)
     return float(total / sum(weight.numel() for weight in weights))
-
-
-def drop_blocks(
-    model: nn.Module, names: Sequence[str], count: int, inputs: Inputs
-) -> tuple[list[str], dict[str, str]]:
-    """Replace the first ``count`` blocks that the model runs without by identities, in place.
-
-    Args:
-        model: Model in evaluation mode, private to the caller.
-        names: Names of blocks in the order in which they go.
-        count: Number of blocks to drop, where so many can be.
-        inputs: Batch to try the model on.
-
-    Returns:
-        The names of the dropped blocks, and the reason for each that could not be dropped, by name.
-    """
-    with torch.no_grad():
-        shape = forward(model, inputs).shape
-    dropped: list[str] = []
-    failed: dict[str, str] = {}
-    for name in names:
-        if len(dropped) == count:
-            break
-        block = model.get_submodule(name)
-        replace_module(model, name, nn.Identity().eval())
-        reason = _check_output(model, inputs, shape)
-        if reason is None:
-            dropped.append(name)
-        else:
-            replace_module(model, name, block)
-            failed[name] = reason
-    return dropped, failed
-
-
-def _check_output(model: nn.Module, inputs: Inputs, shape: torch.Size) -> str | None:
-    """What is wrong with the model without a block, or None where it still returns this shape."""
-    try:
-        with torch.no_grad():
-            shape_without = forward(model, inputs).shape
-    except FOREIGN_ERRORS as error:
-        return f"the model does not run without it ({one_line(error)})"
-    if shape_without != shape:
-        return f"without it the output's shape is {tuple(shape_without)}, not {tuple(shape)}"
-    return None
 
 
 def _has_matrix(module: nn.Module) -> bool:
@@ -283,6 +238,8 @@ def _detached(value: Any) -> Any:
 
 def _reason_against(model: nn.Module, name: str, record: _CallRecord, is_last: bool) -> str | None:
     """Reason why no identity can replace the block, or None where one can."""
+    if has_hooks(model.get_submodule(name)):
+        return "its calls pass through hooks"
     if record.calls > 1:
         return f"it is called {record.calls} times in a forward pass"
     if not record.is_plain:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petra_optuna.errors import FOREIGN_ERRORS, one_line
+from petra_optuna.nn.agreement import agree
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.pruning.coupling import ROOT_TYPES
@@ -94,9 +95,7 @@ def difference(pruned: nn.Module, original: nn.Module, inputs: Inputs, removal: 
         return f"the model does not run with fewer channels ({reason})"
     if outputs.shape != expected.shape:
         return f"pruning changed the output's shape from {tuple(expected.shape)} to {tuple(outputs.shape)}"
-    tolerance = torch.finfo(outputs.dtype).eps ** 0.5
-    scale = float(expected.abs().max())
-    if torch.allclose(outputs, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
+    if agree(outputs, expected):
         return None
     return "the model's forward fixes a width: with fewer channels it computes something else"
 

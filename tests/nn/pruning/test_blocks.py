@@ -11,7 +11,8 @@ from torch.nn import functional
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.low_rank import LowRankPair, decompose
-from petra_optuna.nn.pruning.blocks import block_score, drop_blocks, find_replaceable
+from petra_optuna.nn.pruning.blocks import block_score, find_replaceable
+from petra_optuna.nn.pruning.dropping import drop_blocks
 from petra_optuna.nn.pruning.importance import batch_norm_scores, lamp_scores, magnitude_scores, random_scores
 
 
@@ -351,6 +352,64 @@ def test_what_the_model_reads_goes_back_and_the_next_one_goes() -> None:
     assert "does not run without it" in failed["a"]
     assert "in_features" in failed["a"]
     assert model.a is kept
+
+
+class Chain(nn.Module):
+    """Square layers in a row; each case relies on the first one in its own way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.listed = [self.a]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.b(self.first(x)))
+
+    def first(self, x: Tensor) -> Tensor:
+        return self.a(x)
+
+
+class ActivatedByClass(Chain):
+    def first(self, x: Tensor) -> Tensor:
+        return self.a(x).relu() if isinstance(self.a, nn.Linear) else self.a(x)
+
+
+class CalledFromAList(Chain):
+    def first(self, x: Tensor) -> Tensor:
+        return self.listed[0](x)
+
+
+class AssertedClass(Chain):
+    def first(self, x: Tensor) -> Tensor:
+        assert isinstance(self.a, nn.Linear)
+        return self.a(x)
+
+
+@pytest.mark.parametrize("kind", [ActivatedByClass, CalledFromAList, AssertedClass])
+def test_without_a_block_the_model_computes_what_it_does_where_the_block_returns_its_input(
+    kind: type[Chain],
+) -> None:
+    model = kind().eval()
+    dropped, failed = drop_blocks(model, ["a", "b"], 2, (torch.randn(3, 4),))
+    assert dropped == ["b"]
+    assert failed.keys() == {"a"}
+    assert type(model.a) is nn.Linear
+
+
+def test_blocks_with_hooks_and_blocks_that_write_into_their_input() -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.add_(self.layer(x))
+
+    model = nn.Sequential(nn.Linear(4, 4), Writing(), Writing(), nn.Linear(4, 2)).eval()
+    model[2].register_forward_hook(lambda module, args, output: None)
+    replaceable = find_replaceable(model, (torch.randn(3, 4),))
+    assert replaceable.left_out == {"2": "its calls pass through hooks"}
+    assert drop_blocks(model, ["1"], 1, (torch.randn(3, 4),)) == (["1"], {})
 
 
 def test_magnitudes_are_relative_to_the_width() -> None:
