@@ -104,6 +104,7 @@ def _take_apart(model: nn.Module, base: nn.Module) -> tuple[dict[str, Any], dict
     tied: dict[str, str] = {}
     tensors: dict[str, Tensor] = {}
     frozen: list[str] = []
+    strides: dict[str, list[int]] = {}
     for name in tensor_names(model):
         tensor = get_tensor(model, name)
         if id(tensor) in first_names:
@@ -111,6 +112,8 @@ def _take_apart(model: nn.Module, base: nn.Module) -> tuple[dict[str, Any], dict
             continue
         first_names[id(tensor)] = name
         tensors[name] = tensor.detach().contiguous().clone()
+        if tensor.stride() != torch.empty(tensor.shape, device="meta").stride():
+            strides[name] = list(tensor.stride())
         if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
             frozen.append(name)
     structure = {
@@ -119,6 +122,7 @@ def _take_apart(model: nn.Module, base: nn.Module) -> tuple[dict[str, Any], dict
         "tensors": tensor_names(model),
         "tied": tied,
         "frozen": frozen,
+        **({"strides": strides} if strides else {}),
     }
     return {**structure, "sha256": _digest(structure, tensors)}, tensors
 
@@ -142,15 +146,25 @@ def _put_together(structure: Mapping[str, Any], tensors: Mapping[str, Tensor], b
 
 def _fill(model: nn.Module, structure: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    frozen = set(structure["frozen"])
+    frozen, strides = set(structure["frozen"]), structure.get("strides", {})
     filled: dict[str, Tensor] = {}
     for name in structure["tensors"]:
         source = structure["tied"].get(name, name)
         if source not in filled:
-            tensor = tensors[source]
+            tensor = _laid_out(tensors[source], strides.get(source))
             is_parameter = source in parameters
             filled[source] = nn.Parameter(tensor, source not in frozen) if is_parameter else tensor
         set_tensor(model, name, filled[source])
+
+
+def _laid_out(tensor: Tensor, strides: list[int] | None) -> Tensor:
+    """The tensor as it lay in memory, where that leaves no gaps: kernels sum in that order."""
+    if strides is None:
+        return tensor
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
+    if last + 1 != tensor.numel():
+        return tensor
+    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)
 
 
 def _original(base: Base) -> nn.Module:

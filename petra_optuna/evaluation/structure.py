@@ -68,6 +68,19 @@ LEAVES: Mapping[type[nn.Module], tuple[str, ...]] = {
 SCALARS = frozenset({"training", "embed_dim", "kdim", "vdim", "num_heads", "head_dim", "normalized_shape"})
 """Attributes of other modules that operations may change."""
 
+SIZES: Mapping[type[nn.Module], frozenset[str]] = {
+    nn.Linear: frozenset({"in_features", "out_features"}),
+    nn.modules.conv._ConvNd: frozenset({"in_channels", "out_channels", "groups"}),
+    nn.modules.batchnorm._NormBase: frozenset({"num_features"}),
+    nn.LayerNorm: frozenset({"normalized_shape"}),
+    nn.RMSNorm: frozenset({"normalized_shape"}),
+    nn.GroupNorm: frozenset({"num_groups", "num_channels"}),
+    nn.Embedding: frozenset({"num_embeddings", "embedding_dim"}),
+    nn.PReLU: frozenset({"num_parameters"}),
+    nn.RNNBase: frozenset({"input_size", "hidden_size"}),
+}
+"""Attributes that operations may change in a class of the base's own that descends from one of these."""
+
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -100,7 +113,8 @@ def changed_modules(model: nn.Module, base: nn.Module) -> dict[str, dict[str, An
         if entry == before.get(name):
             continue
         if not _can_be_built(entry):
-            entry = _difference(name, before.get(name), entry)
+            allowed = _changeable(_submodule(model, name))
+            entry = _difference(name, before.get(name), entry, allowed)
         changed[name] = entry
     missing = [name for name in before if name not in after and not _is_below(name, changed)]
     if missing:
@@ -194,8 +208,16 @@ def _can_be_built(entry: Mapping[str, Any]) -> bool:
     return entry["class"] in _BY_NAME or entry["class"] == _PAIR
 
 
-def _difference(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes that changed, where all of them are in the allow-list."""
+def _changeable(module: nn.Module) -> frozenset[str]:
+    """Attributes that operations may change in a module that cannot be built anew."""
+    sizes = (names for ancestor, names in SIZES.items() if isinstance(module, ancestor))
+    return SCALARS.union(*sizes)
+
+
+def _difference(
+    name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any], allowed: frozenset[str]
+) -> dict[str, Any]:
+    """The attributes that changed, where all of them are allowed."""
     if before is None or before["class"] != after["class"]:
         raise OperationFailed(f"module {name!r} ({after['class']}) is new and not of a class that is known")
     if before["tensors"] != after["tensors"]:
@@ -203,7 +225,7 @@ def _difference(name: str, before: Mapping[str, Any] | None, after: Mapping[str,
     old = {**before["attributes"], "training": before["training"]}
     new = {**after["attributes"], "training": after["training"]}
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    unknown = [key for key in changed if key not in SCALARS]
+    unknown = [key for key in changed if key not in allowed]
     if unknown:
         raise OperationFailed(
             f"module {name!r} ({after['class']}) changed its {unknown[0]!r}, which cannot be restored"
@@ -215,7 +237,7 @@ def _difference(name: str, before: Mapping[str, Any] | None, after: Mapping[str,
 def _set_attributes(model: nn.Module, name: str, entry: Mapping[str, Any]) -> None:
     module = _submodule(model, name)
     for key, value in entry["set"].items():
-        if key not in SCALARS:
+        if key not in _changeable(module):
             raise ValueError(f"attribute {key!r} of module {name!r} may not be set from a checkpoint")
         setattr(module, key, tuple(value) if isinstance(value, list) else value)
 
