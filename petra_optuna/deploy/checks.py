@@ -74,8 +74,8 @@ def check_kernels(
 def check_batch_norms(proto: onnx.ModelProto) -> None:
     """Check that every batch norm that can be folded into the layer before it has been.
 
-    A batch norm after an addition, beside another reader of the layer's output, or after one of several calls
-    of a layer cannot be folded and is legal.
+    A batch norm after an addition, beside another reader of the layer's output, after one of several calls of
+    a layer or after a layer whose weight is computed cannot be folded and is legal.
 
     Raises:
         LoweringFailed: When one is left; the text names it.
@@ -84,11 +84,12 @@ def check_batch_norms(proto: onnx.ModelProto) -> None:
     readers = Counter(name for node in graph.node for name in node.input)
     readers.update(output.name for output in graph.output)
     makers = {name: node for node in graph.node for name in node.output}
+    stored = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type != "BatchNormalization":
             continue
         layer = makers.get(node.input[0])
-        if layer is None or layer.op_type not in ("Conv", "Gemm"):
+        if layer is None or layer.op_type not in ("Conv", "Gemm") or layer.input[1] not in stored:
             continue
         if readers[node.input[0]] == readers[layer.input[1]] == 1:
             raise LoweringFailed(f"batch norm {node.name!r} is not folded into the {layer.op_type} before it")

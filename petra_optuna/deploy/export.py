@@ -7,7 +7,6 @@ runtime computes them once when it loads the file, and the file stays small.
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
 from petra_optuna.deploy.templates import Template
 from petra_optuna.errors import LoweringFailed, one_line
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import Inputs, batch_size_of, input_names
 
 OUTPUT_NAME = "output"
@@ -42,7 +42,7 @@ def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
     Raises:
         LoweringFailed: When the exporter cannot translate the model, with its reason.
     """
-    private = copy.deepcopy(model).eval()
+    private = private_copy(model).eval()
     return fill(capture(private, inputs), private)
 
 
@@ -57,7 +57,7 @@ def capture(model: nn.Module, inputs: Inputs) -> Template:
         LoweringFailed: When the exporter cannot translate the model, with its reason.
     """
     example = _at_least_two(inputs)
-    private = copy.deepcopy(model)
+    private = private_copy(model)
     with _exporting(), RecurrentOperators():
         program = _export(private, example)
         if not _has_dynamic_batch(program):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from petra_optuna.deploy.templates import Templates
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.files import write_atomically
 from petra_optuna.nn.batching import samples_per_call
+from petra_optuna.nn.copying import private_copy, store_computed_weights
 from petra_optuna.nn.inputs import Inputs, forward, split_up, take, to_feeds
 from petra_optuna.pipeline import Operation
 from petra_optuna.runtimes import ARITHMETIC, DEFAULT, Runtime, Session
@@ -108,7 +108,8 @@ def lower(
         raise ValueError(f"the path of an ONNX file must end in .onnx, got {path.name!r}")
     target = find_runtime(runtime)
     watch = Stopwatch()
-    model = copy.deepcopy(model).eval()
+    model = private_copy(model).eval()
+    store_computed_weights(model)
     whole = float_graph(model, inputs, convolutions, Templates() if templates is None else templates)
     proto, float_bytes = whole.proto, stored_bytes(whole.proto)
     watch.lap("export")

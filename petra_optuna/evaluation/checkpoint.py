@@ -7,7 +7,6 @@ checkpoint from a shared folder cannot run anything.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ from petra_optuna.evaluation.structure import (
     tensor_names,
 )
 from petra_optuna.files import write_atomically
+from petra_optuna.nn.copying import private_copy
 
 FORMAT = 1
 STRUCTURE_FILE = "structure.json"
@@ -133,7 +133,7 @@ def _put_together(structure: Mapping[str, Any], tensors: Mapping[str, Tensor], b
         raise DamagedCheckpoint(
             f"the checkpoint was altered or is not of format {FORMAT}; make it anew with this version"
         )
-    model = copy.deepcopy(_original(base))
+    model = private_copy(_original(base))
     try:
         model = apply_changes(model, structure["modules"])
         _fill(model, structure, tensors)

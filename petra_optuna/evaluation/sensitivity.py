@@ -7,7 +7,6 @@ fewer layers. That is half a minute for ``cifar10``'s ResNet-18 with one thread.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from petra_optuna.errors import MeasurementFailed, OperationFailed, foreign_erro
 from petra_optuna.evaluation.cache import CacheEntry, PrefixCache
 from petra_optuna.evaluation.keys import base_key
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 from petra_optuna.nn.low_rank import (
@@ -125,7 +125,7 @@ def measure_sensitivity(task: Task) -> Sensitivity:
     Channels leave by the default criterion. Recurrent layers have no low-rank curve: their matrices do
     not compare with a layer's one.
     """
-    model = copy.deepcopy(task.model).eval()
+    model = private_copy(task.model).eval()
     model.requires_grad_(True)  # the channels are traced by autograd
     example, (inputs, _) = task.example, next(iter(task.calibration.batches(BATCH, limit=32)))
     cuts = {
@@ -224,7 +224,7 @@ def _factorings(model: nn.Module, inputs: Inputs) -> list[_Cut]:
             for strength in STRENGTHS:
                 reduced = reduce_layer(layer, "share", 1 - strength).layer
                 if reduced is not None:
-                    placed = substitute(copy.deepcopy(model), {name: reduced}, inputs)
+                    placed = substitute(private_copy(model), {name: reduced}, inputs)
                     if placed.left_out:
                         raise OperationFailed(placed.left_out[name])
                     kept = kept_shares(layer, 1 - strength)
@@ -240,7 +240,7 @@ def _factorings(model: nn.Module, inputs: Inputs) -> list[_Cut]:
 def _drops(model: nn.Module, inputs: Inputs) -> list[_Cut]:
     def cut(name: str) -> _Cut:
         def versions() -> Iterator[tuple[float, dict[str, float], nn.Module]]:
-            shortened = copy.deepcopy(model)
+            shortened = private_copy(model)
             _, failed = drop_blocks(shortened, [name], 1, inputs)
             if failed:
                 raise OperationFailed(failed[name])

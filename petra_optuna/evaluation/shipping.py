@@ -17,7 +17,6 @@ why.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.quality import certified_inputs, quality_in_torch, quality_of
 from petra_optuna.evaluation.room import room_to_build
 from petra_optuna.measurement import ShapeMeasurement, ShapeMeasurer
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Operation, float_layers
 from petra_optuna.runtimes import DEFAULT
@@ -268,7 +268,7 @@ class Shipment:
             return "without a conversion there are no layers to put back to float"
         if not self.conversion.can_repair:
             return f"{self.conversion.name} has no layers to put back to float"
-        quality = quality_in_torch(copy.deepcopy(self.model).eval(), self.task)
+        quality = quality_in_torch(private_copy(self.model).eval(), self.task)
         if self._violation(quality) > 0:
             return f"before the conversion it loses {self._drop(quality):.4g} already"
         return None

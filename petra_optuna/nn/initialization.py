@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import nn
 
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.randomness import seeded
 
 _METHODS = ("reset_parameters", "_reset_parameters")
@@ -27,7 +27,7 @@ def reinitialize(model: nn.Module, seed: int) -> nn.Module:
     Raises:
         ValueError: When a parameter is frozen or would keep its value, naming it and its module.
     """
-    fresh = copy.deepcopy(model).eval()
+    fresh = private_copy(model).eval()
     for name, parameter in fresh.named_parameters():
         if not parameter.requires_grad:
             raise ValueError(f"parameter {name!r} is frozen, so nothing would train new values of it")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.pruning import block_score, drop_blocks, find_replaceable
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.scoring import WeightScoring, score_weights
@@ -38,7 +38,7 @@ class DropBlocks(DropBlocksNode):
         Raises:
             OperationFailed: When the model has no block that an identity can replace.
         """
-        shortened = copy.deepcopy(model).eval()
+        shortened = private_copy(model).eval()
         inputs = context.calibration_sample()
         blocks = find_replaceable(shortened, inputs)
         if not blocks.names:

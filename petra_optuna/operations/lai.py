@@ -7,7 +7,6 @@ the direction that matters.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from petra_optuna.errors import one_line
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import Inputs, forward, tensors
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.training import input_steepness, lai_scale
@@ -83,7 +83,7 @@ def why_no_lai(model: torch.nn.Module, context: Context) -> str | None:
     inputs, targets = next(task.train.batches(PROBE_SAMPLES, limit=PROBE_SAMPLES))
     if not _floating(inputs):
         return "no input is of floating-point numbers, so there is no gradient with respect to it"
-    private = copy.deepcopy(model).train()
+    private = private_copy(model).train()
     try:
         with seeded(context.seed):
             _, loss = lai_loss(lambda given: forward(private, given), task.loss, inputs, targets, 1.0)

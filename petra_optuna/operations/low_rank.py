@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.low_rank import (
     LowRankPair,
     ReductionResult,
@@ -50,7 +50,7 @@ class LowRank(LowRankNode):
         Raises:
             OperationFailed: When the model has no layer to decompose.
         """
-        reduced = copy.deepcopy(model).eval()
+        reduced = private_copy(model).eval()
         layers = decomposable_layers(reduced)
         left_out = {
             name: reason

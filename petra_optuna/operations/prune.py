@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
 from torch import nn
 
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.pruning import PruningResult, WeightScores, prune_channels
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.scoring import WeightScoring, score_weights
@@ -36,7 +36,7 @@ class Prune(PruneNode):
             OperationFailed: When the model cannot be traced, has nothing to prune or does not run
                 with fewer channels.
         """
-        pruned, example = copy.deepcopy(model).eval(), context.task.example
+        pruned, example = private_copy(model).eval(), context.task.example
         scorings: list[WeightScoring] = []
 
         def scores(private: nn.Module) -> WeightScores:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any, ClassVar
 
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.quantization import FakeQuantization
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.quantize_static import QuantizeStatic
@@ -40,7 +40,7 @@ class QuantizeAware(QuantizeAwareNode):
             OperationFailed: When the model has no weight to quantise.
             TrainingDiverged: When a loss becomes NaN or infinite.
         """
-        trained = copy.deepcopy(model).eval()
+        trained = private_copy(model).eval()
         batches = (inputs for inputs, _ in context.calibration_batches())
         simulation = FakeQuantization(trained, batches, LIMITS[weight_bits()])
         if not simulation.layers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.low_rank import (
     LowRankPair,
     Substitution,
@@ -68,7 +68,7 @@ class RegularizedTrain(RegularizedTrainNode):
             OperationFailed: When none of the terms that are asked for can act on this model and task.
             TrainingDiverged: When a loss or a gradient is NaN or infinite, or the loss diverges.
         """
-        trained = copy.deepcopy(model)
+        trained = private_copy(model)
         if context.epochs <= 0:
             return Applied(trained, fit(trained, context, self.epochs))
         asked = [name for name in REGULARIZERS if getattr(context.recipe, name)]
@@ -89,7 +89,7 @@ class RegularizedTrain(RegularizedTrainNode):
             if "sparsity" in terms
             else None,
             lai_bound=context.recipe.lambda_lai if "lai" in terms else None,
-            snapshot=lambda model: merge_factors(copy.deepcopy(model), temporary),
+            snapshot=lambda model: merge_factors(private_copy(model), temporary),
         )
         after = _penalties(trained, terms, context)
         layers = list(all_factors(trained)) if _any_of_factors(terms) else []
@@ -124,7 +124,7 @@ def _with_factors(model: nn.Module, asked: Collection[str], context: Context) ->
     """The model with temporary factors where a term needs some and there are none."""
     if not _any_of_factors(asked) or all_factors(model):
         return Substitution(model)
-    full, names = factorize_fully(copy.deepcopy(model))
+    full, names = factorize_fully(private_copy(model))
     factored = {name: full.get_submodule(name) for name in names}
     return substitute(model.eval(), factored, context.calibration_sample())
 

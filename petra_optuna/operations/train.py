@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 from torch import nn
 
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.training import fit
 from petra_optuna.pipeline import Applied
@@ -28,6 +28,6 @@ class Train(TrainNode):
         Raises:
             TrainingDiverged: When a loss or a gradient is NaN or infinite.
         """
-        trained = copy.deepcopy(model)
+        trained = private_copy(model)
         report = fit(trained, context, self.epochs)
         return Applied(trained, report)

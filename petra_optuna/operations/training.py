@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.training import parameter_groups, run_epochs, training_dtype
@@ -34,7 +34,7 @@ def fit(
     after_backward: Callable[[nn.Module], None] | None = None,
     lai_bound: float | None = None,
     mixed_precision: bool = True,
-    snapshot: Callable[[nn.Module], nn.Module] = copy.deepcopy,
+    snapshot: Callable[[nn.Module], nn.Module] = private_copy,
 ) -> dict[str, Any]:
     """Train ``model`` in place by the context's recipe and leave it in eval mode.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from petra_optuna.errors import DataError, TaskError, foreign_errors_as
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.tasks.split import Split
@@ -62,7 +62,7 @@ def check_loss(
         TaskError: When the loss raises or returns something else; the text says what.
     """
     inputs, targets = next(split.batches(2))
-    private = copy.deepcopy(model)
+    private = private_copy(model)
     with foreign_errors_as(TaskError, "the loss fails on a training batch"), seeded(0):
         if training_step is not None:
             value = training_step(private, inputs, targets)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import hashlib
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Subset
 
 from petra_optuna.errors import MeasurementFailed, TaskError
 from petra_optuna.nn.batching import samples_per_call
+from petra_optuna.nn.copying import initialize_lazy, private_copy
 from petra_optuna.nn.inputs import Inputs, take
 from petra_optuna.nn.normalize import Normalize
 from petra_optuna.nn.training import output_matching_loss, soft_label_loss
@@ -236,7 +236,7 @@ class Task:
             TaskError: When a loader, the batches or the model cannot be used.
             DataError: When a split is empty or a class has no training sample.
         """
-        original = copy.deepcopy(model).eval()
+        original = private_copy(model).eval()
         if normalize is not None:
             original = nn.Sequential(Normalize(*normalize), original).eval()
             if initial is not None:
@@ -251,6 +251,7 @@ class Task:
         quality = find_metric(metric)
         regression = quality.name == "rmse"
         criterion = loss or (mean_squared_error if regression else functional.cross_entropy)
+        initialize_lazy(original, next(splits["selection"].batches(2))[0])
         check_forward(original, splits["selection"])
         check_loss(original, splits["train"], criterion, training_step)
         check_classes(splits["train"], tuple(labels))

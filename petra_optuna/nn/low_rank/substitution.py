@@ -9,7 +9,6 @@ that has them. What breaks the law stays in place and is named.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from petra_optuna.errors import FOREIGN_ERRORS, one_line
 from petra_optuna.nn.agreement import agree, largest_change
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.culprits import find_culprits
 from petra_optuna.nn.inputs import Inputs, call, forward
 from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent, matrix_names, weight_of
@@ -93,7 +93,7 @@ class _Trial:
     @classmethod
     def of(cls, model: nn.Module, replacements: Mapping[str, nn.Module], inputs: Inputs) -> _Trial:
         """Run the copy, and each replacement on what its layer is called with."""
-        dense = copy.deepcopy(model)
+        dense = private_copy(model)
         for name, replacement in replacements.items():
             dense = _hold_product(dense, name, replacement)
         problems: dict[str, str] = {}
@@ -181,7 +181,7 @@ def _hold_product(model: nn.Module, name: str, replacement: nn.Module) -> nn.Mod
     """Let a layer have the product of the factors as its weight; what is factored already becomes whole."""
     layer = model.get_submodule(name)
     if isinstance(layer, LowRankPair | FactoredRecurrent):
-        return replace_module(model, name, copy.deepcopy(whole_layer(replacement)))
+        return replace_module(model, name, private_copy(whole_layer(replacement)))
     if isinstance(replacement, LowRankPair):
         assert isinstance(layer.weight, Tensor)
         layer.weight.copy_(recompose(replacement).weight)
@@ -201,7 +201,7 @@ def _training_problem(model: nn.Module, inputs: Inputs) -> str | None:
     """Why a copy of the model does not run in training mode, or None."""
     try:
         with seeded(0):
-            call(copy.deepcopy(model).train(), inputs)
+            call(private_copy(model).train(), inputs)
     except FOREIGN_ERRORS as error:
         return _failure(error)
     return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.quantization.fake_quant_mode import FakeQuantMode
 from petra_optuna.nn.quantization.observers import WEIGHT_LIMIT, QuantState
@@ -54,7 +54,7 @@ class FakeQuantization:
         """A copy of the model as ``remove`` would leave it."""
         self.remove()
         try:
-            return copy.deepcopy(self._model)
+            return private_copy(self._model)
         finally:
             self._model.forward = self._simulated
 

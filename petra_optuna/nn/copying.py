@@ -1,0 +1,89 @@
+"""Copies of models as people bring them, and the plain form of weights that are computed.
+
+torch refuses to copy a tensor that autograd made. The older forms of weight and spectral norm and torch's
+masks keep such a tensor as the weight that they compute before each call, and so does a model that notes what
+its forward pass has seen.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, is_lazy
+from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.randomness import seeded
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A deep copy of a model; tensors that autograd made and that its attributes hold become values."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for tensor in _tensors_in([value for name, value in vars(module).items() if name != "_modules"]):
+            if isinstance(tensor, UninitializedBuffer):
+                memo[id(tensor)] = copy.copy(tensor)
+            elif not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    return copy.deepcopy(model, memo)
+
+
+@torch.no_grad()
+def initialize_lazy(model: nn.Module, inputs: Inputs, seed: int = 0) -> None:
+    """Let lazy modules take their sizes from a batch and draw their weights, in place.
+
+    Args:
+        model: Model in evaluation mode, private to the caller; without lazy modules it is not run.
+        inputs: One batch.
+        seed: Seed of the weights.
+    """
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        with seeded(seed):
+            forward(model, inputs)
+
+
+@torch.no_grad()
+def store_computed_weights(model: nn.Module) -> None:
+    """Let modules hold as parameters the weights that they compute of other tensors, in place.
+
+    In evaluation mode the model computes the same afterwards. That is the form to write to a file: there
+    nothing is trained, and a batch norm is folded into a weight that is stored.
+    """
+    for module in model.modules():
+        if is_parametrized(module):
+            _store_parametrized(module)
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(module, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(module, hook.name)
+            elif isinstance(hook, prune.BasePruningMethod):
+                prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
+
+
+def _store_parametrized(module: nn.Module) -> None:
+    """Torch's own removal would take the weight from every copy of the module: they share a class."""
+    values = {name: getattr(module, name).clone() for name in module.parametrizations}  # type: ignore[union-attr]
+    plain_class = type_before_parametrizations(module)
+    del module.parametrizations
+    module.__class__ = plain_class
+    for name, value in values.items():
+        setattr(module, name, nn.Parameter(value))
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """Tensors in a value and in the plain containers that it is made of."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors_in(list(value.values()))
+    elif isinstance(value, list | tuple | set):
+        for part in value:
+            yield from _tensors_in(part)
