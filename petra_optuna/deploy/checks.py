@@ -84,12 +84,11 @@ def check_batch_norms(proto: onnx.ModelProto) -> None:
     readers = Counter(name for node in graph.node for name in node.input)
     readers.update(output.name for output in graph.output)
     makers = {name: node for node in graph.node for name in node.output}
-    stored = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type != "BatchNormalization":
             continue
         layer = makers.get(node.input[0])
-        if layer is None or layer.op_type not in ("Conv", "Gemm") or layer.input[1] not in stored:
+        if layer is None or layer.op_type not in ("Conv", "Gemm") or layer.input[1] in makers:
             continue
         if readers[node.input[0]] == readers[layer.input[1]] == 1:
             raise LoweringFailed(f"batch norm {node.name!r} is not folded into the {layer.op_type} before it")

@@ -249,6 +249,9 @@ def test_a_batch_norm_left_behind_a_layer_is_caught():
     check_batch_norms(batch_norm_after("Conv", shared=("output",)))
     check_batch_norms(batch_norm_after("Conv", shared=("weight",)))
     check_batch_norms(batch_norm_after("Add", shared=()))
+    computed = batch_norm_after("Conv", shared=())
+    computed.graph.node.insert(0, helper.make_node("Abs", ["stored"], ["weight"], name="compute"))
+    check_batch_norms(computed)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def assert_equal(found: nn.Module, expected: nn.Module, inputs: tuple[Tensor, ..
     assert list(ours) == list(theirs)
     for name, value in theirs.items():
         assert ours[name].dtype == value.dtype
+        assert ours[name].stride() == value.stride()
         assert torch.equal(ours[name], value)
     parameters = dict(expected.named_parameters())
     assert {n: p.requires_grad for n, p in found.named_parameters()} == {

@@ -11,6 +11,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from petra_optuna.errors import FOREIGN_ERRORS, one_line
 from petra_optuna.nn.agreement import agree
@@ -45,7 +46,8 @@ def remove(
     """Remove channels, in place, with everything that is coupled to them.
 
     All of them leave at once: the graph's numbers for slices are wrong after a first removal. LayerNorms
-    are shortened here, because torch-pruning 1.6 keeps their weights in the order of a set.
+    and instance norms are shortened here: torch-pruning 1.6 keeps the weights of the former in the order of a
+    set, and leaves the statistics of the latter as they are.
 
     Args:
         model: Model that was traced, without the anchors of the graph.
@@ -60,6 +62,9 @@ def remove(
         layer = dependency.layer
         if isinstance(layer, nn.LayerNorm):
             _shorten_norm(layer, channels)
+            continue
+        if isinstance(layer, _InstanceNorm):
+            _shorten_instance_norm(layer, channels)
             continue
         merged.add_dep(dependency, channels)
         reads = isinstance(layer, ROOT_TYPES) and not graph.is_out_channel_pruning_fn(dependency.handler)
@@ -135,6 +140,18 @@ def _shorten_norm(norm: nn.LayerNorm, channels: list[int]) -> None:
     for name, parameter in list(norm.named_parameters()):
         setattr(norm, name, nn.Parameter(parameter[..., kept], requires_grad=parameter.requires_grad))
     norm.normalized_shape = (*norm.normalized_shape[:-1], len(kept))
+
+
+@torch.no_grad()
+def _shorten_instance_norm(norm: _InstanceNorm, channels: list[int]) -> None:
+    """Remove channels with their statistics, in place."""
+    kept = sorted(set(range(norm.num_features)) - set(channels))
+    for name, parameter in list(norm.named_parameters()):
+        setattr(norm, name, nn.Parameter(parameter[kept], requires_grad=parameter.requires_grad))
+    for name, buffer in list(norm.named_buffers()):
+        if buffer.dim():
+            setattr(norm, name, buffer[kept])
+    norm.num_features = len(kept)
 
 
 class _NormsAsScales(FunctionMode):
