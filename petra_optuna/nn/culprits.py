@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from petra_optuna.nn.time_limit import check_time
+
 MOST_TRIES = 64
 """Most sets of changes that are tried; each is at least a forward pass of the model."""
 
@@ -36,6 +38,7 @@ def find_culprits(
             if tries == MOST_TRIES:
                 culprits |= dict.fromkeys(half, f"not tried alone: {MOST_TRIES} tries found others that fail")
                 continue
+            check_time()
             tries += 1
             remaining = problem_of([*working, *half])
             if remaining is None:

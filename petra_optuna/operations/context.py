@@ -15,6 +15,10 @@ CHECK_SAMPLES = 32
 """Calibration samples on which a structural node is checked."""
 
 
+SEARCH_S = 1800.0
+"""Seconds of the longest search of a structural node."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """Surroundings in which ``Operation.apply`` works.
@@ -25,6 +29,7 @@ class Context:
         seed: Seed of all randomness of the node.
         epochs: Most epochs that this node may spend; 0 for nodes that do not train.
         data_fraction: Share of the training split that an epoch reads.
+        search_s: Most seconds that a structural node may search for what to remove.
         repair: Whether a conversion that can shall leave one more group of layers in float, the one that
             loses most.
         on_step: Called after each training step with two arguments: a function that makes a copy of the
@@ -43,6 +48,7 @@ class Context:
     epochs: int
     data_fraction: float = 1.0
     repair: bool = False
+    search_s: float = SEARCH_S
     on_step: Callable[[Callable[[], nn.Module], float], None] | None = None
 
     def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Inputs, Tensor]]:

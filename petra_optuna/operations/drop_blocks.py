@@ -12,7 +12,7 @@ from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.pruning import block_score, drop_blocks, find_replaceable
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.scoring import WeightScoring, score_weights
-from petra_optuna.operations.structural import ModelSize, remeasure_batch_norms, size_report
+from petra_optuna.operations.structural import ModelSize, limited, remeasure_batch_norms, size_report
 from petra_optuna.pipeline import Applied
 from petra_optuna.pipeline.nodes import DropBlocksNode
 
@@ -28,6 +28,7 @@ class DropBlocks(DropBlocksNode):
         'DB'
     """
 
+    @limited
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a copy with fewer blocks.
 

@@ -21,7 +21,7 @@ from petra_optuna.nn.low_rank import (
     substitute,
 )
 from petra_optuna.operations.context import Context
-from petra_optuna.operations.structural import ModelSize, remeasure_batch_norms, size_report
+from petra_optuna.operations.structural import ModelSize, limited, remeasure_batch_norms, size_report
 from petra_optuna.pipeline import Applied
 from petra_optuna.pipeline.nodes import LowRankNode
 
@@ -37,6 +37,7 @@ class LowRank(LowRankNode):
         'LR'
     """
 
+    @limited
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a copy with pairs and factored recurrent layers in place of layers.
 

@@ -11,7 +11,7 @@ from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.pruning import PruningResult, WeightScores, prune_channels
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.scoring import WeightScoring, score_weights
-from petra_optuna.operations.structural import ModelSize, remeasure_batch_norms, size_report
+from petra_optuna.operations.structural import ModelSize, limited, remeasure_batch_norms, size_report
 from petra_optuna.pipeline import Applied
 from petra_optuna.pipeline.nodes import PruneNode
 
@@ -25,6 +25,7 @@ class Prune(PruneNode):
         'Pr'
     """
 
+    @limited
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
         """Return a copy with fewer channels.
 

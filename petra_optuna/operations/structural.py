@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 from torch import nn
 
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import Inputs
+from petra_optuna.nn.time_limit import time_limit
 from petra_optuna.operations.context import Context
+from petra_optuna.pipeline import Applied, Operation
+
+Node = TypeVar("Node", bound=Operation)
+Apply = Callable[[Node, nn.Module, Context], Applied[nn.Module]]
+
+
+def limited(apply: Apply[Node]) -> Apply[Node]:
+    """Let ``apply`` of a structural node fail once its search has taken ``context.search_s``."""
+
+    @functools.wraps(apply)
+    def within_the_limit(node: Node, model: nn.Module, context: Context) -> Applied[nn.Module]:
+        with time_limit(context.search_s):
+            return apply(node, model, context)
+
+    return within_the_limit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,7 @@ from petra_optuna.nn.low_rank.ranks import (
     round_rank,
 )
 from petra_optuna.nn.low_rank.split_layers import Decomposable, Split
+from petra_optuna.nn.time_limit import check_time
 
 SAVES_NOTHING = "no rank that keeps what the rule asks for saves weights"
 
@@ -116,6 +117,7 @@ def kept_shares(layer: Decomposable, share: float) -> dict[RankRule, float]:
 
 def _decompose_matrices(layer: nn.Module) -> dict[str, SVD]:
     """Decomposition of each matrix of a layer, by the names of ``ReductionResult``."""
+    check_time()
     if isinstance(layer, nn.GRU | nn.LSTM | FactoredRecurrent):
         return {name: SVD.of(weight_of(layer, name)) for name in matrix_names(layer)}
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding | LowRankPair)

@@ -17,6 +17,8 @@ from torch_pruning._helpers import GroupItem, _HybridIndex
 from torch_pruning.dependency.index_mapping import update_index_mapping
 from torch_pruning.pruner import function
 
+from petra_optuna.nn.time_limit import check_time
+
 ROOT_TYPES = (tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, tp.ops.TORCH_EMBED)
 """Layers that make channels."""
 LONGEST_WALK = 2**20
@@ -83,6 +85,7 @@ class BoundedGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning h
         seen: set[object] = set()
         followed, stack = 0, list(found)
         while stack:
+            check_time()
             dependency, channels = stack.pop()
             for following in dependency.target.dependencies:
                 if not following.is_triggered_by(dependency.handler):

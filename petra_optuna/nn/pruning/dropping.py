@@ -12,6 +12,7 @@ from petra_optuna.errors import FOREIGN_ERRORS, one_line
 from petra_optuna.nn.agreement import agree
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.surgery import replace_module
+from petra_optuna.nn.time_limit import check_time
 
 
 def drop_blocks(
@@ -36,6 +37,7 @@ def drop_blocks(
     for name in names:
         if len(dropped) == count:
             break
+        check_time()
         block = model.get_submodule(name)
         reason = _drop(model, name, inputs)
         if reason is None:
