@@ -12,8 +12,11 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations, spectral_norm
+from torch.nn.utils import prune as masks
 
 from petra_optuna.deploy import OnnxRuntimeModel, export_onnx
+from petra_optuna.nn.copying import private_copy, store_computed_weights
 from petra_optuna.nn.quantization import FakeQuantization
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.saturation import LIMITS, weight_bits
@@ -76,6 +79,48 @@ def test_the_simulation_rounds_the_tensors_that_the_file_rounds(name: str) -> No
     actual = OnnxRuntimeModel(file).run({"input": images.numpy()})
     original = OnnxRuntimeModel(proto).run({"input": images.numpy()})
     assert np.linalg.norm(simulated - actual) < 0.35 * np.linalg.norm(original - actual)
+
+
+class Weighted(nn.Conv2d):
+    """Computes its weight in a ``forward`` of its own: the file holds it as no weight."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return functional.conv2d(input, weight, self.bias)
+
+
+COMPUTED: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
+    "weight norm": (lambda: parametrizations.weight_norm(nn.Conv2d(8, 8, 3)), ("0", "2", "5")),
+    "spectral norm": (lambda: parametrizations.spectral_norm(nn.Conv2d(8, 8, 3)), ("0", "2", "5")),
+    "older spectral norm": (lambda: spectral_norm(nn.Conv2d(8, 8, 3)), ("0", "2", "5")),
+    "mask": (lambda: masks.l1_unstructured(nn.Conv2d(8, 8, 3), "weight", 0.5), ("0", "2", "5")),
+    "own": (lambda: Weighted(8, 8, 3), ("0", "5")),
+    "three dimensions": (lambda: nn.Conv3d(8, 8, 3, padding=1), ("0", "2", "5")),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_the_simulation_rounds_computed_weights_and_volumes_as_the_file_does(name: str) -> None:
+    torch.manual_seed(0)
+    middle, layers = COMPUTED[name][0](), COMPUTED[name][1]
+    deep = isinstance(middle, nn.Conv3d)
+    stem = nn.Conv3d(2, 8, 3) if deep else nn.Conv2d(2, 8, 3)
+    pool = nn.AdaptiveAvgPool3d(1) if deep else nn.AdaptiveAvgPool2d(1)
+    model = nn.Sequential(stem, nn.ReLU(), middle, pool, nn.Flatten(), nn.Linear(8, 4)).eval()
+    inputs = torch.randn(16, 2, *[5 if deep else 8] * (3 if deep else 2))
+    simulated_in, stored = private_copy(model), private_copy(model)
+    store_computed_weights(stored)
+    proto = export_onnx(stored, (inputs,))
+    applied = QuantizeStatic().apply(proto, Samples(inputs))
+    simulation = FakeQuantization(simulated_in, [(inputs,)], LIMITS[weight_bits()])
+    assert simulation.layers == layers
+    assert applied.report["quantized_weights"] == len(layers)
+    with torch.no_grad():
+        simulated = simulated_in(inputs).numpy()
+    actual = OnnxRuntimeModel(applied.model).run({"input": inputs.numpy()})
+    original = OnnxRuntimeModel(proto).run({"input": inputs.numpy()})
+    if name != "own":  # there the file rounds around the layer as well
+        assert np.linalg.norm(simulated - actual) < 0.7 * np.linalg.norm(original - actual)
 
 
 def test_a_trained_residual_network_decides_as_its_file(tiny_task: Task) -> None:

@@ -21,22 +21,32 @@ from torch.nn import functional
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.quantization.observers import QuantState, RangeObserver
 
-_LAYERS = ("conv1d", "conv2d", "linear")
+_LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
 _PRODUCTS = ("bmm", "matmul", "scaled_dot_product_attention")
 _RECURRENT = ("gru", "lstm", "rnn_relu", "rnn_tanh")
-_WEIGHT_ONLY = (*_RECURRENT, "conv_transpose1d", "conv_transpose2d", "embedding")
+_WEIGHT_ONLY = (*_RECURRENT, "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "embedding")
 """Functions whose weight is stored in INT8 and computed in float."""
 _IN_PLACE: Mapping[str, Callable[..., Tensor]] = {"add_": torch.add, "mul_": torch.mul}
 _INT8_FUNCTIONS = ("add", "cat", "concat", "concatenate", "leaky_relu", "mul", "sigmoid", *_IN_PLACE)
 """Functions that stay in INT8 where they read a tensor that is in INT8."""
 _FUSED = (
     *("clamp", "clamp_", "clip", "hardtanh", "relu", "relu6", "relu_"),
-    *("clone", "contiguous", "dropout", "dropout1d", "dropout2d", "to"),
+    *("clone", "contiguous", "dropout", "dropout1d", "dropout2d", "dropout3d", "to"),
 )
 """Activations, whose effect is the range of what they return, and functions that the file does not have."""
-_AVERAGES = ("avg_pool1d", "avg_pool2d")
+_AVERAGES = ("avg_pool1d", "avg_pool2d", "avg_pool3d")
 _SAME_SCALE = (
-    *("__getitem__", "chunk", "flatten", "interpolate", "max_pool1d", "max_pool2d", "narrow", "pad"),
+    *(
+        "__getitem__",
+        "chunk",
+        "flatten",
+        "interpolate",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "narrow",
+        "pad",
+    ),
     *("permute", "reshape", "select", "split", "squeeze", "transpose", "unbind", "unsqueeze", "view"),
     *_AVERAGES,
 )
@@ -119,6 +129,8 @@ class FakeQuantMode(FunctionMode):
         self._state = state
         self._tracked: dict[int, _TrackedTensor] = {}
         self._calls: Counter[tuple[str, int, int]] = Counter()
+        # Tensors made of parameters and buffers alone, held like tracked ones, with the owners of the former.
+        self._computed: dict[int, tuple[Tensor, tuple[str, ...]]] = {}
 
     def finish(self, output: Tensor) -> Tensor:
         """The model's output as the file returns it, once this is no longer active."""
@@ -129,7 +141,7 @@ class FakeQuantMode(FunctionMode):
         call = _Call(func, args, kwargs)
         if call.name in _QUERIES:
             return call.run()
-        if call.name in _LAYERS and self._state.is_weight(call.get(1, "weight")):
+        if call.name in _LAYERS and self._owners_of(call.get(1, "weight")):
             return self._run_layer(call)
         if call.name in _PRODUCTS:
             return self._run_product(call)
@@ -147,7 +159,8 @@ class FakeQuantMode(FunctionMode):
         return self._keep_scale(call) if call.name in _SAME_SCALE else self._run_in_float(call)
 
     def _run_layer(self, call: _Call) -> Any:
-        weight = self._state.round_weight(call.get(1, "weight"), limit=self._state.limit)
+        weight = call.get(1, "weight")
+        weight = self._state.round_owned(weight, self._owners_of(weight), limit=self._state.limit)
         values, bias = self._read(call.get(0, "input"), call.name, 0), call.get(2, "bias")
         if call.name != "linear" or values.dim() == 2 or bias is None:
             return self._track(call.replace(0, "input", values).replace(1, "weight", weight).run(), "layer")
@@ -191,7 +204,32 @@ class FakeQuantMode(FunctionMode):
             lambda tensor: self._read(tensor, call.name, 0) if id(tensor) in self._tracked else tensor
         ).run()
         self._tracked.pop(id(result), None)  # a function that writes in place returns a tracked tensor
+        self._note_computed(call, result)
         return result
+
+    def _note_computed(self, call: _Call, result: Any) -> None:
+        """Remember who owns a weight that is computed of parameters and buffers alone."""
+        owners: dict[str, None] = {}
+        read = list(call.tensors())
+        for tensor in read:
+            if id(tensor) in self._computed:
+                owners |= dict.fromkeys(self._computed[id(tensor)][1])
+            elif id(tensor) in self._state.sources:
+                owners |= dict.fromkeys(self._state.sources[id(tensor)])
+            else:
+                return
+        if isinstance(result, Tensor) and read:
+            self._computed[id(result)] = (result, tuple(owners))
+
+    def _owners_of(self, weight: Any) -> tuple[str, ...]:
+        """Names of the modules whose parameters a weight is or is computed of; empty for anything else.
+
+        What a ``forward`` of its own computes of parameters is no weight: the file has it as it is written.
+        """
+        if self._state.is_weight(weight):
+            return tuple(self._state.owners[id(weight)])
+        owners = self._computed[id(weight)][1] if id(weight) in self._computed else ()
+        return owners if self._state.computing.issuperset(owners) else ()
 
     def _store(self, tensor: Tensor, name: str) -> Tensor:
         """A weight as it is stored for arithmetic in float; one scale a column of a table, else a row."""

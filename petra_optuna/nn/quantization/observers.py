@@ -8,10 +8,13 @@ that follows, so batch norms stay as they are. ``fake_quant_mode`` decides which
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from petra_optuna.nn.surgery import has_computed_weights
 
 WEIGHT_LIMIT = 127
 ACTIVATION_LEVELS = 255
@@ -83,6 +86,8 @@ class QuantState:
         calibrating: Whether ranges widen and nothing is rounded.
         training: Whether ranges follow as moving averages.
         owners: Names of the modules that own a parameter, by the parameter's identity.
+        sources: The same of all parameters and buffers; buffers have no owner that counts.
+        computing: Names of modules whose weight is computed, and stored by the file as a weight.
         rounded_modules: Names of modules whose weight has been rounded.
     """
 
@@ -92,7 +97,10 @@ class QuantState:
         self.training = False
         self.owners: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
-            self.owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+            self.owners.setdefault(id(parameter), []).append(_owner(name))
+        self.sources: dict[int, tuple[str, ...]] = {id(buffer): () for buffer in model.buffers()}
+        self.sources |= {identity: tuple(names) for identity, names in self.owners.items()}
+        self.computing = {name for name, part in model.named_modules() if has_computed_weights(part)}
         self.rounded_modules: set[str] = set()
         self._observers: dict[RangeKey, RangeObserver] = {}
 
@@ -114,8 +122,20 @@ class QuantState:
         return isinstance(value, Tensor) and id(value) in self.owners and value.dim() > 1
 
     def round_weight(self, weight: Tensor, *, limit: int = WEIGHT_LIMIT, axis: int = 0) -> Tensor:
-        """Round a weight as the file stores it."""
-        self.rounded_modules.update(self.owners[id(weight)])
+        """Round a parameter as the file stores it."""
+        return self.round_owned(weight, self.owners[id(weight)], limit=limit, axis=axis)
+
+    def round_owned(
+        self, weight: Tensor, owners: Iterable[str], *, limit: int = WEIGHT_LIMIT, axis: int = 0
+    ) -> Tensor:
+        """Round a weight that is computed of these modules' parameters, as the file stores it."""
+        self.rounded_modules.update(owners)
         if self.calibrating:
             return weight
         return fake_quantize_weight(weight.float(), limit, axis)
+
+
+def _owner(name: str) -> str:
+    """Name of the module that reads the parameter of a name; a parametrization computes for its module."""
+    module = name.rpartition(".")[0]
+    return f".{module}".partition(".parametrizations.")[0].removeprefix(".")
