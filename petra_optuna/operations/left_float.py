@@ -40,10 +40,10 @@ def left_float(
     constant = derived(graph)
     left: list[FloatLayer] = []
     for node in graph.node:
-        if node.op_type not in WEIGHTED or node.output[0] in constant:
-            continue
         if node.name in reasons:
             left.append({"name": node.name, "op": node.op_type, **reasons[node.name]})
+        elif node.op_type not in WEIGHTED or node.output[0] in constant:
+            continue
         elif node.input[1] in computed - stored - constant:
             reason = "its second operand is no weight"
             left.append({"name": node.name, "op": node.op_type, "reason": reason})
