@@ -15,6 +15,7 @@ from petra_optuna.operations.weight_only import (
     derived,
     final_readers,
     saves_bytes,
+    why_unfit,
 )
 from petra_optuna.pipeline import FloatLayer, FloatReason
 
@@ -63,6 +64,7 @@ def _stored_in_float(graph: onnx.GraphProto, operators: Collection[str]) -> list
         if not nodes or not weight or tensor.name.endswith(SCALE_SUFFIX):
             continue
         small = not saves_bytes(tensor, max(channel_axis(node, len(tensor.dims)) for node in nodes))
-        reason = "too small for INT8 to shorten the file" if small else "other operators read it as well"
+        reason = "too small for INT8 to shorten the file" if small else why_unfit(tensor)
+        reason = reason or "other operators read it as well"
         left.append({"name": tensor.name, "op": nodes[0].op_type, "reason": reason})
     return left

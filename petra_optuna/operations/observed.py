@@ -45,11 +45,23 @@ def observed(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[st
 
 
 def coarse_tensors(
-    values: Mapping[str, np.ndarray], names: Collection[str], masked: Collection[str] = ()
+    values: Mapping[str, np.ndarray],
+    names: Collection[str],
+    stored: Collection[str],
+    masked: Collection[str] = (),
 ) -> dict[str, str]:
-    """Name of each of these tensors that INT8 cannot hold -> the reason; ``masked`` ones may hold masks."""
+    """Name of each of these tensors that INT8 cannot hold -> the reason.
+
+    Args:
+        values: Tensors of a graph by name.
+        names: Names of the tensors that are judged.
+        stored: Names of stored ones, whose first dimension counts no samples.
+        masked: Names of those that may hold masks.
+    """
     reasons = {
-        name: why_too_coarse(torch.from_numpy(values[name]), may_mask=name in masked)
+        name: why_too_coarse(
+            torch.tensor(values[name]), may_mask=name in masked, by_sample=name not in stored
+        )
         for name in names
         if name in values
     }
@@ -65,9 +77,10 @@ def unfit_nodes(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> dic
     """
     left: dict[str, FloatReason] = {}
     weights = {node.input[1] for node in weighted_layers(graph)}
+    stored = {tensor.name for tensor in graph.initializer}
     between = [node for node in int8_nodes(graph) if node.op_type in MASKING]
     masked = {name for node in between for name in (*node.input, *node.output)}
-    coarse = coarse_tensors(values, sorted(rounded_tensors(graph) - weights), masked)
+    coarse = coarse_tensors(values, sorted(rounded_tensors(graph) - weights), stored, masked)
     while True:
         rounded = rounded_tensors(graph, left)
         found = {
@@ -81,10 +94,26 @@ def unfit_nodes(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> dic
         left |= found
 
 
+def coarse_nodes(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> dict[str, FloatReason]:
+    """Name of each node, of any kind, that reads or writes what INT8 cannot hold -> why it stays in float."""
+    stored = {tensor.name for tensor in graph.initializer}
+    weights = {node.input[1] for node in weighted_layers(graph)}
+    between = [node for node in graph.node if node.op_type not in WEIGHTED]
+    masked = {name for node in between for name in (*node.input, *node.output)}
+    coarse = coarse_tensors(values, sorted(values.keys() - weights), stored, masked)
+    return {
+        node.name: FloatReason(reason=f"{name!r} does not fit INT8, {coarse[name]}")
+        for node in graph.node
+        for name in (*node.input, *node.output)
+        if name in coarse
+    }
+
+
 def coarse_inputs(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> dict[str, FloatReason]:
     """Name of each layer whose input dynamic INT8 would ruin -> why it stays in float."""
     layers = [node for node in graph.node if node.op_type in WEIGHTED]
-    coarse = coarse_tensors(values, sorted({node.input[0] for node in layers}))
+    stored = {tensor.name for tensor in graph.initializer}
+    coarse = coarse_tensors(values, sorted({node.input[0] for node in layers}), stored)
     return {
         node.name: FloatReason(reason=f"{node.input[0]!r} does not fit INT8, {coarse[node.input[0]]}")
         for node in layers

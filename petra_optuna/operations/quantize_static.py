@@ -70,10 +70,14 @@ class QuantizeStatic(QuantizeStaticNode):
         batches = context.calibration_batches(limit=_SAMPLES, batch_size=_BATCH) if layers else ()
         feeds = [to_feeds(inputs) for inputs, _ in batches]
         quantized, reasons = self._quantize(prepared, feeds, context.repair) if layers else (prepared, {})
+        floats = {**batched_products(prepared.graph), **reasons}
         weight_only = store_int8(quantized, STORED)
         weights = count_int8_weights(quantized)
         if weights == 0 and not weight_only:
-            raise OperationFailed("static: none of the model's weights can be quantised, or it has none")
+            why = next(
+                (reason["reason"] for reason in floats.values()), "it has none that INT8 would shorten"
+            )
+            raise OperationFailed(f"static: none of the model's weights can be quantised: {why}")
         report = {
             "changed": True,
             "precision": "int8_static" if weights else "int8_weights",
@@ -81,7 +85,7 @@ class QuantizeStatic(QuantizeStaticNode):
             "weight_bits": weight_bits(),
             "weight_only": list(weight_only),
             "calibration_samples": sum(len(next(iter(batch.values()))) for batch in feeds),
-            "left_float": left_float(quantized, STORED, {**batched_products(prepared.graph), **reasons}),
+            "left_float": left_float(quantized, STORED, floats),
         }
         return Applied(quantized, report)
 
@@ -91,6 +95,8 @@ class QuantizeStatic(QuantizeStaticNode):
         try:
             values = observed(model, feeds[0])
             unfit = unfit_nodes(model.graph, values)
+            if not weighted_layers(model.graph, unfit):
+                return model, unfit
             tensors = rounded_tensors(model.graph, unfit)
             ranges = calibrate(model, feeds, OPERATORS, self.calibration, self.percentile, tensors)
             kept = self._kept(model, feeds[0], ranges, unfit, repair)
