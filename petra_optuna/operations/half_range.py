@@ -51,13 +51,13 @@ def fit_half(
     inner = names - {name for node in model.graph.node for name in node.input}
     if inner:
         raise OperationFailed(
-            f"fp16: {min(inner)!r} in a branch or loop holds a constant beyond {_LARGEST:g}, where float16 ends"
+            f"fp16: {min(inner)!r} in a branch or loop goes beyond {_LARGEST:g}, the end of float16"
         )
     return model, _unfit(model.graph, values, names)
 
 
 def floats_of(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Every stored float32 tensor with the name of its value: initialisers and attributes, also nested ones."""
+    """Every stored float32 tensor with the name of its value: initialisers, attributes, nested ones too."""
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             yield tensor.name, tensor
