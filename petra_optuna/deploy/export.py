@@ -16,12 +16,14 @@ from typing import Any
 
 import onnx
 import torch
+from google.protobuf.message import EncodeError
 from onnxscript import ir
 from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
 from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
 from petra_optuna.deploy.templates import Template
+from petra_optuna.deploy.unwritable import refuse_unwritable
 from petra_optuna.errors import LoweringFailed, one_line
 from petra_optuna.nn.inputs import Inputs, batch_size_of, input_names
 
@@ -56,6 +58,7 @@ def capture(model: nn.Module, inputs: Inputs) -> Template:
     Raises:
         LoweringFailed: When the exporter cannot translate the model, with its reason.
     """
+    refuse_unwritable(model, inputs)
     example = _at_least_two(inputs)
     private = copy.deepcopy(model)
     with _exporting(), RecurrentOperators():
@@ -171,7 +174,7 @@ def _exporting() -> Iterator[None]:
     try:
         with _quiet():
             yield
-    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+    except (RuntimeError, ValueError, EncodeError, torch.onnx.OnnxExporterError) as error:
         reason = _first_cause(error)
         raise LoweringFailed(f"ONNX export failed: {type(reason).__name__}: {one_line(reason)}") from error
 

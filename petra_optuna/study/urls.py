@@ -58,14 +58,15 @@ def parse_url(url: str) -> sqlalchemy.URL:
     Raises:
         StudyError: When it cannot be read. The text repeats it only where no password can be in it.
     """
-    if ":" not in url and url.endswith(_SQLITE_FILES):
+    if not re.search("[:@?=;]", url) and url.endswith(_SQLITE_FILES):
         return sqlalchemy.URL.create("sqlite", database=url)
     try:
         return make_url(url)
     except (ArgumentError, ValueError) as error:
         given = "what was given" if re.search("[@?=;]", url) else repr(url)
         raise StudyError(
-            f"{given} is not a storage URL; give one like {DEFAULT_URL} or postgresql+psycopg://user@host/db, or a file like study.db"
+            f"{given} is not a storage URL; give one like {DEFAULT_URL} or "
+            "postgresql+psycopg://user@host/db, or a SQLite file like study.db"
         ) from error
 
 
