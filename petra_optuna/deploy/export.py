@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import io
 import logging
 import warnings
@@ -16,7 +17,6 @@ from typing import Any
 
 import onnx
 import torch
-from google.protobuf.message import EncodeError
 from onnxscript import ir
 from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
@@ -24,10 +24,12 @@ from torch import Tensor, nn
 from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
 from petra_optuna.deploy.templates import Template
 from petra_optuna.deploy.unwritable import refuse_unwritable
-from petra_optuna.errors import LoweringFailed, one_line
+from petra_optuna.errors import FOREIGN_ERRORS, LoweringFailed, one_line
 from petra_optuna.nn.inputs import Inputs, batch_size_of, input_names
 
 OUTPUT_NAME = "output"
+_TOO_LARGE: type[Exception] = importlib.import_module("google.protobuf.message").EncodeError
+"""What protobuf raises for more than 2 GiB."""
 
 
 def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
@@ -174,7 +176,7 @@ def _exporting() -> Iterator[None]:
     try:
         with _quiet():
             yield
-    except (RuntimeError, ValueError, EncodeError, torch.onnx.OnnxExporterError) as error:
+    except (*FOREIGN_ERRORS, _TOO_LARGE, torch.onnx.OnnxExporterError) as error:
         reason = _first_cause(error)
         raise LoweringFailed(f"ONNX export failed: {type(reason).__name__}: {one_line(reason)}") from error
 

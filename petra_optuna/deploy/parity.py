@@ -56,7 +56,8 @@ def allowed_difference(expected: np.ndarray, tolerance: float = TOLERANCE) -> np
     """
     others = tuple(axis for axis in range(expected.ndim) if axis != 1)
     scales = np.abs(expected).max(axis=others, keepdims=True, initial=0.0)
-    return tolerance * scales + _ROUNDING * scales.max(initial=0.0)
+    allowed: np.ndarray = tolerance * scales + _ROUNDING * scales.max(initial=0.0)
+    return allowed
 
 
 def _outputs(model: nn.Module, inputs: Inputs) -> np.ndarray:

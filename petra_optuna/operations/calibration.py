@@ -126,11 +126,12 @@ def _only(calibrator: Any, tensors: Collection[str] | None) -> Any:
     """The class of calibrators, of these tensors alone."""
     if tensors is None:
         return calibrator
+    chosen = set(tensors)
 
     class Chosen(calibrator):  # type: ignore[misc]
         def select_tensors_to_calibrate(self, model: onnx.ModelProto) -> tuple[set[str], dict[str, Any]]:
             found, infos = super().select_tensors_to_calibrate(model)
-            return found & set(tensors), infos
+            return found & chosen, infos
 
     return Chosen
 

@@ -95,7 +95,7 @@ def _moved(model: onnx.ModelProto) -> onnx.ModelProto:
 def _unfit(
     graph: onnx.GraphProto, values: Mapping[str, np.ndarray], constants: set[str]
 ) -> dict[str, FloatReason]:
-    reasons = {}
+    reasons: dict[str, FloatReason] = {}
     for node in graph.node:
         for name in (*node.input, *node.output):
             array = values.get(name)

@@ -1,4 +1,4 @@
-"""ONNX's operators that move, pick, order and reduce values, as functions of PyTorch; see ``torch_operators``."""
+"""ONNX's operators that move, pick and reduce values, as functions of PyTorch (see ``torch_operators``)."""
 
 from __future__ import annotations
 

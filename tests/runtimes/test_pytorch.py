@@ -43,7 +43,8 @@ def one(
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), None)
         for name, array in inputs.items()
     ]
-    node = helper.make_node(kind, [*inputs, *stored], ["output"], **attributes)
+    results = ["output", "indices"] if kind == "TopK" else ["output"]
+    node = helper.make_node(kind, [*inputs, *stored], results, **attributes)
     output = onnx.ValueInfoProto(name="output")
     tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in stored.items() if name]
     graph = helper.make_graph([node], "one", ends, [output], tensors)
