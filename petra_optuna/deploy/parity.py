@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from petra_optuna.deploy.probe import OnnxRuntimeModel
 from petra_optuna.errors import LoweringFailed
-from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
+from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, mapped, take, to_feeds
 
 TOLERANCE = 1e-3
 """Share of the largest absolute output; FP32 kernels of two libraries differ by about 1e-6 of it."""
 
 
 def check_parity(
-    model: nn.Module, proto: onnx.ModelProto | bytes, inputs: Inputs, tolerance: float = TOLERANCE
+    model: nn.Module,
+    proto: onnx.ModelProto | bytes,
+    inputs: Inputs,
+    tolerance: float = TOLERANCE,
+    others: Sequence[Inputs] = (),
 ) -> float:
     """Compare the file with the model at the example's batch size, at one sample and at a larger batch.
 
@@ -25,6 +31,7 @@ def check_parity(
         proto: File, parsed or as bytes.
         inputs: Example batch.
         tolerance: Largest allowed difference, relative to the largest absolute output of the model.
+        others: Batches of other sizes along the dynamic axes.
 
     Returns:
         Largest absolute difference seen.
@@ -35,7 +42,7 @@ def check_parity(
     runtime = OnnxRuntimeModel(proto)
     return max(
         _difference(model, runtime, batch, tolerance)
-        for batch in (inputs, take(inputs, 1), _enlarged(inputs))
+        for batch in (inputs, take(inputs, 1), _enlarged(inputs), *others)
     )
 
 
@@ -62,10 +69,4 @@ def _difference(model: nn.Module, runtime: OnnxRuntimeModel, inputs: Inputs, tol
 
 def _enlarged(inputs: Inputs) -> Inputs:
     """The batch with its first sample once more: a size that the export has not seen."""
-
-    def enlarge(tensor: Tensor) -> Tensor:
-        return torch.cat([tensor, tensor[:1]])
-
-    if isinstance(inputs, dict):
-        return {name: enlarge(tensor) for name, tensor in inputs.items()}
-    return tuple(enlarge(tensor) for tensor in inputs)
+    return mapped(inputs, lambda tensor: torch.cat([tensor, tensor[:1]]))
