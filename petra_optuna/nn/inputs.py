@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +21,18 @@ ONLY_BATCH: DynamicAxes = MappingProxyType({})
 """Every axis but the batch has one size."""
 
 
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """Call ``model`` with ``inputs`` and return all that it returns."""
+    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+
+
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:
     """Call ``model`` with ``inputs`` and return its output, whose first dimension is the batch.
 
     Raises:
         TypeError: When the model returns anything but one tensor.
     """
-    outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    outputs = call(model, inputs)
     if not isinstance(outputs, Tensor):
         raise TypeError(f"{type(model).__name__} must return one tensor, got {type(outputs).__name__}")
     return outputs

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+
+from petra_optuna.nn.inputs import Inputs, call
 
 OutputChoice = str | int | Callable[[Any], Tensor]
 """Name or index of an output, or a function from all that the model returns to one tensor."""
@@ -22,12 +25,14 @@ class ChosenOutput(nn.Module):
         model: Model that returns several tensors, always or in training mode.
         output: Choice among them. A name or an index leaves a single tensor as it is, so that a model which
             returns more in training mode gives its main output in both.
+        more_in_training: Whether the model returns more in training mode than in evaluation mode.
     """
 
-    def __init__(self, model: nn.Module, output: OutputChoice) -> None:
+    def __init__(self, model: nn.Module, output: OutputChoice, more_in_training: bool = False) -> None:
         super().__init__()
         self.model = model
         self.output = output
+        self.more_in_training = more_in_training
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The chosen output.
@@ -41,6 +46,30 @@ class ChosenOutput(nn.Module):
 def own_model(model: nn.Module) -> nn.Module:
     """The model that returns all of its outputs, as its author wrote it."""
     return model.model if isinstance(model, ChosenOutput) else model
+
+
+def whole_outputs(model: nn.Module, inputs: Inputs) -> Any:
+    """All that a model in evaluation mode returns, what it returns in training mode alone included.
+
+    What reads a channel of the model is among the parts that were called then.
+    """
+    if not (isinstance(model, ChosenOutput) and model.more_in_training):
+        return call(own_model(model), inputs)
+    with training_form(model.model):
+        return call(model.model, inputs)
+
+
+@contextmanager
+def training_form(model: nn.Module) -> Iterator[None]:
+    """Put a model in training mode inside the block, but not layers without parts: no dropout, no statistics."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = module is model or any(True for _ in module.children())
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def choose(outputs: Any, output: OutputChoice) -> Tensor:
@@ -87,6 +116,11 @@ def main_output(outputs: Any) -> str | int | None:
     if len(named) == 1:
         return next(iter(named))
     return next((name for name in PREFERRED if name in named), None)
+
+
+def all_tensors(outputs: Any) -> dict[str | int, Tensor]:
+    """The tensors that a model returned by name or index; one alone has index 0."""
+    return {0: outputs} if isinstance(outputs, Tensor) else named_outputs(outputs)
 
 
 def describe(outputs: Any) -> str:

@@ -18,15 +18,16 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from petra_optuna.errors import TaskError, foreign_errors_as
 from petra_optuna.nn.batch_norm import fixed_norms
-from petra_optuna.nn.inputs import Inputs, mapped
+from petra_optuna.nn.inputs import Inputs, call, mapped
 from petra_optuna.nn.normalize import Normalize
 from petra_optuna.nn.outputs import (
     ChosenOutput,
     OutputChoice,
+    all_tensors,
     choose,
     describe,
     main_output,
-    named_outputs,
+    training_form,
 )
 from petra_optuna.nn.randomness import seeded
 
@@ -43,17 +44,21 @@ class Original:
     Attributes:
         model: The copy, in evaluation mode.
         fixed_norms: Names of its norms whose statistics do not move (``nn.batch_norm.fixed_norms``).
-        output: Choice among several outputs; None where the model returns one tensor.
     """
 
     model: nn.Module
     fixed_norms: tuple[str, ...]
-    output: OutputChoice | None = None
+
+    def __post_init__(self) -> None:
+        """Put the model in evaluation mode."""
+        self.model.eval()
 
     def like(self, model: nn.Module, normalize: tuple[Sequence[float], Sequence[float]] | None) -> nn.Module:
         """Another network of the user's model's structure, wrapped as the copy is."""
         network = _normalized(_plain(model).float(), normalize)
-        return network if self.output is None else ChosenOutput(network, self.output)
+        if not isinstance(self.model, ChosenOutput):
+            return network
+        return ChosenOutput(network, self.model.output, self.model.more_in_training)
 
 
 def original_of(
@@ -87,12 +92,9 @@ def original_of(
             private.float()
         logger.warning("the model's %s tensors are kept in float32", ", ".join(others))
     whole = _normalized(private, normalize)
-    norms = fixed_norms(whole)
-    chosen = _choice(whole, inputs, output, own_step)
-    if chosen is not None:
-        whole = ChosenOutput(whole, chosen)
-        norms = tuple(f"model.{name}" for name in norms)
-    return Original(whole.eval(), norms, chosen)
+    chosen = _chosen(whole, inputs, output, own_step)
+    chosen.training = whole.training
+    return Original(chosen, fixed_norms(chosen))
 
 
 def _plain(model: nn.Module) -> nn.Module:
@@ -172,11 +174,11 @@ def _checked_cast(
         return
     wrapped = copy.deepcopy(_normalized(model, normalize)).double().eval()
     with foreign_errors_as(TaskError, "the model fails on a selection batch"):
-        exact = _tensors(_call(wrapped, _cast(inputs, dtype)))
+        exact = all_tensors(call(wrapped, _cast(inputs, dtype)))
     yield
     wrapped = copy.deepcopy(_normalized(model, normalize)).eval()
     with foreign_errors_as(TaskError, "the model fails on a selection batch in float32"):
-        single = _tensors(_call(wrapped, inputs))
+        single = all_tensors(call(wrapped, inputs))
     for name, values in exact.items():
         difference = float((single[name].double() - values).abs().max())
         if not difference <= CAST_TOLERANCE * float(values.abs().max()):
@@ -193,25 +195,20 @@ def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
     return mapped(inputs, cast)
 
 
-def _call(model: nn.Module, inputs: Inputs) -> Any:
-    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
-
-
-def _tensors(outputs: Any) -> dict[str | int, Tensor]:
-    return {0: outputs} if isinstance(outputs, Tensor) else named_outputs(outputs)
-
-
-def _choice(
-    model: nn.Module, inputs: Inputs, output: OutputChoice | None, own_step: bool
-) -> OutputChoice | None:
-    """The choice that gives one tensor in both modes; None where the model needs none."""
+def _chosen(model: nn.Module, inputs: Inputs, output: OutputChoice | None, own_step: bool) -> nn.Module:
+    """The model, or one that returns a single tensor in both modes where it returns several."""
     private = copy.deepcopy(model).eval()
     with torch.no_grad(), seeded(0), foreign_errors_as(TaskError, "the model fails on a selection batch"):
-        evaluated = _call(private, inputs)
-    trained = evaluated if own_step else _in_training(private, inputs)
+        evaluated = call(private, inputs)
+    try:
+        trained = _in_training(private, inputs)
+    except TaskError:
+        if not own_step:
+            raise
+        trained = evaluated  # the step calls it in a way of its own
     several = next((each for each in (evaluated, trained) if not isinstance(each, Tensor)), None)
     if output is None and several is None:
-        return None
+        return model
     if several is None and not callable(output):
         raise TaskError(f"`output` is {output!r}, but the model returns {describe(evaluated)}; leave it out")
     if output is None:
@@ -227,29 +224,20 @@ def _choice(
     with foreign_errors_as(TaskError, "`output` does not serve the model"):
         for outputs in (evaluated, trained):
             choose(outputs, output)
-    return output
+    return ChosenOutput(model, output, len(all_tensors(trained)) > len(all_tensors(evaluated)))
 
 
 def _in_training(model: nn.Module, inputs: Inputs) -> Any:
     """What the model returns in training mode, whose norms then move: only on a copy."""
-    with (
-        torch.no_grad(),
-        seeded(0),
-        foreign_errors_as(TaskError, "the model fails in training mode (a `training_step` may call it)"),
-    ):
-        return _call(copy.deepcopy(model).train(), inputs)
+    what = "the model fails in training mode (`training_step` may call it in a way of its own)"
+    with torch.no_grad(), seeded(0), foreign_errors_as(TaskError, what):
+        return call(copy.deepcopy(model).train(), inputs)
 
 
 def _equal_output(model: nn.Module, inputs: Inputs, evaluated: Tensor) -> str | int | None:
-    """The one output of training mode that has the values of evaluation mode; None where it is not one.
-
-    Layers without parts stay in evaluation mode, so that dropout and norms change nothing.
-    """
-    private = copy.deepcopy(model)
-    for module in private.modules():
-        module.training = module is private or any(True for _ in module.children())
-    with torch.no_grad(), seeded(0):
-        named = _tensors(_call(private, inputs))
+    """The one output of training mode that has the values of evaluation mode; None where it is not one."""
+    with torch.no_grad(), seeded(0), training_form(model):
+        named = all_tensors(call(model, inputs))
     equal = [
         name
         for name, value in named.items()
