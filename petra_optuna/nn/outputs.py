@@ -61,7 +61,7 @@ def whole_outputs(model: nn.Module, inputs: Inputs) -> Any:
 
 @contextmanager
 def training_form(model: nn.Module) -> Iterator[None]:
-    """Put a model in training mode inside the block, but not layers without parts: no dropout, no statistics."""
+    """Put a model in training mode inside the block, but not layers without parts: no dropout acts."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in modes:
