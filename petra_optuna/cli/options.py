@@ -154,6 +154,7 @@ OPTIONS = {
     "targets": "--target",
     "task": "--task",
     "timeout_s": "--timeout",
+    "train_precision": "--train-precision",
     "train_threads": "--train-threads",
     "trials": "--trials",
     "workers": "--workers",

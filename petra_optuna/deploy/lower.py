@@ -31,7 +31,7 @@ from petra_optuna.deploy.templates import Templates
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.files import write_atomically
 from petra_optuna.nn.batching import samples_per_call
-from petra_optuna.nn.inputs import Inputs, forward, split_up, take, to_feeds
+from petra_optuna.nn.inputs import ONLY_BATCH, DynamicAxes, Inputs, forward, split_up, take, to_feeds
 from petra_optuna.pipeline import Operation
 from petra_optuna.runtimes import ARITHMETIC, DEFAULT, Runtime, Session
 from petra_optuna.runtimes import runtime as find_runtime
@@ -78,6 +78,8 @@ def lower(
     runtime: str = DEFAULT,
     device: str = "cpu",
     templates: Templates | None = None,
+    dynamic: DynamicAxes = ONLY_BATCH,
+    others: Sequence[Inputs] = (),
 ) -> Artifact:
     """Write ``model`` as one ONNX file that runs as it promises.
 
@@ -97,6 +99,8 @@ def lower(
         device: Device that the file runs on.
         templates: Graphs of earlier exports, which spare that of a model of the same structure; a new one is
             added. None exports anew.
+        dynamic: Axes besides the batch that are dynamic.
+        others: Batches of other sizes along them, on which the float file is compared with the model too.
 
     Raises:
         LoweringFailed: When the export fails or differs, or the file breaks a promise.
@@ -109,7 +113,8 @@ def lower(
     target = find_runtime(runtime)
     watch = Stopwatch()
     model = copy.deepcopy(model).eval()
-    whole = float_graph(model, inputs, convolutions, Templates() if templates is None else templates)
+    templates = Templates() if templates is None else templates
+    whole = float_graph(model, inputs, convolutions, templates, dynamic, others)
     proto, float_bytes = whole.proto, stored_bytes(whole.proto)
     watch.lap("export")
     report: dict[str, Any] = {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from petra_optuna.deploy.probe import OnnxRuntimeModel
 from petra_optuna.errors import LoweringFailed
-from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
+from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, mapped, take, to_feeds
 
 TOLERANCE = 1e-3
 """Share of an output's largest magnitude; FP32 kernels of two libraries differ by about 1e-6 of it."""
@@ -18,7 +20,11 @@ _ROUNDING = 1e-5
 
 
 def check_parity(
-    model: nn.Module, proto: onnx.ModelProto | bytes, inputs: Inputs, tolerance: float = TOLERANCE
+    model: nn.Module,
+    proto: onnx.ModelProto | bytes,
+    inputs: Inputs,
+    tolerance: float = TOLERANCE,
+    others: Sequence[Inputs] = (),
 ) -> float:
     """Compare the file with the model at the example's batch size, at one sample and at a larger batch.
 
@@ -30,6 +36,7 @@ def check_parity(
         proto: File, parsed or as bytes.
         inputs: Example batch.
         tolerance: Largest allowed difference of an output, relative to its largest magnitude.
+        others: Batches of other sizes along the dynamic axes, each on its own scale.
 
     Returns:
         Largest absolute difference seen.
@@ -39,9 +46,9 @@ def check_parity(
     """
     runtime = OnnxRuntimeModel(proto)
     allowed = allowed_difference(_outputs(model, inputs), tolerance)
-    return max(
-        _difference(model, runtime, batch, allowed) for batch in (inputs, take(inputs, 1), _enlarged(inputs))
-    )
+    same_size = [(batch, allowed) for batch in (inputs, take(inputs, 1), _enlarged(inputs))]
+    of_others = [(batch, allowed_difference(_outputs(model, batch), tolerance)) for batch in others]
+    return max(_difference(model, runtime, *pair) for pair in (*same_size, *of_others))
 
 
 def allowed_difference(expected: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
@@ -103,10 +110,4 @@ def refuse_difference(expected: np.ndarray, actual: np.ndarray, allowed: np.ndar
 
 def _enlarged(inputs: Inputs) -> Inputs:
     """The batch with its first sample once more: a size that the export has not seen."""
-
-    def enlarge(tensor: Tensor) -> Tensor:
-        return torch.cat([tensor, tensor[:1]])
-
-    if isinstance(inputs, dict):
-        return {name: enlarge(tensor) for name, tensor in inputs.items()}
-    return tuple(enlarge(tensor) for tensor in inputs)
+    return mapped(inputs, lambda tensor: torch.cat([tensor, tensor[:1]]))

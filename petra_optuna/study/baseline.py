@@ -21,7 +21,7 @@ from petra_optuna.measurement import (
     ShapeStore,
     shape_signature,
 )
-from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
+from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, mapped, take, to_feeds
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Task
 
@@ -111,7 +111,15 @@ def _elsewhere(
         return {}
     runtime, device = profile.place
     file = path.with_stem(f"{path.stem}-{runtime}")
-    lower(task.model, task.example, file, runtime=runtime, device=device)
+    lower(
+        task.model,
+        task.example,
+        file,
+        runtime=runtime,
+        device=device,
+        dynamic=task.dynamic,
+        others=task.other_examples,
+    )
     measured = process.measure(file)
     file.unlink()
     return baseline.values(measured)
@@ -145,6 +153,4 @@ def _tile(inputs: Inputs, batch: int) -> Inputs:
     def tile(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.repeat(times, *([1] * (tensor.dim() - 1)))
 
-    if isinstance(inputs, dict):
-        return take({name: tile(value) for name, value in inputs.items()}, batch)
-    return take(tuple(tile(value) for value in inputs), batch)
+    return take(mapped(inputs, tile), batch)

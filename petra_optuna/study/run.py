@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 
+from petra_optuna.aliases import TrainPrecision
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import (
     DEFAULT_OBJECTIVES,
@@ -64,6 +65,7 @@ def optimize(
     seed: int = 0,
     population_size: int = DEFAULT_POPULATION,
     train_threads: int | None = None,
+    train_precision: TrainPrecision = "auto",
     sampler: optuna.samplers.BaseSampler | None = None,
     source: TaskSource | None = None,
     mode: Mode = "pretrained",
@@ -98,6 +100,8 @@ def optimize(
         seed: Seed of the sampler and of all training, from 0 to 2^63 - 1.
         population_size: Pipelines that may become parents.
         train_threads: Threads for training; the cores divided among the workers when None.
+        train_precision: Type in which forward passes of training run: ``auto`` for bfloat16 where the machine
+            gains by it and one batch's outputs and gradients agree with float32, else float32.
         sampler: Any Optuna sampler; ``PetraSampler`` when None.
         source: How another process can build the task again; by its name alone when None.
         mode: Where pipelines start: from the task's model (``pretrained``), or from initialisation
@@ -161,6 +165,7 @@ def optimize(
         from_study=origin,
         sensitivity=sensitivity,
         region=region,
+        train_precision=train_precision,
     )
 
     run.stop.check([objective for objective, _ in specification.objectives])

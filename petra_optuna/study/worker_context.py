@@ -89,4 +89,5 @@ def evaluator_of(study: optuna.Study, task: Task, *, cache: Path | None = None) 
                 baseline_quality=record.baseline_values[task.metric.name],
                 runtime=profile.runtime,
                 device=profile.name,
+                train_precision=specification.train_precision,
             )
