@@ -35,7 +35,7 @@ from petra_optuna.nn.pruning import drop_blocks, find_replaceable, group_widths,
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.pipeline.nodes import KEPT_BY_RULE
 from petra_optuna.tasks import Task
-from petra_optuna.tasks.outputs import Outputs
+from petra_optuna.tasks.outputs import Outputs, joined_targets
 
 STRENGTHS = (0.25, 0.5, 0.75)
 MAX_LAYERS = 6
@@ -272,7 +272,7 @@ class _Data:
         count = -(-NORM_SAMPLES // len(self.batches[0][1]))
         inputs = [inputs for inputs, _ in self.batches[:count]]
         with foreign_errors_as(MeasurementFailed, "the model with this cut"):
-            reestimate_batch_norm(model, inputs)
+            reestimate_batch_norm(model, inputs, self.task.fixed_norms)
         return self.quality(model)
 
     def quality(self, model: nn.Module) -> float:
@@ -284,9 +284,8 @@ class _Data:
         with foreign_errors_as(MeasurementFailed, self.task.metric.name):
             for inputs, targets in self.batches:
                 outputs.add(inputs, len(targets))
-            return self.task.score(
-                outputs.joined(), np.concatenate([targets.numpy() for _, targets in self.batches])
-            )
+            expected = joined_targets([targets.numpy() for _, targets in self.batches])
+            return self.task.score(outputs.joined(), expected)
 
 
 def affordable_extent(layers: Mapping[str, int], macs: float) -> tuple[int, int]:

@@ -13,14 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-
-from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.randomness import seeded
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -28,25 +24,9 @@ def private_copy(model: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {}
     for module in model.modules():
         for tensor in _tensors_in([value for name, value in vars(module).items() if name != "_modules"]):
-            if isinstance(tensor, UninitializedBuffer):
-                memo[id(tensor)] = copy.copy(tensor)
-            elif not tensor.is_leaf:
+            if not tensor.is_leaf:
                 memo[id(tensor)] = tensor.detach().clone()
     return copy.deepcopy(model, memo)
-
-
-@torch.no_grad()
-def initialize_lazy(model: nn.Module, inputs: Inputs, seed: int = 0) -> None:
-    """Let lazy modules take their sizes from a batch and draw their weights, in place.
-
-    Args:
-        model: Model in evaluation mode, private to the caller; without lazy modules it is not run.
-        inputs: One batch.
-        seed: Seed of the weights.
-    """
-    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        with seeded(seed):
-            forward(model, inputs)
 
 
 @torch.no_grad()
@@ -56,9 +36,21 @@ def store_computed_weights(model: nn.Module) -> None:
     In evaluation mode the model computes the same afterwards. That is the form to write to a file: there
     nothing is trained, and a batch norm is folded into a weight that is stored.
     """
+    store_hooked_weights(model)
     for module in model.modules():
         if is_parametrized(module):
             _store_parametrized(module)
+
+
+@torch.no_grad()
+def store_hooked_weights(model: nn.Module) -> list[str]:
+    """Do the same for the older forms of weight and spectral norm and for torch's masks alone.
+
+    Returns:
+        What was stored, for example ``WeightNorm of module 'encoder.0'``.
+    """
+    stored = []
+    for name, module in model.named_modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, WeightNorm):
                 remove_weight_norm(module, hook.name)
@@ -66,6 +58,11 @@ def store_computed_weights(model: nn.Module) -> None:
                 remove_spectral_norm(module, hook.name)
             elif isinstance(hook, prune.BasePruningMethod):
                 prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
+            else:
+                continue
+            _put_weight_first(module)
+            stored.append(f"{type(hook).__name__} of module {name!r}")
+    return stored
 
 
 def _store_parametrized(module: nn.Module) -> None:
@@ -76,6 +73,13 @@ def _store_parametrized(module: nn.Module) -> None:
     module.__class__ = plain_class
     for name, value in values.items():
         setattr(module, name, nn.Parameter(value))
+    _put_weight_first(module)
+
+
+def _put_weight_first(module: nn.Module) -> None:
+    """The order of the layer's own class, in which a checkpoint builds it."""
+    if "bias" in module._parameters:
+        module._parameters["bias"] = module._parameters.pop("bias")
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:

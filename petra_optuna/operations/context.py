@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
+from petra_optuna.aliases import TrainPrecision
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks.task import Task
@@ -32,6 +33,7 @@ class Context:
         search_s: Most seconds that a structural node may search for what to remove.
         repair: Whether a conversion that can shall leave one more group of layers in float, the one that
             loses most.
+        train_precision: Type in which forward passes of training run; ``auto`` decides by device and model.
         on_step: Called after each training step with two arguments: a function that makes a copy of the
             model as the node would return it now, and the epochs that the node has trained, a fraction. It
             must leave the state of randomness as it is; what it raises ends the training.
@@ -49,6 +51,7 @@ class Context:
     data_fraction: float = 1.0
     repair: bool = False
     search_s: float = SEARCH_S
+    train_precision: TrainPrecision = "auto"
     on_step: Callable[[Callable[[], nn.Module], float], None] | None = None
 
     def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Inputs, Tensor]]:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from petra_optuna.errors import one_line
 from petra_optuna.nn.copying import private_copy
-from petra_optuna.nn.inputs import Inputs, forward, tensors
+from petra_optuna.nn.inputs import Inputs, forward, mapped, tensors
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.training import input_steepness, lai_scale
 from petra_optuna.operations.context import Context
@@ -107,9 +107,7 @@ def _with_gradient(inputs: Inputs) -> Inputs:
     def copied(tensor: Tensor) -> Tensor:
         return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
 
-    if isinstance(inputs, dict):
-        return {name: copied(tensor) for name, tensor in inputs.items()}
-    return tuple(copied(tensor) for tensor in inputs)
+    return mapped(inputs, copied)
 
 
 def _floating(inputs: Inputs) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -14,10 +14,10 @@ from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.low_rank import (
     LowRankPair,
     Substitution,
-    all_factors,
     factorize_fully,
     merge_factors,
     substitute,
+    trainable_factors,
     weight_matrix,
 )
 from petra_optuna.nn.training import (
@@ -27,11 +27,10 @@ from petra_optuna.nn.training import (
     sparsity_gradient_hook,
     sparsity_penalty,
     trainable_matrices,
-    training_dtype,
 )
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import mean_scale, why_no_lai
-from petra_optuna.operations.training import fit, plain_loss
+from petra_optuna.operations.training import ExtraLoss, fit, plain_loss
 from petra_optuna.pipeline import Applied, Recipe
 from petra_optuna.pipeline.nodes import RegularizedTrainNode
 from petra_optuna.pipeline.recipe import REGULARIZERS
@@ -92,7 +91,7 @@ class RegularizedTrain(RegularizedTrainNode):
             snapshot=lambda model: merge_factors(private_copy(model), temporary),
         )
         after = _penalties(trained, terms, context)
-        layers = list(all_factors(trained)) if _any_of_factors(terms) else []
+        layers = list(trainable_factors(trained)) if _any_of_factors(terms) else []
         trained = merge_factors(trained, temporary)
         shown = _report(terms, off, layers, bool(temporary), before, after)
         return Applied(trained, {**report, **shown, "left_out": placed.left_out})
@@ -122,7 +121,7 @@ def _any_of_factors(terms: Collection[str]) -> bool:
 
 def _with_factors(model: nn.Module, asked: Collection[str], context: Context) -> Substitution:
     """The model with temporary factors where a term needs some and there are none."""
-    if not _any_of_factors(asked) or all_factors(model):
+    if not _any_of_factors(asked) or trainable_factors(model):
         return Substitution(model)
     full, names = factorize_fully(private_copy(model))
     factored = {name: full.get_submodule(name) for name in names}
@@ -132,29 +131,29 @@ def _with_factors(model: nn.Module, asked: Collection[str], context: Context) ->
 def _impossible(model: nn.Module, asked: Collection[str], context: Context) -> dict[str, str]:
     """Terms that are asked for and cannot act, with reasons."""
     off: dict[str, str] = {}
-    if not all_factors(model):
+    if not trainable_factors(model):
         for name in OF_FACTORS:
             if name in asked:
-                off[name] = "the model has no layer of its own weight that can be factored"
+                off[name] = "the model has no trained layer of its own weight that can be factored"
     if "lai" in asked:
         reason = why_no_lai(model, context)
         if reason is not None:
             off["lai"] = reason
     if "norm" in asked and not _layer_weights(model):
-        off["norm"] = "the model has no Linear or convolution layer"
+        off["norm"] = "the model has no Linear or convolution layer that is trained"
     return off
 
 
-def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module], Tensor] | None:
+def _extra_loss(terms: Collection[str], recipe: Recipe) -> ExtraLoss | None:
     """The terms that are added to the loss, with their lambdas; None where there are none."""
     if not {"orthogonal", "hoyer", "norm"} & set(terms):
         return None
 
-    def extra(model: nn.Module) -> Tensor:
+    def extra(model: nn.Module, dtype: torch.dtype | None) -> Tensor:
         values = []
-        pairs = list(all_factors(model).values()) if _any_of_factors(terms) else []
+        pairs = list(trainable_factors(model).values()) if _any_of_factors(terms) else []
         if "orthogonal" in terms:
-            values.append(recipe.lambda_orthogonal * mean_orthogonal(pairs, _product_dtype(pairs[0][0])))
+            values.append(recipe.lambda_orthogonal * mean_orthogonal(pairs, dtype))
         if "hoyer" in terms:
             values.append(recipe.lambda_hoyer * mean_hoyer(pairs))
         if "norm" in terms:
@@ -164,15 +163,10 @@ def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module],
     return extra
 
 
-def _product_dtype(weight: Tensor) -> torch.dtype | None:
-    """The type in which autocast would multiply it: autocast takes float32 alone to a shorter type."""
-    return training_dtype(weight.device) if weight.dtype == torch.float32 else None
-
-
 def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> dict[str, float]:
     """The value of each term without its lambda."""
     values: dict[str, float] = {}
-    pairs = list(all_factors(model).values()) if _any_of_factors(terms) else []
+    pairs = list(trainable_factors(model).values()) if _any_of_factors(terms) else []
     if "orthogonal" in terms:
         values["orthogonal"] = mean_orthogonal(pairs).item()
     if "hoyer" in terms:
@@ -191,15 +185,15 @@ def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> di
 
 
 def _layer_weights(model: nn.Module) -> list[Tensor]:
-    """The weights of Linear and convolution layers, a pair counting as the layer that it stands for."""
+    """The trained weights of Linear and convolution layers, a pair counting as the layer it stands for."""
     kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     weights: list[Tensor] = []
     inside_pairs: set[nn.Module] = set()
     for module in model.modules():
         if isinstance(module, LowRankPair):
             inside_pairs |= {module.first, module.second}
-            if not isinstance(module.first, nn.Embedding):
+            if not isinstance(module.first, nn.Embedding) and module.first.weight.requires_grad:
                 weights.append(weight_matrix(module).reshape(len(module.second.weight), -1))
-        elif isinstance(module, kinds) and module not in inside_pairs:
+        elif isinstance(module, kinds) and module not in inside_pairs and module.weight.requires_grad:
             weights.append(module.weight)
     return weights

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from petra_optuna.nn.batch_norm import norms_of
 from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.outputs import own_model
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import parameter_groups, run_epochs, training_dtype
+from petra_optuna.nn.training import forward_in, parameter_groups, run_epochs
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import lai_loss
+from petra_optuna.operations.precision import OWN_STEP, precision_of
 from petra_optuna.pipeline import Recipe
 
 MOMENTUM = 0.9
-OWN_STEP = "the task has a training step of its own"
 NO_TEACHER = "the task's model is not trained"
 
-Predict = Callable[[nn.Module, Inputs], Tensor]
+ExtraLoss = Callable[[nn.Module, torch.dtype | None], Tensor]
 
 
 def fit(
@@ -30,10 +32,10 @@ def fit(
     context: Context,
     epochs: int,
     *,
-    extra_loss: Callable[[nn.Module], Tensor] | None = None,
+    extra_loss: ExtraLoss | None = None,
     after_backward: Callable[[nn.Module], None] | None = None,
     lai_bound: float | None = None,
-    mixed_precision: bool = True,
+    only_float32: str | None = None,
     snapshot: Callable[[nn.Module], nn.Module] = private_copy,
 ) -> dict[str, Any]:
     """Train ``model`` in place by the context's recipe and leave it in eval mode.
@@ -45,12 +47,12 @@ def fit(
         model: A private copy of the caller's.
         context: Task, recipe, seed, and the epochs that may be spent.
         epochs: Epochs that the node asks for; ``context.epochs`` is the limit.
-        extra_loss: Term that is added to the loss of each step.
+        extra_loss: Term that is added to the loss of each step, from the model and the type of its forward
+            passes (None for float32).
         after_backward: Function that may change the gradients of each step, before they are clipped.
         lai_bound: Bound of the scales of the residuals (``operations.lai``), or None for the plain loss; only
             where ``why_no_lai`` gives no reason.
-        mixed_precision: Whether forward passes may run in bfloat16 where the device gains by it. Loss,
-            gradients and weights are float32 in any case.
+        only_float32: Reason why forward passes must run in float32; None where ``precision_of`` decides.
         snapshot: Function from the model in training to a copy as the node would return it, for
             ``context.on_step``.
 
@@ -68,8 +70,7 @@ def fit(
         return {"changed": False, "reason": "the budget of epochs is spent", "epochs": 0}
     task, recipe = context.task, context.recipe
     seeds = torch.randint(2**62, (spent,), generator=torch.Generator().manual_seed(context.seed)).tolist()
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    dtype = training_dtype(device) if mixed_precision else None
+    precision = precision_of(model, context, only_float32)
     steps, on_step = task.train.steps(recipe.batch_size, context.data_fraction), context.on_step
     with seeded(context.seed):
         losses = run_epochs(
@@ -80,12 +81,13 @@ def fit(
                 fraction=context.data_fraction,
                 augment=True,
             ),
-            _objective(model, context, _predictor(device, dtype), extra_loss, lai_bound),
+            _objective(model, context, precision.dtype, extra_loss, lai_bound),
             _optimizer(model, recipe),
             schedule=recipe.schedule,
             epochs=spent,
             steps_per_epoch=steps,
             clip_norm=recipe.clip_norm,
+            in_evaluation=norms_of(model, task.fixed_norms),
             after_backward=after_backward,
             after_step=(
                 None
@@ -93,36 +95,22 @@ def fit(
                 else lambda taken: on_step(lambda: snapshot(model).eval(), taken / steps)
             ),
         )
-    precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
-    return {"changed": True, "epochs": spent, "loss": losses, "precision": precision, **_followed(context)}
+    return {"changed": True, "epochs": spent, "loss": losses, **precision.report(), **_followed(context)}
 
 
 def plain_loss(model: nn.Module, batch: tuple[Inputs, Tensor], context: Context) -> Tensor:
     """The task's loss of one batch, without anything that the recipe adds."""
     inputs, targets = batch
     if context.task.training_step is not None:
-        return context.task.training_step(model, inputs, targets)
+        return context.task.training_step(own_model(model), inputs, targets)
     return context.task.loss(forward(model, inputs), targets)
-
-
-def _predictor(device: torch.device, dtype: torch.dtype | None) -> Predict:
-    """A forward pass in the given type, float32 again at its end."""
-    if dtype is None:
-        return forward
-
-    def predict(model: nn.Module, inputs: Inputs) -> Tensor:
-        with torch.autocast(device.type, dtype):
-            outputs = forward(model, inputs)
-        return outputs.float()
-
-    return predict
 
 
 def _objective(
     model: nn.Module,
     context: Context,
-    predict: Predict,
-    extra_loss: Callable[[nn.Module], Tensor] | None,
+    dtype: torch.dtype | None,
+    extra_loss: ExtraLoss | None,
     lai_bound: float | None,
 ) -> Callable[[Inputs, Tensor], Tensor]:
     """The loss of one batch: (1 - w) task loss + w distillation + extra."""
@@ -132,22 +120,28 @@ def _objective(
 
     def mixed(inputs: Inputs, targets: Tensor) -> Tensor:
         if task.training_step is not None:
-            return task.training_step(model, inputs, targets)
+            return task.training_step(own_model(model), inputs, targets)
         if lai_bound is None:
-            outputs = predict(model, inputs)
+            outputs = forward_in(model, inputs, dtype)
             loss = criterion(outputs, targets)
         else:
-            run = functools.partial(predict, model)
-            outputs, loss = lai_loss(run, task.loss, inputs, targets, lai_bound, smoothing)
+            outputs, loss = lai_loss(
+                lambda given: forward_in(model, given, dtype),
+                task.loss,
+                inputs,
+                targets,
+                lai_bound,
+                smoothing,
+            )
         if weight == 0.0:
             return loss
         with torch.no_grad():
-            teacher = predict(task.model, inputs)
+            teacher = forward_in(task.model, inputs, dtype)
         return (1 - weight) * loss + weight * task.distillation(outputs, teacher, context.recipe.temperature)
 
     def objective(inputs: Inputs, targets: Tensor) -> Tensor:
         loss = mixed(inputs, targets)
-        return loss if extra_loss is None else loss + extra_loss(model)
+        return loss if extra_loss is None else loss + extra_loss(model, dtype)
 
     return objective
 

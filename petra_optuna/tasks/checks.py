@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset
 from petra_optuna.errors import DataError, TaskError, foreign_errors_as
 from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
+from petra_optuna.nn.outputs import own_model
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.tasks.split import Split
 
@@ -65,7 +66,7 @@ def check_loss(
     private = private_copy(model)
     with foreign_errors_as(TaskError, "the loss fails on a training batch"), seeded(0):
         if training_step is not None:
-            value = training_step(private, inputs, targets)
+            value = training_step(own_model(private), inputs, targets)
         else:
             value = loss(forward(private, inputs), targets)
     if not isinstance(value, Tensor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -33,14 +34,19 @@ def fingerprint_of(
     splits: Mapping[str, Split | None],
     metric_name: str,
     functions: Sequence[Callable[..., Any] | None] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> str:
     """SHA-256 of architecture, weights, data, metric name and the source of functions.
 
     Tensor data sets and data sets with a ``fingerprint()`` of their own count in full; of others
     up to 1,024 evenly spaced samples and the length do: reading all of a large set would take as
-    long as an epoch at each start.
+    long as an epoch at each start. Of ``settings`` those that say something count.
     """
     digest = hashlib.sha256(metric_name.encode())
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    for name, value in {"frozen": frozen, **(settings or {})}.items():
+        if value:
+            digest.update(f"{name} {json.dumps(value, sort_keys=True)}".encode())
     digest.update(text_of(model).encode())
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())

@@ -16,19 +16,21 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from petra_optuna.errors import MeasurementFailed, TaskError
+from petra_optuna.nn.batch_norm import fixed_norms
 from petra_optuna.nn.batching import samples_per_call
-from petra_optuna.nn.copying import initialize_lazy, private_copy
-from petra_optuna.nn.inputs import Inputs, take
-from petra_optuna.nn.normalize import Normalize
+from petra_optuna.nn.inputs import ONLY_BATCH, DynamicAxes, Inputs, take
+from petra_optuna.nn.outputs import OutputChoice
 from petra_optuna.nn.training import output_matching_loss, soft_label_loss
 from petra_optuna.source import source_sha256
+from petra_optuna.tasks.batch import check_sizes, in_float32, other_example
 from petra_optuna.tasks.checks import check_classes, check_forward, check_loss, check_split
 from petra_optuna.tasks.fingerprint import fingerprint_of
 from petra_optuna.tasks.guard import seal
 from petra_optuna.tasks.initial import Initial, initial_model
 from petra_optuna.tasks.metrics import Metric
 from petra_optuna.tasks.metrics import metric as find_metric
-from petra_optuna.tasks.outputs import Outputs
+from petra_optuna.tasks.original import Original, original_of
+from petra_optuna.tasks.outputs import Outputs, joined_targets
 from petra_optuna.tasks.split import Split, default_unpack
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -64,6 +66,9 @@ class Task:
         trained: Whether ``model`` is trained. Only a trained model is a teacher.
         mode: Network that pipelines start from: ``model`` (``pretrained``) or an untrained one
             (``untrained``). In both modes ``model`` is the baseline and the teacher.
+        fixed_norms: Names of the norms whose statistics do not move: those whose parameters are all frozen,
+            and those that were in evaluation mode in a model in training mode.
+        dynamic: Axes of the inputs besides the batch whose sizes vary; files take any size along them.
         fingerprint: SHA-256 of model, data and metric; in the mode ``untrained`` also of ``initial``.
 
     Example:
@@ -86,10 +91,13 @@ class Task:
     initial: Initial | None = None
     trained: bool = True
     mode: Mode = "pretrained"
+    fixed_norms: tuple[str, ...] = ()
+    dynamic: DynamicAxes = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
         """Put the model in eval mode, compute the fingerprint where none was given, seal the test split."""
+        object.__setattr__(self, "fixed_norms", self.fixed_norms or fixed_norms(self.model))
         self.model.eval()
         if not self.fingerprint:
             splits = {
@@ -99,7 +107,8 @@ class Task:
                 "test": self.test,
             }
             functions = (self.loss, self.training_step, self.distillation, self.metric.function)
-            fingerprint = fingerprint_of(self.model, splits, self.metric.name, functions)
+            settings = {"fixed_norms": self.fixed_norms, "dynamic": self.dynamic}
+            fingerprint = fingerprint_of(self.model, splits, self.metric.name, functions, settings)
             if self.mode == "untrained":
                 fingerprint = self._untrained_fingerprint(fingerprint)
             object.__setattr__(self, "fingerprint", fingerprint)
@@ -108,10 +117,18 @@ class Task:
 
     @cached_property
     def example(self) -> Inputs:
-        """Inputs of the first selection samples, up to eight."""
+        """Inputs of the first selection samples, up to eight; files are measured on them, at their sizes."""
         with torch.inference_mode(False):  # whoever asks first: the same tensors serve in training later
             inputs, _ = next(self.selection.batches(EXAMPLE_SAMPLES, limit=EXAMPLE_SAMPLES))
             return take(inputs, EXAMPLE_SAMPLES)
+
+    @cached_property
+    def other_examples(self) -> tuple[Inputs, ...]:
+        """A batch of other sizes than the example's along the dynamic axes; none without such axes."""
+        if not self.dynamic:
+            return ()
+        with torch.inference_mode(False):
+            return (other_example(self.selection, self.example, self.dynamic),)
 
     @cached_property
     def samples_per_call(self) -> int:
@@ -172,7 +189,7 @@ class Task:
         for inputs, target in split.batches(batch_size or self.samples_per_call):
             outputs.add(inputs, len(target))
             targets.append(target.numpy())
-        return self.score(outputs.joined(), np.concatenate(targets))
+        return self.score(outputs.joined(), joined_targets(targets))
 
     def score(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """The metric of outputs (N, ...) and targets (N, ...).
@@ -204,6 +221,8 @@ class Task:
         preprocess: Mapping[str, Any] | None = None,
         initial: Initial | None = None,
         trained: bool = True,
+        output: OutputChoice | None = None,
+        dynamic: DynamicAxes = ONLY_BATCH,
     ) -> Task:
         """A task from a model and ordinary torch loaders.
 
@@ -231,16 +250,17 @@ class Task:
                 parameters has no ``reset_parameters``.
             trained: False where nothing has trained the model: the task then takes the mode ``untrained``
                 only, and the baseline is the model trained for the whole budget first.
+            output: The one of several outputs that ``loss``, metric, distillation and files see: its name or
+                index, or a function from all that the model returns to one tensor. Default: the only tensor,
+                ``logits`` or ``out``. ``training_step`` is given the model with all of its outputs.
+            dynamic: Axes besides the batch whose sizes vary, by name of the input (``input``, ``input_0``,
+                ..., or the batch's keys), for example ``{"input": {1: "time"}}``. Files take any size.
 
         Raises:
             TaskError: When a loader, the batches or the model cannot be used.
             DataError: When a split is empty or a class has no training sample.
         """
-        original = private_copy(model).eval()
-        if normalize is not None:
-            original = nn.Sequential(Normalize(*normalize), original).eval()
-            if initial is not None:
-                initial = functools.partial(_normalized, initial, normalize)
+        unpack = in_float32(unpack)
         splits = {"train": _split(train, unpack), "selection": _split(selection, unpack)}
         if calibration is not None:
             splits["calibration"] = _split(calibration, unpack)
@@ -248,10 +268,16 @@ class Task:
             splits["test"] = _split(test, unpack)
         for part, split in splits.items():
             check_split(part, split)
+        check_sizes(splits, dynamic)
+        inputs, _ = next(splits["selection"].batches(2))
+        own_step = training_step is not None
+        kept = original_of(model, inputs, normalize=normalize, output=output, own_step=own_step)
+        original = kept.model
+        if initial is not None:
+            initial = functools.partial(_wrapped, kept, initial, normalize)
         quality = find_metric(metric)
         regression = quality.name == "rmse"
         criterion = loss or (mean_squared_error if regression else functional.cross_entropy)
-        initialize_lazy(original, next(splits["selection"].batches(2))[0])
         check_forward(original, splits["selection"])
         check_loss(original, splits["train"], criterion, training_step)
         check_classes(splits["train"], tuple(labels))
@@ -270,6 +296,8 @@ class Task:
             preprocess=dict(preprocess or {}),
             initial=initial,
             trained=trained,
+            fixed_norms=kept.fixed_norms,
+            dynamic={name: dict(axes) for name, axes in dynamic.items()},
         )
 
 
@@ -286,8 +314,13 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.mse_loss(outputs.reshape(rows, -1), targets.reshape(rows, -1).to(outputs.dtype))
 
 
-def _normalized(initial: Initial, normalize: tuple[Sequence[float], Sequence[float]]) -> nn.Module:
-    return nn.Sequential(Normalize(*normalize), initial())
+def _wrapped(
+    kept: Original, initial: Initial, normalize: tuple[Sequence[float], Sequence[float]] | None
+) -> nn.Module:
+    made = initial()
+    if not isinstance(made, nn.Module):
+        raise TaskError(f"`initial` must return the untrained network, got {type(made).__name__}")
+    return kept.like(made, normalize)
 
 
 def _split(loader: DataLoader[Any], unpack: Unpack) -> Split:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from petra_optuna.nn.copying import initialize_lazy, private_copy, store_computed_weights
+from petra_optuna.nn.copying import private_copy, store_computed_weights
 
 
 class Noting(nn.Module):
@@ -85,16 +85,3 @@ def test_what_a_forward_pass_noted_does_not_stop_a_copy() -> None:
     assert model.noted is not None
     assert copied.noted is not model.noted
     assert torch.equal(copied.noted, model.noted)  # type: ignore[arg-type]
-
-
-def test_lazy_modules_are_copied_and_drawn_by_their_seed() -> None:
-    model = nn.Sequential(nn.LazyConv1d(4, 3), nn.LazyBatchNorm1d(), nn.Flatten(), nn.LazyLinear(2)).eval()
-    inputs = (torch.randn(2, 3, 8),)
-    state = torch.get_rng_state()
-    first, second = private_copy(model), private_copy(model)
-    initialize_lazy(first, inputs)
-    initialize_lazy(second, inputs)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert [type(layer).__name__ for layer in first] == ["Conv1d", "BatchNorm1d", "Flatten", "Linear"]
-    assert torch.equal(first(*inputs), second(*inputs))
-    assert type(model[0]) is nn.LazyConv1d

@@ -127,7 +127,7 @@ def test_training_is_the_loop_that_one_writes_with_torch(
         clip_norm=0.5,
     )
     fitted, plain = copy.deepcopy(tiny_task.model), copy.deepcopy(tiny_task.model)
-    report = fit(fitted, _context(tiny_task, recipe, epochs=2), 2, mixed_precision=False)
+    report = fit(fitted, _context(tiny_task, recipe, epochs=2), 2, only_float32="the test compares")
     seeds = torch.randint(2**62, (2,), generator=torch.Generator().manual_seed(11)).tolist()
     weights = [weight for weight in plain.parameters() if weight.ndim > 1]
     others = [weight for weight in plain.parameters() if weight.ndim <= 1]
@@ -227,9 +227,10 @@ def test_without_distillation_or_without_training_the_teacher_is_not_asked(tiny_
 
     task = dataclasses.replace(tiny_task, model=Teacher())
     for weight, trained, expected in ((0.0, True, 0), (0.5, True, 4), (0.5, False, 0)):
-        Teacher.calls = 0
         model = copy.deepcopy(tiny_task.model)
         student_of = dataclasses.replace(task, trained=trained)
+        assert student_of.samples_per_call
+        Teacher.calls = 0
         report = fit(model, _context(student_of, Recipe(distillation_weight=weight)), 1)
         assert Teacher.calls == expected
         assert ("distillation_off" in report) is not trained
@@ -271,7 +272,7 @@ def test_distillation_and_task_loss_are_mixed_by_the_formula(tiny_task: Task) ->
     loader = DataLoader(TensorDataset(*inputs, targets), batch_size=256)
     task = Task.from_loaders(tiny_task.model, loader, loader, metric="accuracy")
     recipe = Recipe(batch_size=256, distillation_weight=0.3, temperature=2.0, label_smoothing=0.2)
-    report = fit(copy.deepcopy(task.model), _context(task, recipe), 1, mixed_precision=False)
+    report = fit(copy.deepcopy(task.model), _context(task, recipe), 1, only_float32="the test compares")
     student = copy.deepcopy(task.model).train()
     with torch.no_grad():
         outputs, teacher = forward(student, inputs), forward(task.model, inputs)
@@ -300,9 +301,7 @@ def test_label_smoothing_that_cannot_be_is_reported(tiny_task: Task) -> None:
         assert "label_smoothing_off" not in fit(copy.deepcopy(task.model), _context(task), 1)
 
 
-def test_forward_passes_run_in_the_type_that_the_device_gains_by(
-    tiny_task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forward_passes_run_in_the_type_that_is_asked_for(tiny_task: Task) -> None:
     seen: list[torch.dtype] = []
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -312,10 +311,10 @@ def test_forward_passes_run_in_the_type_that_the_device_gains_by(
     task = dataclasses.replace(tiny_task, loss=loss)
     results = {}
     for name, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
-        monkeypatch.setattr("petra_optuna.operations.training.training_dtype", lambda device, d=dtype: d)
         model = copy.deepcopy(task.model)
         handle = model.get_submodule("head").register_forward_hook(lambda *given: seen.append(given[2].dtype))
-        report = fit(model, _context(task, BASE, data_fraction=0.25), 1)
+        context = dataclasses.replace(_context(task, BASE, data_fraction=0.25), train_precision=name)
+        report = fit(model, context, 1)
         handle.remove()
         assert report["precision"] == name
         assert seen == [dtype or torch.float32, torch.float32]
@@ -323,12 +322,12 @@ def test_forward_passes_run_in_the_type_that_the_device_gains_by(
         results[name] = _state(model)
         seen.clear()
     assert not torch.equal(results["float32"], results["bfloat16"])
-    report = fit(copy.deepcopy(task.model), _context(task), 1, mixed_precision=False)
+    report = fit(copy.deepcopy(task.model), _context(task), 1, only_float32="the test compares")
     assert report["precision"] == "float32"
 
 
 def test_extra_loss_is_added_to_every_step(tiny_task: Task) -> None:
-    def heads_size(model: nn.Module) -> Tensor:
+    def heads_size(model: nn.Module, dtype: torch.dtype | None) -> Tensor:
         weight = model.get_submodule("head").weight
         assert isinstance(weight, Tensor)
         return 10 * weight.square().sum()
@@ -336,7 +335,7 @@ def test_extra_loss_is_added_to_every_step(tiny_task: Task) -> None:
     plain, shrunk = copy.deepcopy(tiny_task.model), copy.deepcopy(tiny_task.model)
     fit(plain, _context(tiny_task), 1)
     fit(shrunk, _context(tiny_task), 1, extra_loss=heads_size)
-    assert heads_size(shrunk) < 0.98 * heads_size(plain)
+    assert heads_size(shrunk, None) < 0.98 * heads_size(plain, None)
 
 
 def test_random_transforms_of_the_users_own_follow_from_the_seed(tiny_task: Task) -> None:

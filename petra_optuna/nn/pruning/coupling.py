@@ -76,14 +76,14 @@ class BoundedGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning h
             pruning_fn = function.prune_depthwise_conv_out_channels
         root = self.module2node[module]
         start = tp.dependency.Dependency(pruning_fn, pruning_fn, source=root, target=root)
-        found = [(start, [_HybridIndex(idx=index, root_idx=index) for index in idxs])]
-        complete = self._walk(found)
-        return self._merge(found, complete)
+        collected = [(start, [_HybridIndex(idx=index, root_idx=index) for index in idxs])]
+        complete = self._walk(collected)
+        return self._merge(collected, complete)
 
-    def _walk(self, found: list[tuple[tp.dependency.Dependency, list[_HybridIndex]]]) -> bool:
+    def _walk(self, collected: list[tuple[tp.dependency.Dependency, list[_HybridIndex]]]) -> bool:
         """Add all that follows from the first entry; whether that came to an end."""
         seen: set[object] = set()
-        followed, stack = 0, list(found)
+        followed, stack = 0, list(collected)
         while stack:
             check_time()
             dependency, channels = stack.pop()
@@ -98,7 +98,7 @@ class BoundedGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning h
                     continue
                 seen.add(key)
                 followed += len(reached)
-                found.append((following, reached))
+                collected.append((following, reached))
                 stack.append((following, reached))
                 if followed > LONGEST_WALK or self._exceeds(following, reached):
                     return False
@@ -111,11 +111,11 @@ class BoundedGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning h
         return count is not None and max(index.idx for index in channels) >= count
 
     def _merge(
-        self, found: list[tuple[tp.dependency.Dependency, list[_HybridIndex]]], complete: bool
+        self, collected: list[tuple[tp.dependency.Dependency, list[_HybridIndex]]], complete: bool
     ) -> CoupledChannels:
         """One entry for each side of each layer, with plain numbers of channels."""
         merged: dict[object, tuple[tp.dependency.Dependency, dict[int, int]]] = {}
-        for dependency, channels in found:
+        for dependency, channels in collected:
             side = (dependency.target, dependency.handler)
             roots = merged.setdefault(side, (dependency, {}))[1]
             for index in channels:

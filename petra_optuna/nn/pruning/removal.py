@@ -17,6 +17,7 @@ from petra_optuna.errors import FOREIGN_ERRORS, one_line
 from petra_optuna.nn.agreement import agree
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.outputs import whole_outputs
 from petra_optuna.nn.pruning.coupling import ROOT_TYPES
 from petra_optuna.nn.pruning.coverage import NORMS, masking_hook
 from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentProxy
@@ -94,7 +95,7 @@ def difference(pruned: nn.Module, original: nn.Module, inputs: Inputs, removal: 
         with torch.no_grad(), seeded(0), _NormsAsScales(scales):
             outputs = forward(pruned, inputs)
         with torch.no_grad(), seeded(0):
-            forward(pruned, inputs)
+            whole_outputs(pruned, inputs)
     except FOREIGN_ERRORS as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         return f"the model does not run with fewer channels ({reason})"

@@ -5,7 +5,6 @@ from petra_optuna.nn.training.loop import (
     parameter_groups,
     run_epochs,
     schedule_factor,
-    training_dtype,
     training_threads,
 )
 from petra_optuna.nn.training.penalties import (
@@ -18,9 +17,13 @@ from petra_optuna.nn.training.penalties import (
     sparsity_penalty,
     trainable_matrices,
 )
+from petra_optuna.nn.training.precision import disagreement, forward_in, inputs_device, training_dtype
 
 __all__ = [
+    "disagreement",
+    "forward_in",
     "input_steepness",
+    "inputs_device",
     "lai_scale",
     "mean_hoyer",
     "mean_orthogonal",

@@ -1,10 +1,10 @@
-"""The one training loop: epochs of gradient steps, their learning-rate schedule, precision and threads."""
+"""The one training loop: epochs of gradient steps, their learning-rate schedule and threads."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,6 @@ WARM_UP_SHARE = 0.3
 START_FACTOR = 1 / 25
 """Share of the peak learning rate with which ``one_cycle`` starts."""
 
-CPU_FEATURES = ("amx_bf16", "avx512_bf16")
-"""With either, matrix products of bfloat16 are instructions; without, they are emulated 20 times slower."""
-
-CUDA_CAPABILITY = (8, 0)
-"""The first compute capability with tensor cores for bfloat16."""
-
 
 def run_epochs(
     model: nn.Module,
@@ -39,6 +33,7 @@ def run_epochs(
     clip_norm: float = 5.0,
     after_backward: Callable[[nn.Module], None] | None = None,
     after_step: Callable[[int], None] | None = None,
+    in_evaluation: Sequence[nn.Module] = (),
 ) -> list[float]:
     """Train ``model`` in place and leave it in eval mode.
 
@@ -58,6 +53,7 @@ def run_epochs(
         after_backward: Called with the model after each backward pass; may change the gradients before they
             are clipped.
         after_step: Called after each step with the number of steps taken; what it raises ends the training.
+        in_evaluation: Modules of the model that stay in evaluation mode.
 
     Returns:
         The mean loss of each epoch.
@@ -70,6 +66,8 @@ def run_epochs(
         optimizer, lambda step: schedule_factor(schedule, min(step / total, 1.0))
     )
     model.train()
+    for module in in_evaluation:
+        module.eval()
     means: list[float] = []
     limit = math.inf
     for epoch in range(epochs):
@@ -120,31 +118,6 @@ def schedule_factor(schedule: str, progress: float) -> float:
             return 1.0 - (1.0 - START_FACTOR) * _half_cosine(progress / WARM_UP_SHARE)
         return _half_cosine((progress - WARM_UP_SHARE) / (1.0 - WARM_UP_SHARE))
     raise ValueError(f"`schedule` must be one of constant, cosine, one_cycle, got {schedule!r}")
-
-
-def training_dtype(
-    device: torch.device,
-    *,
-    cpu: Callable[[], Mapping[str, object]] = torch.cpu.get_capabilities,
-    cuda: Callable[[torch.device], tuple[int, int]] = torch.cuda.get_device_capability,
-) -> torch.dtype | None:
-    """The type in which a forward pass trains fastest on a device.
-
-    It is ``bfloat16`` where the device multiplies in it natively, and None where float32 is the right
-    choice. bfloat16 has the range of float32, so gradients need no scaling. Any other kind of device gets
-    float32.
-
-    Args:
-        device: Device of the model.
-        cpu: Names of instruction sets and whether this machine has them.
-        cuda: Compute capability of a CUDA device.
-    """
-    if device.type == "cuda":
-        return torch.bfloat16 if cuda(device) >= CUDA_CAPABILITY else None
-    if device.type == "cpu":
-        features = cpu()
-        return torch.bfloat16 if any(features.get(name) for name in CPU_FEATURES) else None
-    return None
 
 
 @contextlib.contextmanager
