@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import parameter_groups, run_epochs, training_dtype
+from petra_optuna.nn.training import parameter_groups, run_epochs, training_dtype, with_label_smoothing
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import lai_loss
 from petra_optuna.pipeline import Recipe
@@ -154,10 +153,8 @@ def _objective(
 
 def _task_loss(context: Context) -> Callable[[Tensor, Tensor], Tensor]:
     """The task's loss, with the recipe's label smoothing where it is cross-entropy."""
-    loss = context.task.loss
-    if loss is functional.cross_entropy:
-        return functools.partial(functional.cross_entropy, label_smoothing=context.recipe.label_smoothing)
-    return loss
+    smoothed = with_label_smoothing(context.task.loss, context.recipe.label_smoothing)
+    return context.task.loss if smoothed is None else smoothed
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -180,6 +177,6 @@ def _followed(context: Context) -> dict[str, Any]:
     if recipe.label_smoothing > 0:
         if task.training_step is not None:
             report["label_smoothing_off"] = OWN_STEP
-        elif task.loss is not functional.cross_entropy:
-            report["label_smoothing_off"] = "the task's loss is not torch.nn.functional.cross_entropy"
+        elif with_label_smoothing(task.loss, recipe.label_smoothing) is None:
+            report["label_smoothing_off"] = "the task's loss is not cross-entropy"
     return report

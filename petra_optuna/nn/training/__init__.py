@@ -1,12 +1,23 @@
 """The training loop, distillation losses and regularising penalties."""
 
-from petra_optuna.nn.training.distillation import output_matching_loss, soft_label_loss
+from petra_optuna.nn.training.distillation import (
+    output_matching_loss,
+    sigmoid_label_loss,
+    soft_label_loss,
+)
 from petra_optuna.nn.training.loop import (
     parameter_groups,
     run_epochs,
     schedule_factor,
     training_dtype,
     training_threads,
+)
+from petra_optuna.nn.training.losses import (
+    Loss,
+    TrainingStep,
+    functional_form,
+    mean_squared_error,
+    with_label_smoothing,
 )
 from petra_optuna.nn.training.penalties import (
     input_steepness,
@@ -20,19 +31,25 @@ from petra_optuna.nn.training.penalties import (
 )
 
 __all__ = [
+    "Loss",
+    "TrainingStep",
+    "functional_form",
     "input_steepness",
     "lai_scale",
     "mean_hoyer",
     "mean_orthogonal",
+    "mean_squared_error",
     "norm_penalty",
     "output_matching_loss",
     "parameter_groups",
     "run_epochs",
     "schedule_factor",
+    "sigmoid_label_loss",
     "soft_label_loss",
     "sparsity_gradient_hook",
     "sparsity_penalty",
     "trainable_matrices",
     "training_dtype",
     "training_threads",
+    "with_label_smoothing",
 ]
