@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,13 @@ from torch import Tensor, nn
 
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import parameter_groups, run_epochs, training_dtype, with_label_smoothing
+from petra_optuna.nn.training import (
+    Loss,
+    parameter_groups,
+    run_epochs,
+    training_dtype,
+    with_label_smoothing,
+)
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import lai_loss
 from petra_optuna.pipeline import Recipe
@@ -69,6 +76,7 @@ def fit(
     seeds = torch.randint(2**62, (spent,), generator=torch.Generator().manual_seed(context.seed)).tolist()
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     dtype = training_dtype(device) if mixed_precision else None
+    blind_loss = _BlindLoss(task.loss)
     steps, on_step = task.train.steps(recipe.batch_size, context.data_fraction), context.on_step
     with seeded(context.seed):
         losses = run_epochs(
@@ -79,12 +87,13 @@ def fit(
                 fraction=context.data_fraction,
                 augment=True,
             ),
-            _objective(model, context, _predictor(device, dtype), extra_loss, lai_bound),
+            _objective(model, context, _predictor(device, dtype), extra_loss, lai_bound, blind_loss),
             _optimizer(model, recipe),
             schedule=recipe.schedule,
             epochs=spent,
             steps_per_epoch=steps,
             clip_norm=recipe.clip_norm,
+            blind_loss=blind_loss,
             after_backward=after_backward,
             after_step=(
                 None
@@ -102,6 +111,26 @@ def plain_loss(model: nn.Module, batch: tuple[Inputs, Tensor], context: Context)
     if context.task.training_step is not None:
         return context.task.training_step(model, inputs, targets)
     return context.task.loss(forward(model, inputs), targets)
+
+
+class _BlindLoss:
+    """Loss of the first batch where each sample gets the mean of the outputs; 1 where there are no outputs.
+
+    Of cross-entropy it is that of the classes' shares, of squared errors the variance of the targets.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss, self._value = loss, math.nan
+
+    def __call__(self) -> float:
+        return self._value if math.isfinite(self._value) and self._value > 0 else 1.0
+
+    @torch.no_grad()
+    def note(self, outputs: Tensor, targets: Tensor) -> None:
+        """Compute it on the first call."""
+        if math.isnan(self._value):
+            mean = outputs.mean(0, keepdim=True).expand_as(outputs)
+            self._value = float(self._loss(mean, targets))
 
 
 def _predictor(device: torch.device, dtype: torch.dtype | None) -> Predict:
@@ -123,6 +152,7 @@ def _objective(
     predict: Predict,
     extra_loss: Callable[[nn.Module], Tensor] | None,
     lai_bound: float | None,
+    blind_loss: _BlindLoss,
 ) -> Callable[[Inputs, Tensor], Tensor]:
     """The loss of one batch: (1 - w) task loss + w distillation + extra."""
     task, criterion = context.task, _task_loss(context)
@@ -138,6 +168,7 @@ def _objective(
         else:
             run = functools.partial(predict, model)
             outputs, loss = lai_loss(run, task.loss, inputs, targets, lai_bound, smoothing)
+        blind_loss.note(outputs, targets)
         if weight == 0.0:
             return loss
         with torch.no_grad():

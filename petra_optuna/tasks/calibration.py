@@ -99,10 +99,11 @@ def _order(split: Split) -> Tensor:
     """All rows in an order of which each beginning holds the classes in their shares."""
     permutation = torch.randperm(len(split), generator=torch.Generator().manual_seed(SEED))
     classes = known_classes(split)
-    if classes is None or len(classes.unique()) > SAMPLES:
+    labels = [] if classes is None else sorted(set(classes.tolist()))
+    if classes is None or len(labels) > SAMPLES:
         return permutation
     place = torch.empty(len(split), dtype=torch.double)
-    for label in classes.unique():
+    for label in labels:
         rows = permutation[classes[permutation] == label]
         place[rows] = (torch.arange(len(rows), dtype=torch.double) + 0.5) / len(rows)
         place[rows[0]] = 0.0

@@ -94,7 +94,7 @@ def check_training(
         with torch.no_grad(), seeded(0):
             for parameter in model.parameters():
                 if parameter.is_floating_point():
-                    parameter += torch.randn_like(parameter) * parameter.abs().mean().clamp_min(0.1)
+                    parameter.add_(torch.randn_like(parameter) * parameter.abs().mean().clamp_min(0.1))
         if not _moves(model, inputs, targets, loss, training_step):
             raise TaskError(
                 "the training loss is constant: its gradient is zero for each weight; give another `loss`"
@@ -162,7 +162,7 @@ def _check_logits(model: nn.Module, split: Split, metric: Metric, outputs: np.nd
     if all(part.min() >= 0 and part.max() <= 1 for part in (outputs, *far)):
         raise TaskError(
             f"{metric.name} reads one output a sample as a logit, positive meaning class 1, and the model "
-            "gives probabilities; end the model with the logit and train with binary_cross_entropy_with_logits"
+            "gives probabilities; end it with the logit, and train with binary_cross_entropy_with_logits"
         )
 
 

@@ -44,9 +44,9 @@ def distillation_of(
 ) -> Distillation:
     """The distillation loss of a task, tried on the outputs of its model.
 
-    Outputs that are probabilities are matched value by value. Else the loss decides. A known one says what it
-    reads. Of any other it is tried whether it stays the same when all classes of a position move together
-    (softmax), or loses its slope where outputs are far on the side of their target (independent labels).
+    A known loss says what it reads. Of any other it is tried whether it stays the same when all classes of a
+    position move together (softmax), or loses its slope where outputs are far on the side of their targets
+    (independent labels). All other outputs, and probabilities, are matched value by value.
 
     Args:
         asked: ``classes`` for softmax over the axis of the classes, ``labels`` for a sigmoid of each output,
@@ -82,11 +82,11 @@ def _of_kind(kind: Kind, loss: Loss, outputs: Tensor, targets: Tensor) -> Distil
 
 def _kind(loss: Loss, outputs: Tensor, targets: Tensor) -> Kind:
     function, _ = functional_form(loss)
-    if _are_probabilities(outputs):
-        return "values"
     for kinds, kind in ((_OF_CLASSES, "classes"), (_OF_LABELS, "labels"), (_OF_VALUES, "values")):
         if function in kinds:
             return kind  # type: ignore[return-value]
+    if _are_probabilities(outputs):
+        return "values"
     if _class_axis(loss, outputs, targets) is not None:
         return "classes"
     return "labels" if _saturates(loss, outputs, targets) else "values"
@@ -132,7 +132,7 @@ def _is_unmoved(loss: Loss, outputs: Tensor, targets: Tensor, axis: int) -> bool
 
 def _saturates(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
     """Whether the slope of the loss vanishes where outputs are far on the side of their binary targets."""
-    values = set(targets.unique().tolist()) if targets.numel() == outputs.numel() else set()
+    values = set(targets.reshape(-1).tolist()) if targets.numel() == outputs.numel() else set()
     if not values or not (values <= {0, 1} or values <= {-1, 1}):
         return False
     sides = torch.where(targets.reshape(outputs.shape) > 0, _SURE, -_SURE).float()

@@ -42,12 +42,22 @@ _TOLD_LAYERS = re.compile(
     r"torch\.nn\.modules\.(activation|batchnorm|container|conv|dropout|flatten|linear|pooling)"
     r"|torchvision\.models\.resnet"
 )
-_TOLD = """
-    _norm_layer _reversed_padding_repeated_twice affine base_width ceil_mode count_include_pad dilation
-    divisor_override downsample end_dim eps groups in_channels in_features inplace inplanes kernel_size momentum
-    num_features out_channels out_features output_padding output_size p padding padding_mode return_indices
-    start_dim stride track_running_stats transposed
-""".split()
+_TOLD_OF_WINDOWS = {"stride", "padding", "dilation", "kernel_size", "ceil_mode", "return_indices"}
+_TOLD_OF_CONVOLUTIONS = {
+    "in_channels",
+    "out_channels",
+    "groups",
+    "transposed",
+    "output_padding",
+    "padding_mode",
+}
+_TOLD_OF_NORMS = {"num_features", "eps", "momentum", "affine", "track_running_stats"}
+_TOLD_OF_OTHERS = {"in_features", "out_features", "output_size", "start_dim", "end_dim", "inplace", "p"}
+_TOLD_OF_RESNET = {"inplanes", "base_width", "_norm_layer", "downsample"}
+_TOLD = {
+    *(_TOLD_OF_WINDOWS | _TOLD_OF_CONVOLUTIONS | _TOLD_OF_NORMS | _TOLD_OF_OTHERS | _TOLD_OF_RESNET),
+    *("_reversed_padding_repeated_twice", "count_include_pad", "divisor_override"),
+}
 """Attributes that the text or the tensors of such a layer tell, so that stored studies keep their task."""
 
 
@@ -162,7 +172,7 @@ class _Walk:
 
     def held_by_layer(self, layer: nn.Module) -> Iterator[str]:
         """Attributes and hooks of one layer, and what its class holds; not its tensors."""
-        told = _TOLD if _TOLD_LAYERS.fullmatch(type(layer).__module__) else []
+        told = _TOLD if _TOLD_LAYERS.fullmatch(type(layer).__module__) else set()
         for name, value in sorted(vars(layer).items()):
             if name not in _OF_EVERY_MODULE and name not in told:
                 yield f"{name} {self.digest(value)}"
@@ -195,8 +205,7 @@ class _Walk:
 
 
 def _is_code(value: Any) -> bool:
-    kinds = functools.partial | types.MethodType | type
-    return isinstance(value, kinds) or inspect.isroutine(value)
+    return isinstance(value, functools.partial | types.MethodType | type) or inspect.isroutine(value)
 
 
 def _is_the_users(code: Any) -> bool:

@@ -279,7 +279,9 @@ class Task:
             check_split(split)
         check_apart(splits)
         if training_step is not None and distillation is not None:
-            raise TaskError("`training_step` hides the outputs, so there is no distillation; give one of the two")
+            raise TaskError(
+                "`training_step` hides the outputs, so there is no distillation; give one of the two"
+            )
         quality = find_metric(metric)
         criterion = loss or (mean_squared_error if quality.name == "rmse" else functional.cross_entropy)
         private = copy.deepcopy(original)  # a model may keep something of a call

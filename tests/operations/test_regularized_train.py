@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -80,7 +81,7 @@ def test_a_model_that_reads_a_layers_weight_is_refused() -> None:
             return rows @ self.layer.weight
 
     loader = DataLoader(TensorDataset(torch.randn(8, 4), torch.arange(8) % 4), batch_size=4)
-    task = Task.from_loaders(Reader(), loader, loader, metric="accuracy")
+    task = Task.from_loaders(Reader(), loader, apart(loader), metric="accuracy")
     with pytest.raises(OperationFailed, match="reads a part of a layer"):
         RegularizedTrain().apply(task.model, _context(task))
 
@@ -89,7 +90,7 @@ def test_a_model_on_which_no_term_can_act_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64))
     data = TensorDataset(torch.randn(8, 1, 8, 8), torch.arange(8))
     loader = DataLoader(data, batch_size=4)
-    task = Task.from_loaders(model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(model, loader, apart(loader), metric="accuracy")
     with pytest.raises(
         OperationFailed, match=r"no term that is asked for can act \(orthogonal: the model has no"
     ):
@@ -131,7 +132,7 @@ def test_lai_brings_a_regression_to_the_steepness_that_it_is_given(bound: float)
     with seeded(0):
         model = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1))
     loader = DataLoader(TensorDataset(points, values), batch_size=32)
-    task = Task.from_loaders(model, loader, loader, metric="rmse")
+    task = Task.from_loaders(model, loader, apart(loader), metric="rmse")
 
     def steepness(**recipe: Any) -> float:
         context = Context(task, Recipe(lr=1e-2, batch_size=32, distillation_weight=0.0, **recipe), 3, 10)
@@ -161,7 +162,7 @@ def test_the_whole_gradient_is_that_of_the_formula() -> None:
     model = nn.Sequential(pair, nn.Tanh(), nn.Linear(3, 1)).double()
     inputs, targets = torch.randn(32, 4).double(), torch.randn(32, 1).double()
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=32)
-    task = Task.from_loaders(model, loader, loader, metric="rmse")
+    task = Task.from_loaders(model, loader, apart(loader), metric="rmse")
     lambdas = {"orthogonal": 0.3, "hoyer": 0.2, "lai": 0.5, "norm": 0.05, "sparsity": 0.01}
     recipe = Recipe(
         optimizer="sgd",

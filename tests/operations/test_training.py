@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
@@ -203,7 +204,7 @@ def test_full_distillation_pulls_the_student_to_the_teacher_and_not_to_the_label
     inputs, targets = next(tiny_task.train.batches(256))
     assert isinstance(inputs, tuple)
     nonsense = DataLoader(TensorDataset(inputs[0], (targets + 1) % 4), batch_size=64)
-    task = Task.from_loaders(tiny_task.model, nonsense, nonsense, metric="accuracy")
+    task = Task.from_loaders(tiny_task.model, nonsense, apart(nonsense), metric="accuracy")
 
     def agreement(weight: float) -> float:
         model = copy.deepcopy(task.model)
@@ -269,7 +270,7 @@ def test_distillation_and_task_loss_are_mixed_by_the_formula(tiny_task: Task) ->
     """One step over all data: the reported loss is that before the step."""
     inputs, targets = next(tiny_task.train.batches(256))
     loader = DataLoader(TensorDataset(*inputs, targets), batch_size=256)
-    task = Task.from_loaders(tiny_task.model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(tiny_task.model, loader, apart(loader), metric="accuracy")
     recipe = Recipe(batch_size=256, distillation_weight=0.3, temperature=2.0, label_smoothing=0.2)
     report = fit(copy.deepcopy(task.model), _context(task, recipe), 1, mixed_precision=False)
     student = copy.deepcopy(task.model).train()
@@ -291,7 +292,7 @@ def test_label_smoothing_that_cannot_be_is_reported(tiny_task: Task) -> None:
         return own(forward(model, inputs), targets)
 
     cases = {
-        "is not torch.nn.functional.cross_entropy": dataclasses.replace(tiny_task, loss=own),
+        "is not cross-entropy": dataclasses.replace(tiny_task, loss=own),
         "a training step of its own": dataclasses.replace(tiny_task, training_step=step),
     }
     for reason, task in cases.items():
@@ -318,7 +319,7 @@ def test_forward_passes_run_in_the_type_that_the_device_gains_by(
         report = fit(model, _context(task, BASE, data_fraction=0.25), 1)
         handle.remove()
         assert report["precision"] == name
-        assert seen == [dtype or torch.float32, torch.float32]
+        assert seen == [dtype or torch.float32, *[torch.float32] * 2]  # the loss, and its scale
         assert {value.dtype for value in model.parameters()} == {torch.float32}
         results[name] = _state(model)
         seen.clear()
@@ -348,7 +349,7 @@ def test_random_transforms_of_the_users_own_follow_from_the_seed(tiny_task: Task
     inputs, targets = next(tiny_task.train.batches(64))
     assert isinstance(inputs, tuple)
     loader = DataLoader(Noisy(inputs[0], targets), batch_size=8)
-    task = Task.from_loaders(tiny_task.model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(tiny_task.model, loader, apart(loader), metric="accuracy")
     first = _trained(task)
     torch.rand(3)
     assert torch.equal(_trained(task), first)

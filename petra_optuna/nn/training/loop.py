@@ -37,14 +37,16 @@ def run_epochs(
     epochs: int,
     steps_per_epoch: int,
     clip_norm: float = 5.0,
+    blind_loss: Callable[[], float] = lambda: 1.0,
     after_backward: Callable[[nn.Module], None] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train ``model`` in place and leave it in eval mode.
 
-    A run counts as diverged when an epoch's mean loss is above ``10 max(first, 1)``, ``first`` being the
+    A run counts as diverged when an epoch's mean loss is above ``10 max(first, blind)``, ``first`` being the
     loss of the very first step, and is not falling: it is the last epoch, or its loss is above that of
-    the epoch before. The 1 keeps a model that starts almost perfect from failing for losing a little.
+    the epoch before. ``blind``, the scale of the losses, keeps a model that starts almost perfect from
+    failing for losing a little.
 
     Args:
         model: Model to train; it is switched to training mode first.
@@ -55,6 +57,7 @@ def run_epochs(
         epochs: Number of times to read the data.
         steps_per_epoch: Number of batches in an epoch, for the schedule.
         clip_norm: Euclidean norm to which longer gradients are shortened.
+        blind_loss: Gives, after the first epoch, the loss of a model that gives each sample the same outputs.
         after_backward: Called with the model after each backward pass; may change the gradients before they
             are clipped.
         after_step: Called after each step with the number of steps taken; what it raises ends the training.
@@ -81,7 +84,7 @@ def run_epochs(
             if after_step is not None:
                 after_step(epoch * steps_per_epoch + step)
         if epoch == 0:
-            limit = DIVERGENCE_FACTOR * max(losses[0], 1.0)
+            limit = DIVERGENCE_FACTOR * max(losses[0], blind_loss())
         means.append(math.fsum(losses) / len(losses))
         _check_converges(means, limit, last=epoch == epochs - 1)
     model.eval()

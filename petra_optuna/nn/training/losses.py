@@ -14,7 +14,7 @@ from petra_optuna.nn.inputs import Inputs
 Loss = Callable[[Tensor, Tensor], Tensor]
 TrainingStep = Callable[[nn.Module, Inputs, Tensor], Tensor]
 
-_MODULES: dict[type[nn.Module], tuple[Loss, tuple[str, ...]]] = {
+_MODULES: dict[type[Any], tuple[Loss, tuple[str, ...]]] = {
     nn.CrossEntropyLoss: (functional.cross_entropy, ("weight", "ignore_index", "label_smoothing")),
     nn.NLLLoss: (functional.nll_loss, ("weight", "ignore_index")),
     nn.BCEWithLogitsLoss: (functional.binary_cross_entropy_with_logits, ("weight", "pos_weight")),
