@@ -90,11 +90,11 @@ def check_training(
         _check_classes_of(loss, tried[0])
     model.train()
     if not _moves(model, inputs, targets, loss, training_step):
-        # A model may be perfect on a batch; it cannot be after each of its weights has moved.
+        # A model may be perfect on a batch; it is not with every weight on the other side of zero.
         with torch.no_grad(), seeded(0):
             for parameter in model.parameters():
                 if parameter.is_floating_point():
-                    parameter.add_(torch.randn_like(parameter) * parameter.abs().mean().clamp_min(0.1))
+                    parameter.neg_().add_(0.1 * torch.randn_like(parameter))
         if not _moves(model, inputs, targets, loss, training_step):
             raise TaskError(
                 "the training loss is constant: its gradient is zero for each weight; give another `loss`"

@@ -353,3 +353,30 @@ def test_random_transforms_of_the_users_own_follow_from_the_seed(tiny_task: Task
     first = _trained(task)
     torch.rand(3)
     assert torch.equal(_trained(task), first)
+
+
+def test_a_divergence_is_seen_on_the_scale_of_the_targets() -> None:
+    """A loss of 4 is no small one where the targets' variance is 0.0005."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(600, 8, generator=generator)
+    targets = 0.01 * inputs @ torch.randn(8, 1, generator=generator)
+    parts = (slice(0, 512), slice(512, 600))
+    train, selection = (
+        DataLoader(TensorDataset(inputs[part], targets[part]), batch_size=64) for part in parts
+    )
+    model = nn.Linear(8, 1)
+    with torch.no_grad():
+        model.weight.copy_(torch.linalg.lstsq(inputs, targets).solution.T)
+        model.bias.zero_()
+    task = Task.from_loaders(model, train, selection, metric="rmse")
+    recipe = Recipe(optimizer="rmsprop", lr=0.1, schedule="constant", distillation_weight=0.0)
+    with pytest.raises(TrainingDiverged, match="the mean loss of epoch"):
+        Train(epochs=4).apply(task.model, Context(task, recipe, seed=0, epochs=4))
+
+
+def test_cross_entropy_as_a_module_is_cross_entropy(tiny_task: Task) -> None:
+    recipe = dataclasses.replace(BASE, label_smoothing=0.1)
+    module = dataclasses.replace(tiny_task, loss=nn.CrossEntropyLoss())
+    reports = [fit(copy.deepcopy(task.model), _context(task, recipe), 1) for task in (tiny_task, module)]
+    assert reports[0] == reports[1]
+    assert "label_smoothing_off" not in reports[1]
