@@ -102,12 +102,12 @@ def _order(split: Split) -> Tensor:
     labels = [] if classes is None else sorted(set(classes.tolist()))
     if classes is None or len(labels) > SAMPLES:
         return permutation
-    place = torch.empty(len(split), dtype=torch.double)
+    ranks = torch.empty(len(split), dtype=torch.double)
     for label in labels:
         rows = permutation[classes[permutation] == label]
-        place[rows] = (torch.arange(len(rows), dtype=torch.double) + 0.5) / len(rows)
-        place[rows[0]] = 0.0
-    return permutation[place[permutation].argsort(stable=True)]
+        ranks[rows] = (torch.arange(len(rows), dtype=torch.double) + 0.5) / len(rows)
+        ranks[rows[0]] = 0.0
+    return permutation[ranks[permutation].argsort(stable=True)]
 
 
 def _evenly_spaced(train: Split) -> Split:
