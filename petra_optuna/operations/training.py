@@ -29,6 +29,8 @@ OWN_STEP = "the task has a training step of its own"
 NO_TEACHER = "the task's model is not trained"
 
 Predict = Callable[[nn.Module, Inputs], Tensor]
+ExtraLoss = Callable[[nn.Module, Tensor], Tensor]
+"""Maps the model and the task's loss of a batch, without distillation, to what is added to the loss."""
 
 
 def fit(
@@ -36,8 +38,7 @@ def fit(
     context: Context,
     epochs: int,
     *,
-    extra_loss: Callable[[nn.Module], Tensor] | None = None,
-    after_backward: Callable[[nn.Module], None] | None = None,
+    extra_loss: ExtraLoss | None = None,
     lai_bound: float | None = None,
     mixed_precision: bool = True,
     snapshot: Callable[[nn.Module], nn.Module] = copy.deepcopy,
@@ -52,7 +53,6 @@ def fit(
         context: Task, recipe, seed, and the epochs that may be spent.
         epochs: Epochs that the node asks for; ``context.epochs`` is the limit.
         extra_loss: Term that is added to the loss of each step.
-        after_backward: Function that may change the gradients of each step, before they are clipped.
         lai_bound: Bound of the scales of the residuals (``operations.lai``), or None for the plain loss; only
             where ``why_no_lai`` gives no reason.
         mixed_precision: Whether forward passes may run in bfloat16 where the device gains by it. Loss,
@@ -94,7 +94,6 @@ def fit(
             steps_per_epoch=steps,
             clip_norm=recipe.clip_norm,
             blind_loss=blind_loss,
-            after_backward=after_backward,
             after_step=(
                 None
                 if on_step is None
@@ -150,7 +149,7 @@ def _objective(
     model: nn.Module,
     context: Context,
     predict: Predict,
-    extra_loss: Callable[[nn.Module], Tensor] | None,
+    extra_loss: ExtraLoss | None,
     lai_bound: float | None,
     blind_loss: _BlindLoss,
 ) -> Callable[[Inputs, Tensor], Tensor]:
@@ -159,9 +158,10 @@ def _objective(
     weight = context.recipe.distillation_weight if task.trained else 0.0
     smoothing = context.recipe.label_smoothing
 
-    def mixed(inputs: Inputs, targets: Tensor) -> Tensor:
+    def mixed(inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         if task.training_step is not None:
-            return task.training_step(model, inputs, targets)
+            loss = task.training_step(model, inputs, targets)
+            return loss, loss
         if lai_bound is None:
             outputs = predict(model, inputs)
             loss = criterion(outputs, targets)
@@ -170,14 +170,15 @@ def _objective(
             outputs, loss = lai_loss(run, task.loss, inputs, targets, lai_bound, smoothing)
         blind_loss.note(outputs, targets)
         if weight == 0.0:
-            return loss
+            return loss, loss
         with torch.no_grad():
             teacher = predict(task.model, inputs)
-        return (1 - weight) * loss + weight * task.distillation(outputs, teacher, context.recipe.temperature)
+        distilled = task.distillation(outputs, teacher, context.recipe.temperature)
+        return (1 - weight) * loss + weight * distilled, loss
 
     def objective(inputs: Inputs, targets: Tensor) -> Tensor:
-        loss = mixed(inputs, targets)
-        return loss if extra_loss is None else loss + extra_loss(model)
+        loss, of_task = mixed(inputs, targets)
+        return loss if extra_loss is None else loss + extra_loss(model, of_task)
 
     return objective
 

@@ -18,6 +18,7 @@ import re
 import sys
 import sysconfig
 import types
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import PurePath
 from typing import Any
@@ -129,6 +130,8 @@ class _Walk:
             yield value.__name__
         elif isinstance(value, logging.Logger):
             yield value.name
+        elif isinstance(value, weakref.ref):
+            yield self.digest(value())
         elif isinstance(value, nn.Module):
             yield from (source_sha256(type(value)), text_of(value), self.digest(value.state_dict()))
             yield from (part for module in value.modules() for part in self.held_by_layer(module))

@@ -329,7 +329,7 @@ def test_forward_passes_run_in_the_type_that_the_device_gains_by(
 
 
 def test_extra_loss_is_added_to_every_step(tiny_task: Task) -> None:
-    def heads_size(model: nn.Module) -> Tensor:
+    def heads_size(model: nn.Module, *_: Tensor) -> Tensor:
         weight = model.get_submodule("head").weight
         assert isinstance(weight, Tensor)
         return 10 * weight.square().sum()
@@ -380,3 +380,18 @@ def test_cross_entropy_as_a_module_is_cross_entropy(tiny_task: Task) -> None:
     reports = [fit(copy.deepcopy(task.model), _context(task, recipe), 1) for task in (tiny_task, module)]
     assert reports[0] == reports[1]
     assert "label_smoothing_off" not in reports[1]
+
+
+def test_an_extra_loss_is_given_the_loss_of_the_task_alone(tiny_task: Task) -> None:
+    """The sparsity term's sensitivities are its gradients, not those of penalties or distillation."""
+    given: list[float] = []
+
+    def extra(model: nn.Module, of_task: Tensor) -> Tensor:
+        given.append(of_task.item())
+        return 100 * of_task
+
+    plain = dataclasses.replace(BASE, distillation_weight=0.0, batch_size=256)
+    mixed = dataclasses.replace(plain, distillation_weight=0.9)
+    for recipe in (plain, mixed):
+        fit(copy.deepcopy(tiny_task.model), _context(tiny_task, recipe), 1, extra_loss=extra)
+    assert given[0] == pytest.approx(given[len(given) // 2])

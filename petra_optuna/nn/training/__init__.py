@@ -25,7 +25,6 @@ from petra_optuna.nn.training.penalties import (
     mean_hoyer,
     mean_orthogonal,
     norm_penalty,
-    sparsity_gradient_hook,
     sparsity_penalty,
     trainable_matrices,
 )
@@ -46,7 +45,6 @@ __all__ = [
     "schedule_factor",
     "sigmoid_label_loss",
     "soft_label_loss",
-    "sparsity_gradient_hook",
     "sparsity_penalty",
     "trainable_matrices",
     "training_dtype",

@@ -38,7 +38,6 @@ def run_epochs(
     steps_per_epoch: int,
     clip_norm: float = 5.0,
     blind_loss: Callable[[], float] = lambda: 1.0,
-    after_backward: Callable[[nn.Module], None] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train ``model`` in place and leave it in eval mode.
@@ -58,8 +57,6 @@ def run_epochs(
         steps_per_epoch: Number of batches in an epoch, for the schedule.
         clip_norm: Euclidean norm to which longer gradients are shortened.
         blind_loss: Gives, after the first epoch, the loss of a model that gives each sample the same outputs.
-        after_backward: Called with the model after each backward pass; may change the gradients before they
-            are clipped.
         after_step: Called after each step with the number of steps taken; what it raises ends the training.
 
     Returns:
@@ -79,7 +76,7 @@ def run_epochs(
         losses = []
         for step, (inputs, targets) in enumerate(batches(epoch), start=1):
             where = f"epoch {epoch + 1}, step {step}"
-            losses.append(_step(model, loss(inputs, targets), optimizer, clip_norm, after_backward, where))
+            losses.append(_step(model, loss(inputs, targets), optimizer, clip_norm, where))
             scheduler.step()
             if after_step is not None:
                 after_step(epoch * steps_per_epoch + step)
@@ -175,7 +172,6 @@ def _step(
     loss: Tensor,
     optimizer: torch.optim.Optimizer,
     clip_norm: float,
-    after_backward: Callable[[nn.Module], None] | None,
     where: str,
 ) -> float:
     value = loss.item()
@@ -183,8 +179,6 @@ def _step(
         raise TrainingDiverged(f"the loss is {value} in {where}; a lower learning rate may help")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    if after_backward is not None:
-        after_backward(model)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
     if not math.isfinite(norm):
         raise TrainingDiverged(f"the gradient's norm is {norm} in {where}; a lower learning rate may help")
