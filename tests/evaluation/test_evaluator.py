@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from support.fast_measurement import BySize
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,7 +33,7 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.evaluation.preview import preview
 from petra_optuna.evaluation.rungs import RungCallback
-from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, ShapeMeasurer
+from petra_optuna.measurement import Baseline, ShapeMeasurer
 from petra_optuna.nn.inputs import take, tensors
 from petra_optuna.operations import (
     Half,
@@ -50,28 +51,6 @@ PIPELINE = Pipeline(
     (Train(epochs=1), Prune(removed=0.5, scope="local"), Train(epochs=2), QuantizeStatic()),
     Recipe(batch_size=32),
 )
-
-
-class BySize:
-    """A measurer whose ratios follow the file's size, so that results are exact."""
-
-    def measure(self, path: Path) -> FileMeasurement:
-        ratio = path.stat().st_size / 1e5
-        common = {"pairs": 1, "calls_per_block": 1, "threads": 1, "spread": 0.0, "baseline_p95_ms": 1.0}
-        latency, *throughput = (
-            Measurement(
-                ratio=ratio * factor,
-                ratio_low=ratio,
-                ratio_high=ratio,
-                batch=batch,
-                candidate_ms=ratio,
-                baseline_ms=1.0,
-                candidate_p95_ms=ratio,
-                **common,
-            )
-            for factor, batch in ((1.0, 1), (4.0, 16), (2.0, 64))
-        )
-        return FileMeasurement(latency, tuple(throughput), peak_memory_bytes=path.stat().st_size)
 
 
 def _evaluator(task: Task, folder: Path, **changes: object) -> Evaluator:
