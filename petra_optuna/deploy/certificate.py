@@ -114,15 +114,15 @@ def _picked(kernels: Mapping[str, int], kinds: frozenset[str]) -> dict[str, int]
 
 def _in_rings(following: Mapping[int, int]) -> list[int]:
     """The outputs that are reached again by going from each output to the one that it follows."""
-    found = []
+    in_ring = []
     for start in following:
         output = start
         for _ in following:
             output = following.get(output, -1)
             if output == start:
-                found.append(start)
+                in_ring.append(start)
                 break
-    return found
+    return in_ring
 
 
 def _standardised(array: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from petra_optuna.evaluation.preview import apply_structure, fewest_bytes
 from petra_optuna.evaluation.quality import quality_in_torch
 from petra_optuna.nn.counting import count_macs
 from petra_optuna.nn.inputs import take
+from petra_optuna.nn.randomness import seeded
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Task
 
@@ -202,7 +203,8 @@ class RungCallback:
         while self._ahead and epochs >= self._ahead[0][0]:
             began = self._clock()
             try:
-                self._meet(self._ahead.pop(0)[1], snapshot, epochs)
+                with seeded(0):  # transforms of the data set draw from the generators that the training uses
+                    self._meet(self._ahead.pop(0)[1], snapshot, epochs)
             finally:
                 seconds = self._clock() - began
                 self._ledger.judging_s += seconds

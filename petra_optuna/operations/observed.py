@@ -83,15 +83,15 @@ def unfit_nodes(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> dic
     coarse = coarse_tensors(values, sorted(rounded_tensors(graph) - weights), stored, masked)
     while True:
         rounded = rounded_tensors(graph, left)
-        found = {
+        unfit = {
             node.name: FloatReason(reason=f"{name!r} does not fit INT8, {coarse[name]}")
             for node in int8_nodes(graph, left)
             for name in (*node.input, *node.output)
             if name in coarse and name in rounded
         }
-        if not found:
+        if not unfit:
             return left
-        left |= found
+        left |= unfit
 
 
 def coarse_nodes(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> dict[str, FloatReason]:

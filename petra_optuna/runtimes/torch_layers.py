@@ -150,14 +150,14 @@ class LayerOperators(ValueOperators):
         mode = at.get("mode", "nearest")
         rounding = at.get("nearest_mode", "round_prefer_floor") if mode == "nearest" else ""
         asked = mode, at.get("coordinate_transformation_mode", "half_pixel"), rounding
-        found, corners = _INTERPOLATIONS.get(asked, ("", None))
-        found = found if mode == "nearest" else _MODES.get((found, x.dim() - 2), "")
-        if not found or (mode == "cubic" and abs(at.get("cubic_coeff_a", -0.75) + 0.75) > 1e-6):
+        how, corners = _INTERPOLATIONS.get(asked, ("", None))
+        how = how if mode == "nearest" else _MODES.get((how, x.dim() - 2), "")
+        if not how or (mode == "cubic" and abs(at.get("cubic_coeff_a", -0.75) + 0.75) > 1e-6):
             raise RuntimeFailed(f"PyTorch cannot run the file: a Resize by {' '.join(asked).strip()}")
         if sizes is not None and sizes.numel():
-            return self._functional.interpolate(x, size=numbers(sizes)[2:], mode=found, align_corners=corners)
+            return self._functional.interpolate(x, size=numbers(sizes)[2:], mode=how, align_corners=corners)
         factors = scales.tolist()[2:]
-        return self._functional.interpolate(x, scale_factor=factors, mode=found, align_corners=corners)
+        return self._functional.interpolate(x, scale_factor=factors, mode=how, align_corners=corners)
 
     def _padded(self, x: Tensor, at: Attributes, count: int, value: float = 0.0) -> tuple[Tensor, list[int]]:
         """The input, padded where its ends differ, and the padding that is left to the function."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from evaluation.test_checkpoint import assert_equal
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm
 from torch.utils.data import DataLoader, TensorDataset
@@ -94,7 +95,7 @@ def test_a_prefix_and_its_rebuilt_copy_go_on_alike(case: str, chain: str) -> Non
     build, shape = CASES[case]
     data = TensorDataset(torch.randn(64, *shape), torch.arange(64) % 3)
     loader = DataLoader(data, batch_size=32)
-    task = Task.from_loaders(build(), loader, loader, metric="accuracy")
+    task = Task.from_loaders(build(), loader, apart(loader), metric="accuracy")
     context = Context(task, Recipe(batch_size=32), seed=0, epochs=1)
     first, second = CHAINS[chain]
     changed = first.apply(task.model, context)
