@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
 from petra_optuna.deploy.templates import Template
 from petra_optuna.errors import LoweringFailed, one_line
+from petra_optuna.nn.attention.kernels import layers_called
 from petra_optuna.nn.inputs import Inputs, batch_size_of, input_names
 
 OUTPUT_NAME = "output"
@@ -167,9 +168,9 @@ def _first_cause(error: BaseException) -> BaseException:
 
 @contextlib.contextmanager
 def _exporting() -> Iterator[None]:
-    """Silence the exporter, and give its errors one line."""
+    """Let every layer be called, silence the exporter, and give its errors one line."""
     try:
-        with _quiet():
+        with layers_called(), _quiet():
             yield
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         reason = _first_cause(error)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
+from petra_optuna.nn.attention.kernels import layers_called
+
 Inputs = tuple[Tensor, ...] | dict[str, Tensor]
 
 
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:
     """Call ``model`` with ``inputs`` and return its output, whose first dimension is the batch.
 
+    Every layer is called: PyTorch's fused form of attention layers is off.
+
     Raises:
         TypeError: When the model returns anything but one tensor.
     """
-    outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    with layers_called():
+        outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
     if not isinstance(outputs, Tensor):
         raise TypeError(f"{type(model).__name__} must return one tensor, got {type(outputs).__name__}")
     return outputs
