@@ -29,8 +29,9 @@ class Prune(PruneNode):
         """Return a copy with fewer channels and heads.
 
         The report names ``channels`` (before, after) by layer, ``heads`` (before, after) by attention module,
-        whose features are among the channels, ``share`` removed of all prunable channels, ``batch_norms`` measured again, ``left_out`` with reasons and how many calibration
-        samples in how many batches the ``criterion_read``.
+        whose features are among the channels, ``share`` removed of all prunable channels, ``batch_norms``
+        measured again, ``left_out`` with reasons and how many calibration samples in how many batches the
+        ``criterion_read``.
 
         Raises:
             OperationFailed: When the model cannot be traced, has nothing to prune or does not run

@@ -14,7 +14,7 @@ from petra_optuna.deploy import lower
 from petra_optuna.errors import TaskError, TrialError
 from petra_optuna.evaluation import ConvLayouts, LoweredModel, Shipment, count_values
 from petra_optuna.measurement import Baseline, DeviceProfile, MeasuringProcess, ShapeMeasurer
-from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, take, to_feeds
+from petra_optuna.nn.inputs import Inputs, batch_size_of, take, to_feeds
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Task
 
@@ -122,8 +122,10 @@ def _eager_seconds(task: Task, batch: int, threads: int) -> float:
 
 
 def _eager_forward(model: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
+    """Call the model as its user does: PyTorch may run its attention in one fused operator."""
     with torch.inference_mode():
-        return forward(model, inputs)
+        outputs: torch.Tensor = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    return outputs
 
 
 def _tile(inputs: Inputs, batch: int) -> Inputs:

@@ -52,23 +52,18 @@ class LayeredAttention(nn.Module):
         self.embed_dim, self.output_dim = embed_dim, output_dim
         self.num_heads, self.head_dim = num_heads, head_dim
         self.kdim, self.vdim, self.dropout, self.batch_first = kdim, vdim, dropout, batch_first
+        self.bias = bias
         width = num_heads * head_dim
         if kdim is None or vdim is None:
             self.in_proj: nn.Module = nn.Linear(embed_dim, PARTS * width, bias, device, dtype)
-            self.register_parameter("in_proj_bias", None)
+            self.in_proj_bias: nn.Parameter | None = None
         else:
             self.q_proj: nn.Module = nn.Linear(embed_dim, width, False, device, dtype)
             self.k_proj: nn.Module = nn.Linear(kdim, width, False, device, dtype)
             self.v_proj: nn.Module = nn.Linear(vdim, width, False, device, dtype)
-            shared = nn.Parameter(torch.empty(PARTS * width, device=device, dtype=dtype)) if bias else None
-            self.register_parameter("in_proj_bias", shared)
+            bias_of_all = torch.empty(PARTS * width, device=device, dtype=dtype)
+            self.in_proj_bias = nn.Parameter(bias_of_all) if bias else None
         self.out_proj: nn.Module = nn.Linear(width, output_dim, bias, device, dtype)
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The bias of the output, which is there where projections add biases."""
-        layer = self.out_proj if isinstance(self.out_proj, nn.Linear) else self.out_proj[1]  # type: ignore[index]
-        return layer.bias  # type: ignore[no-any-return]
 
     @property
     def _qkv_same_embed_dim(self) -> bool:
@@ -122,7 +117,7 @@ class LayeredAttention(nn.Module):
 
     def _split(self, features: Tensor, batched: bool) -> Tensor:
         """Features as (B, heads, T, head_dim)."""
-        split = features.unflatten(-1, (-1, self.head_dim))
+        split = features.reshape(*features.shape[:-1], -1, self.head_dim)
         if not batched:
             return split.transpose(0, 1).unsqueeze(0)
         return split.transpose(1, 2) if self.batch_first else split.permute(1, 2, 0, 3)
@@ -152,7 +147,7 @@ def _joined_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, like
     if attn_mask is not None:
         mask = _additive(attn_mask, like)
         if mask.dim() == 3:
-            mask = mask.unflatten(0, (-1, like.shape[1]))
+            mask = mask.reshape(-1, like.shape[1], *mask.shape[1:])
     if key_padding_mask is not None:
         padding = _additive(key_padding_mask, like)
         padding = padding[:, None, None] if padding.dim() == 2 else padding

@@ -39,7 +39,9 @@ def open_attention(model: nn.Module) -> tuple[nn.Module, dict[str, nn.Module]]:
 
 
 def close_unchanged(model: nn.Module, opened: Mapping[str, nn.Module]) -> nn.Module:
-    """Put back attention modules whose layered form has kept its layers and shapes, with its values, in place.
+    """Put back attention modules whose layered form has the layers and shapes that it had, in place.
+
+    They take over its values.
 
     Args:
         model: Model that ``open_attention`` returned, or a copy of it.

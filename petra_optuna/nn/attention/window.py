@@ -112,7 +112,7 @@ class LayeredWindowAttention(nn.Module):
 
     def _attend(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """Attention within each window (N, T, C); the mask is that of each window of an image."""
-        split = self.qkv(windows).unflatten(-1, (PARTS, -1, self.head_dim))
+        split = self.qkv(windows).reshape(*windows.shape[:-1], PARTS, -1, self.head_dim)
         q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
         if self.position_features is None:
             scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
@@ -121,7 +121,7 @@ class LayeredWindowAttention(nn.Module):
             scores = cosines * self.logit_scale.clamp(max=HIGHEST_SCALE).exp()
         scores = scores + self._position_bias()
         if mask is not None:
-            by_image = scores.unflatten(0, (-1, len(mask))) + mask[:, None]
+            by_image = scores.reshape(-1, len(mask), *scores.shape[1:]) + mask[:, None]
             scores = by_image.flatten(0, 1)
         weights = functional.dropout(scores.softmax(-1), self.attention_dropout, self.training)
         mixed = (weights @ v).transpose(1, 2).flatten(-2)
@@ -134,7 +134,7 @@ class LayeredWindowAttention(nn.Module):
             table: Tensor = self.relative_position_bias_table
         else:
             table = self.cpb_mlp(self.relative_coords_table).flatten(0, 2)
-        biases = table[self.relative_position_index].unflatten(0, (positions, positions)).permute(2, 0, 1)
+        biases = table[self.relative_position_index].reshape(positions, positions, -1).permute(2, 0, 1)
         return biases if self.position_features is None else 16 * biases.sigmoid()
 
     def _mask(self, size: tuple[int, int], shift: tuple[int, ...], like: Tensor) -> Tensor:

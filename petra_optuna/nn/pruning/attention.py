@@ -52,7 +52,8 @@ class AttentionProxy(nn.Module):
         outputs: Tensor = self.step(self.columns(query))
         if isinstance(self.layer, LayeredWindowAttention):
             return outputs
-        assert key is not None and value is not None
+        assert key is not None
+        assert value is not None
         self._reads_one = query is key and key is value
         if not self._reads_one:
             outputs = outputs + zero_joined_to((key, value))
@@ -63,11 +64,14 @@ class AttentionProxy(nn.Module):
     def scores(self, scores: WeightScores) -> dict[nn.Parameter, Tensor]:
         """Scores of what each input and each output owns in the real module, for the trackers' weights."""
         reading, making = self._projections()
-        if reading is None or not {reading.weight, making.weight} <= scores.keys():
+        if reading is None:
             return {}
+        owned = ((self.columns, reading, 0), (self.step.units, making, 1))
         return {
-            self.columns.weight: scores[reading.weight].sum(0),
-            self.step.units.weight: scores[making.weight].sum(1),
+            tracker.weight: scores[weight].sum(dimension)
+            for tracker, layer, dimension in owned
+            for weight in layer.parameters()
+            if weight in scores and weight.ndim == 2
         }
 
     @torch.no_grad()

@@ -37,7 +37,10 @@ class Form:
 FORMS = (
     Form("num_heads", "out_proj", "in_proj"),  # LayeredAttention
     Form(
-        "num_heads", "out_proj", separate=("q_proj", "k_proj", "v_proj"), optional={"in_proj_bias": (0, PARTS)}
+        "num_heads",
+        "out_proj",
+        separate=("q_proj", "k_proj", "v_proj"),
+        optional={"in_proj_bias": (0, PARTS)},
     ),  # LayeredAttention; Hugging Face's CLIP, BART, SigLIP
     Form(
         "num_heads",

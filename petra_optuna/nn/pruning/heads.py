@@ -42,13 +42,13 @@ class Heads:
     def scores(self, scores: WeightScores) -> Tensor | None:
         """Sum of the scores of the weights that leave with each head (heads,); None where none is scored."""
         scored = [
-            scores[parameter].movedim(dimension, 0).unflatten(0, (parts, self.count, -1))
+            scores[parameter].movedim(dimension, 0).reshape(parts, self.count, -1)
             for _, _, parameter, dimension, parts in self._owned()
             if parameter in scores
         ]
         if not scored:
             return None
-        return torch.stack([values.transpose(0, 1).flatten(1).sum(1) for values in scored]).sum(0)
+        return torch.stack([values.sum((0, 2)) for values in scored]).sum(0)
 
     def layers(self) -> tuple[set[nn.Module], nn.Module]:
         """The layers whose outputs are heads, and the one whose inputs are."""
@@ -61,10 +61,12 @@ class Heads:
     @torch.no_grad()
     def remove(self, heads: Sequence[int]) -> None:
         """Remove these heads with all that belongs to them, in place."""
-        kept = torch.tensor([head for head in range(self.count) if head not in heads])
+        kept = [head for head in range(self.count) if head not in heads]
         for owner, name, parameter, dimension, parts in list(self._owned()):
-            split = parameter.unflatten(dimension, (parts, self.count, -1))
-            left = split.index_select(dimension + 1, kept).flatten(dimension, dimension + 2)
+            before, behind = parameter.shape[:dimension], parameter.shape[dimension + 1 :]
+            split = parameter.reshape(*before, parts, self.count, -1, *behind)
+            index = torch.tensor(kept, device=parameter.device)
+            left = split.index_select(dimension + 1, index).flatten(dimension, dimension + 2)
             setattr(owner, name, nn.Parameter(left, requires_grad=parameter.requires_grad))
         for layer in (*self.makers, *self._optional_layers()):
             layer.out_features = layer.weight.shape[0]
@@ -80,12 +82,14 @@ class Heads:
         for layer in self.makers:
             for name, parameter in layer.named_parameters(recurse=False):
                 yield layer, name, parameter, 0, parts
-        yield self.output, "weight", self.output.weight, 1, 1
+        for name, parameter in self.output.named_parameters(recurse=False):
+            if name == "weight":
+                yield self.output, name, parameter, 1, 1
         for path, (dimension, parts) in self.form.optional.items():
             owner, name = _owner(self.module, path)
-            parameter = getattr(owner, name, None)
-            if owner is not None and isinstance(parameter, nn.Parameter):
-                yield owner, name, parameter, dimension, parts
+            held = getattr(owner, name, None)
+            if owner is not None and isinstance(held, nn.Parameter):
+                yield owner, name, held, dimension, parts
 
     def _optional_layers(self) -> Iterator[nn.Linear]:
         for path in self.form.optional:
@@ -211,4 +215,5 @@ def _layer(module: nn.Module, path: str) -> nn.Module | None:
 def _owner(module: nn.Module, path: str) -> tuple[nn.Module | None, str]:
     """Module below ``module`` that holds a parameter, or None, and the parameter's name."""
     above, _, name = path.rpartition(".")
-    return (_layer(module, above) if above else module), name
+    owner = _layer(module, above) if above else module
+    return (None if owner is None else making_layer(owner)), name

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.pruning.coverage import NORMS, masking_hook
 from petra_optuna.nn.pruning.attention import AttentionProxy
+from petra_optuna.nn.pruning.coverage import NORMS, masking_hook
 from petra_optuna.nn.pruning.heads import Heads
 from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentProxy
 from petra_optuna.nn.pruning.tracing import ROOT_TYPES
