@@ -38,7 +38,7 @@ FAST = {
     "resnet18": ("prune", "static"),
     "mobilenet_v3_small": ("prune", "fp16"),
     "densenet": ("low_rank", "fp16"),
-    "vision_transformer": ("prune", "static"),
+    "vision_transformer": ("prune", "fp16"),
     "inception_time": ("qat", "static"),
     "gru": ("prune", "dynamic"),
     "lstm": ("low_rank", "dynamic"),
@@ -48,6 +48,11 @@ FAST = {
     "tied_weights": ("regularized_train", "dynamic"),
     "class_token": ("low_rank", "static"),
     "number_argument": ("qat", "fp16"),
+    "transformer_encoder": ("low_rank", "fp16"),
+    "swin": ("prune", "dynamic"),
+    "deit": ("prune", "fp16"),
+    "bert": ("prune", "static"),
+    "distilbert": ("regularized_train", "dynamic"),
 }
 """A body operation and a conversion for each model; every operation at least once."""
 
