@@ -56,6 +56,9 @@ FAST = {
 }
 """A body operation and a conversion for each model; every operation at least once."""
 
+EXPORTED_ANEW = ("bert", "distilbert", "swin")
+"""Models with attributes of which nobody can tell whether the graph depends on them."""
+
 CHAINED = ("residual", "vision_transformer", "gru", "functional")
 """Models on which operations are chained: residual sums, attention, recurrence, concatenation."""
 
@@ -168,7 +171,7 @@ def test_the_file_of_a_structure_that_was_exported_before_is_that_of_a_new_expor
     lower(task.model, task.example, tmp_path / "first.onnx", templates=templates)
     again = lower(other, task.example, tmp_path / "again.onnx", templates=templates)
     lower(other, task.example, tmp_path / "alone.onnx")
-    assert again.reused
+    assert again.reused is (model not in EXPORTED_ANEW)
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "alone.onnx").read_bytes()
 
 
