@@ -58,6 +58,10 @@ FORMS = (
     Form(
         "num_attention_heads", "..output.dense", separate=("query", "key", "value"), widths=("all_head_size",)
     ),  # Hugging Face's BERT, RoBERTa, ELECTRA
+    Form(
+        "num_attention_heads", "dense", separate=("query", "key", "value"), widths=("all_head_size",)
+    ),  # Hugging Face's ALBERT
+    Form("num_attention_heads", "o_proj", separate=("q_proj", "k_proj", "v_proj")),  # its ViT, DINOv2
     Form("n_heads", "out_lin", separate=("q_lin", "k_lin", "v_lin"), widths=("dim",)),  # DistilBERT
     Form("heads", "to_out", "to_qkv"),  # as in vit-pytorch
     Form("heads", "to_out.0", "to_qkv"),  # with a dropout behind the output
