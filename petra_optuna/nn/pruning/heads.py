@@ -21,13 +21,13 @@ class Heads:
 
     Attributes:
         name: Name of the module.
-        module: The module.
+        module: Module of that name.
         form: Names of its parts.
         count: Number of heads.
         width: Number of features of each head.
         makers: Layers that make queries, keys and values.
         output_name: Name of the layer that reads the heads.
-        output: That layer.
+        output: Layer of that name, or the first layer of the pair of that name.
     """
 
     name: str
@@ -103,7 +103,7 @@ class HeadCandidate:
     """The heads of one attention module, of which some may leave.
 
     Attributes:
-        heads: The heads.
+        heads: Heads of the module.
         scores: Score of each head (heads,), on the scale of ``normalize_across_groups``.
     """
 
@@ -150,7 +150,7 @@ def find_heads(model: nn.Module) -> tuple[list[Heads], dict[str, str]]:
         The heads of modules with more than one, and the reason for each that cannot lose any, by its name.
     """
     shared = shared_layers(model)
-    found: list[Heads] = []
+    prunable: list[Heads] = []
     left_out: dict[str, str] = {}
     for name, module in model.named_modules():
         heads = next((heads for form in FORMS if (heads := _read(model, name, module, form))), None)
@@ -162,8 +162,8 @@ def find_heads(model: nn.Module) -> tuple[list[Heads], dict[str, str]]:
         elif names & shared:
             left_out[name] = "its attention shares a weight with another layer"
         else:
-            found.append(heads)
-    return found, left_out
+            prunable.append(heads)
+    return prunable, left_out
 
 
 def reading_layer(layer: nn.Module) -> nn.Module:
