@@ -68,7 +68,7 @@ def front(
         pareto, confirmation = front_of(stored), confirmation_of(stored)
     if format == Format.TABLE:
         make_console().print(as_table(pareto, all_rows=all_rows))
-        typer.echo(ledger_line(StudyRecord(stored).ledger()))
+        typer.echo(ledger_line(pareto.ledger))
         added = added_line(StudyRecord(stored).added_trials())
         for line in (standing_line(pareto), limits_line(pareto), added, warm_start_line(stored)):
             if line:

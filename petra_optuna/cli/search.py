@@ -10,6 +10,7 @@ import optuna
 import typer
 from rich.console import Console
 
+from petra_optuna.aliases import TrainPrecision
 from petra_optuna.cli import options
 from petra_optuna.cli.console import busy, make_console
 from petra_optuna.cli.progress import trial_progress
@@ -162,6 +163,13 @@ def run(
             rich_help_panel=options.TRAINING,
         ),
     ] = None,
+    train_precision: Annotated[
+        TrainPrecision,
+        typer.Option(
+            help="Type of forward passes in training; auto is bfloat16 where machine and model gain by it.",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = "auto",
     rungs: Annotated[
         bool,
         typer.Option(
@@ -246,6 +254,7 @@ def run(
             seed=seed,
             population_size=population,
             train_threads=train_threads,
+            train_precision=train_precision,
             source=source,
             mode=mode,
             cache=cache,

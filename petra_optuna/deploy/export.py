@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
+import inspect
 import io
 import logging
 import warnings
@@ -22,47 +24,65 @@ from torch import Tensor, nn
 
 from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
 from petra_optuna.deploy.templates import Template
-from petra_optuna.errors import LoweringFailed, one_line
+from petra_optuna.deploy.unwritable import refuse_unwritable
+from petra_optuna.errors import FOREIGN_ERRORS, LoweringFailed, one_line
 from petra_optuna.nn.attention.kernels import layers_called
-from petra_optuna.nn.inputs import Inputs, batch_size_of, input_names
+from petra_optuna.nn.inputs import (
+    ONLY_BATCH,
+    DynamicAxes,
+    Inputs,
+    batch_size_of,
+    doubled,
+    input_names,
+    mapped,
+    sizes_along,
+)
 
 OUTPUT_NAME = "output"
+_TOO_LARGE: type[Exception] = importlib.import_module("google.protobuf.message").EncodeError
+"""What protobuf raises for more than 2 GiB."""
 
 
-def export_onnx(model: nn.Module, inputs: Inputs) -> onnx.ModelProto:
+def export_onnx(model: nn.Module, inputs: Inputs, dynamic: DynamicAxes = ONLY_BATCH) -> onnx.ModelProto:
     """Export a copy of ``model`` in evaluation mode.
 
     The graph's inputs are named by ``nn.inputs.input_names``, its output is ``output``; the first
-    dimension of each is dynamic, all others are those of ``inputs``. The same model and inputs give
-    the same bytes.
+    dimension of each is dynamic, and so are the axes that are named; all others are those of ``inputs``.
+    The same model and inputs give the same bytes.
 
     Args:
         model: Returns one tensor whose first dimension is the batch.
         inputs: Example batch; its values do not matter.
+        dynamic: Axes besides the batch that are dynamic.
 
     Raises:
         LoweringFailed: When the exporter cannot translate the model, with its reason.
     """
     private = copy.deepcopy(model).eval()
-    return fill(capture(private, inputs), private)
+    return fill(capture(private, inputs, dynamic), private)
 
 
-def capture(model: nn.Module, inputs: Inputs) -> Template:
+def capture(model: nn.Module, inputs: Inputs, dynamic: DynamicAxes = ONLY_BATCH) -> Template:
     """Trace a copy of ``model`` and translate it; the slow part of ``export_onnx``.
 
     Args:
         model: Model in evaluation mode.
         inputs: Example batch; its values do not matter.
+        dynamic: Axes besides the batch that are dynamic.
 
     Raises:
-        LoweringFailed: When the exporter cannot translate the model, with its reason.
+        LoweringFailed: When the exporter cannot translate the model or fixes a dynamic axis, with its reason.
     """
-    example = _at_least_two(inputs)
-    private = copy.deepcopy(model)
+    refuse_unwritable(model, inputs)
+    example = _at_least_two(inputs, dynamic)
+    private = _with_signature(copy.deepcopy(model), example)
     with _exporting(), RecurrentOperators():
-        program = _export(private, example)
-        if not _has_dynamic_batch(program):
-            program = _export(_captured_strictly(private, example), example)
+        program = _export(private, example, dynamic)
+        if _fixed_axis(program, dynamic) is not None:
+            program = _export(_captured_strictly(private, example, dynamic), example, dynamic)
+        fixed = _fixed_axis(program, dynamic)
+        if dynamic and fixed is not None:
+            raise LoweringFailed(f"ONNX export failed: the model fixes the size of {fixed}")
         return Template.of(program.model_proto, private)
 
 
@@ -99,7 +119,9 @@ def strip_metadata(proto: onnx.ModelProto) -> None:
     _strip_graph(proto.graph)
 
 
-def _export(model: nn.Module | torch.export.ExportedProgram, example: Inputs) -> torch.onnx.ONNXProgram:
+def _export(
+    model: nn.Module | torch.export.ExportedProgram, example: Inputs, dynamic: DynamicAxes
+) -> torch.onnx.ONNXProgram:
     args, kwargs = _args_and_kwargs(example)
     program = torch.onnx.export(
         model,
@@ -107,7 +129,7 @@ def _export(model: nn.Module | torch.export.ExportedProgram, example: Inputs) ->
         kwargs=kwargs,
         input_names=list(input_names(example)),
         output_names=[OUTPUT_NAME],
-        dynamic_shapes=_first_dimension(example, torch.export.Dim("batch")),
+        dynamic_shapes=_dynamic_shapes(example, dynamic),
         dynamo=True,
         custom_translation_table=dict(TRANSLATIONS),
         external_data=False,
@@ -118,10 +140,12 @@ def _export(model: nn.Module | torch.export.ExportedProgram, example: Inputs) ->
     return program
 
 
-def _captured_strictly(model: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
+def _captured_strictly(
+    model: nn.Module, example: Inputs, dynamic: DynamicAxes
+) -> torch.export.ExportedProgram:
     """The program captured from bytecode, where ``len`` of a batch is dynamic and no constant; slower."""
     args, kwargs = _args_and_kwargs(example)
-    shapes = _first_dimension(example, torch.export.Dim("batch"))
+    shapes = _dynamic_shapes(example, dynamic, named=False)
     return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=True)
 
 
@@ -129,27 +153,50 @@ def _args_and_kwargs(example: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Ten
     return ((), dict(example)) if isinstance(example, dict) else (tuple(example), None)
 
 
-def _has_dynamic_batch(program: torch.onnx.ONNXProgram) -> bool:
-    inputs = program.model.graph.inputs
-    return all(value.shape is not None and not isinstance(value.shape[0], int) for value in inputs)
+def _with_signature(model: nn.Module, example: Inputs) -> nn.Module:
+    """The model with a parameter for each input where its ``forward`` takes any: shapes go by parameters."""
+    kinds = {parameter.kind for parameter in inspect.signature(model.forward).parameters.values()}
+    if not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return model
+    anything = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return anything(*args, **kwargs)
+
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in input_names(example)
+    ]
+    vars(forward)["__signature__"] = inspect.Signature(parameters)
+    model.forward = forward
+    return model
 
 
-def _at_least_two(inputs: Inputs) -> Inputs:
-    """The batch, twice where it has one sample, since the exporter takes a size of one for a constant."""
-    if batch_size_of(inputs) > 1:
-        return inputs
-    if isinstance(inputs, dict):
-        return {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
-    return tuple(torch.cat([tensor, tensor]) for tensor in inputs)
+def _fixed_axis(program: torch.onnx.ONNXProgram, dynamic: DynamicAxes) -> str | None:
+    """An axis that is to be dynamic and has a size in the graph, in words; None where there is none."""
+    for value in program.model.graph.inputs:
+        for axis, named in {0: "batch", **dynamic.get(str(value.name), {})}.items():
+            if value.shape is None or isinstance(value.shape[axis], int):
+                return f"axis {axis} ({named}) of {value.name}"
+    return None
 
 
-def _first_dimension(inputs: Inputs, batch: Any) -> Any:
-    def axes(tensor: Tensor) -> dict[int, Any]:
-        return {0: batch}
+def _at_least_two(inputs: Inputs, dynamic: DynamicAxes) -> Inputs:
+    """The batch, twice along an axis of size one, since the exporter takes a size of one for a constant."""
+    if batch_size_of(inputs) < 2:
+        inputs = mapped(inputs, lambda tensor: torch.cat([tensor, tensor]))
+    return doubled(inputs, dynamic) if 1 in sizes_along(inputs, dynamic).values() else inputs
 
-    if isinstance(inputs, dict):
-        return {name: axes(tensor) for name, tensor in inputs.items()}
-    return tuple(axes(tensor) for tensor in inputs)
+
+def _dynamic_shapes(inputs: Inputs, dynamic: DynamicAxes, *, named: bool = True) -> Any:
+    """What the exporter is told of each input: its dynamic axes, by names that the graph then has."""
+    batch = torch.export.Dim("batch")
+
+    def axes(name: str) -> dict[int, Any]:
+        others = dynamic.get(name, {})
+        return {0: batch, **(others if named else dict.fromkeys(others, torch.export.Dim.DYNAMIC))}
+
+    shapes = {name: axes(name) for name in input_names(inputs)}
+    return shapes if isinstance(inputs, dict) else tuple(shapes.values())
 
 
 def _should_fold(node: ir.Node) -> bool | None:
@@ -172,7 +219,7 @@ def _exporting() -> Iterator[None]:
     try:
         with layers_called(), _quiet():
             yield
-    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+    except (*FOREIGN_ERRORS, _TOO_LARGE, torch.onnx.OnnxExporterError) as error:
         reason = _first_cause(error)
         raise LoweringFailed(f"ONNX export failed: {type(reason).__name__}: {one_line(reason)}") from error
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petra_optuna.nn.inputs import Inputs, input_names, tensors
+from petra_optuna.nn.inputs import ONLY_BATCH, DynamicAxes, Inputs, input_names, tensors
 
 _PLAIN = (
     *(type(None), bool, int, float, complex, str, bytes, range, slice),
@@ -34,19 +34,21 @@ class _UnknownInfluence(Exception):
     """The model holds something whose influence on the graph cannot be told."""
 
 
-def graph_key(model: nn.Module, inputs: Inputs) -> Hashable | None:
+def graph_key(model: nn.Module, inputs: Inputs, dynamic: DynamicAxes = ONLY_BATCH) -> Hashable | None:
     """The key of the graph that ``model`` is exported as.
 
     Args:
         model: Model as it is exported.
         inputs: Example batch.
+        dynamic: Axes besides the batch that are dynamic.
 
     Returns:
         The key; None where the model has hooks, or an attribute that is neither a plain value nor a module, a
         parameter or a buffer of it: a tensor of its own, say, whose values would be part of the graph.
     """
     try:
-        return (_Describer(model).modules(), _example(inputs), _switches())
+        axes = tuple((name, tuple(sorted(named.items()))) for name, named in sorted(dynamic.items()))
+        return (_Describer(model).modules(), _example(inputs), axes, _switches())
     except _UnknownInfluence:
         return None
 

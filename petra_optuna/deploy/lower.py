@@ -25,13 +25,13 @@ from petra_optuna.deploy.checks import (
 from petra_optuna.deploy.convolutions import CONV1D
 from petra_optuna.deploy.export import strip_metadata
 from petra_optuna.deploy.float_graph import float_graph
-from petra_optuna.deploy.parity import TOLERANCE
+from petra_optuna.deploy.parity import allowed_difference, refuse_difference
 from petra_optuna.deploy.probe import PROBE_S, probe
 from petra_optuna.deploy.templates import Templates
 from petra_optuna.errors import LoweringFailed
 from petra_optuna.files import write_atomically
 from petra_optuna.nn.batching import samples_per_call
-from petra_optuna.nn.inputs import Inputs, forward, split_up, take, to_feeds
+from petra_optuna.nn.inputs import ONLY_BATCH, DynamicAxes, Inputs, forward, split_up, take, to_feeds
 from petra_optuna.pipeline import Operation
 from petra_optuna.runtimes import ARITHMETIC, DEFAULT, Runtime, Session
 from petra_optuna.runtimes import runtime as find_runtime
@@ -78,6 +78,8 @@ def lower(
     runtime: str = DEFAULT,
     device: str = "cpu",
     templates: Templates | None = None,
+    dynamic: DynamicAxes = ONLY_BATCH,
+    others: Sequence[Inputs] = (),
 ) -> Artifact:
     """Write ``model`` as one ONNX file that runs as it promises.
 
@@ -97,6 +99,8 @@ def lower(
         device: Device that the file runs on.
         templates: Graphs of earlier exports, which spare that of a model of the same structure; a new one is
             added. None exports anew.
+        dynamic: Axes besides the batch that are dynamic.
+        others: Batches of other sizes along them, on which the float file is compared with the model too.
 
     Raises:
         LoweringFailed: When the export fails or differs, or the file breaks a promise.
@@ -109,7 +113,8 @@ def lower(
     target = find_runtime(runtime)
     watch = Stopwatch()
     model = copy.deepcopy(model).eval()
-    whole = float_graph(model, inputs, convolutions, Templates() if templates is None else templates)
+    templates = Templates() if templates is None else templates
+    whole = float_graph(model, inputs, convolutions, templates, dynamic, others)
     proto, float_bytes = whole.proto, stored_bytes(whole.proto)
     watch.lap("export")
     report: dict[str, Any] = {}
@@ -125,7 +130,8 @@ def lower(
     expected, actual = _outputs(model, target.open(data, 1, device), samples or inputs)
     parity = certificate(proto, kernels, target.weighted, expected, actual)
     if precision == FLOAT32:
-        _check_float(parity, expected, target)
+        told = f"in {target.name} the FP32 file differs from the model"
+        refuse_difference(expected, actual, allowed_difference(expected), told)
     write_atomically(path, data)
     lowering = {
         "runtime": target.name,
@@ -179,13 +185,3 @@ def _outputs(model: nn.Module, session: Session, inputs: Inputs) -> tuple[np.nda
         expected = [forward(model, part).numpy() for part in parts]
     actual = [session.run(to_feeds(part))[0] for part in parts]
     return np.concatenate(expected), np.concatenate(actual)
-
-
-def _check_float(parity: Mapping[str, Any], expected: np.ndarray, target: Runtime) -> None:
-    """Check that an FP32 file computes in FP32 in its own runtime too."""
-    difference, scale = parity["max_abs_difference"], float(np.abs(expected).max(initial=0.0))
-    if difference > TOLERANCE * scale:
-        raise LoweringFailed(
-            f"in {target.name} the FP32 file differs from the model by {difference:.3g}, "
-            f"allowed is {TOLERANCE:g} of the largest output {scale:.3g}"
-        )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from petra_optuna.aliases import TrainPrecision
 from petra_optuna.deploy import CONV1D, Artifact, Templates
 from petra_optuna.errors import OperationFailed, TrialError, UserError
 from petra_optuna.evaluation import checkpoint
@@ -54,6 +55,7 @@ class Evaluator:
         baseline_quality: The task's metric of the baseline on selection, which a limit on quality needs.
         runtime: Name of the runtime that the files are made for; quality is computed in it.
         device: Device on which it runs.
+        train_precision: Type in which forward passes of training run.
         templates: Graphs of models that were exported before, which spare exporting their like.
 
     Raises:
@@ -71,6 +73,7 @@ class Evaluator:
     baseline_quality: float | None = None
     runtime: str = DEFAULT
     device: str = "cpu"
+    train_precision: TrainPrecision = "auto"
     templates: Templates = dataclasses.field(default_factory=Templates, compare=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +103,7 @@ class Evaluator:
         """
         pipeline = pipeline.canonical()
         ledger = TrainingLedger() if ledger is None else ledger
-        key = base_key(self.task, self.seed)
+        key = base_key(self.task, self.seed, self.train_precision)
         builder = self._builder(pipeline, key, judge, ledger)
         body = builder.begin()
         prediction = self._preview(builder, body)
@@ -142,7 +145,7 @@ class Evaluator:
                 judged at the rung where it ends.
         """
         pipeline = pipeline.canonical()
-        key, ledger = base_key(self.task, self.seed), TrainingLedger()
+        key, ledger = base_key(self.task, self.seed, self.train_precision), TrainingLedger()
         builder = self._builder(pipeline, key, stop.judge if stop else None, ledger)
         body = builder.finish(builder.begin())
         if stop is not None and body.stop is None:
@@ -187,6 +190,7 @@ class Evaluator:
             cache=self.cache,
             rungs=self.rungs,
             judge=judge,
+            train_precision=self.train_precision,
         )
 
     def _shipment(self, model: nn.Module, pipeline: Pipeline, key: str, ledger: TrainingLedger) -> Shipment:

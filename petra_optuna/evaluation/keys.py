@@ -1,7 +1,8 @@
 """Cache keys: what a cached model depends on, and nothing else.
 
 key_0 covers the task (weights, data, metric), this package's code, library versions, the seed, the
-training threads, the instruction set, the bits of INT8 weights and the type that this machine trains in;
+training threads, the instruction set, the bits of INT8 weights, and the type that the study asks to train in
+and this machine gains by;
 key_i chains the node, the recipe as far as it uses it, and its share of the budget. Each node
 seeds itself from its key, so a cached prefix and a cold run agree bit for bit.
 """
@@ -16,28 +17,30 @@ from pathlib import Path
 
 import torch
 
+from petra_optuna.aliases import TrainPrecision
 from petra_optuna.evaluation.budget import Budget
+from petra_optuna.measurement import LIBRARIES
 from petra_optuna.nn.training import training_dtype
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.source import source_sha256
 from petra_optuna.tasks import Task
 
-_LIBRARIES = ("numpy", "onnxruntime", "torch", "torch-pruning")
 _CODE = ("evaluation", "models", "nn", "operations", "pipeline", "tasks")
 
 
-def base_key(task: Task, seed: int) -> str:
-    """Key of the network that pipelines start from, under this seed, code and machine."""
+def base_key(task: Task, seed: int, train_precision: TrainPrecision = "auto") -> str:
+    """Key of the network that pipelines start from, under this seed, precision, code and machine."""
     return _digest(
         {
             "task": task.fingerprint,
             "code": code_digest(),
-            "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+            "libraries": {name: metadata.version(name) for name in LIBRARIES},
             "seed": seed,
             "threads": torch.get_num_threads(),
             "instruction_set": torch.backends.cpu.get_cpu_capability(),
             "weight_bits": weight_bits(),
+            "train_precision": train_precision,
             "training_dtype": str(training_dtype(torch.device("cpu"))),
         }
     )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from petra_optuna.errors import MeasurementFailed, foreign_errors_as
-from petra_optuna.nn.inputs import Inputs, forward, tensors, to_feeds
+from petra_optuna.nn.inputs import Inputs, forward, take, tensors, to_feeds
 from petra_optuna.runtimes import DEFAULT
 from petra_optuna.runtimes import runtime as find_runtime
 from petra_optuna.tasks import Split, Task
@@ -19,10 +19,12 @@ _CERTIFIED_SAMPLES, _LEAST_CERTIFIED = 256, 8
 _CERTIFIED_BYTES = 32 * 2**20
 
 
-def certified_inputs(split: Split) -> Inputs:
-    """Samples, spread over the split, for the parity certificate: up to 256, or 32 MB of them."""
-    one, _ = next(split.batches(1, limit=1))
-    affordable = _CERTIFIED_BYTES // max(1, sum(tensor.nbytes for tensor in tensors(one)))
+def certified_inputs(task: Task) -> Inputs:
+    """Selection samples, spread over the split, for the certificate: up to 256, or 32 MB with outputs."""
+    split, one = task.selection, take(task.example, 1)
+    with torch.no_grad():
+        outputs = forward(task.model, one)
+    affordable = _CERTIFIED_BYTES // max(1, sum(tensor.nbytes for tensor in (*tensors(one), outputs)))
     count = min(_CERTIFIED_SAMPLES, max(_LEAST_CERTIFIED, affordable))
     batch, _ = next(split.batches(count, fraction=count / len(split), limit=count))
     return batch

@@ -165,11 +165,13 @@ class Shipment:
                 path,
                 self.conversion,
                 context,
-                samples=certified_inputs(self.task.selection) if self.certified else None,
+                samples=certified_inputs(self.task) if self.certified else None,
                 convolutions=layout,
                 runtime=self.runtime,
                 device=self.device,
                 templates=self.templates,
+                dynamic=self.task.dynamic,
+                others=self.task.other_examples,
             )
         watch = Stopwatch()
         threads = torch.get_num_threads()

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from petra_optuna.aliases import TrainPrecision
 from petra_optuna.errors import OperationFailed, foreign_errors_as
 from petra_optuna.evaluation import checkpoint
 from petra_optuna.evaluation.budget import Budget, TrainingLedger
@@ -53,6 +54,7 @@ class BodyBuilder:
         cache: Shared prefixes; None for no cache.
         rungs: Moments at which the pipeline is judged; None for no rungs.
         judge: Decides at each rung; None for no rungs.
+        train_precision: Type in which forward passes of training run.
     """
 
     task: Task
@@ -64,6 +66,7 @@ class BodyBuilder:
     cache: PrefixCache | None = None
     rungs: Rungs | None = None
     judge: RungJudge | None = None
+    train_precision: TrainPrecision = "auto"
 
     def begin(self) -> Body:
         """Take the longest prefix from the cache, and apply the nodes in front of the first training.
@@ -123,6 +126,7 @@ class BodyBuilder:
                 seed=node_seed(keys[index]),
                 epochs=0 if body.stop else epochs[index],
                 data_fraction=self.budget.data_fraction,
+                train_precision=self.train_precision,
                 on_step=None if body.stop else self._rung_callback(keys, epochs, index),
             )
             self._apply(self.pipeline.body[index], context, body, sum(epochs[:index]))

@@ -6,13 +6,14 @@ again; one whose interval stayed wide, on a busy machine for example, is measure
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import statistics
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from petra_optuna.errors import MeasurementFailed
 from petra_optuna.files import write_cached
@@ -22,7 +23,8 @@ from petra_optuna.noise import Reading, pooled
 
 TOLERANCE = 0.03
 """A value is known well enough once half its 95 % interval is no more than this share of it."""
-_SUFFIX = ".reading"
+_READING, _BASELINE = ".reading", ".baseline"
+_Record = TypeVar("_Record")
 
 
 class Measurer(Protocol):
@@ -67,7 +69,7 @@ class ShapeMeasurement:
 
 @dataclasses.dataclass(frozen=True)
 class ShapeStore:
-    """Readings of shapes in a folder that studies share; one small file each.
+    """Readings of shapes, and of baselines alone, in a folder that studies share; one small file each.
 
     Attributes:
         folder: Folder with one folder for each shape.
@@ -75,21 +77,14 @@ class ShapeStore:
 
     folder: Path
 
+    @classmethod
+    def in_cache(cls, cache: Path) -> ShapeStore:
+        """The store of all studies that share a cache folder."""
+        return cls(cache / "shapes")
+
     def get(self, shape: str) -> dict[str, FileMeasurement]:
         """Readings of a shape by their unique names; files that are damaged are left out."""
-        readings = {}
-        for file in sorted((self.folder / shape).glob(f"*{_SUFFIX}")):
-            try:
-                readings[file.stem] = FileMeasurement.from_dict(json.loads(file.read_text(encoding="utf-8")))
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-                MeasurementFailed,
-            ):  # read while it goes, or not ours
-                continue
-        return readings
+        return self._read(shape, _READING, FileMeasurement.from_dict)
 
     def put(self, shape: str, name: str, measured: FileMeasurement) -> None:
         """Keep a reading.
@@ -97,8 +92,34 @@ class ShapeStore:
         Raises:
             StudyError: When the folder cannot be written, for example because the disk is full.
         """
-        path = self.folder / shape / f"{name}{_SUFFIX}"
-        write_cached(path, json.dumps(measured.to_dict()).encode())
+        self._write(shape, f"{name}{_READING}", measured.to_dict())
+
+    def best_baseline(self, shape: str, measured: Baseline) -> Baseline:
+        """The best of this measurement of a baseline and of earlier ones; this one is kept too.
+
+        Args:
+            shape: Signature of the baseline's file.
+            measured: What was measured of it now.
+
+        Raises:
+            StudyError: When the folder cannot be written, for example because the disk is full.
+        """
+        earlier = self._read(shape, _BASELINE, Baseline.from_dict)
+        self._write(shape, f"{uuid.uuid4().hex}{_BASELINE}", measured.to_dict())
+        return measured.at_best(list(earlier.values()))
+
+    def _read(
+        self, shape: str, suffix: str, read: Callable[[Mapping[str, Any]], _Record]
+    ) -> dict[str, _Record]:
+        found = {}
+        for file in sorted((self.folder / shape).glob(f"*{suffix}")):
+            # A file may be read while it goes, or not be ours.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, MeasurementFailed):
+                found[file.stem] = read(json.loads(file.read_text(encoding="utf-8")))
+        return found
+
+    def _write(self, shape: str, name: str, record: Mapping[str, Any]) -> None:
+        write_cached(self.folder / shape / name, json.dumps(record).encode())
 
 
 @dataclasses.dataclass(frozen=True)

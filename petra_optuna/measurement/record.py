@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from petra_optuna.errors import MeasurementFailed
@@ -115,7 +115,7 @@ class FileMeasurement:
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """The original model in ONNX Runtime FP32 (on CUDA in PyTorch FP32), measured once, frozen in the study.
+    """The original model in ONNX Runtime FP32 (on CUDA in PyTorch FP32), frozen in the study.
 
     Every candidate is measured as a ratio to it, in alternation with it; ``values`` turns the ratios into
     milliseconds, samples per second and joules that are comparable in the whole study.
@@ -176,6 +176,22 @@ class Baseline:
             **dataclasses.asdict(self),
             "throughput_per_s": {str(batch): rate for batch, rate in self.throughput_per_s.items()},
         }
+
+    def at_best(self, others: Sequence[Baseline]) -> Baseline:
+        """The best of several measurements of one file, value by value: other work only makes a file slower.
+
+        Args:
+            others: Other measurements of it on this machine, with the same profile. Memory is not of them.
+        """
+        several = (self, *others)
+        return dataclasses.replace(
+            self,
+            latency_ms=min(one.latency_ms for one in several),
+            throughput_per_s={
+                batch: max(one.throughput_per_s[batch] for one in several) for batch in self.throughput_per_s
+            },
+            energy_j=min((one.energy_j for one in several if one.energy_j is not None), default=None),
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Baseline:

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from petra_optuna.nn.attention.kernels import layers_called
 
 Inputs = tuple[Tensor, ...] | dict[str, Tensor]
 
+DynamicAxes = Mapping[str, Mapping[int, str]]
+"""Axes besides the batch whose size varies: name of an input -> axis -> name of the axis.
+
+Axes of one name have one size in each batch, for example ``{"input": {1: "time"}}``."""
+
+ONLY_BATCH: DynamicAxes = MappingProxyType({})
+"""Every axis but the batch has one size."""
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """Call ``model`` with ``inputs`` and return all that it returns.
+
+    Every layer is called: PyTorch's fused form of attention layers is off.
+    """
+    with layers_called():
+        return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+
 
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:
     """Call ``model`` with ``inputs`` and return its output, whose first dimension is the batch.
 
-    Every layer is called: PyTorch's fused form of attention layers is off.
-
     Raises:
         TypeError: When the model returns anything but one tensor.
     """
-    with layers_called():
-        outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    outputs = call(model, inputs)
     if not isinstance(outputs, Tensor):
         raise TypeError(f"{type(model).__name__} must return one tensor, got {type(outputs).__name__}")
     return outputs
@@ -50,12 +69,35 @@ def to_feeds(inputs: Inputs) -> dict[str, np.ndarray]:
     return dict(zip(input_names(inputs), arrays, strict=True))
 
 
+def mapped(inputs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
+    """The inputs with a function of each tensor in its place."""
+    if isinstance(inputs, dict):
+        return {name: function(tensor) for name, tensor in inputs.items()}
+    return tuple(function(tensor) for tensor in inputs)
+
+
 def take(inputs: Inputs, count: int, start: int = 0) -> Inputs:
     """Up to ``count`` samples of the batch from number ``start`` on."""
-    kept = slice(start, start + count)
-    if isinstance(inputs, dict):
-        return {name: tensor[kept] for name, tensor in inputs.items()}
-    return tuple(tensor[kept] for tensor in inputs)
+    return mapped(inputs, lambda tensor: tensor[start : start + count])
+
+
+def doubled(inputs: Inputs, dynamic: DynamicAxes) -> Inputs:
+    """The batch with everything along its dynamic axes twice, one copy behind the other."""
+    tensors_by_name = dict(zip(input_names(inputs), tensors(inputs), strict=True))
+    for name, axes in dynamic.items():
+        for axis in axes:
+            tensors_by_name[name] = torch.cat([tensors_by_name[name]] * 2, axis)
+    return tensors_by_name if isinstance(inputs, dict) else tuple(tensors_by_name.values())
+
+
+def sizes_along(inputs: Inputs, dynamic: DynamicAxes) -> dict[str, int]:
+    """The size of each dynamic axis in a batch, by the name of the axis."""
+    tensors_by_name = dict(zip(input_names(inputs), tensors(inputs), strict=True))
+    return {
+        named: tensors_by_name[name].shape[axis]
+        for name, axes in dynamic.items()
+        for axis, named in axes.items()
+    }
 
 
 def split_up(inputs: Inputs, count: int) -> list[Inputs]:

@@ -36,6 +36,19 @@ def shared_layers(model: nn.Module) -> set[str]:
 
 
 @contextmanager
+def nothing_frozen(model: nn.Module) -> Iterator[None]:
+    """Let every parameter have a gradient inside the block; a frozen layer is not an unimportant one."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+@contextmanager
 def temporarily_set(values: Mapping[Tensor, Tensor]) -> Iterator[None]:
     """Let each tensor hold the value given for it inside the block, and its previous value after.
 

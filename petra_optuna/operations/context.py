@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
+from petra_optuna.aliases import TrainPrecision
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.pipeline import Recipe
+from petra_optuna.tasks.calibration import calibration_batches
 from petra_optuna.tasks.task import Task
 
 
@@ -24,6 +26,7 @@ class Context:
         data_fraction: Share of the training split that an epoch reads.
         repair: Whether a conversion that can shall leave one more group of layers in float, the one that
             loses most.
+        train_precision: Type in which forward passes of training run; ``auto`` decides by device and model.
         on_step: Called after each training step with two arguments: a function that makes a copy of the
             model as the node would return it now, and the epochs that the node has trained, a fraction. It
             must leave the state of randomness as it is; what it raises ends the training.
@@ -40,13 +43,10 @@ class Context:
     epochs: int
     data_fraction: float = 1.0
     repair: bool = False
+    train_precision: TrainPrecision = "auto"
     on_step: Callable[[Callable[[], nn.Module], float], None] | None = None
 
     def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Inputs, Tensor]]:
-        """At most ``limit`` samples of the calibration split, the same ones each time.
-
-        They are spread over the split: in file order the first ones might be of one class.
-        """
-        split = self.task.calibration
+        """At most ``limit`` samples of the calibration split, the same ones each time, no batch of one."""
         size = min(batch_size, max(2, self.task.samples_per_call))
-        return split.batches(size, fraction=limit / len(split), limit=limit)
+        return calibration_batches(self.task.calibration, limit, size)

@@ -46,7 +46,7 @@ class DropBlocks(DropBlocksNode):
         blocks = find_replaceable(shortened, inputs)
         if not blocks.names:
             raise OperationFailed(_nothing_to_drop(blocks.left_out))
-        scoring = self._score_weights(shortened, context)
+        scoring = score_weights(shortened, self.criterion, context)
         scores, unscored = self._score_blocks(shortened, blocks.names, scoring)
         left_out = blocks.left_out | unscored
         ranking = sorted(scores, key=scores.__getitem__)
@@ -66,15 +66,6 @@ class DropBlocks(DropBlocksNode):
             "criterion_read": scoring.data_read(),
         }
         return Applied(shortened, report)
-
-    def _score_weights(self, model: nn.Module, context: Context) -> WeightScoring:
-        """Scores of all weights, those included that the model does not train."""
-        frozen = [weight for weight in model.parameters() if not weight.requires_grad]
-        model.requires_grad_(True)
-        scoring = score_weights(model, self.criterion, context)
-        for weight in frozen:
-            weight.requires_grad_(False)
-        return scoring
 
     def _score_blocks(
         self, model: nn.Module, names: tuple[str, ...], scoring: WeightScoring

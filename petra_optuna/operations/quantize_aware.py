@@ -46,7 +46,11 @@ class QuantizeAware(QuantizeAwareNode):
         if not simulation.layers:
             raise OperationFailed("qat: the model computes with no weight to quantise")
         report: dict[str, Any] = fit(
-            trained, context, self.epochs, mixed_precision=False, snapshot=lambda _: simulation.plain_copy()
+            trained,
+            context,
+            self.epochs,
+            only_float32="the file rounds in float32",
+            snapshot=lambda _: simulation.plain_copy(),
         )
         simulation.remove()
         return Applied(trained, {**report, "layers": list(simulation.layers), "weight_bits": weight_bits()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,19 +13,23 @@ from torch import Tensor, nn
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.attention import close_unchanged, open_attention
 from petra_optuna.nn.inputs import forward
-from petra_optuna.nn.low_rank import LowRankPair, all_factors, factorize_fully, merge_factors, weight_matrix
+from petra_optuna.nn.low_rank import (
+    LowRankPair,
+    factorize_fully,
+    merge_factors,
+    trainable_factors,
+    weight_matrix,
+)
 from petra_optuna.nn.training import (
     mean_hoyer,
     mean_orthogonal,
     norm_penalty,
-    sparsity_gradient_hook,
     sparsity_penalty,
     trainable_matrices,
-    training_dtype,
 )
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import mean_scale, why_no_lai
-from petra_optuna.operations.training import fit, plain_loss
+from petra_optuna.operations.training import ExtraLoss, fit, plain_loss
 from petra_optuna.pipeline import Applied, Recipe
 from petra_optuna.pipeline.nodes import RegularizedTrainNode
 from petra_optuna.pipeline.recipe import REGULARIZERS
@@ -78,14 +82,11 @@ class RegularizedTrain(RegularizedTrainNode):
             context,
             self.epochs,
             extra_loss=_extra_loss(terms, context.recipe),
-            after_backward=sparsity_gradient_hook(context.recipe.lambda_sparsity)
-            if "sparsity" in terms
-            else None,
             lai_bound=context.recipe.lambda_lai if "lai" in terms else None,
             snapshot=lambda model: temporary.removed_from(copy.deepcopy(model)),
         )
         after = _penalties(trained, terms, context)
-        layers = list(all_factors(trained)) if _any_of_factors(terms) else []
+        layers = list(trainable_factors(trained)) if _any_of_factors(terms) else []
         report |= _report(terms, off, layers, bool(temporary.factored), before, after)
         return Applied(temporary.removed_from(trained), report)
 
@@ -131,7 +132,7 @@ class _Temporary:
 
 def _with_factors(model: nn.Module, asked: Collection[str], context: Context) -> tuple[nn.Module, _Temporary]:
     """The model with temporary pairs where a term needs factors and there are none."""
-    if not _any_of_factors(asked) or all_factors(model):
+    if not _any_of_factors(asked) or trainable_factors(model):
         return model, _Temporary()
     model, opened = open_attention(model)
     model, names = factorize_fully(model)
@@ -148,47 +149,53 @@ def _with_factors(model: nn.Module, asked: Collection[str], context: Context) ->
 def _impossible(model: nn.Module, asked: Collection[str], context: Context) -> dict[str, str]:
     """Terms that are asked for and cannot act, with reasons."""
     off: dict[str, str] = {}
-    if not all_factors(model):
+    if not trainable_factors(model):
         for name in OF_FACTORS:
             if name in asked:
-                off[name] = "the model has no layer of its own weight that can be factored"
+                off[name] = "the model has no trained layer of its own weight that can be factored"
     if "lai" in asked:
         reason = why_no_lai(model, context)
         if reason is not None:
             off["lai"] = reason
     if "norm" in asked and not _layer_weights(model):
-        off["norm"] = "the model has no Linear or convolution layer"
+        off["norm"] = "the model has no Linear or convolution layer that is trained"
     return off
 
 
-def _extra_loss(terms: Collection[str], recipe: Recipe) -> Callable[[nn.Module], Tensor] | None:
+def _extra_loss(terms: Collection[str], recipe: Recipe) -> ExtraLoss | None:
     """The terms that are added to the loss, with their lambdas; None where there are none."""
-    if not {"orthogonal", "hoyer", "norm"} & set(terms):
+    if not {"orthogonal", "hoyer", "norm", "sparsity"} & set(terms):
         return None
 
-    def extra(model: nn.Module) -> Tensor:
+    def extra(model: nn.Module, dtype: torch.dtype | None, of_task: Tensor) -> Tensor:
         values = []
-        pairs = list(all_factors(model).values()) if _any_of_factors(terms) else []
+        pairs = list(trainable_factors(model).values()) if _any_of_factors(terms) else []
         if "orthogonal" in terms:
-            values.append(recipe.lambda_orthogonal * mean_orthogonal(pairs, _product_dtype(pairs[0][0])))
+            values.append(recipe.lambda_orthogonal * mean_orthogonal(pairs, dtype))
         if "hoyer" in terms:
             values.append(recipe.lambda_hoyer * mean_hoyer(pairs))
         if "norm" in terms:
             values.append(recipe.lambda_norm * norm_penalty(_layer_weights(model)))
+        if "sparsity" in terms:
+            values.append(recipe.lambda_sparsity * _sparsity(model, of_task))
         return torch.stack(values).sum()
 
     return extra
 
 
-def _product_dtype(weight: Tensor) -> torch.dtype | None:
-    """The type in which autocast would multiply it: autocast takes float32 alone to a shorter type."""
-    return training_dtype(weight.device) if weight.dtype == torch.float32 else None
+def _sparsity(model: nn.Module, of_task: Tensor) -> Tensor:
+    """The sparsity penalty; its sensitivities, the gradient of the task's loss, cost a backward pass."""
+    weights = trainable_matrices(model)
+    gradients = torch.autograd.grad(
+        of_task, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return sparsity_penalty(weights, gradients)
 
 
 def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> dict[str, float]:
     """The value of each term without its lambda."""
     values: dict[str, float] = {}
-    pairs = list(all_factors(model).values()) if _any_of_factors(terms) else []
+    pairs = list(trainable_factors(model).values()) if _any_of_factors(terms) else []
     if "orthogonal" in terms:
         values["orthogonal"] = mean_orthogonal(pairs).item()
     if "hoyer" in terms:
@@ -200,25 +207,23 @@ def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> di
         if "lai" in terms:
             values["lai"] = mean_scale(model, context, inputs, targets)
         if "sparsity" in terms:
-            weights, loss = trainable_matrices(model), plain_loss(model, (inputs, targets), context)
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-            values["sparsity"] = sparsity_penalty(weights, gradients).item()
+            values["sparsity"] = _sparsity(model, plain_loss(model, (inputs, targets), context)).item()
     return values
 
 
 def _layer_weights(model: nn.Module) -> list[Tensor]:
-    """The weights of Linear, convolution and attention layers; a pair is the layer that it stands for."""
+    """The trained weights of Linear, convolution and attention layers; a pair is the layer it stands for."""
     kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     weights: list[Tensor] = []
     inside_pairs: set[nn.Module] = set()
     for module in model.modules():
         if isinstance(module, LowRankPair):
             inside_pairs |= {module.first, module.second}
-            if not isinstance(module.first, nn.Embedding):
+            if not isinstance(module.first, nn.Embedding) and module.first.weight.requires_grad:
                 weights.append(weight_matrix(module).reshape(len(module.second.weight), -1))
-        elif isinstance(module, kinds) and module not in inside_pairs:
+        elif isinstance(module, kinds) and module not in inside_pairs and module.weight.requires_grad:
             weights.append(module.weight)
         elif isinstance(module, nn.MultiheadAttention):
-            projections = (f"{part}_proj_weight" for part in ("in", "q", "k", "v"))
-            weights += [weight for name in projections if (weight := getattr(module, name)) is not None]
+            projections = (getattr(module, f"{part}_proj_weight") for part in ("in", "q", "k", "v"))
+            weights += [weight for weight in projections if weight is not None and weight.requires_grad]
     return weights

@@ -41,5 +41,6 @@ def size_report(before: ModelSize, after: ModelSize) -> dict[str, int]:
 
 
 def remeasure_batch_norms(model: nn.Module, context: Context) -> int:
-    """Measure the statistics of batch norms again on the calibration split, in place; how many there are."""
-    return reestimate_batch_norm(model, (inputs for inputs, _ in context.calibration_batches()))
+    """Measure statistics of batch norms again on the calibration split, in place; how many there are."""
+    batches = (inputs for inputs, _ in context.calibration_batches())
+    return reestimate_batch_norm(model, batches, context.task.fixed_norms)

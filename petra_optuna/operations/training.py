@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import copy
-import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from petra_optuna.nn.batch_norm import norms_of
 from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.outputs import own_model
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import parameter_groups, run_epochs, training_dtype
+from petra_optuna.nn.training import Loss, forward_in, parameter_groups, run_epochs, with_label_smoothing
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import lai_loss
+from petra_optuna.operations.precision import OWN_STEP, precision_of
 from petra_optuna.pipeline import Recipe
 
 MOMENTUM = 0.9
-OWN_STEP = "the task has a training step of its own"
 NO_TEACHER = "the task's model is not trained"
 
-Predict = Callable[[nn.Module, Inputs], Tensor]
+ExtraLoss = Callable[[nn.Module, torch.dtype | None, Tensor], Tensor]
+"""Maps the model, the type of its forward passes (None for float32) and the task's loss of a batch, without
+distillation, to what is added to the loss."""
 
 
 def fit(
@@ -30,10 +33,9 @@ def fit(
     context: Context,
     epochs: int,
     *,
-    extra_loss: Callable[[nn.Module], Tensor] | None = None,
-    after_backward: Callable[[nn.Module], None] | None = None,
+    extra_loss: ExtraLoss | None = None,
     lai_bound: float | None = None,
-    mixed_precision: bool = True,
+    only_float32: str | None = None,
     snapshot: Callable[[nn.Module], nn.Module] = copy.deepcopy,
 ) -> dict[str, Any]:
     """Train ``model`` in place by the context's recipe and leave it in eval mode.
@@ -46,11 +48,9 @@ def fit(
         context: Task, recipe, seed, and the epochs that may be spent.
         epochs: Epochs that the node asks for; ``context.epochs`` is the limit.
         extra_loss: Term that is added to the loss of each step.
-        after_backward: Function that may change the gradients of each step, before they are clipped.
         lai_bound: Bound of the scales of the residuals (``operations.lai``), or None for the plain loss; only
             where ``why_no_lai`` gives no reason.
-        mixed_precision: Whether forward passes may run in bfloat16 where the device gains by it. Loss,
-            gradients and weights are float32 in any case.
+        only_float32: Reason why forward passes must run in float32; None where ``precision_of`` decides.
         snapshot: Function from the model in training to a copy as the node would return it, for
             ``context.on_step``.
 
@@ -68,8 +68,8 @@ def fit(
         return {"changed": False, "reason": "the budget of epochs is spent", "epochs": 0}
     task, recipe = context.task, context.recipe
     seeds = torch.randint(2**62, (spent,), generator=torch.Generator().manual_seed(context.seed)).tolist()
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    dtype = training_dtype(device) if mixed_precision else None
+    precision = precision_of(model, context, only_float32)
+    blind_loss = _BlindLoss(task.loss)
     steps, on_step = task.train.steps(recipe.batch_size, context.data_fraction), context.on_step
     with seeded(context.seed):
         losses = run_epochs(
@@ -80,84 +80,99 @@ def fit(
                 fraction=context.data_fraction,
                 augment=True,
             ),
-            _objective(model, context, _predictor(device, dtype), extra_loss, lai_bound),
+            _objective(model, context, precision.dtype, extra_loss, lai_bound, blind_loss),
             _optimizer(model, recipe),
             schedule=recipe.schedule,
             epochs=spent,
             steps_per_epoch=steps,
             clip_norm=recipe.clip_norm,
-            after_backward=after_backward,
+            in_evaluation=norms_of(model, task.fixed_norms),
+            blind_loss=blind_loss,
             after_step=(
                 None
                 if on_step is None
                 else lambda taken: on_step(lambda: snapshot(model).eval(), taken / steps)
             ),
         )
-    precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
-    return {"changed": True, "epochs": spent, "loss": losses, "precision": precision, **_followed(context)}
+    return {"changed": True, "epochs": spent, "loss": losses, **precision.report(), **_followed(context)}
 
 
 def plain_loss(model: nn.Module, batch: tuple[Inputs, Tensor], context: Context) -> Tensor:
     """The task's loss of one batch, without anything that the recipe adds."""
     inputs, targets = batch
     if context.task.training_step is not None:
-        return context.task.training_step(model, inputs, targets)
+        return context.task.training_step(own_model(model), inputs, targets)
     return context.task.loss(forward(model, inputs), targets)
 
 
-def _predictor(device: torch.device, dtype: torch.dtype | None) -> Predict:
-    """A forward pass in the given type, float32 again at its end."""
-    if dtype is None:
-        return forward
+class _BlindLoss:
+    """Loss of the first batch where each sample gets the mean of the outputs; 1 where there are no outputs.
 
-    def predict(model: nn.Module, inputs: Inputs) -> Tensor:
-        with torch.autocast(device.type, dtype):
-            outputs = forward(model, inputs)
-        return outputs.float()
+    Of cross-entropy it is that of the classes' shares, of squared errors the variance of the targets.
+    """
 
-    return predict
+    def __init__(self, loss: Loss) -> None:
+        self._loss, self._value = loss, math.nan
+
+    def __call__(self) -> float:
+        return self._value if math.isfinite(self._value) and self._value > 0 else 1.0
+
+    @torch.no_grad()
+    def note(self, outputs: Tensor, targets: Tensor) -> None:
+        """Compute it on the first call."""
+        if math.isnan(self._value):
+            mean = outputs.mean(0, keepdim=True).expand_as(outputs)
+            self._value = float(self._loss(mean, targets))
 
 
 def _objective(
     model: nn.Module,
     context: Context,
-    predict: Predict,
-    extra_loss: Callable[[nn.Module], Tensor] | None,
+    dtype: torch.dtype | None,
+    extra_loss: ExtraLoss | None,
     lai_bound: float | None,
+    blind_loss: _BlindLoss,
 ) -> Callable[[Inputs, Tensor], Tensor]:
     """The loss of one batch: (1 - w) task loss + w distillation + extra."""
     task, criterion = context.task, _task_loss(context)
     weight = context.recipe.distillation_weight if task.trained else 0.0
     smoothing = context.recipe.label_smoothing
 
-    def mixed(inputs: Inputs, targets: Tensor) -> Tensor:
+    def mixed(inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         if task.training_step is not None:
-            return task.training_step(model, inputs, targets)
+            loss = task.training_step(own_model(model), inputs, targets)
+            return loss, loss
         if lai_bound is None:
-            outputs = predict(model, inputs)
+            outputs = forward_in(model, inputs, dtype)
             loss = criterion(outputs, targets)
         else:
-            run = functools.partial(predict, model)
-            outputs, loss = lai_loss(run, task.loss, inputs, targets, lai_bound, smoothing)
+            outputs, loss = lai_loss(
+                lambda given: forward_in(model, given, dtype),
+                task.loss,
+                inputs,
+                targets,
+                lai_bound,
+                smoothing,
+            )
+        blind_loss.note(outputs, targets)
         if weight == 0.0:
-            return loss
+            return loss, loss
         with torch.no_grad():
-            teacher = predict(task.model, inputs)
-        return (1 - weight) * loss + weight * task.distillation(outputs, teacher, context.recipe.temperature)
+            teacher = forward_in(task.model, inputs, dtype)
+        distilled = task.distillation(outputs, teacher, context.recipe.temperature)
+        return (1 - weight) * loss + weight * distilled, loss
 
     def objective(inputs: Inputs, targets: Tensor) -> Tensor:
-        loss = mixed(inputs, targets)
-        return loss if extra_loss is None else loss + extra_loss(model)
+        loss, of_task = mixed(inputs, targets)
+        return loss if extra_loss is None else loss + extra_loss(model, dtype, of_task)
 
     return objective
 
 
 def _task_loss(context: Context) -> Callable[[Tensor, Tensor], Tensor]:
     """The task's loss, with the recipe's label smoothing where it is cross-entropy."""
-    loss = context.task.loss
-    if loss is functional.cross_entropy:
-        return functools.partial(functional.cross_entropy, label_smoothing=context.recipe.label_smoothing)
-    return loss
+    smoothed = with_label_smoothing(context.task.loss, context.recipe.label_smoothing)
+    return context.task.loss if smoothed is None else smoothed
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -180,6 +195,6 @@ def _followed(context: Context) -> dict[str, Any]:
     if recipe.label_smoothing > 0:
         if task.training_step is not None:
             report["label_smoothing_off"] = OWN_STEP
-        elif task.loss is not functional.cross_entropy:
-            report["label_smoothing_off"] = "the task's loss is not torch.nn.functional.cross_entropy"
+        elif with_label_smoothing(task.loss, recipe.label_smoothing) is None:
+            report["label_smoothing_off"] = "the task's loss is not cross-entropy"
     return report

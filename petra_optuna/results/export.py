@@ -17,7 +17,7 @@ from petra_optuna.evaluation import checkpoint, quality_of
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.results.artifacts import check_task, fetch_model, written_folder
 from petra_optuna.results.card import TEMPLATES, card_fields
-from petra_optuna.runtimes import runtime
+from petra_optuna.results.run_script import RUN_FILE, check_script, describe_output, run_script
 from petra_optuna.study import Specification, StudyRecord
 from petra_optuna.study.objective import MODEL_FILE, REBUILD_FILE
 from petra_optuna.tasks import Task
@@ -42,7 +42,7 @@ def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> Exp
     """Write ``model.onnx``, ``preprocess.json``, ``run.py``, ``card.md``, ``recipe.json`` and ``rebuild/``.
 
     The folder appears only after the file has been run on the selection split and agrees with what
-    the trial stored.
+    the trial stored, and after ``run.py`` has been run and computes what the file does.
 
     Args:
         study: Study of the trial.
@@ -51,7 +51,7 @@ def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> Exp
         task: Task of the study.
 
     Raises:
-        StudyError: When the trial has no file, the file disagrees, or the folder cannot be written.
+        StudyError: When the trial has no file, file or script disagrees, or the folder cannot be written.
 
     Example:
         >>> exported = export_trial(study, 0, Path("shipped"), task)
@@ -67,21 +67,14 @@ def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> Exp
         quality = _check(model, evaluation, task, specification.profile)
         _write_rebuild(record, evaluation, task, folder)
         preprocess = {**task.preprocess, "labels": list(task.labels), "metric": task.metric.name}
-        _write_json(folder / "preprocess.json", preprocess)
+        _write_json(folder / "preprocess.json", {**preprocess, "output": describe_output(task)})
         source = {"task": task.name, "study": study.study_name, "trial": number}
         _write_json(folder / "recipe.json", {**source, **_recipe(evaluation, specification)})
-        (folder / "run.py").write_text(run_script(*specification.profile.place), encoding="utf-8")
+        (folder / RUN_FILE).write_text(run_script(*specification.profile.place), encoding="utf-8")
+        check_script(folder, task, specification.profile.place)
         card = Template((TEMPLATES / "card.md").read_text(encoding="utf-8"))
         (folder / "card.md").write_text(card.substitute(card_fields(study, number, task)), encoding="utf-8")
     return ExportResult(out, quality, evaluation["values"][task.metric.name])
-
-
-def run_script(runtime_name: str, device: str) -> str:
-    """Text of a script that runs ``model.onnx`` beside it in the runtime on the device."""
-    lines = runtime(runtime_name).run_script(device)
-    return Template((TEMPLATES / "run.py.txt").read_text(encoding="utf-8")).substitute(
-        dataclasses.asdict(lines)
-    )
 
 
 def _check(model: Path, evaluation: Mapping[str, Any], task: Task, profile: DeviceProfile) -> float:

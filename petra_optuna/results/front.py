@@ -9,6 +9,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from petra_optuna.evaluation import TrainingLedger
 from petra_optuna.evolution import hypervolume
 from petra_optuna.samplers import MeasuredValues, directions_of
 from petra_optuna.study import StudyRecord, TrialRecord
@@ -80,8 +81,7 @@ class StudyFront:
         baseline: Values of the baseline by the same names.
         rows: The front.
         violations: Trials that violate each hard limit, by the limit's name; a trial may violate several.
-        repairs: Number of files that violate the limit on quality for which a repair was tried.
-        repairs_within: Number of these that the repair brought within the limit.
+        ledger: The training ledgers of all trials, summed.
         region: Region of interest, in which the rows lie; None where the whole range of quality counts.
         off_front: Trials that a row stands for, and those outside the region that no other one dominates.
     """
@@ -91,8 +91,7 @@ class StudyFront:
     baseline: Mapping[str, float]
     rows: tuple[Row, ...]
     violations: Mapping[str, LimitViolations] = dataclasses.field(default_factory=dict)
-    repairs: int = 0
-    repairs_within: int = 0
+    ledger: TrainingLedger = dataclasses.field(default_factory=TrainingLedger)
     region: Region | None = None
     off_front: tuple[Row, ...] = ()
 
@@ -107,7 +106,7 @@ class StudyFront:
             "off_front": [dataclasses.asdict(row) for row in self.off_front],
             "region": dataclasses.asdict(self.region) if self.region else None,
             "violations_by_limit": violations,
-            "repairs": {"tried": self.repairs, "within": self.repairs_within},
+            "repairs": {"tried": self.ledger.repairs, "within": self.ledger.repairs_within},
         }
 
 
@@ -131,7 +130,7 @@ def front(study: optuna.Study) -> StudyFront:
         True
     """
     record = StudyRecord(study)
-    specification, ledger = record.specification, record.ledger()
+    specification = record.specification
     names = [name for name, _ in specification.objectives]
     values = record.baseline_values
     baseline = {name: values[name] for name in names}
@@ -155,8 +154,7 @@ def front(study: optuna.Study) -> StudyFront:
         baseline,
         tuple(rows),
         violations_by_limit(study),
-        ledger.repairs,
-        ledger.repairs_within,
+        record.ledger(),
         None if limit is None else Region(limit, specification.region, standing.outside),
         tuple(off_front),
     )

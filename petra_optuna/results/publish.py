@@ -28,7 +28,7 @@ def publish(study: optuna.Study) -> StudyFront:
 def _note(study: optuna.Study, read: StudyFront) -> str:
     confirmation = confirmation_of(study)
     lines = [
-        ledger_line(StudyRecord(study).ledger()),
+        ledger_line(read.ledger),
         standing_line(read),
         limits_line(read),
         warm_start_line(study),

@@ -100,16 +100,17 @@ def plain_table(title: str, caption: str = "") -> Table:
 
 def limits_line(front: StudyFront) -> str | None:
     """One line on how many trials break which limit, the nearest, and repairs; None without either."""
-    repairs = f"repairs: {front.repairs} tried, {front.repairs_within} brought within quality_drop"
+    tried = front.ledger.repairs
+    repairs = f"repairs: {tried} tried, {front.ledger.repairs_within} brought within quality_drop"
     if not front.violations:
-        return repairs if front.repairs else None
+        return repairs if tried else None
     parts = []
     for name, broken in front.violations.items():
         stopped = f" and {broken.stopped} stopped by the preview" if broken.stopped else ""
         nearest = f"the nearest is trial {broken.nearest}, over by {broken.excess:.4g}"
         parts.append(f"{name} {broken.trials} trials{stopped}, {nearest}")
     start = "violating limits" if front.rows else "no trial is within the limits"
-    return f"{start}: {'; '.join([*parts, repairs] if front.repairs else parts)}"
+    return f"{start}: {'; '.join([*parts, repairs] if tried else parts)}"
 
 
 def added_line(trials: Sequence[int]) -> str | None:

@@ -12,7 +12,7 @@ import functools
 import gc
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy
@@ -21,7 +21,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, Select
 
-_Rows = dict[int, list[tuple[Any, ...]]]
+_Rows = Sequence[Sequence[Any]]
 
 
 @contextlib.contextmanager
@@ -69,39 +69,42 @@ def read_trials(
     systems = read(system, system.key, system.value_json)
     steps = read(step, step.step, step.intermediate_value, step.intermediate_value_type)
     distribution = functools.cache(json_to_distribution)
-    return [
-        FrozenTrial(
-            number=row.number,
-            state=row.state,
-            value=None,
-            values=_values(values.get(row.trial_id, [])),
-            datetime_start=_local(row.datetime_start),
-            datetime_complete=_local(row.datetime_complete),
-            params=_params(params.get(row.trial_id, []), distribution),
-            distributions={name: distribution(text) for name, _, text in params.get(row.trial_id, [])},
-            user_attrs={key: json.loads(text) for key, text in users.get(row.trial_id, [])},
-            system_attrs={key: json.loads(text) for key, text in systems.get(row.trial_id, [])},
-            intermediate_values={
-                at: step.stored_repr_to_intermediate_value(number, kind)
-                for at, number, kind in steps.get(row.trial_id, [])
-            },
-            trial_id=row.trial_id,
+    trials = []
+    for row in rows:
+        parameters, distributions = _params(params.get(row.trial_id, ()), distribution)
+        trials.append(
+            FrozenTrial(
+                number=row.number,
+                state=row.state,
+                value=None,
+                values=_values(values.get(row.trial_id, ())),
+                datetime_start=_local(row.datetime_start),
+                datetime_complete=_local(row.datetime_complete),
+                params=parameters,
+                distributions=distributions,
+                user_attrs={key: json.loads(text) for _, key, text in users.get(row.trial_id, ())},
+                system_attrs={key: json.loads(text) for _, key, text in systems.get(row.trial_id, ())},
+                intermediate_values={
+                    at: step.stored_repr_to_intermediate_value(number, kind)
+                    for _, at, number, kind in steps.get(row.trial_id, ())
+                },
+                trial_id=row.trial_id,
+            )
         )
-        for row in rows
-    ]
+    return trials
 
 
 def _rows_by_trial(
     connection: Connection, wanted: Any, model: Any, *columns: Any, order: Any = None
-) -> _Rows:
-    """Rows of a table by the id of their trial, which is left out of them."""
+) -> Mapping[int, _Rows]:
+    """Rows of a table by the id of their trial, which comes first in them."""
     query: Select[Any] = sqlalchemy.select(model.trial_id, *columns)
     query = query.join(models.TrialModel, models.TrialModel.trial_id == model.trial_id).where(wanted)
     if order is not None:
         query = query.order_by(order)
-    found: _Rows = defaultdict(list)
-    for trial_id, *row in connection.execute(query):
-        found[trial_id].append(tuple(row))
+    found = defaultdict(list)
+    for row in connection.execute(query).all():
+        found[row[0]].append(row)
     return found
 
 
@@ -112,11 +115,14 @@ def _local(stored: datetime.datetime | None) -> datetime.datetime | None:
     return stored.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
 
 
-def _values(rows: list[tuple[Any, ...]]) -> list[float] | None:
+def _values(rows: _Rows) -> list[float] | None:
     stored = models.TrialValueModel.stored_repr_to_value
-    ordered = sorted(rows, key=lambda row: row[0])
-    return [stored(number, kind) for _, number, kind in ordered] or None
+    return [stored(number, kind) for _, _, number, kind in sorted(rows, key=lambda row: row[1])] or None
 
 
-def _params(rows: list[tuple[Any, ...]], distribution: Callable[[str], BaseDistribution]) -> dict[str, Any]:
-    return {name: distribution(text).to_external_repr(value) for name, value, text in rows}
+def _params(
+    rows: _Rows, distribution: Callable[[str], BaseDistribution]
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Parameters and their distributions by name."""
+    distributions = {name: distribution(text) for _, name, _, text in rows}
+    return {name: distributions[name].to_external_repr(value) for _, name, value, _ in rows}, distributions

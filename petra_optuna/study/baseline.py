@@ -1,4 +1,4 @@
-"""The baseline: the original as a file, measured once. Everything in a study is compared with it."""
+"""The baseline: the original as a file, and its times. Everything in a study is compared with it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ from torch.utils.benchmark import Timer
 from petra_optuna.deploy import lower
 from petra_optuna.errors import TaskError, TrialError
 from petra_optuna.evaluation import ConvLayouts, LoweredModel, Shipment, count_values
-from petra_optuna.measurement import Baseline, DeviceProfile, MeasuringProcess, ShapeMeasurer
-from petra_optuna.nn.inputs import Inputs, batch_size_of, take, to_feeds
+from petra_optuna.measurement import (
+    Baseline,
+    DeviceProfile,
+    MeasuringProcess,
+    ShapeMeasurer,
+    ShapeStore,
+    shape_signature,
+)
+from petra_optuna.nn.inputs import Inputs, batch_size_of, mapped, take, to_feeds
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Task
 
@@ -23,17 +30,19 @@ EAGER_S = 0.5
 """Seconds for which PyTorch eager is timed at each batch size, for the report; nothing is decided by it."""
 
 
-def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str, Any]:
+def measure_baseline(task: Task, profile: DeviceProfile, path: Path, store: ShapeStore) -> dict[str, Any]:
     """Lower the original to ``path`` in FP32 and measure it; PyTorch eager is reported beside it.
 
     Args:
         task: Task with the original model.
         profile: Device that the study measures for.
         path: Where the baseline's file goes.
+        store: What this machine measured before, for example when it was less busy.
 
     Returns:
         ``values``: those of the baseline by name. ``elsewhere``: what the original measures in the profile's
-        runtime, empty where that is the baseline's. ``baseline``: ``Baseline.to_dict``. ``eager``: latency
+        runtime, empty where that is the baseline's. ``baseline``: ``Baseline.to_dict``, the best that
+        this machine measured. ``measured``: the same of now alone. ``eager``: latency
         and throughput of PyTorch eager. ``host``: the machine. ``sha256``: that of the file.
         ``convolutions``: both layouts of one-dimensional convolutions, None where the model has none.
 
@@ -44,7 +53,10 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str
         lowered, layouts = lower_baseline(task, profile, path)
         unlimited = dataclasses.replace(profile, memory_limit_bytes=None)  # the limit is for candidates
         with MeasuringProcess(unlimited, path, to_feeds(task.example)) as process:
-            baseline = process.measure_baseline()
+            measured = process.measure_baseline()
+            baseline = store.best_baseline(
+                shape_signature(path, [profile.to_dict(), profile.host()]), measured
+            )
             elsewhere = _elsewhere(task, profile, path, process, baseline)
     except TrialError as error:
         raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
@@ -58,6 +70,7 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path) -> dict[str
         },
         "elsewhere": elsewhere,
         "baseline": baseline.to_dict(),
+        "measured": measured.to_dict(),
         "eager": _eager(task, profile),
         "host": profile.host(),
         "sha256": lowered.artifact.sha256,
@@ -98,7 +111,15 @@ def _elsewhere(
         return {}
     runtime, device = profile.place
     file = path.with_stem(f"{path.stem}-{runtime}")
-    lower(task.model, task.example, file, runtime=runtime, device=device)
+    lower(
+        task.model,
+        task.example,
+        file,
+        runtime=runtime,
+        device=device,
+        dynamic=task.dynamic,
+        others=task.other_examples,
+    )
     measured = process.measure(file)
     file.unlink()
     return baseline.values(measured)
@@ -134,6 +155,4 @@ def _tile(inputs: Inputs, batch: int) -> Inputs:
     def tile(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.repeat(times, *([1] * (tensor.dim() - 1)))
 
-    if isinstance(inputs, dict):
-        return take({name: tile(value) for name, value in inputs.items()}, batch)
-    return take(tuple(tile(value) for value in inputs), batch)
+    return take(mapped(inputs, tile), batch)

@@ -27,6 +27,7 @@ from petra_optuna.evaluation import (
     full_training_seconds,
 )
 from petra_optuna.evolution import Bounds
+from petra_optuna.measurement import ShapeStore
 from petra_optuna.pipeline import FieldPrior, Pipeline, SearchSpace, encode
 from petra_optuna.samplers import OperatorUse, store_whole
 from petra_optuna.scratch import scratch_folder
@@ -143,7 +144,9 @@ class _Contents:
     ) -> _Contents:
         """The contents of a new study, after its baseline was written to ``file`` and measured."""
         trained = _with_trained_baseline(task, specification)
-        baseline = measure_baseline(trained, specification.profile, file)
+        baseline = measure_baseline(
+            trained, specification.profile, file, ShapeStore.in_cache(Path(specification.cache))
+        )
         if not task.trained:
             baseline["reference"] = trained.fingerprint
         bounds = _bounds(trained, specification, baseline)

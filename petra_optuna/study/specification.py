@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from petra_optuna.aliases import Direction
+from petra_optuna.aliases import Direction, TrainPrecision
 from petra_optuna.errors import StudyError, UserError, foreign_errors_as
 from petra_optuna.evaluation import DEFAULT_OBJECTIVES, Budget, Limits, Rungs, efficiency_metric
 from petra_optuna.measurement import DeviceProfile
@@ -120,6 +120,7 @@ class Specification:
         from_study: Study that this one was started from; None where there is none.
         sensitivity: Whether fields of new nodes are mostly drawn near what the model was measured to bear.
         region: Most that quality may be worse than the baseline's, as a share of it, for a pipeline to count.
+        train_precision: Type in which forward passes of training run.
     """
 
     task: TaskSource
@@ -142,6 +143,7 @@ class Specification:
     from_study: Origin | None = None
     sensitivity: bool = False
     region: float = DEFAULT_REGION
+    train_precision: TrainPrecision = "auto"
 
     @classmethod
     def of(
@@ -164,13 +166,17 @@ class Specification:
         from_study: Origin | None = None,
         sensitivity: bool = False,
         region: float = DEFAULT_REGION,
+        train_precision: TrainPrecision = "auto",
     ) -> Specification:
         """Specification of a study over a task.
 
         Raises:
-            UserError: When ``objectives`` is empty, or names one twice or one that is not known, or when
-                ``region`` is not a share.
+            UserError: When ``objectives`` is empty, or names one twice or one that is not known, when
+                ``region`` is not a share, or when ``train_precision`` is not known.
         """
+        if train_precision not in get_args(TrainPrecision):
+            known = ", ".join(get_args(TrainPrecision))
+            raise UserError(f"`train_precision` must be one of {known}, got {train_precision!r}")
         if not 0 < region <= NO_REGION:
             raise UserError(f"`region` must be above 0 and at most 1, which is for none; got {region:g}")
         names = [efficiency_metric(name).name for name in objectives]
@@ -200,6 +206,7 @@ class Specification:
             from_study=from_study,
             sensitivity=sensitivity,
             region=region,
+            train_precision=train_precision,
         )
 
     @property

@@ -61,6 +61,7 @@ def _train(task: Task, specification: Specification) -> nn.Module:
             seed=specification.seed + index,
             epochs=int(node.values()["epochs"] or 0),
             data_fraction=budget.data_fraction,
+            train_precision=specification.train_precision,
         )
         model = node.apply(model, context).model
     return model
@@ -73,6 +74,7 @@ def _key(task: Task, specification: Specification) -> str:
         "budget": dataclasses.asdict(specification.budget),
         "seed": specification.seed,
         "threads": specification.train_threads,
+        "train_precision": specification.train_precision,
         "torch": torch.__version__,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -21,9 +21,6 @@ from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
 
-SHAPES = "shapes"
-"""Folder in the cache where the readings of shapes are."""
-
 
 @contextlib.contextmanager
 def worker_context(
@@ -81,7 +78,7 @@ def evaluator_of(study: optuna.Study, task: Task, *, cache: Path | None = None) 
             yield Evaluator(
                 task=task,
                 measurer=ShapeMeasurer(
-                    process, record.baseline, ShapeStore(prefixes.folder / SHAPES), setting
+                    process, record.baseline, ShapeStore.in_cache(prefixes.folder), setting
                 ),
                 folder=folder,
                 budget=specification.budget,
@@ -92,4 +89,5 @@ def evaluator_of(study: optuna.Study, task: Task, *, cache: Path | None = None) 
                 baseline_quality=record.baseline_values[task.metric.name],
                 runtime=profile.runtime,
                 device=profile.name,
+                train_precision=specification.train_precision,
             )

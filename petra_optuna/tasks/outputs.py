@@ -1,13 +1,20 @@
-"""The outputs of a model on a split, collected batch by batch."""
+"""The outputs of a model on a split and their targets, collected batch by batch.
+
+Where batches have axes of different sizes, shorter ones are filled up at their end: outputs with zeros,
+targets with ``IGNORED``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from petra_optuna.errors import MeasurementFailed
 from petra_optuna.nn.inputs import Inputs
+
+IGNORED = -100
+"""What fills up targets: the index that torch's losses ignore; NaN for floating-point numbers."""
 
 
 class Outputs:
@@ -37,6 +44,9 @@ class Outputs:
             raise MeasurementFailed("the model's outputs are NaN")
         if self._collected is None:
             self._collected = np.empty((self._samples, *output.shape[1:]), dtype=output.dtype)
+        if output.shape[1:] != self._collected.shape[1:]:
+            common = _common_shape((self._collected, output))
+            self._collected, output = (_filled_up(part, common, 0) for part in (self._collected, output))
         self._collected[self._done : self._done + count] = output
         self._done += count
 
@@ -49,3 +59,31 @@ class Outputs:
         if self._collected is None:
             raise MeasurementFailed("the model was given no samples")
         return self._collected[: self._done]
+
+
+def joined_targets(batches: Sequence[np.ndarray]) -> np.ndarray:
+    """The targets of all batches (N, ...).
+
+    Raises:
+        MeasurementFailed: When they differ in their number of dimensions.
+    """
+    common = _common_shape(batches)
+    if all(batch.shape[1:] == common for batch in batches):
+        return np.concatenate(batches)
+    floating = np.issubdtype(batches[0].dtype, np.floating)
+    fill = np.nan if floating else IGNORED
+    dtype = batches[0].dtype if floating else np.int64
+    return np.concatenate([_filled_up(batch.astype(dtype), common, fill) for batch in batches])
+
+
+def _common_shape(arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """The largest size of each axis behind the first."""
+    shapes = {array.shape[1:] for array in arrays}
+    if len({len(shape) for shape in shapes}) > 1:
+        raise MeasurementFailed(f"batches give arrays of different dimensions: {sorted(shapes)}")
+    return tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+
+
+def _filled_up(array: np.ndarray, shape: tuple[int, ...], fill: float) -> np.ndarray:
+    missing = [(0, 0), *((0, size - own) for size, own in zip(shape, array.shape[1:], strict=True))]
+    return np.pad(array, missing, constant_values=fill)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from petra_optuna.errors import TaskError
 from petra_optuna.nn.inputs import Inputs
+from petra_optuna.tasks.reading import Named
 
+Unpack = Callable[[Any], tuple[Inputs, Tensor]]
 TARGET_KEYS = ("target", "label", "labels", "y")
 FRACTION_SEED = 20240917
 """Seed of the one order of samples for data fractions: a larger fraction contains every smaller one."""
@@ -22,20 +24,23 @@ FRACTION_SEED = 20240917
 def default_unpack(batch: Any) -> tuple[Inputs, Tensor]:
     """Split a batch into inputs and target.
 
-    A tuple or list ends with the target and holds positional inputs before it; a dict names the
-    target ``target``, ``label``, ``labels`` or ``y``, and everything else is a keyword input.
+    A tuple or list ends with the target and holds positional inputs before it, or one tuple or dict of
+    inputs; a dict names the target ``target``, ``label``, ``labels`` or ``y``, and all else is a keyword
+    input. Inputs may be None where the model has a default.
 
     Raises:
         TaskError: When the batch is neither; the text says what it was.
     """
     if isinstance(batch, tuple | list) and len(batch) >= 2:
-        parts = tuple(batch)
-        if all(isinstance(part, Tensor) for part in parts):
-            return parts[:-1], parts[-1]
-    if isinstance(batch, dict):
+        *parts, target = batch
+        given = parts[0] if len(parts) == 1 and isinstance(parts[0], tuple | list | Mapping) else parts
+        inputs = dict(given) if isinstance(given, Mapping) else tuple(given)
+        if _are_tensors(inputs) and isinstance(target, Tensor):
+            return inputs, target
+    if isinstance(batch, Mapping):
         keys = [key for key in TARGET_KEYS if key in batch]
         inputs = {key: value for key, value in batch.items() if key not in keys}
-        if len(keys) == 1 and inputs and all(isinstance(value, Tensor) for value in batch.values()):
+        if len(keys) == 1 and _are_tensors(inputs) and isinstance(batch[keys[0]], Tensor):
             return inputs, batch[keys[0]]
     raise TaskError(
         f"a batch must be (inputs..., target) or a dict of tensors with one of {', '.join(TARGET_KEYS)}, "
@@ -53,12 +58,14 @@ class Split:
         collate: Turns what the data set returned for a batch into the batch; torch's default when None.
         unpack: Splits a batch into inputs and target.
         augment: Changes a whole training batch at random, by the given generator only.
+        name: Name in messages; a task names its splits.
     """
 
     dataset: Dataset[Any]
     collate: Callable[[Any], Any] | None = None
-    unpack: Callable[[Any], tuple[Inputs, Tensor]] = default_unpack
+    unpack: Unpack = default_unpack
     augment: Callable[[Inputs, torch.Generator], Inputs] | None = None
+    name: str = dataclasses.field(default="data", compare=False)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -83,6 +90,9 @@ class Split:
                 fixed permutation, so that a larger fraction contains every smaller one.
             augment: Whether to apply ``self.augment``.
             limit: Largest number of samples to read.
+
+        Raises:
+            DataError: When a sample cannot be read; the text names it.
         """
         generator = torch.Generator().manual_seed(shuffle_seed or 0)
         order = self._indices(fraction)
@@ -93,7 +103,10 @@ class Split:
         if shuffle_seed is not None and len(chunks) > 1 and len(chunks[-1]) == 1 < batch_size:
             chunks.pop()
         loader: DataLoader[Any] = DataLoader(
-            self.dataset, batch_sampler=chunks, collate_fn=self.collate, generator=generator
+            Named(self.dataset, self.name),
+            batch_sampler=chunks,
+            collate_fn=self.collate,
+            generator=generator,
         )
         for batch in loader:
             inputs, targets = self.unpack(batch)
@@ -115,8 +128,13 @@ class Split:
         return kept.sort().values
 
 
+def _are_tensors(inputs: tuple[Any, ...] | dict[str, Any]) -> bool:
+    parts = tuple(inputs.values()) if isinstance(inputs, dict) else inputs
+    return len(parts) > 0 and all(part is None or isinstance(part, Tensor) for part in parts)
+
+
 def _describe(batch: Any) -> str:
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         parts = (f"{key!r}: {type(value).__name__}" for key, value in batch.items())
         return f"dict {{{', '.join(parts)}}}"
     if isinstance(batch, tuple | list):

@@ -13,8 +13,8 @@ import optuna
 from optuna.trial import TrialState
 
 from petra_optuna.evaluation import Budget
+from petra_optuna.measurement import ShapeStore
 from petra_optuna.study import StudyRecord, optimize, resume
-from petra_optuna.study.worker_context import SHAPES
 from petra_optuna.tasks import build_task
 
 HEADER = (
@@ -42,7 +42,7 @@ def compare_studies(trials: int, folder: Path, load: AbstractContextManager[None
     """
     quiet = _run(trials, folder / "quiet")
     shutil.copytree(folder / "quiet" / "cache", folder / "loaded" / "cache")
-    shutil.rmtree(folder / "loaded" / "cache" / SHAPES)
+    shutil.rmtree(ShapeStore.in_cache(folder / "loaded" / "cache").folder)
     with load:
         loaded = _run(trials, folder / "loaded", quiet)
     yield from _Pair(quiet, loaded).rows()

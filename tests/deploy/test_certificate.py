@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as ort_quantization
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from petra_optuna.deploy import check_parity, export_onnx, lower
@@ -22,7 +23,8 @@ from petra_optuna.evaluation.quality import certified_inputs
 from petra_optuna.nn.inputs import batch_size_of
 from petra_optuna.pipeline import Applied
 from petra_optuna.runtimes import OnnxRuntime
-from petra_optuna.tasks import Split
+from petra_optuna.tasks import Split, Task
+from petra_optuna.tasks.metrics import metric as find_metric
 
 lower_module = importlib.import_module("petra_optuna.deploy.lower")
 WEIGHTED = OnnxRuntime.weighted
@@ -66,6 +68,16 @@ def test_outputs_blurred_by_any_noise_are_not_exchanged_ones(seed, noise):
     expected[:, 1] = expected[:, 0] + 0.01 * expected[:, 1]  # two that can hardly be told apart
     refuse_exchanged(expected, expected + noise * rng.standard_normal(expected.shape))
     refuse_exchanged(expected, np.zeros_like(expected))
+
+
+def test_outputs_that_rounding_makes_one_are_not_exchanged_ones():
+    """Where rounding loses one input, all outputs follow what is left."""
+    large, small = RNG(0).standard_normal((2, 64))
+    expected = np.stack([large, 0.8 * large + 0.6 * small, small], axis=1)
+    refuse_exchanged(expected, np.stack([large, large, large], axis=1))
+    refuse_exchanged(expected, np.stack([small, small, small], axis=1))
+    with pytest.raises(LoweringFailed, match="exchanged"):
+        refuse_exchanged(expected, expected[:, [2, 0, 1]])
 
 
 @pytest.mark.parametrize("shape", [(64, 10), (64, 2), (40, 3, 5)])
@@ -183,9 +195,13 @@ def test_the_certificate_is_made_in_calls_that_do_not_fill_the_memory(
     assert parts["max_abs_difference"] == pytest.approx(whole["max_abs_difference"], abs=1e-5)
 
 
-def test_few_large_inputs_are_certified_and_many_small_ones():
-    def inputs_of(side):
-        return TensorDataset(torch.zeros(300, 1, 1, 1).expand(300, 3, side, side), torch.zeros(300))
+def test_few_large_inputs_or_outputs_are_certified_and_many_small_ones():
+    def count(side, model):
+        images = torch.zeros(300, 1, 1, 1).expand(300, 3, side, side)
+        split = Split(TensorDataset(images, torch.zeros(300)))
+        task = Task("sizes", model, split, split, split, None, find_metric("rmse"), fingerprint="none")
+        return batch_size_of(certified_inputs(task))
 
-    counts = {side: batch_size_of(certified_inputs(Split(inputs_of(side)))) for side in (8, 224, 1024)}
-    assert counts == {8: 256, 224: 55, 1024: 8}
+    small = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert [count(side, small) for side in (8, 224, 1024)] == [256, 55, 8]
+    assert count(224, nn.Flatten()) == 27

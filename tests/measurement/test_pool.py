@@ -117,3 +117,27 @@ def test_a_damaged_reading_is_left_out(tmp_path: Path) -> None:
     reading.write_text(reading.read_text()[:-20])
     assert store.get(measured.shape) == {}
     assert ShapeMeasurer(Process([(0.6, 0.01)]), BASELINE, store).measure(file).values["latency_ms"] == 6.0
+
+
+def test_a_baseline_counts_as_the_best_that_the_machine_measured_of_it(tmp_path: Path) -> None:
+    """A study that begins on a busy machine has the scale of the studies before it."""
+    store = ShapeStore.in_cache(tmp_path)
+    quiet = dataclasses.replace(BASELINE, energy_j=2.0, peak_memory_bytes=7)
+    busy = Baseline(17.0, {4: 60.0, 16: 210.0}, peak_memory_bytes=9, energy_j=3.0)
+    assert store.best_baseline("net", quiet) == quiet
+    best = store.best_baseline("net", busy)
+    assert best == Baseline(10.0, {4: 100.0, 16: 210.0}, peak_memory_bytes=9, energy_j=2.0)
+    assert store.best_baseline("another net", busy) == busy
+    faster = dataclasses.replace(quiet, latency_ms=9.0, energy_j=None)
+    assert store.best_baseline("net", faster).latency_ms == 9.0
+    assert store.best_baseline("net", busy).latency_ms == 9.0
+
+
+def test_a_damaged_baseline_counts_for_nothing(tmp_path: Path) -> None:
+    store = ShapeStore.in_cache(tmp_path)
+    store.best_baseline("net", BASELINE)
+    for stored in (store.folder / "net").iterdir():
+        stored.write_text("{", encoding="utf-8")
+    slower = dataclasses.replace(BASELINE, latency_ms=12.0)
+    assert store.best_baseline("net", slower) == slower
+    assert store.get("net") == {}

@@ -36,7 +36,7 @@ def baseline_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each baseline has another latency, so that one can be told from another."""
     made = iter(range(1, 100))
 
-    def measure(task: Task, profile: Any, path: Path) -> dict[str, Any]:
+    def measure(task: Task, profile: Any, path: Path, store: object) -> dict[str, Any]:
         path.write_bytes(b"a model")
         values = {**VALUES, "latency_ms": float(next(made))}
         return {

@@ -126,7 +126,7 @@ def test_a_study_killed_in_a_repair_and_resumed_is_the_one_never_killed(
 def test_without_a_limit_on_quality_nothing_is_repaired(tmp_path: Path) -> None:
     study = _searched(tmp_path / "free", Limits())
     assert StudyRecord(study).evaluation(QUANTISED)["repair"] is None
-    assert front(study).repairs == 0
+    assert front(study).ledger.repairs == 0
     assert limits_line(front(study)) is None
     assert study.trials[QUANTISED].user_attrs[trial_record.LEDGER]["repairs"] == 0
 

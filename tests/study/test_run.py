@@ -33,7 +33,7 @@ from petra_optuna.results import (
     publish,
     study_hypervolume,
 )
-from petra_optuna.results.export import run_script
+from petra_optuna.results.run_script import run_script
 from petra_optuna.study import (
     Stop,
     StudyRecord,

@@ -10,7 +10,6 @@ from petra_optuna.nn.low_rank.factored_recurrent import (
 )
 from petra_optuna.nn.low_rank.pairs import (
     LowRankPair,
-    all_factors,
     decomposable_layers,
     decompose,
     factorize_fully,
@@ -18,6 +17,7 @@ from petra_optuna.nn.low_rank.pairs import (
     merge_factors,
     reason_against_low_rank,
     shared_names,
+    trainable_factors,
     weight_matrix,
 )
 from petra_optuna.nn.low_rank.ranks import Factors, RankRule, break_even_rank, singular_values_of
@@ -34,7 +34,6 @@ __all__ = [
     "Recurrent",
     "ReductionResult",
     "State",
-    "all_factors",
     "break_even_rank",
     "decomposable_layers",
     "decompose",
@@ -49,5 +48,6 @@ __all__ = [
     "reduce_together",
     "shared_names",
     "singular_values_of",
+    "trainable_factors",
     "weight_matrix",
 ]

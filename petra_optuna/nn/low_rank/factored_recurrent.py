@@ -210,25 +210,33 @@ def weight_of(layer: Recurrent, name: str) -> Tensor:
     return weight
 
 
+def is_trained(layer: Recurrent, name: str) -> bool:
+    """Whether the matrix of a name is trained; a frozen one has no gradient."""
+    stored: Tensor = getattr(layer, name) if hasattr(layer, name) else getattr(layer, f"{name}_left")
+    return stored.requires_grad
+
+
 @torch.no_grad()
 def assemble_recurrent(layer: Recurrent, matrices: Mapping[str, Tensor | tuple[Tensor, Tensor]]) -> Recurrent:
     """Make the layer with other matrices: plain torch where all are whole, else ``FactoredRecurrent``.
 
     Args:
-        layer: Layer that gives arguments, biases, mode, device and dtype.
+        layer: Layer that gives arguments, biases, mode, device, dtype, and which matrices are frozen.
         matrices: Each matrix of ``matrix_names``, whole (G h, n) or as its factors (G h, r), (r, n).
     """
     ranks = {name: value[0].shape[1] for name, value in matrices.items() if isinstance(value, tuple)}
     assembled = _empty(layer, ranks)
     for name, value in matrices.items():
+        trains = is_trained(layer, name)
         if isinstance(value, tuple):
-            getattr(assembled, f"{name}_left").copy_(value[0])
-            getattr(assembled, f"{name}_right").copy_(value[1])
+            getattr(assembled, f"{name}_left").copy_(value[0]).requires_grad_(trains)
+            getattr(assembled, f"{name}_right").copy_(value[1]).requires_grad_(trains)
         else:
-            getattr(assembled, name).copy_(value)
+            getattr(assembled, name).copy_(value).requires_grad_(trains)
         if layer.bias and name.startswith("weight_hh"):
             for bias in (_bias_name(name, "ih"), _bias_name(name, "hh")):
-                getattr(assembled, bias).copy_(getattr(layer, bias))
+                given = getattr(layer, bias)
+                getattr(assembled, bias).copy_(given).requires_grad_(given.requires_grad)
     assembled.train(layer.training)
     return assembled
 

@@ -21,6 +21,7 @@ from petra_optuna.nn.low_rank.factored_recurrent import (
     FactoredRecurrent,
     assemble_recurrent,
     is_recurrent,
+    is_trained,
     matrix_names,
     weight_of,
 )
@@ -151,7 +152,8 @@ def assemble_pair(
     """Make a pair of these factors that replaces a layer or pair.
 
     Args:
-        layer: Layer or pair that gives geometry, bias, mode, device and dtype; a pair its split as well.
+        layer: Layer or pair that gives geometry, bias, mode, device, dtype, and whether it is frozen; a pair
+            its split as well.
         factors: Left (m, r) and right (r, n) factor.
         split: Whether the weight of a convolution is a matrix by channels or by space.
     """
@@ -170,6 +172,8 @@ def assemble_pair(
         first.copy_(right.reshape(first.shape))
     positions = second[0, 0].numel()
     second.copy_(left.reshape(-1, positions, rank).transpose(1, 2).reshape(second.shape))
+    for factor in (first, second):
+        factor.requires_grad_(layer.weight.requires_grad)
     _copy_bias(layer, pair.second)
     pair.train(layer.training)
     return pair
@@ -188,13 +192,14 @@ def recompose(pair: LowRankPair) -> Decomposable:
         layer.weight.copy_(shaped.permute(0, 2, 3, 1))
     else:
         layer.weight.copy_(weight.reshape(layer.weight.shape))
+    layer.weight.requires_grad_(pair.second.weight.requires_grad)
     _copy_bias(pair.second, layer)
     layer.train(pair.training)
     return layer
 
 
-def all_factors(model: nn.Module) -> dict[str, Factors]:
-    """Factors of everything in a model that is factored.
+def trainable_factors(model: nn.Module) -> dict[str, Factors]:
+    """Factors of everything in a model that is factored and not frozen.
 
     Returns:
         Factors by the name of each pair, and by the torch name of each factored matrix of a recurrent
@@ -207,7 +212,7 @@ def all_factors(model: nn.Module) -> dict[str, Factors]:
         elif isinstance(module, FactoredRecurrent):
             for matrix in module.ranks:
                 factors[f"{name}.{matrix}" if name else matrix] = module.factors(matrix)
-    return factors
+    return {name: pair for name, pair in factors.items() if pair[0].requires_grad}
 
 
 def decomposable_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -230,7 +235,7 @@ def shared_names(model: nn.Module) -> set[str]:
 
 
 def factorize_fully(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """Replace every whole layer that shares no weight by factors of full rank, in place.
+    """Replace every whole layer that shares no weight and is not frozen by factors of full rank, in place.
 
     Returns:
         The model, or its replacement where it is one layer, and the names of the layers: Linear,
@@ -243,10 +248,17 @@ def factorize_fully(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
             continue
         if isinstance(layer, nn.GRU | nn.LSTM):
             whole = {matrix: weight_of(layer, matrix) for matrix in matrix_names(layer)}
-            factors = {matrix: SVD.of(weight).truncate(min(weight.shape)) for matrix, weight in whole.items()}
+            factors = {
+                matrix: SVD.of(weight).truncate(min(weight.shape)) if is_trained(layer, matrix) else weight
+                for matrix, weight in whole.items()
+            }
+            if not any(is_trained(layer, matrix) for matrix in whole):
+                continue
             model = replace_module(model, name, assemble_recurrent(layer, factors))
         else:
             assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)
+            if not layer.weight.requires_grad:
+                continue
             model = replace_module(model, name, decompose(layer, min(weight_matrix(layer).shape)))
         names.append(name)
     return model, tuple(names)
@@ -273,6 +285,7 @@ def _copy_bias(source: Decomposable, target: Decomposable) -> None:
         return
     if source.bias is not None and target.bias is not None:
         target.bias.copy_(source.bias)
+        target.bias.requires_grad_(source.bias.requires_grad)
 
 
 def _left(pair: LowRankPair) -> Tensor:

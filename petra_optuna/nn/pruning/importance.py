@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from petra_optuna.errors import OperationFailed, one_line
 from petra_optuna.nn.attention.kernels import products_called
 from petra_optuna.nn.function_mode import FunctionMode
-from petra_optuna.nn.surgery import temporarily_set
+from petra_optuna.nn.surgery import nothing_frozen, temporarily_set
 
 Criterion = Literal["magnitude_l1", "magnitude_l2", "taylor", "hessian", "batch_norm", "lamp", "random"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -87,11 +87,12 @@ def taylor_scores(model: nn.Module, batches: Iterable[Any], loss: Loss) -> Weigh
     Raises:
         ValueError: When there is no batch.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    scores = {parameter: torch.zeros_like(parameter) for parameter in model.parameters()}
+    parameters = list(model.parameters())
+    scores = {parameter: torch.zeros_like(parameter) for parameter in parameters}
     count = 0
     for count, batch in enumerate(batches, start=1):  # noqa: B007
-        gradients = torch.autograd.grad(loss(model, batch), parameters, allow_unused=True)
+        with nothing_frozen(model):
+            gradients = torch.autograd.grad(loss(model, batch), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 scores[parameter] += (parameter.detach() * gradient).square()
@@ -122,12 +123,12 @@ def hessian_scores(
         ValueError: When there is no batch.
         OperationFailed: When torch has no second derivative of a function in the model.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = list(model.parameters())
     diagonal = {parameter: torch.zeros_like(parameter) for parameter in model.parameters()}
     generator = torch.Generator().manual_seed(seed)
     count = 0
     for count, batch in enumerate(batches, start=1):  # noqa: B007
-        with _twice_differentiable():
+        with nothing_frozen(model), _twice_differentiable():
             gradients = torch.autograd.grad(
                 loss(model, batch), parameters, allow_unused=True, create_graph=True
             )

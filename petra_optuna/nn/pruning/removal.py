@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.outputs import whole_outputs
 from petra_optuna.nn.pruning.attention import AttentionProxy
 from petra_optuna.nn.pruning.coverage import NORMS, masking_hook
 from petra_optuna.nn.pruning.heads import Heads
@@ -95,7 +96,7 @@ def difference(pruned: nn.Module, original: nn.Module, inputs: Inputs, removal: 
         with torch.no_grad(), seeded(0), _NormsAsScales(scales):
             outputs = forward(pruned, inputs)
         with torch.no_grad(), seeded(0):
-            forward(pruned, inputs)
+            whole_outputs(pruned, inputs)
     except (IndexError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         return f"the model does not run with fewer channels: {reason}"

@@ -25,7 +25,8 @@ from torch.nn import functional
 
 from petra_optuna.errors import FOREIGN_ERRORS, OperationFailed, one_line
 from petra_optuna.nn.function_mode import FunctionMode
-from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.inputs import Inputs
+from petra_optuna.nn.outputs import ChosenOutput, all_tensors, choose, whole_outputs
 from petra_optuna.nn.pruning.recurrent import Proxy, proxy_for
 
 _TRACING_ERRORS = (AssertionError, *FOREIGN_ERRORS)
@@ -60,7 +61,7 @@ def trace(model: nn.Module, inputs: Inputs) -> tuple[tp.DependencyGraph, list[tp
             graph = tp.DependencyGraph().build_dependency(
                 traceable,
                 inputs,
-                forward_fn=lambda module, batch: module(batch),
+                forward_fn=lambda module, batch: module.every_output(batch),
                 ignored_layers=list(traceable.proxies),
                 verbose=False,
             )
@@ -130,10 +131,21 @@ class TraceableModel(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """The model's output; only its gradient functions matter."""
+        outputs = self.whole(inputs)
+        return choose(outputs, self.model.output if isinstance(self.model, ChosenOutput) else 0)
+
+    def every_output(self, inputs: Inputs) -> list[Tensor]:
+        """All tensors that the model returns, since what makes one that is not chosen reads channels too."""
+        return list(all_tensors(self.whole(inputs)).values())
+
+    def whole(self, inputs: Inputs) -> Any:
+        """All that the model returns."""
         with _proxies_called(self.proxies), _TraceableCalls(self.concatenation_anchors, self.temporal):
             if isinstance(inputs, dict):
-                return forward(self.model, {key: self._anchor(key, value) for key, value in inputs.items()})
-            return forward(self.model, tuple(self._anchor(key, value) for key, value in enumerate(inputs)))
+                anchored: Inputs = {key: self._anchor(key, value) for key, value in inputs.items()}
+            else:
+                anchored = tuple(self._anchor(key, value) for key, value in enumerate(inputs))
+            return whole_outputs(self.model, anchored)
 
     def _anchor(self, key: int | str, tensor: Tensor) -> Tensor:
         return self.input_anchors[f"input_{key}"](tensor)  # type: ignore[no-any-return]

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.outputs import own_model
 from petra_optuna.nn.quantization.fake_quant_mode import FakeQuantMode
 from petra_optuna.nn.quantization.observers import WEIGHT_LIMIT, QuantState
 
@@ -33,9 +35,10 @@ class FakeQuantization:
 
     def __init__(self, model: nn.Module, batches: Iterable[Inputs], limit: int = WEIGHT_LIMIT) -> None:
         self._model = model
+        self._called = own_model(model)  # what a training step of the task calls
         self._state = QuantState(model, limit)
-        self._forward = model.forward
-        model.forward = self._simulated
+        self._forward = self._called.forward
+        self._called.forward = self._simulated
         with torch.no_grad():
             for inputs in batches:
                 forward(model, inputs)
@@ -48,7 +51,7 @@ class FakeQuantization:
 
     def remove(self) -> None:
         """Take the simulation out; the trained float weights stay."""
-        del self._model.forward  # of the instance: the class keeps its method
+        del self._called.forward  # of the instance: the class keeps its method
 
     def plain_copy(self) -> nn.Module:
         """A copy of the model as ``remove`` would leave it."""
@@ -56,10 +59,10 @@ class FakeQuantization:
         try:
             return copy.deepcopy(self._model)
         finally:
-            self._model.forward = self._simulated
+            self._called.forward = self._simulated
 
     def _simulated(self, *args: Any, **kwargs: Any) -> Any:
         self._state.training = self._model.training
         with FakeQuantMode(self._state) as mode:
             output = self._forward(*args, **kwargs)
-        return mode.finish(output) if isinstance(output, Tensor) else output
+        return tree_map_only(Tensor, mode.finish, output)

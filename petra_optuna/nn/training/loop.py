@@ -1,10 +1,10 @@
-"""The one training loop: epochs of gradient steps, their learning-rate schedule, precision and threads."""
+"""The one training loop: epochs of gradient steps, their learning-rate schedule and threads."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,6 @@ WARM_UP_SHARE = 0.3
 START_FACTOR = 1 / 25
 """Share of the peak learning rate with which ``one_cycle`` starts."""
 
-CPU_FEATURES = ("amx_bf16", "avx512_bf16")
-"""With either, matrix products of bfloat16 are instructions; without, they are emulated 20 times slower."""
-
-CUDA_CAPABILITY = (8, 0)
-"""The first compute capability with tensor cores for bfloat16."""
-
 
 def run_epochs(
     model: nn.Module,
@@ -37,14 +31,16 @@ def run_epochs(
     epochs: int,
     steps_per_epoch: int,
     clip_norm: float = 5.0,
-    after_backward: Callable[[nn.Module], None] | None = None,
+    blind_loss: Callable[[], float] = lambda: 1.0,
     after_step: Callable[[int], None] | None = None,
+    in_evaluation: Sequence[nn.Module] = (),
 ) -> list[float]:
     """Train ``model`` in place and leave it in eval mode.
 
-    A run counts as diverged when an epoch's mean loss is above ``10 max(first, 1)``, ``first`` being the
+    A run counts as diverged when an epoch's mean loss is above ``10 max(first, blind)``, ``first`` being the
     loss of the very first step, and is not falling: it is the last epoch, or its loss is above that of
-    the epoch before. The 1 keeps a model that starts almost perfect from failing for losing a little.
+    the epoch before. ``blind``, the scale of the losses, keeps a model that starts almost perfect from
+    failing for losing a little.
 
     Args:
         model: Model to train; it is switched to training mode first.
@@ -55,9 +51,9 @@ def run_epochs(
         epochs: Number of times to read the data.
         steps_per_epoch: Number of batches in an epoch, for the schedule.
         clip_norm: Euclidean norm to which longer gradients are shortened.
-        after_backward: Called with the model after each backward pass; may change the gradients before they
-            are clipped.
+        blind_loss: Gives, after the first epoch, the loss of a model that gives each sample the same outputs.
         after_step: Called after each step with the number of steps taken; what it raises ends the training.
+        in_evaluation: Modules of the model that stay in evaluation mode.
 
     Returns:
         The mean loss of each epoch.
@@ -70,18 +66,20 @@ def run_epochs(
         optimizer, lambda step: schedule_factor(schedule, min(step / total, 1.0))
     )
     model.train()
+    for module in in_evaluation:
+        module.eval()
     means: list[float] = []
     limit = math.inf
     for epoch in range(epochs):
         losses = []
         for step, (inputs, targets) in enumerate(batches(epoch), start=1):
             where = f"epoch {epoch + 1}, step {step}"
-            losses.append(_step(model, loss(inputs, targets), optimizer, clip_norm, after_backward, where))
+            losses.append(_step(model, loss(inputs, targets), optimizer, clip_norm, where))
             scheduler.step()
             if after_step is not None:
                 after_step(epoch * steps_per_epoch + step)
         if epoch == 0:
-            limit = DIVERGENCE_FACTOR * max(losses[0], 1.0)
+            limit = DIVERGENCE_FACTOR * max(losses[0], blind_loss())
         means.append(math.fsum(losses) / len(losses))
         _check_converges(means, limit, last=epoch == epochs - 1)
     model.eval()
@@ -122,31 +120,6 @@ def schedule_factor(schedule: str, progress: float) -> float:
     raise ValueError(f"`schedule` must be one of constant, cosine, one_cycle, got {schedule!r}")
 
 
-def training_dtype(
-    device: torch.device,
-    *,
-    cpu: Callable[[], Mapping[str, object]] = torch.cpu.get_capabilities,
-    cuda: Callable[[torch.device], tuple[int, int]] = torch.cuda.get_device_capability,
-) -> torch.dtype | None:
-    """The type in which a forward pass trains fastest on a device.
-
-    It is ``bfloat16`` where the device multiplies in it natively, and None where float32 is the right
-    choice. bfloat16 has the range of float32, so gradients need no scaling. Any other kind of device gets
-    float32.
-
-    Args:
-        device: Device of the model.
-        cpu: Names of instruction sets and whether this machine has them.
-        cuda: Compute capability of a CUDA device.
-    """
-    if device.type == "cuda":
-        return torch.bfloat16 if cuda(device) >= CUDA_CAPABILITY else None
-    if device.type == "cpu":
-        features = cpu()
-        return torch.bfloat16 if any(features.get(name) for name in CPU_FEATURES) else None
-    return None
-
-
 @contextlib.contextmanager
 def training_threads(threads: int) -> Iterator[None]:
     """Let PyTorch compute with so many threads inside the block."""
@@ -172,7 +145,6 @@ def _step(
     loss: Tensor,
     optimizer: torch.optim.Optimizer,
     clip_norm: float,
-    after_backward: Callable[[nn.Module], None] | None,
     where: str,
 ) -> float:
     value = loss.item()
@@ -180,8 +152,6 @@ def _step(
         raise TrainingDiverged(f"the loss is {value} in {where}; a lower learning rate may help")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    if after_backward is not None:
-        after_backward(model)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
     if not math.isfinite(norm):
         raise TrainingDiverged(f"the gradient's norm is {norm} in {where}; a lower learning rate may help")

@@ -11,7 +11,7 @@ import numpy as np
 from petra_optuna.errors import MeasurementFailed, TrialError, foreign_errors_as
 from petra_optuna.evaluation import predictor
 from petra_optuna.nn.inputs import batch_size_of
-from petra_optuna.tasks import Outputs, Split, Task
+from petra_optuna.tasks import Outputs, Split, Task, joined_targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def predict(
                 failures[name] = str(error)
         done += batch_size_of(inputs)
         progress(done)
-    targets = np.concatenate(batches)
+    targets = joined_targets(batches)
     outputs, quality = {}, {}
     for name in [name for name in collected if name not in failures]:
         try:

@@ -12,7 +12,6 @@ from torch.nn.functional import normalize
 from petra_optuna.nn.low_rank.factored_recurrent import matrix_names
 from petra_optuna.nn.low_rank.pairs import (
     LowRankPair,
-    all_factors,
     decompose,
     factorize_fully,
     is_decomposable,
@@ -20,6 +19,7 @@ from petra_optuna.nn.low_rank.pairs import (
     pair_factors,
     reason_against_low_rank,
     recompose,
+    trainable_factors,
     weight_matrix,
 )
 from petra_optuna.nn.low_rank.ranks import break_even_rank, singular_values_of
@@ -255,7 +255,7 @@ def test_all_layers_of_their_own_weight_become_factors_of_full_rank_and_whole_ag
     factored, names = factorize_fully(copy.deepcopy(model))
     assert names == WHOLE
     torch.testing.assert_close(factored(tokens), model(tokens), rtol=1e-4, atol=1e-5)
-    factors = all_factors(factored)
+    factors = trainable_factors(factored)
     recurrent = [f"gru.{name}" for name in matrix_names(model.gru)]
     recurrent += [f"lstm.{name}" for name in matrix_names(model.lstm)]
     assert list(factors) == ["embed", "conv", "image", *recurrent, "pair"]
@@ -271,7 +271,7 @@ def test_all_layers_of_their_own_weight_become_factors_of_full_rank_and_whole_ag
 
 def test_factors_of_all_kinds_are_differentiable() -> None:
     model, _ = factorize_fully(Everything())
-    sum(singular_values_of(*pair).sum() for pair in all_factors(model).values()).backward()  # type: ignore[union-attr]
+    sum(singular_values_of(*pair).sum() for pair in trainable_factors(model).values()).backward()  # type: ignore[union-attr]
     trained = {name.split(".")[0] for name, value in model.named_parameters() if value.grad is not None}
     assert trained == {*WHOLE, "pair"}
 
@@ -280,5 +280,5 @@ def test_factors_of_all_kinds_are_differentiable() -> None:
 def test_a_model_that_is_one_layer_is_replaced(whole: Callable[[], nn.Module]) -> None:
     factored, names = factorize_fully(whole())
     assert names == ("",)
-    assert all_factors(factored)
+    assert trainable_factors(factored)
     assert repr(merge_factors(factored, names)) == repr(whole())
