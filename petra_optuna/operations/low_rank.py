@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.attention import close_unchanged, left_closed, open_attention
 from petra_optuna.nn.low_rank import (
     LowRankPair,
     ReductionResult,
@@ -46,7 +47,7 @@ class LowRank(LowRankNode):
         Raises:
             OperationFailed: When the model has no layer to decompose, or reads a part of one that is gone.
         """
-        reduced = copy.deepcopy(model)
+        reduced, opened = open_attention(copy.deepcopy(model))
         layers = decomposable_layers(reduced)
         if not layers:
             raise OperationFailed(
@@ -58,12 +59,13 @@ class LowRank(LowRankNode):
             name: reason
             for name, part in reduced.named_modules()
             if (reason := reason_against_low_rank(part))
-        }
+        } | left_closed(reduced)
         left_out |= dict.fromkeys(shared & layers.keys(), "it shares its weight with another layer")
         results = self._reduce({name: layer for name, layer in layers.items() if name not in shared})
         for name, result in results.items():
             reduced = replace_module(reduced, name, result.layer or layers[name])
         reduced, after = _count_or_restore(reduced, context, layers, results, left_out)
+        reduced = close_unchanged(reduced, opened)
         sizes = size_report(ModelSize.of(model, context.task.example), after)
         report = _report(results, sizes, left_out)
         report["batch_norms"] = remeasure_batch_norms(reduced, context) if report["changed"] else 0

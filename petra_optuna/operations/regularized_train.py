@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.attention import close_unchanged, open_attention
 from petra_optuna.nn.inputs import forward
 from petra_optuna.nn.low_rank import (
     LowRankPair,
@@ -82,12 +83,12 @@ class RegularizedTrain(RegularizedTrainNode):
             self.epochs,
             extra_loss=_extra_loss(terms, context.recipe),
             lai_bound=context.recipe.lambda_lai if "lai" in terms else None,
-            snapshot=lambda model: merge_factors(copy.deepcopy(model), temporary),
+            snapshot=lambda model: temporary.removed_from(copy.deepcopy(model)),
         )
         after = _penalties(trained, terms, context)
         layers = list(trainable_factors(trained)) if _any_of_factors(terms) else []
-        trained = merge_factors(trained, temporary)
-        return Applied(trained, {**report, **_report(terms, off, layers, bool(temporary), before, after)})
+        report |= _report(terms, off, layers, bool(temporary.factored), before, after)
+        return Applied(temporary.removed_from(trained), report)
 
 
 def _report(
@@ -112,12 +113,28 @@ def _any_of_factors(terms: Collection[str]) -> bool:
     return any(name in terms for name in OF_FACTORS)
 
 
-def _with_factors(
-    model: nn.Module, asked: Collection[str], context: Context
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model with temporary pairs where a term needs factors and there are none, and their names."""
+@dataclasses.dataclass(frozen=True)
+class _Temporary:
+    """What a model has for the time of its training.
+
+    Attributes:
+        factored: Names of layers that are factored.
+        opened: Attention modules that are replaced by layered ones, by name.
+    """
+
+    factored: tuple[str, ...] = ()
+    opened: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+
+    def removed_from(self, model: nn.Module) -> nn.Module:
+        """The model, or a copy of it, with its own layers again, in place."""
+        return close_unchanged(merge_factors(model, self.factored), copy.deepcopy(self.opened))
+
+
+def _with_factors(model: nn.Module, asked: Collection[str], context: Context) -> tuple[nn.Module, _Temporary]:
+    """The model with temporary pairs where a term needs factors and there are none."""
     if not _any_of_factors(asked) or trainable_factors(model):
-        return model, ()
+        return model, _Temporary()
+    model, opened = open_attention(model)
     model, names = factorize_fully(model)
     try:
         with torch.no_grad():
@@ -126,7 +143,7 @@ def _with_factors(
         raise OperationFailed(
             f"regularized_train: the model reads a part of a layer that was made a pair ({error})"
         ) from error
-    return model, names
+    return model, _Temporary(names, opened)
 
 
 def _impossible(model: nn.Module, asked: Collection[str], context: Context) -> dict[str, str]:
@@ -195,7 +212,7 @@ def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> di
 
 
 def _layer_weights(model: nn.Module) -> list[Tensor]:
-    """The trained weights of Linear and convolution layers, a pair counting as the layer it stands for."""
+    """The trained weights of Linear, convolution and attention layers; a pair is the layer it stands for."""
     kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     weights: list[Tensor] = []
     inside_pairs: set[nn.Module] = set()
@@ -206,4 +223,7 @@ def _layer_weights(model: nn.Module) -> list[Tensor]:
                 weights.append(weight_matrix(module).reshape(len(module.second.weight), -1))
         elif isinstance(module, kinds) and module not in inside_pairs and module.weight.requires_grad:
             weights.append(module.weight)
+        elif isinstance(module, nn.MultiheadAttention):
+            projections = (getattr(module, f"{part}_proj_weight") for part in ("in", "q", "k", "v"))
+            weights += [weight for weight in projections if weight is not None and weight.requires_grad]
     return weights

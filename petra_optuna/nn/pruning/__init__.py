@@ -1,6 +1,7 @@
-"""Structured pruning of channels, and removal of whole blocks."""
+"""Structured pruning of channels and heads, and removal of whole blocks."""
 
 from petra_optuna.nn.pruning.blocks import block_score, drop_blocks, find_replaceable
+from petra_optuna.nn.pruning.forms import NUMBERS as HEAD_NUMBERS
 from petra_optuna.nn.pruning.importance import (
     CRITERIA,
     Criterion,
@@ -12,6 +13,7 @@ from petra_optuna.nn.pruning.prune import PruningResult, Scope, group_widths, pr
 
 __all__ = [
     "CRITERIA",
+    "HEAD_NUMBERS",
     "Criterion",
     "PruningResult",
     "Scope",
