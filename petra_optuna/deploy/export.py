@@ -25,6 +25,7 @@ from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOpera
 from petra_optuna.deploy.templates import Template
 from petra_optuna.deploy.unwritable import refuse_unwritable
 from petra_optuna.errors import FOREIGN_ERRORS, LoweringFailed, one_line
+from petra_optuna.nn.attention.kernels import layers_called
 from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import (
     ONLY_BATCH,
@@ -214,9 +215,9 @@ def _first_cause(error: BaseException) -> BaseException:
 
 @contextlib.contextmanager
 def _exporting() -> Iterator[None]:
-    """Silence the exporter, and give its errors one line."""
+    """Let every layer be called, silence the exporter, and give its errors one line."""
     try:
-        with _quiet():
+        with layers_called(), _quiet():
             yield
     except (*FOREIGN_ERRORS, _TOO_LARGE, torch.onnx.OnnxExporterError) as error:
         reason = _first_cause(error)

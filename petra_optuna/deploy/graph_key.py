@@ -149,5 +149,4 @@ def _switches() -> Hashable:
         torch.is_inference_mode_enabled(),
         torch.is_autocast_enabled("cpu"),
         torch.get_default_dtype(),
-        torch.backends.mha.get_fastpath_enabled(),
     )

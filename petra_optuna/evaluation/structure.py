@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.attention import LayeredAttention, LayeredWindowAttention
 from petra_optuna.nn.low_rank import FactoredRecurrent, LowRankPair
+from petra_optuna.nn.pruning import HEAD_NUMBERS
 
 _CONV = (
     "in_channels",
@@ -61,11 +63,19 @@ LEAVES: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.GRU: _RECURRENT,
     nn.LSTM: (*_RECURRENT, "proj_size"),
     FactoredRecurrent: ("kind", *_RECURRENT, "ranks"),
+    LayeredAttention: (
+        *("embed_dim", "output_dim", "num_heads", "head_dim", "kdim", "vdim"),
+        *("bias", "dropout", "batch_first"),
+    ),
+    LayeredWindowAttention: (
+        *("embed_dim", "output_dim", "num_heads", "head_dim", "window_size", "shift_size"),
+        *("qkv_bias", "proj_bias", "attention_dropout", "dropout", "position_features"),
+    ),
     nn.Identity: (),
 }
 """Classes that can be built anew, with the attributes that are their constructor's arguments."""
 
-SCALARS = frozenset({"training", "embed_dim", "kdim", "vdim", "num_heads", "head_dim", "normalized_shape"})
+SCALARS = HEAD_NUMBERS | {"training", "embed_dim", "kdim", "vdim", "head_dim", "normalized_shape"}
 """Attributes of other modules that operations may change."""
 
 SIZES: Mapping[type[nn.Module], frozenset[str]] = {
@@ -257,8 +267,7 @@ def _build(entry: Mapping[str, Any]) -> nn.Module:
         if entry["dtype"] is not None:
             args["dtype"] = _DTYPES[entry["dtype"]]
         module = leaf_class(**args, device="meta").to_empty(device="cpu")
-    module.training = bool(entry["training"])
-    return module
+    return module.train(bool(entry["training"]))
 
 
 def _aliases(model: nn.Module, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from petra_optuna.nn.attention.kernels import products_called
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, tensors
 
 MOST_SAMPLES = 256
@@ -28,7 +29,7 @@ def samples_per_call(model: nn.Module, inputs: Inputs) -> int:
         inputs: Batch of any size.
     """
     largest = _LargestOperator(model, inputs)
-    with torch.no_grad(), largest:
+    with torch.no_grad(), products_called(), largest:
         forward(model, inputs)
     affordable = _CALL_BYTES * batch_size_of(inputs) // largest.bytes
     return max(1, min(MOST_SAMPLES, affordable))

@@ -19,9 +19,14 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 
-def private_copy(model: nn.Module) -> nn.Module:
-    """A deep copy of a model; tensors that autograd made and that its attributes hold become values."""
-    memo: dict[int, Any] = {}
+def private_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy of a model; tensors that autograd made and that its attributes hold become values.
+
+    Args:
+        model: Model to copy.
+        memo: That of ``copy.deepcopy``: afterwards it maps the identity of each part to its copy.
+    """
+    memo = {} if memo is None else memo
     for module in model.modules():
         for tensor in _tensors_in([value for name, value in vars(module).items() if name != "_modules"]):
             if not tensor.is_leaf:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from petra_optuna.nn.attention.kernels import products_called
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 from petra_optuna.nn.low_rank import FactoredRecurrent
 
@@ -39,7 +40,8 @@ def count_macs(model: nn.Module, inputs: Inputs) -> int:
     hooks = [module.register_forward_hook(_product_counter(products)) for module in factored]
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_KERNELS) as counter:
+        counter = FlopCounterMode(display=False, custom_mapping=_KERNELS)
+        with torch.no_grad(), products_called(), counter:
             forward(model, inputs)
     finally:
         for hook in hooks:

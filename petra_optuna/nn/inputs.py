@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from petra_optuna.nn.attention.kernels import layers_called
+
 Inputs = tuple[Tensor, ...] | dict[str, Tensor]
 
 DynamicAxes = Mapping[str, Mapping[int, str]]
@@ -22,8 +24,12 @@ ONLY_BATCH: DynamicAxes = MappingProxyType({})
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
-    """Call ``model`` with ``inputs`` and return all that it returns."""
-    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    """Call ``model`` with ``inputs`` and return all that it returns.
+
+    Every layer is called: PyTorch's fused form of attention layers is off.
+    """
+    with layers_called():
+        return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
 
 
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:

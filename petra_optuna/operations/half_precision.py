@@ -17,7 +17,7 @@ from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.half_range import clamp_stored, fit_half
 from petra_optuna.operations.weight_only import named
-from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline import Applied, FloatReason
 from petra_optuna.pipeline.nodes import BFloat16Node, HalfNode
 
 _SAMPLES = 32
@@ -56,6 +56,7 @@ class Half(HalfNode):
         prepared = named(model)
         inputs, _ = next(context.calibration_batches(limit=_SAMPLES, batch_size=_SAMPLES))
         fitting, kept = fit_half(prepared, to_feeds(inputs))
+        kept |= _crashing_transposes(fitting.graph)
         with warnings.catch_warnings():
             # It warns of every value that it rounds.
             warnings.simplefilter("ignore")
@@ -132,6 +133,25 @@ def _stored(model: onnx.ModelProto, dtype: int) -> list[onnx.TensorProto]:
 def _count(tensors: Iterable[onnx.TensorProto]) -> int:
     """Number of values in all of them."""
     return sum(int(np.prod(tensor.dims)) for tensor in tensors)
+
+
+def _crashing_transposes(graph: onnx.GraphProto) -> dict[str, FloatReason]:
+    """Names of transpositions that stay in float32, because ONNX Runtime 1.32 dies while it loads them.
+
+    It dies where it swaps the first two of three dimensions, in float16, in front of a product with a stored
+    matrix; attention that reads (T, B, features) has such products.
+    """
+    stored = {tensor.name for tensor in graph.initializer}
+    multiplied = {
+        node.input[0] for node in graph.node if node.op_type == "MatMul" and node.input[1] in stored
+    }
+    return {
+        node.name: FloatReason(reason="ONNX Runtime cannot load it in float16 in front of a stored matrix")
+        for node in graph.node
+        if node.op_type == "Transpose"
+        and node.output[0] in multiplied
+        and any(len(attribute.ints) == 3 and attribute.ints[0] == 1 for attribute in node.attribute)
+    }
 
 
 def _join_floats(graph: onnx.GraphProto, own: Collection[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.attention import close_unchanged, left_closed, open_attention
 from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.low_rank import (
     LowRankPair,
@@ -51,13 +52,13 @@ class LowRank(LowRankNode):
         Raises:
             OperationFailed: When the model has no layer to decompose.
         """
-        reduced = private_copy(model).eval()
+        reduced, opened = open_attention(private_copy(model).eval())
         layers = decomposable_layers(reduced)
         left_out = {
             name: reason
             for name, part in reduced.named_modules()
             if (reason := reason_against_low_rank(part))
-        }
+        } | left_closed(reduced)
         if not layers:
             raise OperationFailed(_nothing_to_decompose(left_out))
         shared = shared_names(reduced)
@@ -65,10 +66,11 @@ class LowRank(LowRankNode):
         results = self._reduce({name: layer for name, layer in layers.items() if name not in shared})
         factored = {name: result.layer for name, result in results.items() if result.layer is not None}
         placed = substitute(reduced, factored, context.calibration_sample())
-        before, after = (ModelSize.of(each, context.task.example) for each in (model, placed.model))
+        reduced = close_unchanged(placed.model, opened)
+        before, after = (ModelSize.of(each, context.task.example) for each in (model, reduced))
         report = _report(results, placed, size_report(before, after), left_out)
-        report["batch_norms"] = remeasure_batch_norms(placed.model, context) if report["changed"] else 0
-        return Applied(placed.model, report)
+        report["batch_norms"] = remeasure_batch_norms(reduced, context) if report["changed"] else 0
+        return Applied(reduced, report)
 
     def _reduce(self, layers: dict[str, nn.Module]) -> dict[str, ReductionResult]:
         if self.scope == "global":

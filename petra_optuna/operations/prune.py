@@ -1,4 +1,4 @@
-"""Structured pruning of channels."""
+"""Structured pruning of channels and of attention heads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from petra_optuna.pipeline.nodes import PruneNode
 
 @dataclasses.dataclass(frozen=True)
 class Prune(PruneNode):
-    """Remove channels with everything that is coupled to them, then measure batch norms again.
+    """Remove channels and heads with everything that is coupled to them, then measure batch norms again.
 
     Example:
         >>> Prune(removed=0.5, criterion="taylor", scope="global").code
@@ -27,11 +27,12 @@ class Prune(PruneNode):
 
     @limited
     def apply(self, model: nn.Module, context: Context) -> Applied[nn.Module]:
-        """Return a copy with fewer channels.
+        """Return a copy with fewer channels and heads.
 
-        The report names ``channels`` (before, after) by layer, ``share`` removed of all prunable
-        channels, ``batch_norms`` measured again, ``left_out`` with reasons and how many calibration
-        samples in how many batches the ``criterion_read``.
+        The report names ``channels`` (before, after) by layer, ``heads`` (before, after) by attention module,
+        whose features are among the channels, ``share`` removed of all prunable channels, ``batch_norms``
+        measured again, ``left_out`` with reasons and how many calibration samples in how many batches the
+        ``criterion_read``.
 
         Raises:
             OperationFailed: When the model cannot be traced, has nothing to prune or does not run
@@ -60,9 +61,10 @@ def _report(result: PruningResult, sizes: dict[str, int], batch_norms: int) -> d
         **sizes,
         "share": 1 - kept / total if total else 0.0,
         "channels": {name: list(widths) for name, widths in result.widths.items()},
+        "heads": {name: list(counts) for name, counts in result.heads.items()},
         "batch_norms": batch_norms,
         "left_out": result.left_out,
     }
     if kept == total:
-        report["reason"] = "no layer has blocks of channels that may leave at this ratio"
+        report["reason"] = "no layer has heads or blocks of channels that may leave at this ratio"
     return report

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.attention import close_unchanged, open_attention
 from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.low_rank import (
     LowRankPair,
-    Substitution,
     factorize_fully,
     merge_factors,
     substitute,
@@ -70,8 +70,7 @@ class RegularizedTrain(RegularizedTrainNode):
         if context.epochs <= 0:
             return Applied(trained, fit(trained, context, self.epochs))
         asked = [name for name in REGULARIZERS if getattr(context.recipe, name)]
-        placed = _with_factors(trained, asked, context)
-        trained, temporary = placed.model, placed.placed
+        trained, temporary = _with_factors(trained, asked, context)
         off = _impossible(trained, asked, context)
         terms = [name for name in asked if name not in off]
         if asked and not terms:
@@ -84,13 +83,12 @@ class RegularizedTrain(RegularizedTrainNode):
             self.epochs,
             extra_loss=_extra_loss(terms, context.recipe),
             lai_bound=context.recipe.lambda_lai if "lai" in terms else None,
-            snapshot=lambda model: merge_factors(private_copy(model), temporary),
+            snapshot=lambda model: temporary.removed_from(private_copy(model)),
         )
         after = _penalties(trained, terms, context)
         layers = list(trainable_factors(trained)) if _any_of_factors(terms) else []
-        trained = merge_factors(trained, temporary)
-        shown = _report(terms, off, layers, bool(temporary), before, after)
-        return Applied(trained, {**report, **shown, "left_out": placed.left_out})
+        report |= _report(terms, off, layers, bool(temporary.factored), before, after)
+        return Applied(temporary.removed_from(trained), {**report, "left_out": temporary.left_out})
 
 
 def _report(
@@ -115,13 +113,35 @@ def _any_of_factors(terms: Collection[str]) -> bool:
     return any(name in terms for name in OF_FACTORS)
 
 
-def _with_factors(model: nn.Module, asked: Collection[str], context: Context) -> Substitution:
-    """The model with temporary factors where a term needs some and there are none."""
+@dataclasses.dataclass(frozen=True)
+class _Temporary:
+    """What a model has for the time of its training.
+
+    Attributes:
+        factored: Names of layers that are factored.
+        opened: Attention modules that are replaced by layered ones, by name.
+        left_out: Reasons why other layers are not factored, by name.
+    """
+
+    factored: tuple[str, ...] = ()
+    opened: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def removed_from(self, model: nn.Module) -> nn.Module:
+        """The model, or a copy of it, with its own layers again, in place."""
+        opened = {name: private_copy(module) for name, module in self.opened.items()}
+        return close_unchanged(merge_factors(model, self.factored), opened)
+
+
+def _with_factors(model: nn.Module, asked: Collection[str], context: Context) -> tuple[nn.Module, _Temporary]:
+    """The model with temporary pairs where a term needs factors and there are none."""
     if not _any_of_factors(asked) or trainable_factors(model):
-        return Substitution(model)
+        return model, _Temporary()
+    model, opened = open_attention(model)
     full, names = factorize_fully(private_copy(model))
     factored = {name: full.get_submodule(name) for name in names}
-    return substitute(model.eval(), factored, context.calibration_sample())
+    placed = substitute(model.eval(), factored, context.calibration_sample())
+    return placed.model, _Temporary(placed.placed, opened, placed.left_out)
 
 
 def _impossible(model: nn.Module, asked: Collection[str], context: Context) -> dict[str, str]:
@@ -190,7 +210,7 @@ def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> di
 
 
 def _layer_weights(model: nn.Module) -> list[Tensor]:
-    """The trained weights of Linear and convolution layers, a pair counting as the layer it stands for."""
+    """The trained weights of Linear, convolution and attention layers; a pair is the layer it stands for."""
     kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     weights: list[Tensor] = []
     inside_pairs: set[nn.Module] = set()
@@ -201,4 +221,7 @@ def _layer_weights(model: nn.Module) -> list[Tensor]:
                 weights.append(weight_matrix(module).reshape(len(module.second.weight), -1))
         elif isinstance(module, kinds) and module not in inside_pairs and module.weight.requires_grad:
             weights.append(module.weight)
+        elif isinstance(module, nn.MultiheadAttention):
+            projections = (getattr(module, f"{part}_proj_weight") for part in ("in", "q", "k", "v"))
+            weights += [weight for weight in projections if weight is not None and weight.requires_grad]
     return weights

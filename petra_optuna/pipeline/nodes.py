@@ -79,10 +79,10 @@ class LowRankNode(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class PruneNode(Operation):
-    """Fewer channels.
+    """Fewer channels and attention heads.
 
     Attributes:
-        removed: Share of the channels that is removed.
+        removed: Share of the channels that is removed, the features of heads included.
         criterion: Measure by which a channel is unimportant.
         scope: ``global`` ranks the channels of all layers together, ``local`` those of each layer.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import hashlib
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 from petra_optuna.errors import MeasurementFailed, TaskError
 from petra_optuna.nn.batch_norm import fixed_norms
 from petra_optuna.nn.batching import samples_per_call
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import ONLY_BATCH, DynamicAxes, Inputs, take
 from petra_optuna.nn.outputs import OutputChoice
 from petra_optuna.nn.randomness import seeded
@@ -312,7 +312,7 @@ class Task:
             initial = functools.partial(_wrapped, kept, initial, normalize)
         quality = find_metric(metric)
         criterion = loss or (mean_squared_error if quality.name == "rmse" else functional.cross_entropy)
-        private = copy.deepcopy(original)  # a model may keep something of a call
+        private = private_copy(original)  # a model may keep something of a call
         check_evaluation(private, splits["selection"], quality)
         tried = check_training(private, splits["train"], criterion, training_step)
         check_classes(splits["train"], tuple(labels))

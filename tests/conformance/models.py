@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from conformance.attention_models import Encoder, bert, deit, distilbert, swin
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -232,6 +233,11 @@ _MODELS: Mapping[str, tuple[Callable[[], nn.Module], Draw]] = {
     "tied_weights": (Tied, tokens),
     "class_token": (ClassToken, images(16)),
     "number_argument": (Scaled, images(16)),
+    "transformer_encoder": (lambda: Encoder(TOKENS, CLASSES), tokens),
+    "swin": (lambda: swin(CLASSES), images(16)),
+    "deit": (lambda: deit(CLASSES), images(16)),
+    "bert": (lambda: bert(TOKENS, CLASSES), tokens),
+    "distilbert": (lambda: distilbert(TOKENS, CLASSES), tokens),
 }
 
 CASES: Mapping[str, Callable[[], Task]] = {
@@ -250,7 +256,7 @@ EXPECTED_FAILURES: Mapping[tuple[str, str], str] = {
     ("drop_blocks", "lstm"): _NO_BLOCK,
     ("drop_blocks", "tied_weights"): _NO_BLOCK,
     ("drop_blocks", "number_argument"): _NO_BLOCK,
+    ("drop_blocks", "transformer_encoder"): _NO_BLOCK,  # its layers are called with masks, by keyword
     ("drop_blocks", "shared_modules"): "none of the 2 blocks of the model can be dropped",
-    ("fp16", "vision_transformer"): "crash by signal",  # of ONNX Runtime, while it optimises the graph
 }
 """Operation and model to a part of the reason why it cannot work there at all."""

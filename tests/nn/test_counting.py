@@ -47,6 +47,53 @@ def test_counting_changes_neither_mode_nor_statistics() -> None:
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
 
 
+LENGTH, WIDTH, HIDDEN = 16, 64, 128
+IN_ATTENTION = LENGTH * 4 * WIDTH**2 + 2 * LENGTH**2 * WIDTH
+"""Four projections of each position, and two products of each two positions."""
+IN_ENCODER_LAYER = IN_ATTENTION + 2 * LENGTH * WIDTH * HIDDEN
+
+
+class Attending(nn.Module):
+    """One of the ways to write attention down.
+
+    Args:
+        way: ``module``, ``function`` or ``products``.
+    """
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.whole = nn.MultiheadAttention(WIDTH, 4, batch_first=True)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.way == "module":
+            return self.whole(values, values, values, need_weights=False)[0]
+        batch, length, _ = values.shape
+        q, k, v = self.qkv(values).reshape(batch, length, 3, 4, -1).permute(2, 0, 3, 1, 4)
+        if self.way == "function":
+            mixed = functional.scaled_dot_product_attention(q, k, v)
+        else:
+            mixed = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+@pytest.mark.parametrize("way", ["module", "function", "products"])
+def test_attention_by_hand_in_each_way_that_it_is_written(way: str) -> None:
+    for batch in (1, 3):
+        assert count_macs(Attending(way), (torch.randn(batch, LENGTH, WIDTH),)) == IN_ATTENTION
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_encoder_layers_by_hand(batch_first: bool, norm_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(WIDTH, 4, HIDDEN, batch_first=batch_first, norm_first=norm_first)
+    values = torch.randn(LENGTH, LENGTH, WIDTH)  # as long as the batch, so that the order does not matter
+    assert count_macs(layer, (values,)) == IN_ENCODER_LAYER
+    encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    assert count_macs(encoder.eval(), (values,)) == 3 * IN_ENCODER_LAYER
+
+
 class Last(nn.Module):
     """The last step of a recurrent layer."""
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -356,6 +358,41 @@ def test_half_names_the_weight_that_float16_cannot_hold():
     proto = export_onnx(model.eval(), (torch.randn(2, 1, 8, 8),))
     with pytest.raises(OperationFailed, match=r"weight' goes beyond 65504"):
         convert(Half(), proto)
+
+
+class TimeFirst(nn.Module):
+    """A product along a sequence of which two dimensions were swapped."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.order, self.back = order, tuple(order.index(axis) for axis in range(3))
+        self.first, self.second = nn.Linear(16, 24), nn.Linear(16, 24)
+
+    def forward(self, x):
+        moved = x.permute(self.order)
+        products = self.first(moved) + self.second(moved).relu()
+        return products.permute(self.back).flatten(1)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1)])
+def test_half_makes_files_that_onnx_runtime_loads_whatever_moved_in_front_of_a_product(order, tmp_path):
+    """It dies by a signal on some of them, so they are opened in another process."""
+    torch.manual_seed(0)
+    sizes = [8, 8, 8]
+    sizes[order[2]] = 16
+    model, example = TimeFirst(order).eval(), (torch.randn(*sizes),)
+    proto = export_onnx(model, example)
+    applied = convert(Half(), proto, shape=tuple(sizes[1:]))
+    assert applied.report["float32_weights"] == 0
+    left = [item["op"] for item in applied.report["left_float"]]
+    assert left == (["Transpose"] * len(left) if order[0] == 1 else [])
+    path = tmp_path / "half.onnx"
+    onnx.save(applied.model, path)
+    script = f"import onnxruntime; onnxruntime.InferenceSession({str(path)!r})"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    expected = model(*example).detach().numpy()
+    actual = OnnxRuntimeModel(applied.model).run({"input": example[0].numpy()})
+    assert np.abs(actual - expected).max() < 0.005 * np.abs(expected).max()
 
 
 class Nothing(nn.Module):

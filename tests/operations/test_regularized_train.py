@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from support.loaders import apart
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -123,6 +123,46 @@ def test_terms_that_need_no_factors_make_none_and_lower_their_value(tiny_task: T
     assert (report["regularizers"], report["layers"], report["temporary_pairs"]) == ([name], [], False)
     assert report["penalty_before"].keys() == report["penalty_after"].keys() == {name}
     assert report["penalty_after"][name] < 0.97 * report["penalty_before"][name]
+
+
+class Attending(nn.Module):
+    """torch's encoder layer on eight columns of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.layer(images.flatten(1, 2)).mean(1))
+
+
+@pytest.mark.parametrize("names", [("orthogonal", "hoyer"), ("norm",)])
+def test_projections_of_attention_are_trained_with_penalties_and_stay_what_they_are(
+    tiny_task: Task, names: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    task = dataclasses.replace(tiny_task, model=Attending().eval(), fingerprint="")
+    context = _context(task, **_only(*names), lr=1e-3, distillation_weight=0.0)
+    applied = RegularizedTrain(epochs=3).apply(task.model, context)
+    assert repr(applied.model) == repr(task.model)
+    before, after = task.model.state_dict(), applied.model.state_dict()
+    assert not any(
+        torch.equal(before[f"layer.self_attn.{name}"], after[f"layer.self_attn.{name}"])
+        for name in ("in_proj_weight", "out_proj.weight")
+    )
+    if names != ("norm",):
+        layers = {"layer.self_attn.in_proj", "layer.self_attn.out_proj", "layer.linear1", "layer.linear2"}
+        assert layers <= set(applied.report["layers"])
+        return
+    attention = {name for name, _ in task.model.layer.self_attn.named_parameters() if name.endswith("weight")}
+    lengths = [
+        (1 - weight.norm(dim=1)).square().sum()
+        for name, weight in task.model.named_parameters()
+        if weight.ndim == 2
+    ]
+    assert len(attention) == 2
+    assert applied.report["penalty_before"]["norm"] == pytest.approx(torch.stack(lengths).mean().item())
 
 
 @pytest.mark.parametrize("bound", [0.1, 0.3])

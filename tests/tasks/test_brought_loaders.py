@@ -1,4 +1,4 @@
-"""Loaders of ten kinds, each through training, pruning, INT8 and export: what is reported is what the file does.
+"""Loaders of ten kinds, each through training, pruning, INT8 and export: the file does what is reported.
 
 The file is judged by ONNX Runtime, NumPy and scikit-learn alone, on what the selection loader itself gives.
 """

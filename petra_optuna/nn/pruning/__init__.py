@@ -1,7 +1,8 @@
-"""Structured pruning of channels, and removal of whole blocks."""
+"""Structured pruning of channels and heads, and removal of whole blocks."""
 
 from petra_optuna.nn.pruning.blocks import block_score, find_replaceable
 from petra_optuna.nn.pruning.dropping import drop_blocks
+from petra_optuna.nn.pruning.forms import NUMBERS as HEAD_NUMBERS
 from petra_optuna.nn.pruning.importance import (
     CRITERIA,
     Criterion,
@@ -13,6 +14,7 @@ from petra_optuna.nn.pruning.prune import PruningResult, Scope, group_widths, pr
 
 __all__ = [
     "CRITERIA",
+    "HEAD_NUMBERS",
     "Criterion",
     "PruningResult",
     "Scope",

@@ -1,4 +1,4 @@
-"""What may be pruned in a model: groups of coupled channels, and groups that must shrink in step.
+"""What may be pruned in a model: groups of coupled channels, groups that must shrink in step, and heads.
 
 torch-pruning finds which channels are coupled (arXiv 2301.12900). The layers and directions of one
 recurrent layer all have the same number of hidden units, so their groups shrink in step: the least
@@ -15,8 +15,10 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from petra_optuna.nn.attention import left_closed
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.pruning.eligibility import LayerIndex
+from petra_optuna.nn.pruning.heads import HeadCandidate, Heads, find_heads
 from petra_optuna.nn.pruning.importance import RandomScores, WeightScores, channel_scores
 from petra_optuna.nn.pruning.proxies import NOT_PRUNED, ChannelTracker
 from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentProxy
@@ -103,11 +105,11 @@ class _ScoredGroup:
 
 def find_candidates(
     model: nn.Module, inputs: Inputs, scores: WeightScores
-) -> tuple[tp.DependencyGraph, list[Candidate], dict[str, str]]:
+) -> tuple[tp.DependencyGraph, list[Candidate | HeadCandidate], dict[str, str]]:
     """What may be pruned in a model, and what may not.
 
     Args:
-        model: Model in evaluation mode; its weights require gradients.
+        model: Model in evaluation mode whose attention is opened; its weights require gradients.
         inputs: One batch.
         scores: Scores of every weight.
 
@@ -122,7 +124,13 @@ def find_candidates(
     proxies: list[Proxy] = list(graph.model.proxies.values())
     layers = LayerIndex(model, graph, inputs)
     extended = _with_proxy_scores(scores, proxies)
-    named = [(name, group) for group in groups if (name := layers.name_of(group)) is not None]
+    all_heads, left_out = find_heads(model)
+    left_out |= left_closed(model)
+    named = [
+        (name, group)
+        for group in groups
+        if (name := layers.name_of(group)) is not None and not _holds_heads(graph, group, all_heads)
+    ]
     reasons = layers.reasons_against([group for _, group in named])
     scored_groups = [
         _score_group(graph, name, group, reason, extended)
@@ -131,8 +139,8 @@ def find_candidates(
     recurrent = {
         layers.name_of_layer(proxy.layer): proxy for proxy in proxies if isinstance(proxy, RecurrentProxy)
     }
-    candidates: list[Candidate] = []
-    left_out = {
+    candidates: list[Candidate | HeadCandidate] = []
+    left_out |= {
         name: proxy.reason_against or "nothing that reaches the output reads it"
         for name, proxy in recurrent.items()
     }
@@ -147,7 +155,24 @@ def find_candidates(
     left_out |= {
         name: proxy.reason_against for name, proxy in recurrent.items() if proxy.reason_against is not None
     }
+    for heads in all_heads:
+        with_scores = HeadCandidate.of(heads, scores)
+        if isinstance(with_scores, HeadCandidate):
+            candidates.append(with_scores)
+        else:
+            left_out[heads.name] = with_scores
     return graph, candidates, left_out | _classes_not_pruned(model)
+
+
+def _holds_heads(graph: tp.DependencyGraph, group: tp.dependency.Group, all_heads: list[Heads]) -> bool:
+    """Whether channels of the group are features of heads, which leave as a whole."""
+    makers = {layer for heads in all_heads for layer in heads.layers()[0]}
+    readers = {heads.layers()[1] for heads in all_heads}
+    return any(
+        dependency.layer in (makers if graph.is_out_channel_pruning_fn(dependency.handler) else readers)
+        for dependency, _ in group
+        if isinstance(dependency.layer, nn.Module)
+    )
 
 
 def _score_group(

@@ -15,10 +15,10 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from petra_optuna.errors import OperationFailed, one_line
+from petra_optuna.nn.attention.kernels import products_called
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.surgery import nothing_frozen, temporarily_set
 
@@ -228,7 +228,7 @@ def lamp_shares(values: Tensor) -> Tensor:
 @contextmanager
 def _twice_differentiable() -> Iterator[None]:
     """Run functions that torch differentiates only once in another form inside the block."""
-    with sdpa_kernel(SDPBackend.MATH), _TwiceDifferentiableForms():
+    with products_called(), _TwiceDifferentiableForms():
         yield
 
 

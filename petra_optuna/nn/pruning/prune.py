@@ -6,7 +6,6 @@ blocks that keep widths multiples of 8, so that no layer vanishes and the reques
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal
@@ -14,13 +13,17 @@ from typing import Any, Literal
 from torch import nn
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.attention import close_unchanged, open_attention
+from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.culprits import find_culprits
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.pruning.candidates import Candidate, find_candidates
+from petra_optuna.nn.pruning.heads import HeadCandidate
 from petra_optuna.nn.pruning.importance import RandomScores, WeightScores
 from petra_optuna.nn.pruning.removal import difference, remove
 
 Scope = Literal["global", "local"]
+AnyCandidate = Candidate | HeadCandidate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +34,12 @@ class PruningResult:
         widths: Channels of each group before and after, by the name of its first layer; of a recurrent layer
             the hidden units of all its layers and directions.
         left_out: Reason why a group could not be pruned, by the name of its first layer.
+        heads: Heads of each attention module before and after, by its name; ``widths`` has their features.
     """
 
     widths: dict[str, tuple[int, int]]
     left_out: dict[str, str]
+    heads: dict[str, tuple[int, int]]
 
 
 def prune_channels(
@@ -44,7 +49,7 @@ def prune_channels(
     ratio: float,
     scope: Scope,
 ) -> PruningResult:
-    """Remove the least important channels, in place.
+    """Remove the least important channels and heads of attention, in place.
 
     Neither the model's inputs nor its outputs are pruned, nor layers that share their weight. The pruned
     model is compared with one that ignores what was removed; channels whose removal would change
@@ -61,12 +66,13 @@ def prune_channels(
         OperationFailed: When the model cannot be traced, has nothing to prune, or does not compute the
             same with fewer channels anywhere.
     """
+    model, opened = open_attention(model)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     model.requires_grad_(True)  # the graph is traced by autograd
     weight_scores = scores(model)
     pruner = _Pruner(*_copy_with_scores(model, weight_scores), inputs)
 
-    def allocate(candidates: Sequence[Candidate]) -> list[int]:
+    def allocate(candidates: Sequence[AnyCandidate]) -> list[int]:
         return _allocate(candidates, ratio, scope)
 
     first = pruner.prune(model, weight_scores, allocate)
@@ -75,6 +81,7 @@ def prune_channels(
         result = _prune_without_failing(model, pruner, first.unit_counts, first.problem, allocate)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
+    close_unchanged(model, opened)
     return result
 
 
@@ -89,7 +96,8 @@ def group_widths(model: nn.Module, inputs: Inputs, scores: WeightScores) -> dict
     Raises:
         OperationFailed: When the model cannot be traced or has nothing to prune.
     """
-    _, unpruned = _Pruner(model, scores, inputs).prune_copy(lambda candidates: [0] * len(candidates))
+    opened, scores, _ = _opened_copy(model, scores)
+    _, unpruned = _Pruner(opened, scores, inputs).prune_copy(lambda candidates: [0] * len(candidates))
     return {name: before for name, (before, _) in unpruned.result.widths.items()}
 
 
@@ -109,17 +117,18 @@ def prune_group(
         OperationFailed: When the model computes something else then.
     """
 
-    def allocate(candidates: Sequence[Candidate]) -> list[int]:
+    def allocate(candidates: Sequence[AnyCandidate]) -> list[int]:
         counts = _allocate(candidates, ratio, "local")
         return [count * (candidate.name == name) for candidate, count in zip(candidates, counts, strict=True)]
 
-    copied, pruned = _Pruner(model, scores, inputs).prune_copy(allocate)
+    original, scores, opened = _opened_copy(model, scores)
+    copied, pruned = _Pruner(original, scores, inputs).prune_copy(allocate)
     if pruned.problem is not None:
         raise OperationFailed(pruned.problem)
-    return copied, pruned.result.widths[name][1]
+    return close_unchanged(copied, opened), pruned.result.widths[name][1]
 
 
-Allocation = Callable[[Sequence[Candidate]], list[int]]
+Allocation = Callable[[Sequence[AnyCandidate]], list[int]]
 """Maps candidates to the number of units that each of them loses."""
 
 
@@ -173,20 +182,33 @@ class _Pruner:
         if not eligible and not left_out:
             raise OperationFailed("the model has no Linear or convolution whose channels can be removed")
         counts = allocate(candidates)
-        chosen = [
-            item
-            for candidate, count in zip(candidates, counts, strict=True)
-            for item in (candidate.least_important(count) if count else ())
-        ]
+        losing = [(item, count) for item, count in zip(candidates, counts, strict=True) if count]
         problem = None
-        if chosen:
-            problem = difference(model, self.original, self.inputs, remove(model, graph, chosen))
+        if losing:
+            channels = [
+                group
+                for item, count in losing
+                if isinstance(item, Candidate)
+                for group in item.least_important(count)
+            ]
+            heads = [
+                (item.heads, item.least_important(count))
+                for item, count in losing
+                if isinstance(item, HeadCandidate)
+            ]
+            removal = remove(model, graph, channels, heads)
+            problem = difference(model, self.original, self.inputs, removal)
         widths = {
             candidate.name: (candidate.channels, candidate.channels - count * candidate.channels_per_unit)
             for candidate, count in zip(candidates, counts, strict=True)
         }
         names = [candidate.name for candidate in candidates]
-        result = PruningResult(widths, left_out | excluded)
+        heads_left = {
+            candidate.heads.name: (candidate.heads.count, candidate.heads.count - count)
+            for candidate, count in zip(candidates, counts, strict=True)
+            if isinstance(candidate, HeadCandidate)
+        }
+        result = PruningResult(widths, left_out | excluded, heads_left)
         return _CheckedPruning(result, dict(zip(names, counts, strict=True)), problem)
 
     def prune_copy(
@@ -224,15 +246,24 @@ def _prune_without_failing(
     return pruned.result
 
 
+def _opened_copy(
+    model: nn.Module, scores: WeightScores
+) -> tuple[nn.Module, WeightScores, dict[str, nn.Module]]:
+    """A copy of the model with its attention opened, the scores of its weights, and what was opened."""
+    copied, copied_scores = _copy_with_scores(model, scores)
+    copied, opened = open_attention(copied)
+    return copied, copied_scores, opened
+
+
 def _copy_with_scores(model: nn.Module, scores: WeightScores) -> tuple[nn.Module, WeightScores]:
     """A copy of the model, and the same scores of the copy's weights."""
     memo: dict[int, Any] = {}
-    copied = copy.deepcopy(model, memo)
+    copied = private_copy(model, memo)
     mapped = {memo[id(parameter)]: score for parameter, score in scores.items()}
     return copied, RandomScores(mapped) if isinstance(scores, RandomScores) else mapped
 
 
-def _allocate(candidates: Sequence[Candidate], ratio: float, scope: Scope) -> list[int]:
+def _allocate(candidates: Sequence[AnyCandidate], ratio: float, scope: Scope) -> list[int]:
     """Units that each candidate loses: lowest blocks first until the share is met most closely."""
     counts = [0] * len(candidates)
     indices = range(len(candidates))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from petra_optuna.nn.attention import LayeredAttention, LayeredWindowAttention
 from petra_optuna.nn.low_rank import (
     GATES,
     FactoredRecurrent,
@@ -21,6 +22,7 @@ from petra_optuna.nn.low_rank import (
     matrix_names,
     recurrent_kind,
 )
+from petra_optuna.nn.pruning.attention import AttentionProxy
 from petra_optuna.nn.pruning.importance import WeightScores
 from petra_optuna.nn.pruning.proxies import (
     CellProxy,
@@ -177,7 +179,7 @@ class RecurrentProxy(nn.Module):
         return states, torch.stack(last)
 
 
-Proxy = RecurrentProxy | EmbeddingProxy | CellProxy
+Proxy = RecurrentProxy | EmbeddingProxy | CellProxy | AttentionProxy
 
 
 def proxy_for(layer: nn.Module) -> Proxy | None:
@@ -186,6 +188,8 @@ def proxy_for(layer: nn.Module) -> Proxy | None:
         return RecurrentProxy(layer)
     if isinstance(layer, nn.RNNCellBase):
         return CellProxy(layer)
+    if isinstance(layer, LayeredAttention | LayeredWindowAttention):
+        return AttentionProxy(layer)
     return EmbeddingProxy(layer) if type(layer) is nn.Embedding else None
 
 

@@ -18,8 +18,10 @@ from petra_optuna.nn.agreement import agree
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.outputs import whole_outputs
+from petra_optuna.nn.pruning.attention import AttentionProxy
 from petra_optuna.nn.pruning.coupling import ROOT_TYPES
 from petra_optuna.nn.pruning.coverage import NORMS, masking_hook
+from petra_optuna.nn.pruning.heads import Heads
 from petra_optuna.nn.pruning.recurrent import Proxy, RecurrentProxy
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.surgery import temporarily_set
@@ -32,7 +34,8 @@ class Removal:
     Attributes:
         lost_inputs: Input channels that each Linear or convolution has lost, in the numbering before, by
             the layer's name.
-        proxies: Proxies of recurrent layers and embeddings by the layer's name; they know what remains.
+        proxies: Proxies of recurrent layers, embeddings and attention by the layer's name; they know what
+            remains.
     """
 
     lost_inputs: Mapping[str, list[int]]
@@ -43,8 +46,9 @@ def remove(
     model: nn.Module,
     graph: tp.DependencyGraph,
     chosen: Iterable[tuple[tp.dependency.Group, list[int]]],
+    heads: Iterable[tuple[Heads, list[int]]] = (),
 ) -> Removal:
-    """Remove channels, in place, with everything that is coupled to them.
+    """Remove channels and heads, in place, with everything that is coupled to them.
 
     All of them leave at once: the graph's numbers for slices are wrong after a first removal. LayerNorms
     and instance norms are shortened here: torch-pruning 1.6 keeps the weights of the former in the order of a
@@ -54,6 +58,7 @@ def remove(
         model: Model that was traced, without the anchors of the graph.
         graph: Graph that ``trace`` returned.
         chosen: Groups, each with the channels of its root to remove.
+        heads: Heads of attention modules, each with the numbers of those to remove.
     """
     merged = tp.dependency.Group()
     merged._DG = graph
@@ -74,6 +79,9 @@ def remove(
     merged.prune(record_history=False)
     for proxy in graph.model.proxies.values():
         proxy.prune_layer()
+    for of_module, numbers in heads:
+        of_module.remove(numbers)
+        lost_inputs[of_module.output_name] = of_module.columns(numbers)
     return Removal(lost_inputs, {names[layer]: proxy for layer, proxy in graph.model.proxies.items()})
 
 
@@ -111,7 +119,7 @@ def _run_masked(original: nn.Module, inputs: Inputs, removal: Removal) -> tuple[
     masked: dict[Tensor, Tensor] = {}
     with ExitStack() as changes, torch.no_grad(), seeded(0), _NormsAsScales() as norms:
         for name, proxy in removal.proxies.items():
-            if isinstance(proxy, RecurrentProxy):
+            if isinstance(proxy, RecurrentProxy | AttentionProxy):
                 masked |= proxy.masked_weights(original.get_submodule(name))
         changes.enter_context(temporarily_set(masked))
         for name, channels in removal.lost_inputs.items():
