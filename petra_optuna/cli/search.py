@@ -166,7 +166,8 @@ def run(
     train_precision: Annotated[
         TrainPrecision,
         typer.Option(
-            help="Type of forward passes in training; auto is bfloat16 where machine and model gain by it.",
+            metavar="<str>",
+            help="auto, float32 or bfloat16: type of forward passes.",
             rich_help_panel=options.TRAINING,
         ),
     ] = "auto",
