@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import re
 from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
@@ -29,11 +30,13 @@ IDENTITIES = {
     "tasks.metrics": {
         "accuracy": "4ed9a8c228326acaff368edbca4ccc73d01dde6f3a948e584f05a891c4690936",
         "macro_f1": "2c5dd170388eb107dce87485d60cb28d06713c9d330c71b851cc01cfb4053650",
-        "auc": "c570dbd7c6eb8df224fe931cbf02d377995be6b5829151a659e78e5455b111d9",
-        "rmse": "e578dbef5c84bf5088faddf311bb368f121d89780e43defb98b55e3d3ff09a96",
+        "auc": "b4232c47c3772530303ac6a043779bf9bea755e318063a206adb8f1f89c880cc",
+        "rmse": "389082bd130567ed253b9d41f5fc57cc731e8adf5c8c6a5b6fb49207dc592254",
+    },
+    "nn.training.losses": {
+        "mean_squared_error": "5c4aede6430d760d2235800b58793f53702d2f70d01b211552a91f90b3077660",
     },
     "tasks.task": {
-        "mean_squared_error": "5c4aede6430d760d2235800b58793f53702d2f70d01b211552a91f90b3077660",
         "_normalized": "270821272fed0895b2973e378c567cee654882f5c761719c92b52bb559e0646a",
     },
     "tasks.digits": {
@@ -68,7 +71,8 @@ def source_sha256(thing: Any) -> str:
     if isinstance(thing, functools.partial):
         # The text of a function holds its address, which differs between processes.
         args = tuple(source_sha256(arg) if callable(arg) else arg for arg in thing.args)
-        return _sha256(source_sha256(thing.func), repr(args), repr(sorted(thing.keywords.items())))
+        text = re.sub(r"0x[0-9a-f]+", "", f"{args!r}\n{sorted(thing.keywords.items())!r}")
+        return _sha256(source_sha256(thing.func), text)
     code = thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing)
     package, _, module = code.__module__.partition(".")
     name = f"{code.__module__}.{code.__qualname__}"

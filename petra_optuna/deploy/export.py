@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import inspect
 import io
 import logging
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 
 from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
 from petra_optuna.deploy.templates import Template
-from petra_optuna.errors import LoweringFailed, one_line
+from petra_optuna.deploy.unwritable import refuse_unwritable
+from petra_optuna.errors import FOREIGN_ERRORS, LoweringFailed, one_line
 from petra_optuna.nn.inputs import (
     ONLY_BATCH,
     DynamicAxes,
@@ -36,6 +38,8 @@ from petra_optuna.nn.inputs import (
 )
 
 OUTPUT_NAME = "output"
+_TOO_LARGE: type[Exception] = importlib.import_module("google.protobuf.message").EncodeError
+"""What protobuf raises for more than 2 GiB."""
 
 
 def export_onnx(model: nn.Module, inputs: Inputs, dynamic: DynamicAxes = ONLY_BATCH) -> onnx.ModelProto:
@@ -68,6 +72,7 @@ def capture(model: nn.Module, inputs: Inputs, dynamic: DynamicAxes = ONLY_BATCH)
     Raises:
         LoweringFailed: When the exporter cannot translate the model or fixes a dynamic axis, with its reason.
     """
+    refuse_unwritable(model, inputs)
     example = _at_least_two(inputs, dynamic)
     private = _with_signature(copy.deepcopy(model), example)
     with _exporting(), RecurrentOperators():
@@ -213,7 +218,7 @@ def _exporting() -> Iterator[None]:
     try:
         with _quiet():
             yield
-    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+    except (*FOREIGN_ERRORS, _TOO_LARGE, torch.onnx.OnnxExporterError) as error:
         reason = _first_cause(error)
         raise LoweringFailed(f"ONNX export failed: {type(reason).__name__}: {one_line(reason)}") from error
 

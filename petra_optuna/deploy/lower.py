@@ -25,7 +25,7 @@ from petra_optuna.deploy.checks import (
 from petra_optuna.deploy.convolutions import CONV1D
 from petra_optuna.deploy.export import strip_metadata
 from petra_optuna.deploy.float_graph import float_graph
-from petra_optuna.deploy.parity import TOLERANCE
+from petra_optuna.deploy.parity import allowed_difference, refuse_difference
 from petra_optuna.deploy.probe import PROBE_S, probe
 from petra_optuna.deploy.templates import Templates
 from petra_optuna.errors import LoweringFailed
@@ -130,7 +130,8 @@ def lower(
     expected, actual = _outputs(model, target.open(data, 1, device), samples or inputs)
     parity = certificate(proto, kernels, target.weighted, expected, actual)
     if precision == FLOAT32:
-        _check_float(parity, expected, target)
+        told = f"in {target.name} the FP32 file differs from the model"
+        refuse_difference(expected, actual, allowed_difference(expected), told)
     write_atomically(path, data)
     lowering = {
         "runtime": target.name,
@@ -184,13 +185,3 @@ def _outputs(model: nn.Module, session: Session, inputs: Inputs) -> tuple[np.nda
         expected = [forward(model, part).numpy() for part in parts]
     actual = [session.run(to_feeds(part))[0] for part in parts]
     return np.concatenate(expected), np.concatenate(actual)
-
-
-def _check_float(parity: Mapping[str, Any], expected: np.ndarray, target: Runtime) -> None:
-    """Check that an FP32 file computes in FP32 in its own runtime too."""
-    difference, scale = parity["max_abs_difference"], float(np.abs(expected).max(initial=0.0))
-    if difference > TOLERANCE * scale:
-        raise LoweringFailed(
-            f"in {target.name} the FP32 file differs from the model by {difference:.3g}, "
-            f"allowed is {TOLERANCE:g} of the largest output {scale:.3g}"
-        )

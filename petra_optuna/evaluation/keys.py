@@ -19,13 +19,13 @@ import torch
 
 from petra_optuna.aliases import TrainPrecision
 from petra_optuna.evaluation.budget import Budget
+from petra_optuna.measurement import LIBRARIES
 from petra_optuna.nn.training import training_dtype
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.source import source_sha256
 from petra_optuna.tasks import Task
 
-_LIBRARIES = ("numpy", "onnxruntime", "torch", "torch-pruning")
 _CODE = ("evaluation", "models", "nn", "operations", "pipeline", "tasks")
 
 
@@ -35,7 +35,7 @@ def base_key(task: Task, seed: int, train_precision: TrainPrecision = "auto") ->
         {
             "task": task.fingerprint,
             "code": code_digest(),
-            "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+            "libraries": {name: metadata.version(name) for name in LIBRARIES},
             "seed": seed,
             "threads": torch.get_num_threads(),
             "instruction_set": torch.backends.cpu.get_cpu_capability(),

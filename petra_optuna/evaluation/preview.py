@@ -1,6 +1,7 @@
 """What a pipeline's structural nodes alone say about the file, before any training.
 
-The size is predicted by counting. A prediction never becomes a value of a trial; it stops a trial where it is
+The size is predicted by counting the weights that the file must store. A prediction never becomes a value of
+a trial; it stops a trial where it is
 certain to break the limit on size.
 The nodes are applied to the task's model also where pipelines start from initialisation: ranks and scores
 of weights that were never trained say nothing about those that training leads to.
@@ -17,13 +18,11 @@ from petra_optuna.errors import OperationFailed, foreign_errors_as
 from petra_optuna.evaluation.budget import Budget
 from petra_optuna.evaluation.keys import node_seed, prefix_keys
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.inputs import take
+from petra_optuna.nn.inputs import Inputs, take
+from petra_optuna.nn.stored_values import fewest_stored_values
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Operation, Pipeline
 from petra_optuna.tasks import Task
-
-_BYTES_PER_LAYER = 200
-"""Lower bound of what a layer adds to a file: its node, its names, its bias. Batch norms fold away."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Preview:
     Attributes:
         parameters: Parameters of the model after the structural nodes.
         macs: Multiply-accumulates for one sample.
-        size_bytes: Bytes of the file by counting; a lower bound where ``certain``.
+        size_bytes: Fewest bytes of the file; those of any file of the pipeline where ``certain``.
         certain: Whether training cannot change the shapes: no node whose result follows the weights
             comes after one that trains them.
     """
@@ -71,7 +70,7 @@ def preview(
     return Preview(
         parameters=count_parameters(model),
         macs=count_macs(model, take(task.example, 1)),
-        size_bytes=predicted_bytes(model, pipeline.conversion),
+        size_bytes=fewest_bytes(model, task.example, pipeline.conversion),
         certain=_is_certain(pipeline),
     )
 
@@ -99,11 +98,17 @@ def apply_structure(
     return model
 
 
-def predicted_bytes(model: nn.Module, conversion: Operation | None) -> float:
-    """The fewest bytes that the file of a model of this shape can take."""
-    weights = [weight.numel() for weight in model.parameters() if weight.dim() > 1]
-    weight_bytes = conversion.weight_bytes if conversion else 4.0
-    return weight_bytes * sum(weights) + _BYTES_PER_LAYER * len(weights)
+def fewest_bytes(model: nn.Module, example: Inputs, conversion: Operation | None) -> float:
+    """The fewest bytes that the file of a model of this shape can take: those of the weights that it stores.
+
+    Args:
+        model: Model before the conversion.
+        example: Batch of any size.
+        conversion: Conversion of the pipeline; None for FP32.
+    """
+    stored = min((weight.element_size() for weight in model.parameters()), default=4)
+    weight_bytes = min(conversion.weight_bytes if conversion else 4.0, stored)
+    return weight_bytes * fewest_stored_values(model, take(example, 1))
 
 
 def _is_certain(pipeline: Pipeline) -> bool:

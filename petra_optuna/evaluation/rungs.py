@@ -19,10 +19,11 @@ from torch import nn
 
 from petra_optuna.errors import OperationFailed, TrialError, UserError, foreign_errors_as
 from petra_optuna.evaluation.budget import Budget, TrainingLedger
-from petra_optuna.evaluation.preview import apply_structure, predicted_bytes
+from petra_optuna.evaluation.preview import apply_structure, fewest_bytes
 from petra_optuna.evaluation.quality import quality_in_torch
 from petra_optuna.nn.counting import count_macs
 from petra_optuna.nn.inputs import take
+from petra_optuna.nn.randomness import seeded
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.tasks import Task
 
@@ -96,7 +97,7 @@ class RungResult:
     Attributes:
         rung: Number of the rung, counted from 1.
         quality: The task's metric of the model, in PyTorch, on the selection split.
-        size_bytes: Predicted bytes of the file, by counting.
+        size_bytes: Fewest bytes of the file, by counting the weights that it stores.
         macs: Multiply-accumulates for one sample.
         rest_s: Seconds that the rest of its training would take, at the pace so far.
     """
@@ -202,7 +203,8 @@ class RungCallback:
         while self._ahead and epochs >= self._ahead[0][0]:
             began = self._clock()
             try:
-                self._meet(self._ahead.pop(0)[1], snapshot, epochs)
+                with seeded(0):  # transforms of the data set draw from the generators that the training uses
+                    self._meet(self._ahead.pop(0)[1], snapshot, epochs)
             finally:
                 seconds = self._clock() - began
                 self._ledger.judging_s += seconds
@@ -219,7 +221,7 @@ class RungCallback:
         result = RungResult(
             rung=rung,
             quality=quality_in_torch(model if self._later_nodes_train else final, self._task),
-            size_bytes=predicted_bytes(final, self._pipeline.conversion),
+            size_bytes=fewest_bytes(final, self._task.example, self._pipeline.conversion),
             macs=count_macs(final, take(self._task.example, 1)),
             rest_s=self._pace.seconds * epochs_left,
         )

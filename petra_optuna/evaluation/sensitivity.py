@@ -22,7 +22,7 @@ from petra_optuna.evaluation.cache import CacheEntry, PrefixCache
 from petra_optuna.evaluation.keys import base_key
 from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.counting import count_macs, count_parameters
-from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
+from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.low_rank import (
     Decomposable,
     decomposable_layers,
@@ -35,6 +35,7 @@ from petra_optuna.nn.surgery import replace_module
 from petra_optuna.operations import DropBlocks, LowRank, Prune
 from petra_optuna.pipeline.nodes import KEPT_BY_RULE
 from petra_optuna.tasks import Task
+from petra_optuna.tasks.calibration import calibration_batches
 from petra_optuna.tasks.outputs import Outputs, joined_targets
 
 STRENGTHS = (0.25, 0.5, 0.75)
@@ -131,9 +132,9 @@ def measure_sensitivity(task: Task) -> Sensitivity:
     cuts = {
         Prune.name: _prunings(model, example),
         LowRank.name: _factorings(model),
-        DropBlocks.name: _drops(model, next(iter(task.calibration.batches(BATCH, limit=32)))[0], example),
+        DropBlocks.name: _drops(model, next(calibration_batches(task.calibration, 32, BATCH))[0], example),
     }
-    macs = count_macs(model, example) / batch_size_of(example)
+    macs = count_macs(model, example)
     layers = {operation: len(candidates) for operation, candidates in cuts.items()}
     max_layers, samples = affordable_extent(layers, macs)
     data = _Data.of(task, samples)
@@ -258,8 +259,8 @@ class _Data:
 
     @classmethod
     def of(cls, task: Task, samples: int) -> _Data:
-        split, size = task.calibration, min(BATCH, max(2, task.samples_per_call))
-        return cls(task, tuple(split.batches(size, fraction=samples / len(split), limit=samples)))
+        size = min(BATCH, max(2, task.samples_per_call))
+        return cls(task, tuple(calibration_batches(task.calibration, samples, size)))
 
     @property
     def samples(self) -> int:

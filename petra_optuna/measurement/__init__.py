@@ -3,12 +3,13 @@
 from petra_optuna.measurement.load import ForeignLoad
 from petra_optuna.measurement.pool import TOLERANCE, Measurer, ShapeMeasurement, ShapeMeasurer, ShapeStore
 from petra_optuna.measurement.process import MeasuringProcess
-from petra_optuna.measurement.profile import DeviceProfile, available_cores
+from petra_optuna.measurement.profile import LIBRARIES, DeviceProfile, available_cores
 from petra_optuna.measurement.protocol import Schedule
 from petra_optuna.measurement.record import Baseline, Energy, FileMeasurement, Measurement
 from petra_optuna.measurement.shape import shape_signature
 
 __all__ = [
+    "LIBRARIES",
     "TOLERANCE",
     "Baseline",
     "DeviceProfile",

@@ -32,7 +32,9 @@ _INSTRUCTION_SETS = (
 )
 """Flags of /proc/cpuinfo by which a runtime chooses kernels."""
 
-_LIBRARIES = ("numpy", "onnxruntime", "torch", "torch-pruning")
+_RECORDED_LATER = ("onnx", "onnx-ir", "onnxscript", "scipy")
+"""Libraries whose versions the first studies did not record."""
+LIBRARIES = ("numpy", "onnxruntime", "torch", "torch-pruning", *_RECORDED_LATER)
 """Libraries whose versions decide what a trial makes; the versions are read without loading them."""
 
 _RUNTIME_ON = {"cpu": DEFAULT, "cuda": "torch"}
@@ -182,7 +184,7 @@ class DeviceProfile:
         """
         model, flags = _cpu()
         chosen = runtime(self.runtime)
-        libraries = dict.fromkeys((*_LIBRARIES, chosen.package))
+        libraries = dict.fromkeys((*LIBRARIES, chosen.package))
         return {
             "cpu": model,
             "instruction_sets": [flag for flag in _INSTRUCTION_SETS if flag in flags],
@@ -195,7 +197,8 @@ class DeviceProfile:
         """Refuse to add measurements of another machine to a study.
 
         Args:
-            recorded: Result of ``host`` where the study was made.
+            recorded: Result of ``host`` where the study was made. A library whose version it does not hold
+                is not compared where older studies did not record it.
 
         Raises:
             StudyError: When a value differs; the text names each.
@@ -205,7 +208,7 @@ class DeviceProfile:
         differences = [
             f"{key} was {recorded.get(key)!r}, here {here[key]!r}"
             for key in here
-            if recorded.get(key) != here[key]
+            if recorded.get(key) != here[key] and not (key in _RECORDED_LATER and key not in recorded)
         ]
         if differences:
             raise StudyError(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from petra_optuna.nn.inputs import Inputs, forward
+from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 
 
 def fixed_norms(model: nn.Module) -> tuple[str, ...]:
@@ -40,8 +40,8 @@ def norms_of(model: nn.Module, names: Collection[str]) -> list[nn.Module]:
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Inputs], fixed: Collection[str] = ()) -> int:
     """Replace running means and variances by their averages over ``batches``, in place.
 
-    Every batch counts the same (a cumulative average). Nothing but batch norms leaves evaluation mode, so
-    dropout stays off.
+    Every sample counts the same, whatever the size of its batch. Nothing but batch norms leaves evaluation
+    mode, so dropout stays off.
 
     Args:
         model: Model in evaluation mode, private to the caller.
@@ -63,10 +63,14 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Inputs], fixed: Co
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # torch's spelling of the cumulative average
         layer.train()
     try:
+        seen = 0
         for inputs in batches:
+            count = batch_size_of(inputs)
+            seen += count
+            for layer in layers:
+                layer.momentum = count / seen
             forward(model, inputs)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

@@ -12,11 +12,15 @@ class Normalize(nn.Module):
     """Normalisation ``(x - mean) / std`` of each channel.
 
     Args:
-        mean: Mean of each channel, in the units of the raw input.
+        mean: Mean of each channel, in the units of the raw input; one value for all channels is allowed.
         std: Standard deviation of each channel, positive.
 
     Shape:
-        Images (B, C, H, W) to images of the same shape.
+        Tables (B, C), series (B, C, L), images (B, C, H, W) or volumes to the same shape.
+
+    Raises:
+        ValueError: On construction, when lengths differ or a deviation is not positive; in ``forward``, when
+            the second dimension of the input has another length.
     """
 
     mean: Tensor
@@ -31,6 +35,15 @@ class Normalize(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, batch: Tensor) -> Tensor:
         """Normalise a batch."""
-        return (images - self.mean) / self.std
+        channels = len(self.mean)
+        if batch.ndim < 2 or channels not in (1, batch.shape[1]):
+            raise ValueError(
+                f"`normalize` has {channels} channels, the input has shape {tuple(batch.shape)}; "
+                "channels are its second dimension"
+            )
+        if batch.ndim == 4:
+            return (batch - self.mean) / self.std
+        shape = (-1, *(1 for _ in batch.shape[2:]))
+        return (batch - self.mean.view(shape)) / self.std.view(shape)

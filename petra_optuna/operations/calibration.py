@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnxruntime import quantization as ort
+from onnxruntime.quantization.calibrate import EntropyCalibrater, MinMaxCalibrater, PercentileCalibrater
 
 from petra_optuna.scratch import scratch_folder
 
 _LEVELS = 256
 _CANDIDATES = 64
-_METHODS = {
-    "minmax": ort.CalibrationMethod.MinMax,
-    "percentile": ort.CalibrationMethod.Percentile,
-    "entropy": ort.CalibrationMethod.Entropy,
+_CALIBRATORS: Mapping[str, Any] = {
+    "minmax": MinMaxCalibrater,
+    "percentile": PercentileCalibrater,
+    "entropy": EntropyCalibrater,
 }
 
 
@@ -28,6 +31,7 @@ def calibrate(
     operators: Collection[str],
     method: str,
     percentile: float,
+    tensors: Collection[str] | None = None,
 ) -> ort.TensorsData:
     """The range of every float input and output of these operators.
 
@@ -40,18 +44,20 @@ def calibrate(
             of the magnitudes, ``entropy`` the one that loses least information in 256 steps (see
             ``entropy_range``).
         percentile: Share of the magnitudes, in percent.
+        tensors: Names of the tensors that are rounded; all where None. Others may hold values that have no
+            range.
     """
-    bins = {"num_bins": 2048} if method == "entropy" else {}
+    options: dict[str, Any] = {"minmax": {}, "entropy": {"num_bins": 2048}}.get(
+        method, {"percentile": percentile, "symmetric": True}
+    )
     with scratch_folder("calibration") as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder, "model.onnx")
         onnx.save(model, path)
-        calibrator = ort.create_calibrator(
-            path,
-            list(operators),
-            str(Path(folder, "augmented.onnx")),
-            _METHODS[method],
-            extra_options={"percentile": percentile, **bins},
+        calibrator = _only(_CALIBRATORS[method], tensors)(
+            path, list(operators), str(Path(folder, "augmented.onnx")), **options
         )
+        calibrator.augment_graph()
+        calibrator.create_inference_session()
         for batch in feeds:
             calibrator.collect_data(_OneBatch(batch))
         if method != "entropy":
@@ -99,6 +105,8 @@ def _loss(histogram: np.ndarray, start: int, stop: int) -> float:
     if not len(occupied):
         return 0.0
     start, stop = max(start, occupied[0]), min(stop, occupied[-1] + 1)
+    if start >= stop:  # every value lies beyond the range
+        return math.inf
     inside = histogram[start:stop].astype(float)
     clipped = inside.copy()
     clipped[0] += histogram[:start].sum()
@@ -112,6 +120,20 @@ def _loss(histogram: np.ndarray, start: int, stop: int) -> float:
     present = p > 0
     # A bin that only clipped values reach has no counterpart; it counts as one value would.
     return float(np.sum(p[present] * np.log(p[present] / np.maximum(q[present], 1 / clipped.sum()))))
+
+
+def _only(calibrator: Any, tensors: Collection[str] | None) -> Any:
+    """The class of calibrators, of these tensors alone."""
+    if tensors is None:
+        return calibrator
+    chosen = set(tensors)
+
+    class Chosen(calibrator):  # type: ignore[misc]
+        def select_tensors_to_calibrate(self, model: onnx.ModelProto) -> tuple[set[str], dict[str, Any]]:
+            found, infos = super().select_tensors_to_calibrate(model)
+            return found & chosen, infos
+
+    return Chosen
 
 
 class _OneBatch:

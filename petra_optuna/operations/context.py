@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from petra_optuna.aliases import TrainPrecision
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.pipeline import Recipe
+from petra_optuna.tasks.calibration import calibration_batches
 from petra_optuna.tasks.task import Task
 
 
@@ -46,10 +47,6 @@ class Context:
     on_step: Callable[[Callable[[], nn.Module], float], None] | None = None
 
     def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Inputs, Tensor]]:
-        """At most ``limit`` samples of the calibration split, the same ones each time.
-
-        They are spread over the split: in file order the first ones might be of one class.
-        """
-        split = self.task.calibration
+        """At most ``limit`` samples of the calibration split, the same ones each time, no batch of one."""
         size = min(batch_size, max(2, self.task.samples_per_call))
-        return split.batches(size, fraction=limit / len(split), limit=limit)
+        return calibration_batches(self.task.calibration, limit, size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
@@ -13,10 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from petra_optuna.errors import OperationFailed
+from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations.context import Context
+from petra_optuna.operations.half_range import clamp_stored, fit_half
+from petra_optuna.operations.weight_only import named
 from petra_optuna.pipeline import Applied
 from petra_optuna.pipeline.nodes import BFloat16Node, HalfNode
 
+_SAMPLES = 32
+"""Calibration samples on which float16 must hold every value."""
+_LARGEST_BFLOAT16 = float(torch.finfo(torch.bfloat16).max)
 _BYTES_OF_NODE = 120
 """What a ``Cast`` and its names add to the file."""
 
@@ -25,8 +31,9 @@ _BYTES_OF_NODE = 120
 class Half(HalfNode):
     """Every float32 weight becomes float16: half the file, no speed on CPUs.
 
-    Inputs and outputs stay in float32. Values below the smallest positive float16 are raised to it; a weight
-    beyond the largest is refused.
+    Inputs and outputs stay in float32. Stored values below the smallest positive float16 are raised to it.
+    Constants beyond the largest, masks for example, are moved into its range where this changes nothing;
+    nodes that overflow or vanish in float16 stay in float32 (``half_range``).
 
     Example:
         >>> Half().code
@@ -36,27 +43,38 @@ class Half(HalfNode):
     def apply(self, model: onnx.ModelProto, context: Context) -> Applied[onnx.ModelProto]:
         """Return the graph in float16; the report counts the weights converted and those left.
 
+        Returns:
+            The report holds ``precision``, ``float16_weights``, ``float32_weights`` and ``left_float``: nodes
+            that stay in float32, each with its reason.
+
         Raises:
-            OperationFailed: When the graph stores no float32 weight, or one that float16 cannot hold.
+            OperationFailed: When the graph stores no float32 weight, or none that float16 can hold.
         """
         before = _count(_stored(model, TensorProto.FLOAT))
         if before == 0:
             raise OperationFailed("fp16: the model stores no float32 weight")
-        _refuse_overflow(model)
-        copied = onnx.ModelProto()
-        copied.CopyFrom(model)
+        prepared = named(model)
+        inputs, _ = next(context.calibration_batches(limit=_SAMPLES, batch_size=_SAMPLES))
+        fitting, kept = fit_half(prepared, to_feeds(inputs))
         with warnings.catch_warnings():
             # It warns of every value that it rounds.
             warnings.simplefilter("ignore")
-            converted = convert_float_to_float16(copied, keep_io_types=True)
+            converted = convert_float_to_float16(fitting, keep_io_types=True, node_block_list=list(kept))
+        _join_floats(converted.graph, {node.name for node in prepared.graph.node})
         after = _count(_stored(converted, TensorProto.FLOAT))
         if after >= before:
-            raise OperationFailed("fp16: none of the model's weights could be converted")
+            why = next((reason["reason"] for reason in kept.values()), "no node reads one in float16")
+            raise OperationFailed(f"fp16: none of the model's weights could be converted: {why}")
         report = {
             "changed": True,
             "precision": "float16",
             "float16_weights": _count(_stored(converted, TensorProto.FLOAT16)),
             "float32_weights": after,
+            "left_float": [
+                {"name": node.name, "op": node.op_type, **kept[node.name]}
+                for node in fitting.graph.node
+                if node.name in kept
+            ],
         }
         return Applied(converted, report)
 
@@ -87,6 +105,7 @@ class BFloat16(BFloat16Node):
         converted = onnx.ModelProto()
         converted.CopyFrom(model)
         del converted.graph.value_info[:]
+        clamp_stored(converted.graph, _LARGEST_BFLOAT16, _LARGEST_BFLOAT16)
         stored = _stored(converted, TensorProto.FLOAT)
         halved = [tensor for tensor in stored if _is_worth_it(tensor)]
         if not halved:
@@ -115,12 +134,36 @@ def _count(tensors: Iterable[onnx.TensorProto]) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in tensors)
 
 
-def _refuse_overflow(model: onnx.ModelProto) -> None:
-    limit = float(np.finfo(np.float16).max)
-    for tensor in _stored(model, TensorProto.FLOAT):
-        largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
-        if largest > limit:
-            raise OperationFailed(f"fp16: {tensor.name!r} holds {largest:.3g}, float16 ends at {limit:g}")
+def _join_floats(graph: onnx.GraphProto, own: Collection[str]) -> None:
+    """Spare a float32 value the way through float16 between two nodes that stay in float32, in place.
+
+    Args:
+        graph: Graph with casts that the conversion has added.
+        own: Names of the nodes that were there before.
+    """
+    added = [node for node in graph.node if node.op_type == "Cast" and node.name not in own]
+    casts = {node.output[0]: node for node in added}
+    narrowed = {name: node.input[0] for name, node in casts.items() if _casts_to(node, TensorProto.FLOAT16)}
+    outputs = {value.name for value in graph.output}
+    straight = {}
+    for name, node in casts.items():
+        if not _casts_to(node, TensorProto.FLOAT) or node.input[0] not in narrowed:
+            continue
+        if name in outputs:
+            node.op_type, node.input[0] = "Identity", narrowed[node.input[0]]
+            del node.attribute[:]
+        else:
+            straight[name] = narrowed[node.input[0]]
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = straight.get(name, name)
+    read = {name for node in graph.node for name in node.input} | outputs
+    for node in [node for node in added if node.output[0] not in read]:
+        graph.node.remove(node)
+
+
+def _casts_to(node: onnx.NodeProto, dtype: int) -> bool:
+    return any(attribute.name == "to" and attribute.i == dtype for attribute in node.attribute)
 
 
 def _is_worth_it(tensor: onnx.TensorProto) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 import onnx
 
 from petra_optuna.operations.weight_only import derived
+from petra_optuna.pipeline import FloatReason
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 _SAME_STEPS = (
@@ -33,6 +34,9 @@ _SAME_STEPS = (
 
 _OWN_STEPS = ("Add", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid")
 
+MASKING = (*_OWN_STEPS, "Pad")
+"""Operators that may put the values of a mask beside others."""
+
 OPERATORS = (*WEIGHTED, *_SAME_STEPS, *_OWN_STEPS)
 """Operators with an INT8 kernel that lie in or between residual blocks, so that the blocks stay in INT8.
 
@@ -40,24 +44,39 @@ Normalisations and softmax have none, or lose precision for no speed.
 """
 
 
-def weighted_layers(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Nodes that multiply with a stored weight; the product of two stored factors is none."""
+def weighted_layers(graph: onnx.GraphProto, left: Collection[str] = ()) -> list[onnx.NodeProto]:
+    """Nodes that multiply with a stored weight in INT8; the product of two stored factors is none."""
     stored = {tensor.name for tensor in graph.initializer}
-    constant = derived(graph)
+    constant, floats = derived(graph), {*left, *batched_products(graph)}
     return [
         node
         for node in graph.node
-        if node.op_type in WEIGHTED and node.input[1] in stored and node.output[0] not in constant
+        if node.op_type in WEIGHTED
+        and node.input[1] in stored
+        and node.output[0] not in constant
+        and node.name not in floats
     ]
+
+
+def batched_products(graph: onnx.GraphProto) -> dict[str, FloatReason]:
+    """Name of each product with a stored weight that is no matrix -> why it stays in float."""
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    return {
+        node.name: FloatReason(reason=f"its weight has {ranks[name]} dimensions, INT8 kernels take matrices")
+        for node in graph.node
+        if node.op_type == "MatMul"
+        for name in node.input
+        if ranks.get(name, 2) != 2
+    }
 
 
 def int8_nodes(graph: onnx.GraphProto, left: Collection[str] = ()) -> list[onnx.NodeProto]:
     """The nodes to quantise, in the graph's order, with the layers named in ``left`` in float."""
-    constant = derived(graph)
+    constant, floats = derived(graph), {*left, *batched_products(graph)}
     reached: set[str] = set()
     nodes = []
     for node in graph.node:
-        if node.name in left or node.output[0] in constant:
+        if node.name in floats or node.output[0] in constant:
             continue
         between = node.op_type in OPERATORS and any(name in reached for name in node.input)
         if node.op_type in WEIGHTED or between:
@@ -79,12 +98,12 @@ def rounded_tensors(graph: onnx.GraphProto, left: Collection[str] = ()) -> set[s
     return rounded
 
 
-def feeding_layers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
-    """Name of each weighted layer -> names of those that feed it with only INT8 operators between."""
-    layers = {node.name for node in weighted_layers(graph)}
+def feeding_layers(graph: onnx.GraphProto, left: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Name of each layer in INT8 -> names of those that feed it with only INT8 operators between."""
+    layers = {node.name for node in weighted_layers(graph, left)}
     sources: dict[str, tuple[str, ...]] = {}
     feeding: dict[str, tuple[str, ...]] = {}
-    for node in int8_nodes(graph):
+    for node in int8_nodes(graph, left):
         feeders = tuple(dict.fromkeys(name for tensor in node.input for name in sources.get(tensor, ())))
         if node.name in layers:
             feeding[node.name] = feeders

@@ -17,9 +17,8 @@ from torch.nn import functional
 from petra_optuna.errors import one_line
 from petra_optuna.nn.inputs import Inputs, forward, mapped, tensors
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import input_steepness, lai_scale
+from petra_optuna.nn.training import functional_form, input_steepness, lai_scale, mean_squared_error
 from petra_optuna.operations.context import Context
-from petra_optuna.tasks.task import mean_squared_error
 
 PROBE_SAMPLES = 4
 _SMALLEST_SQUARE = 1e-12
@@ -64,15 +63,18 @@ def residuals(
         ValueError: When the loss is not one that is known to be such a mean.
     """
     rows = len(targets)
-    if loss is functional.cross_entropy:
-        losses = functional.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
+    loss, options = functional_form(loss)
+    weighted = options.get("weight") is not None or options.get("ignore_index", -100) != -100
+    if loss is functional.cross_entropy and not weighted:
+        smoothing = label_smoothing or options.get("label_smoothing", 0.0)
+        losses = functional.cross_entropy(outputs, targets, reduction="none", label_smoothing=smoothing)
         return losses.reshape(rows, -1).mean(1), 1
     differences = outputs.reshape(rows, -1) - targets.reshape(rows, -1)
     if loss is functional.l1_loss:
         return differences.abs().mean(1), 1
     if loss in (functional.mse_loss, mean_squared_error):
         return differences.square().mean(1).clamp_min(_SMALLEST_SQUARE).sqrt(), 2
-    raise ValueError("the task's loss is not cross-entropy, mean squared or mean absolute error")
+    raise ValueError("the task's loss is not plain cross-entropy, mean squared or mean absolute error")
 
 
 def why_no_lai(model: torch.nn.Module, context: Context) -> str | None:

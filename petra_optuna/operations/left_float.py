@@ -15,6 +15,7 @@ from petra_optuna.operations.weight_only import (
     derived,
     final_readers,
     saves_bytes,
+    why_unfit,
 )
 from petra_optuna.pipeline import FloatLayer, FloatReason
 
@@ -40,10 +41,10 @@ def left_float(
     constant = derived(graph)
     left: list[FloatLayer] = []
     for node in graph.node:
-        if node.op_type not in WEIGHTED or node.output[0] in constant:
-            continue
         if node.name in reasons:
             left.append({"name": node.name, "op": node.op_type, **reasons[node.name]})
+        elif node.op_type not in WEIGHTED or node.output[0] in constant:
+            continue
         elif node.input[1] in computed - stored - constant:
             reason = "its second operand is no weight"
             left.append({"name": node.name, "op": node.op_type, "reason": reason})
@@ -63,6 +64,7 @@ def _stored_in_float(graph: onnx.GraphProto, operators: Collection[str]) -> list
         if not nodes or not weight or tensor.name.endswith(SCALE_SUFFIX):
             continue
         small = not saves_bytes(tensor, max(channel_axis(node, len(tensor.dims)) for node in nodes))
-        reason = "too small for INT8 to shorten the file" if small else "other operators read it as well"
+        reason = "too small for INT8 to shorten the file" if small else why_unfit(tensor)
+        reason = reason or "other operators read it as well"
         left.append({"name": tensor.name, "op": nodes[0].op_type, "reason": reason})
     return left

@@ -1,13 +1,14 @@
 """The child of ``quantize_nncf``: ``python nncf_child.py FOLDER PRESET``.
 
-Reads ``model.onnx`` and the calibration batches ``0.safetensors, ...``, writes ``quantized.onnx`` beside
-them. A process of its own, since NNCF prints, draws bars, seeds generators and reports its use unless the
-environment forbids it.
+Reads ``model.onnx``, the calibration batches ``0.safetensors, ...`` and the names of nodes to leave in float,
+``ignored.json``; writes ``quantized.onnx`` beside them. A process of its own, since NNCF prints, draws bars,
+seeds generators and reports its use unless the environment forbids it.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ def main(folder: Path, preset: str) -> None:
     nncf: Any = importlib.import_module("nncf")
     paths = sorted(folder.glob("*.safetensors"), key=lambda path: int(path.stem))
     batches = [load_file(path) for path in paths]
+    ignored = json.loads((folder / "ignored.json").read_text(encoding="utf-8"))
     quantized = nncf.quantize(
         onnx.load(folder / "model.onnx"),
         nncf.Dataset(batches),
         preset=nncf.QuantizationPreset(preset),
         subset_size=len(batches),
+        ignored_scope=nncf.IgnoredScope(names=ignored),
     )
     onnx.save(quantized, folder / "quantized.onnx")
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx
 from onnxruntime import quantization as ort
 
 from petra_optuna.errors import OperationFailed, one_line
+from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations.context import Context
+from petra_optuna.operations.int8_graph import batched_products
 from petra_optuna.operations.left_float import left_float
+from petra_optuna.operations.observed import coarse_inputs, observed
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.weight_only import STORED, derived, named, store_int8
-from petra_optuna.pipeline import Applied
+from petra_optuna.pipeline import Applied, FloatReason
 from petra_optuna.pipeline.nodes import QuantizeDynamicNode
 from petra_optuna.scratch import scratch_folder
 
 _LINEAR = ("Gemm", "MatMul")
+_SAMPLES = 32
+_PRODUCT_OF_GEMM = "_MatMul"
+"""Behind a Gemm's name: the product that ONNX Runtime's tool splits it into."""
 _STORED = STORED | {"Conv"}
 
 
@@ -25,8 +32,8 @@ _STORED = STORED | {"Conv"}
 class QuantizeDynamic(QuantizeDynamicNode):
     """INT8 arithmetic in linear layers; all other weights are stored in INT8 and computed in float.
 
-    Needs no calibration. ONNX Runtime's integer convolution without static ranges is slower than the
-    float one, so convolutions compute in float, as do recurrent layers and embeddings.
+    Ranges come from each batch as the file runs. ONNX Runtime's integer convolution without static ranges is
+    slower than the float one, so convolutions compute in float, as do recurrent layers and embeddings.
 
     Example:
         >>> QuantizeDynamic().code
@@ -44,24 +51,36 @@ class QuantizeDynamic(QuantizeDynamicNode):
         Raises:
             OperationFailed: When the graph has no weight to quantise or ONNX Runtime's tool fails.
         """
-        quantized = _with_integer_products(named(model))
+        prepared = named(model)
+        left = {**batched_products(prepared.graph), **_unfit(prepared, context)}
+        left |= {f"{name}{_PRODUCT_OF_GEMM}": reason for name, reason in left.items()}
+        quantized = _with_integer_products(prepared, left)
         weight_only = store_int8(quantized, _STORED)
         count = sum(1 for node in quantized.graph.node if node.op_type == "MatMulInteger")
         if count == 0 and not weight_only:
-            raise OperationFailed("dynamic: none of the model's weights can be quantised, or it has none")
+            why = next((reason["reason"] for reason in left.values()), "it has none that INT8 would shorten")
+            raise OperationFailed(f"dynamic: none of the model's weights can be quantised: {why}")
         report = {
             "changed": True,
             "precision": "int8_dynamic" if count else "int8_weights",
             "quantized_weights": count,
             "weight_bits": weight_bits(),
             "weight_only": list(weight_only),
-            "left_float": left_float(quantized, _STORED, {}),
+            "left_float": left_float(quantized, _STORED, left),
         }
         return Applied(quantized, report)
 
 
-def _with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with linear layers of stored weights in INT8."""
+def _unfit(model: onnx.ModelProto, context: Context) -> dict[str, FloatReason]:
+    """Linear layers whose inputs INT8 cannot hold, judged on a batch of calibration samples."""
+    if not any(node.op_type in _LINEAR for node in model.graph.node):
+        return {}
+    inputs, _ = next(context.calibration_batches(limit=_SAMPLES, batch_size=_SAMPLES))
+    return coarse_inputs(model.graph, observed(model, to_feeds(inputs)))
+
+
+def _with_integer_products(model: onnx.ModelProto, left: Collection[str]) -> onnx.ModelProto:
+    """The graph with linear layers of stored weights in INT8, those named in ``left`` excepted."""
     constant = derived(model.graph)
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     with scratch_folder("dynamic") as folder:
@@ -74,7 +93,10 @@ def _with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
                 per_channel=True,
                 reduce_range=weight_bits() < 8,
                 weight_type=ort.QuantType.QInt8,
-                nodes_to_exclude=[node.name for node in model.graph.node if node.output[0] in constant],
+                nodes_to_exclude=[
+                    *left,
+                    *(node.name for node in model.graph.node if node.output[0] in constant),
+                ],
             )
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             raise OperationFailed(f"dynamic: {type(error).__name__}: {one_line(error)}") from error

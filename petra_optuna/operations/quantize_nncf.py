@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.int8_graph import WEIGHTED, count_int8_weights, weighted_layers
 from petra_optuna.operations.left_float import left_float
+from petra_optuna.operations.observed import coarse_nodes, observed
 from petra_optuna.operations.weight_only import named
 from petra_optuna.pipeline import Applied, FloatReason
 from petra_optuna.pipeline.nodes import QuantizeNncfNode
@@ -54,13 +56,14 @@ class QuantizeNncf(QuantizeNncfNode):
         if not weighted_layers(prepared.graph):
             raise OperationFailed("nncf: the model has no layer whose weights could be quantised")
         feeds = [to_feeds(inputs) for inputs, _ in context.calibration_batches(_SAMPLES, _BATCH)]
-        quantized = _quantize(prepared, feeds, self.preset)
+        ignored = coarse_nodes(prepared.graph, observed(prepared, feeds[0]))
+        quantized = _quantize(prepared, feeds, self.preset, list(ignored))
         weights = count_int8_weights(quantized)
         if weights == 0:
             raise OperationFailed("nncf: NNCF quantised none of the model's weights")
         rounded = {node.output[0] for node in quantized.graph.node if node.op_type == "DequantizeLinear"}
         floats = {
-            node.name: FloatReason(reason="NNCF leaves it in float")
+            node.name: ignored.get(node.name, FloatReason(reason="NNCF leaves it in float"))
             for node in quantized.graph.node
             if node.op_type in WEIGHTED and node.input[1] not in rounded
         }
@@ -74,10 +77,13 @@ class QuantizeNncf(QuantizeNncfNode):
         return Applied(quantized, report)
 
 
-def _quantize(model: onnx.ModelProto, feeds: Sequence[dict[str, np.ndarray]], preset: str) -> onnx.ModelProto:
+def _quantize(
+    model: onnx.ModelProto, feeds: Sequence[dict[str, np.ndarray]], preset: str, ignored: Sequence[str]
+) -> onnx.ModelProto:
     with scratch_folder("nncf") as name:
         folder = Path(name)
         onnx.save(model, folder / "model.onnx")
+        (folder / "ignored.json").write_text(json.dumps(ignored), encoding="utf-8")
         for index, batch in enumerate(feeds):
             save_file(batch, folder / f"{index}.safetensors")
         # NNCF_CI turns the reporting of its use off.

@@ -16,6 +16,7 @@ from petra_optuna.operations.calibration import calibrate
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.int8_graph import (
     OPERATORS,
+    batched_products,
     count_int8_weights,
     feeding_layers,
     int8_nodes,
@@ -23,6 +24,7 @@ from petra_optuna.operations.int8_graph import (
     weighted_layers,
 )
 from petra_optuna.operations.left_float import left_float
+from petra_optuna.operations.observed import observed, unfit_nodes
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.sensitivity import FloatGroup, SwitchedGraph, worst_layers
 from petra_optuna.operations.weight_only import STORED, named, store_int8
@@ -67,11 +69,15 @@ class QuantizeStatic(QuantizeStaticNode):
         layers = weighted_layers(prepared.graph)
         batches = context.calibration_batches(limit=_SAMPLES, batch_size=_BATCH) if layers else ()
         feeds = [to_feeds(inputs) for inputs, _ in batches]
-        quantized, kept = self._quantize(prepared, feeds, context.repair) if layers else (prepared, ())
+        quantized, reasons = self._quantize(prepared, feeds, context.repair) if layers else (prepared, {})
+        floats = {**batched_products(prepared.graph), **reasons}
         weight_only = store_int8(quantized, STORED)
         weights = count_int8_weights(quantized)
         if weights == 0 and not weight_only:
-            raise OperationFailed("static: none of the model's weights can be quantised, or it has none")
+            why = next(
+                (reason["reason"] for reason in floats.values()), "it has none that INT8 would shorten"
+            )
+            raise OperationFailed(f"static: none of the model's weights can be quantised: {why}")
         report = {
             "changed": True,
             "precision": "int8_static" if weights else "int8_weights",
@@ -79,35 +85,45 @@ class QuantizeStatic(QuantizeStaticNode):
             "weight_bits": weight_bits(),
             "weight_only": list(weight_only),
             "calibration_samples": sum(len(next(iter(batch.values()))) for batch in feeds),
-            "left_float": left_float(quantized, STORED, _reasons(kept)),
+            "left_float": left_float(quantized, STORED, floats),
         }
         return Applied(quantized, report)
 
     def _quantize(
         self, model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], repair: bool
-    ) -> tuple[onnx.ModelProto, tuple[FloatGroup, ...]]:
+    ) -> tuple[onnx.ModelProto, dict[str, FloatReason]]:
         try:
-            ranges = calibrate(model, feeds, OPERATORS, self.calibration, self.percentile)
-            kept = self._kept(model, feeds[0], ranges, repair)
-            names = [name for group in kept for name in group.names]
-            return _shield_floats(_with_pairs(model, ranges, names)), kept
+            values = observed(model, feeds[0])
+            unfit = unfit_nodes(model.graph, values)
+            if not weighted_layers(model.graph, unfit):
+                return model, unfit
+            tensors = rounded_tensors(model.graph, unfit)
+            ranges = calibrate(model, feeds, OPERATORS, self.calibration, self.percentile, tensors)
+            kept = self._kept(model, feeds[0], ranges, unfit, repair)
+            reasons = {**unfit, **_reasons(kept)}
+            return _shield_floats(_with_pairs(model, ranges, reasons)), reasons
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             raise OperationFailed(f"static: {type(error).__name__}: {one_line(error)}") from error
 
     def _kept(
-        self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], ranges: ort.TensorsData, repair: bool
+        self,
+        model: onnx.ModelProto,
+        feeds: Mapping[str, np.ndarray],
+        ranges: ort.TensorsData,
+        unfit: Collection[str],
+        repair: bool,
     ) -> tuple[FloatGroup, ...]:
-        layers = feeding_layers(model.graph)
+        layers = feeding_layers(model.graph, unfit)
         limit = len(layers) - 1
         count = min(self.keep_float, limit)
         if count == 0 and not repair:
             return ()
-        quantized = _with_pairs(model, ranges, (), keep_activations=True)
+        quantized = _with_pairs(model, ranges, unfit, keep_activations=True)
         few = {name: array[:_SENSITIVITY_SAMPLES] for name, array in feeds.items()}
         switched = SwitchedGraph(model, quantized, few)
 
         def rounded(left: frozenset[str]) -> set[str]:
-            return rounded_tensors(model.graph, left)
+            return rounded_tensors(model.graph, {*unfit, *left})
 
         kept = worst_layers(switched, layers, rounded, count) if count else ()
         if not repair:
@@ -139,8 +155,7 @@ def _with_pairs(
         # Of the weights only: the tool's own switch reduces constants that are added as well.
         reduced = {
             node.input[1]: [{"axis": _output_axis(node), "reduce_range": True}]
-            for node in weighted_layers(model.graph)
-            if node.name not in left
+            for node in weighted_layers(model.graph, left)
         }
     quantizer = ort.QDQQuantizer(
         model,

@@ -23,7 +23,6 @@ from petra_optuna.nn.training import (
     mean_hoyer,
     mean_orthogonal,
     norm_penalty,
-    sparsity_gradient_hook,
     sparsity_penalty,
     trainable_matrices,
 )
@@ -82,9 +81,6 @@ class RegularizedTrain(RegularizedTrainNode):
             context,
             self.epochs,
             extra_loss=_extra_loss(terms, context.recipe),
-            after_backward=sparsity_gradient_hook(context.recipe.lambda_sparsity)
-            if "sparsity" in terms
-            else None,
             lai_bound=context.recipe.lambda_lai if "lai" in terms else None,
             snapshot=lambda model: merge_factors(copy.deepcopy(model), temporary),
         )
@@ -151,10 +147,10 @@ def _impossible(model: nn.Module, asked: Collection[str], context: Context) -> d
 
 def _extra_loss(terms: Collection[str], recipe: Recipe) -> ExtraLoss | None:
     """The terms that are added to the loss, with their lambdas; None where there are none."""
-    if not {"orthogonal", "hoyer", "norm"} & set(terms):
+    if not {"orthogonal", "hoyer", "norm", "sparsity"} & set(terms):
         return None
 
-    def extra(model: nn.Module, dtype: torch.dtype | None) -> Tensor:
+    def extra(model: nn.Module, dtype: torch.dtype | None, of_task: Tensor) -> Tensor:
         values = []
         pairs = list(trainable_factors(model).values()) if _any_of_factors(terms) else []
         if "orthogonal" in terms:
@@ -163,9 +159,20 @@ def _extra_loss(terms: Collection[str], recipe: Recipe) -> ExtraLoss | None:
             values.append(recipe.lambda_hoyer * mean_hoyer(pairs))
         if "norm" in terms:
             values.append(recipe.lambda_norm * norm_penalty(_layer_weights(model)))
+        if "sparsity" in terms:
+            values.append(recipe.lambda_sparsity * _sparsity(model, of_task))
         return torch.stack(values).sum()
 
     return extra
+
+
+def _sparsity(model: nn.Module, of_task: Tensor) -> Tensor:
+    """The sparsity penalty; its sensitivities, the gradient of the task's loss, cost a backward pass."""
+    weights = trainable_matrices(model)
+    gradients = torch.autograd.grad(
+        of_task, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return sparsity_penalty(weights, gradients)
 
 
 def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> dict[str, float]:
@@ -183,9 +190,7 @@ def _penalties(model: nn.Module, terms: Collection[str], context: Context) -> di
         if "lai" in terms:
             values["lai"] = mean_scale(model, context, inputs, targets)
         if "sparsity" in terms:
-            weights, loss = trainable_matrices(model), plain_loss(model, (inputs, targets), context)
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-            values["sparsity"] = sparsity_penalty(weights, gradients).item()
+            values["sparsity"] = _sparsity(model, plain_loss(model, (inputs, targets), context)).item()
     return values
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from petra_optuna.nn.batch_norm import norms_of
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.outputs import own_model
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import forward_in, parameter_groups, run_epochs
+from petra_optuna.nn.training import Loss, forward_in, parameter_groups, run_epochs, with_label_smoothing
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.lai import lai_loss
 from petra_optuna.operations.precision import OWN_STEP, precision_of
@@ -24,7 +23,9 @@ from petra_optuna.pipeline import Recipe
 MOMENTUM = 0.9
 NO_TEACHER = "the task's model is not trained"
 
-ExtraLoss = Callable[[nn.Module, torch.dtype | None], Tensor]
+ExtraLoss = Callable[[nn.Module, torch.dtype | None, Tensor], Tensor]
+"""Maps the model, the type of its forward passes (None for float32) and the task's loss of a batch, without
+distillation, to what is added to the loss."""
 
 
 def fit(
@@ -33,7 +34,6 @@ def fit(
     epochs: int,
     *,
     extra_loss: ExtraLoss | None = None,
-    after_backward: Callable[[nn.Module], None] | None = None,
     lai_bound: float | None = None,
     only_float32: str | None = None,
     snapshot: Callable[[nn.Module], nn.Module] = copy.deepcopy,
@@ -47,9 +47,7 @@ def fit(
         model: A private copy of the caller's.
         context: Task, recipe, seed, and the epochs that may be spent.
         epochs: Epochs that the node asks for; ``context.epochs`` is the limit.
-        extra_loss: Term that is added to the loss of each step, from the model and the type of its forward
-            passes (None for float32).
-        after_backward: Function that may change the gradients of each step, before they are clipped.
+        extra_loss: Term that is added to the loss of each step.
         lai_bound: Bound of the scales of the residuals (``operations.lai``), or None for the plain loss; only
             where ``why_no_lai`` gives no reason.
         only_float32: Reason why forward passes must run in float32; None where ``precision_of`` decides.
@@ -71,6 +69,7 @@ def fit(
     task, recipe = context.task, context.recipe
     seeds = torch.randint(2**62, (spent,), generator=torch.Generator().manual_seed(context.seed)).tolist()
     precision = precision_of(model, context, only_float32)
+    blind_loss = _BlindLoss(task.loss)
     steps, on_step = task.train.steps(recipe.batch_size, context.data_fraction), context.on_step
     with seeded(context.seed):
         losses = run_epochs(
@@ -81,14 +80,14 @@ def fit(
                 fraction=context.data_fraction,
                 augment=True,
             ),
-            _objective(model, context, precision.dtype, extra_loss, lai_bound),
+            _objective(model, context, precision.dtype, extra_loss, lai_bound, blind_loss),
             _optimizer(model, recipe),
             schedule=recipe.schedule,
             epochs=spent,
             steps_per_epoch=steps,
             clip_norm=recipe.clip_norm,
             in_evaluation=norms_of(model, task.fixed_norms),
-            after_backward=after_backward,
+            blind_loss=blind_loss,
             after_step=(
                 None
                 if on_step is None
@@ -106,21 +105,43 @@ def plain_loss(model: nn.Module, batch: tuple[Inputs, Tensor], context: Context)
     return context.task.loss(forward(model, inputs), targets)
 
 
+class _BlindLoss:
+    """Loss of the first batch where each sample gets the mean of the outputs; 1 where there are no outputs.
+
+    Of cross-entropy it is that of the classes' shares, of squared errors the variance of the targets.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss, self._value = loss, math.nan
+
+    def __call__(self) -> float:
+        return self._value if math.isfinite(self._value) and self._value > 0 else 1.0
+
+    @torch.no_grad()
+    def note(self, outputs: Tensor, targets: Tensor) -> None:
+        """Compute it on the first call."""
+        if math.isnan(self._value):
+            mean = outputs.mean(0, keepdim=True).expand_as(outputs)
+            self._value = float(self._loss(mean, targets))
+
+
 def _objective(
     model: nn.Module,
     context: Context,
     dtype: torch.dtype | None,
     extra_loss: ExtraLoss | None,
     lai_bound: float | None,
+    blind_loss: _BlindLoss,
 ) -> Callable[[Inputs, Tensor], Tensor]:
     """The loss of one batch: (1 - w) task loss + w distillation + extra."""
     task, criterion = context.task, _task_loss(context)
     weight = context.recipe.distillation_weight if task.trained else 0.0
     smoothing = context.recipe.label_smoothing
 
-    def mixed(inputs: Inputs, targets: Tensor) -> Tensor:
+    def mixed(inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         if task.training_step is not None:
-            return task.training_step(own_model(model), inputs, targets)
+            loss = task.training_step(own_model(model), inputs, targets)
+            return loss, loss
         if lai_bound is None:
             outputs = forward_in(model, inputs, dtype)
             loss = criterion(outputs, targets)
@@ -133,25 +154,25 @@ def _objective(
                 lai_bound,
                 smoothing,
             )
+        blind_loss.note(outputs, targets)
         if weight == 0.0:
-            return loss
+            return loss, loss
         with torch.no_grad():
             teacher = forward_in(task.model, inputs, dtype)
-        return (1 - weight) * loss + weight * task.distillation(outputs, teacher, context.recipe.temperature)
+        distilled = task.distillation(outputs, teacher, context.recipe.temperature)
+        return (1 - weight) * loss + weight * distilled, loss
 
     def objective(inputs: Inputs, targets: Tensor) -> Tensor:
-        loss = mixed(inputs, targets)
-        return loss if extra_loss is None else loss + extra_loss(model, dtype)
+        loss, of_task = mixed(inputs, targets)
+        return loss if extra_loss is None else loss + extra_loss(model, dtype, of_task)
 
     return objective
 
 
 def _task_loss(context: Context) -> Callable[[Tensor, Tensor], Tensor]:
     """The task's loss, with the recipe's label smoothing where it is cross-entropy."""
-    loss = context.task.loss
-    if loss is functional.cross_entropy:
-        return functools.partial(functional.cross_entropy, label_smoothing=context.recipe.label_smoothing)
-    return loss
+    smoothed = with_label_smoothing(context.task.loss, context.recipe.label_smoothing)
+    return context.task.loss if smoothed is None else smoothed
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -174,6 +195,6 @@ def _followed(context: Context) -> dict[str, Any]:
     if recipe.label_smoothing > 0:
         if task.training_step is not None:
             report["label_smoothing_off"] = OWN_STEP
-        elif task.loss is not functional.cross_entropy:
-            report["label_smoothing_off"] = "the task's loss is not torch.nn.functional.cross_entropy"
+        elif with_label_smoothing(task.loss, recipe.label_smoothing) is None:
+            report["label_smoothing_off"] = "the task's loss is not cross-entropy"
     return report

@@ -12,8 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from petra_optuna.nn.quantization import why_too_coarse
 from petra_optuna.operations.saturation import LIMITS
 
 WEIGHT_INPUTS: Mapping[str, tuple[int, ...]] = {
@@ -90,7 +92,8 @@ def store_int8(model: onnx.ModelProto, operators: Collection[str]) -> tuple[str,
         operators: Operator types, keys of ``WEIGHT_INPUTS``.
 
     Returns:
-        Names of the weights, in the order of the file; those too small to shorten it are left out.
+        Names of the weights, in the order of the file. Those too small to shorten it, and those that INT8
+        cannot hold, are left out.
     """
     graph = model.graph
     readers = final_readers(graph)
@@ -101,7 +104,7 @@ def store_int8(model: onnx.ModelProto, operators: Collection[str]) -> tuple[str,
             continue
         if all(node.op_type in operators and index in WEIGHT_INPUTS[node.op_type] for node, index in uses):
             axis = max(channel_axis(node, len(tensor.dims)) for node, _ in uses)
-            if saves_bytes(tensor, axis):
+            if saves_bytes(tensor, axis) and why_unfit(tensor) is None:
                 chosen[tensor.name] = axis
     nodes = [node for name, axis in chosen.items() for node in _store(graph, name, axis)]
     kept = list(graph.node)
@@ -113,6 +116,11 @@ def store_int8(model: onnx.ModelProto, operators: Collection[str]) -> tuple[str,
 def saves_bytes(tensor: onnx.TensorProto, axis: int) -> bool:
     """Whether INT8 values, scales and nodes take less of the file than the float values."""
     return 3 * int(np.prod(tensor.dims)) > 4 * int(tensor.dims[axis]) + _BYTES_OF_NODES
+
+
+def why_unfit(tensor: onnx.TensorProto) -> str | None:
+    """Why INT8 cannot hold a stored weight, a table of masks for example; None where it can."""
+    return why_too_coarse(torch.tensor(numpy_helper.to_array(tensor)), by_sample=False)
 
 
 def channel_axis(node: onnx.NodeProto, dimensions: int) -> int:

@@ -10,37 +10,53 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from petra_optuna.errors import RuntimeFailed
-
-Attributes = Mapping[str, Any]
-Tensor = Any
-"""``torch.Tensor``, or None for an input that is left out."""
+from petra_optuna.runtimes.torch_layers import LayerOperators
+from petra_optuna.runtimes.torch_values import Attributes, Tensor, numbers, refuse
 
 _PLAIN: Mapping[str, str] = {
     "Abs": "abs",
+    "Acos": "acos",
     "Add": "add",
+    "And": "logical_and",
+    "Asin": "asin",
+    "Atan": "atan",
+    "Ceil": "ceil",
+    "Cos": "cos",
+    "Cosh": "cosh",
     "Equal": "eq",
     "Erf": "erf",
     "Exp": "exp",
+    "Floor": "floor",
     "Greater": "gt",
+    "GreaterOrEqual": "ge",
+    "IsNaN": "isnan",
     "Less": "lt",
+    "LessOrEqual": "le",
     "Log": "log",
     "MatMul": "matmul",
     "Mul": "mul",
     "Neg": "neg",
     "Not": "logical_not",
+    "Or": "logical_or",
     "Pow": "pow",
     "Reciprocal": "reciprocal",
     "Relu": "relu",
+    "Round": "round",
     "Sigmoid": "sigmoid",
+    "Sign": "sign",
+    "Sin": "sin",
+    "Sinh": "sinh",
     "Sqrt": "sqrt",
     "Sub": "sub",
+    "Tan": "tan",
     "Tanh": "tanh",
     "Where": "where",
+    "Xor": "logical_xor",
 }
 """Operators that are one function of the same arguments."""
 
 
-class Operators:
+class Operators(LayerOperators):
     """Finds the function of a node.
 
     Args:
@@ -50,10 +66,8 @@ class Operators:
     """
 
     def __init__(self, torch: Any, types: Mapping[int, Any], place: Callable[[Tensor], Tensor]) -> None:
-        self._torch = torch
-        self._functional = torch.nn.functional
+        super().__init__(torch, place)
         self._types = types
-        self._place = place
         self._recurrent: dict[int, tuple[Tensor, list[Tensor]]] = {}
 
     def find(self, op_type: str) -> Callable[..., Tensor]:
@@ -88,89 +102,15 @@ class Operators:
     def _op_constant(self, at: Attributes) -> Tensor:
         return self._place(at["value"] if "value" in at else self._torch.tensor(next(iter(at.values()))))
 
-    def _op_clip(self, at: Attributes, x: Tensor, low: Tensor = None, high: Tensor = None) -> Tensor:
-        ends = (None if end is None else end.item() for end in (low, high))
-        return self._torch.clamp(x, *ends) if low is not None or high is not None else x
-
-    def _op_gelu(self, at: Attributes, x: Tensor) -> Tensor:
-        return self._functional.gelu(x, approximate=at.get("approximate", "none"))
-
-    def _op_hardsigmoid(self, at: Attributes, x: Tensor) -> Tensor:
-        return self._torch.clamp(at.get("alpha", 0.2) * x + at.get("beta", 0.5), 0, 1)
-
-    def _op_hardswish(self, at: Attributes, x: Tensor) -> Tensor:
-        return self._functional.hardswish(x)
-
-    def _op_leakyrelu(self, at: Attributes, x: Tensor) -> Tensor:
-        return self._functional.leaky_relu(x, at.get("alpha", 0.01))
-
-    def _op_softmax(self, at: Attributes, x: Tensor) -> Tensor:
-        return self._torch.softmax(x, at.get("axis", -1))
-
-    def _op_gemm(self, at: Attributes, x: Tensor, y: Tensor, bias: Tensor = None) -> Tensor:
-        x, y = (value.T if at.get(name) else value for value, name in ((x, "transA"), (y, "transB")))
-        if bias is None:
-            return at.get("alpha", 1.0) * self._torch.matmul(x, y)
-        return self._torch.addmm(bias, x, y, beta=at.get("beta", 1.0), alpha=at.get("alpha", 1.0))
-
-    def _op_conv(self, at: Attributes, x: Tensor, weight: Tensor, bias: Tensor = None) -> Tensor:
-        count = weight.dim() - 2
-        function = (self._functional.conv1d, self._functional.conv2d, self._functional.conv3d)[count - 1]
-        x, padding = self._padded(x, at, count)
-        strides, dilations = at.get("strides", [1] * count), at.get("dilations", [1] * count)
-        return function(x, weight, bias, strides, padding, dilations, at.get("group", 1))
-
-    def _op_maxpool(self, at: Attributes, x: Tensor) -> Tensor:
-        size = at["kernel_shape"]
-        function = (self._functional.max_pool1d, self._functional.max_pool2d)[len(size) - 1]
-        x, padding = self._padded(x, at, len(size), value=float("-inf"))
-        dilations = at.get("dilations", [1] * len(size))
-        strides = at.get("strides", [1] * len(size))
-        return function(x, size, strides, padding, dilations, bool(at.get("ceil_mode")))
-
-    def _op_averagepool(self, at: Attributes, x: Tensor) -> Tensor:
-        size = at["kernel_shape"]
-        begins, ends = _pads(at, len(size))
-        if begins != ends:
-            raise RuntimeFailed("PyTorch cannot run the file: an AveragePool with unequal padding")
-        function = (self._functional.avg_pool1d, self._functional.avg_pool2d)[len(size) - 1]
-        strides, counted = at.get("strides", [1] * len(size)), bool(at.get("count_include_pad"))
-        return function(x, size, strides, begins, bool(at.get("ceil_mode")), counted)
-
-    def _op_globalaveragepool(self, at: Attributes, x: Tensor) -> Tensor:
-        return x.mean(tuple(range(2, x.dim())), keepdim=True)
-
-    def _op_reducemean(self, at: Attributes, x: Tensor, axes: Tensor = None) -> Tensor:
-        return self._reduced(self._torch.mean, at, x, axes)
-
-    def _op_reducemax(self, at: Attributes, x: Tensor, axes: Tensor = None) -> Tensor:
-        return self._reduced(self._torch.amax, at, x, axes)
-
-    def _op_reducesum(self, at: Attributes, x: Tensor, axes: Tensor = None) -> Tensor:
-        return self._reduced(self._torch.sum, at, x, axes)
-
-    def _reduced(self, function: Callable[..., Tensor], at: Attributes, x: Tensor, axes: Tensor) -> Tensor:
-        chosen = _numbers(axes) if axes is not None else at.get("axes", list(range(x.dim())))
-        return function(x, chosen, keepdim=bool(at.get("keepdims", 1)))
-
-    def _op_batchnormalization(
-        self, at: Attributes, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
-    ) -> Tensor:
-        return self._functional.batch_norm(x, mean, variance, scale, bias, eps=at.get("epsilon", 1e-5))
-
-    def _op_layernormalization(self, at: Attributes, x: Tensor, scale: Tensor, bias: Tensor = None) -> Tensor:
-        shape = x.shape[at.get("axis", -1) :]
-        return self._functional.layer_norm(x, shape, scale, bias, at.get("epsilon", 1e-5))
-
     def _op_concat(self, at: Attributes, *parts: Tensor) -> Tensor:
         return self._torch.cat(parts, at["axis"])
 
     def _op_constantofshape(self, at: Attributes, shape: Tensor) -> Tensor:
         value = at.get("value")
-        return self._place(self._torch.full(_numbers(shape), 0.0 if value is None else value.item()))
+        return self._place(self._torch.full(numbers(shape), 0.0 if value is None else value.item()))
 
     def _op_expand(self, at: Attributes, x: Tensor, shape: Tensor) -> Tensor:
-        return x.expand(self._torch.broadcast_shapes(x.shape, _numbers(shape)))
+        return x.expand(self._torch.broadcast_shapes(x.shape, numbers(shape)))
 
     def _op_flatten(self, at: Attributes, x: Tensor) -> Tensor:
         axis = at.get("axis", 1)
@@ -183,7 +123,7 @@ class Operators:
         return picked.reshape(*x.shape[:axis], *rows.shape, *x.shape[axis % x.dim() + 1 :])
 
     def _op_reshape(self, at: Attributes, x: Tensor, shape: Tensor) -> Tensor:
-        asked = _numbers(shape)
+        asked = numbers(shape)
         if not at.get("allowzero"):
             asked = [x.shape[index] if size == 0 else size for index, size in enumerate(asked)]
         return x.reshape(asked)
@@ -200,25 +140,26 @@ class Operators:
         axes: Tensor = None,
         steps: Tensor = None,
     ) -> Tensor:
-        first, last = _numbers(starts), _numbers(ends)
-        sliced = _numbers(axes) if axes is not None else range(len(first))
-        strides = _numbers(steps) if steps is not None else [1] * len(first)
+        first, last = numbers(starts), numbers(ends)
+        sliced = numbers(axes) if axes is not None else range(len(first))
+        strides = numbers(steps) if steps is not None else [1] * len(first)
         slices = [slice(None)] * x.dim()
         for start, end, axis, step in zip(first, last, sliced, strides, strict=True):
-            slices[axis] = slice(start, end, step)
+            size = x.shape[axis]
+            slices[axis] = slice(max(-size, min(start, size)), max(-size, min(end, size)), step)
         return x[tuple(slices)]
 
     def _op_split(self, at: Attributes, x: Tensor, sizes: Tensor = None) -> Tensor:
         axis = at.get("axis", 0)
-        parts = _numbers(sizes) if sizes is not None else -(-x.shape[axis] // at["num_outputs"])
+        parts = numbers(sizes) if sizes is not None else -(-x.shape[axis] // at["num_outputs"])
         return self._torch.split(x, parts, axis)
 
     def _op_squeeze(self, at: Attributes, x: Tensor, axes: Tensor = None) -> Tensor:
-        return x.squeeze() if axes is None else x.squeeze(tuple(_numbers(axes)))
+        return x.squeeze() if axes is None else x.squeeze(tuple(numbers(axes)))
 
     def _op_unsqueeze(self, at: Attributes, x: Tensor, axes: Tensor) -> Tensor:
-        dimensions = x.dim() + len(_numbers(axes))
-        for axis in sorted(number % dimensions for number in _numbers(axes)):
+        dimensions = x.dim() + len(numbers(axes))
+        for axis in sorted(number % dimensions for number in numbers(axes)):
             x = x.unsqueeze(axis)
         return x
 
@@ -237,10 +178,13 @@ class Operators:
     ) -> Tensor:
         if not at.get("linear_before_reset"):
             raise RuntimeFailed("PyTorch cannot run the file: a GRU that resets before the product")
+        _refuse_recurrent("GRU", at, x, lengths)
         weights = self._gates((1, 0, 2), w, r, b)
         start = self._start(x, r, h)
-        outputs, last = self._torch.gru(x, start, weights, True, 1, 0.0, False, len(w) == 2, False)
-        return _steps(outputs, len(w)), last
+        outputs, last = self._torch.gru(
+            _in_time(at, x), start, weights, True, 1, 0.0, False, len(w) == 2, False
+        )
+        return _steps(_in_time(at, outputs), len(w)), last
 
     def _op_lstm(
         self,
@@ -252,11 +196,17 @@ class Operators:
         lengths: Tensor = None,
         h: Tensor = None,
         c: Tensor = None,
+        peepholes: Tensor = None,
     ) -> Tensor:
+        if peepholes is not None:
+            raise RuntimeFailed("PyTorch cannot run the file: an LSTM with peepholes")
+        _refuse_recurrent("LSTM", at, x, lengths)
         weights = self._gates((0, 2, 3, 1), w, r, b)
         starts = self._start(x, r, h), self._start(x, r, c)
-        outputs, last, cell = self._torch.lstm(x, starts, weights, True, 1, 0.0, False, len(w) == 2, False)
-        return _steps(outputs, len(w)), last, cell
+        outputs, last, cell = self._torch.lstm(
+            _in_time(at, x), starts, weights, True, 1, 0.0, False, len(w) == 2, False
+        )
+        return _steps(_in_time(at, outputs), len(w)), last, cell
 
     def _gates(self, order: Sequence[int], w: Tensor, r: Tensor, b: Tensor) -> list[Tensor]:
         """Matrices and biases of each direction with their gates in PyTorch's order, computed once."""
@@ -276,27 +226,24 @@ class Operators:
             return state.contiguous()
         return self._torch.zeros(len(r), x.shape[1], r.shape[2], dtype=x.dtype, device=x.device)
 
-    def _padded(self, x: Tensor, at: Attributes, count: int, value: float = 0.0) -> tuple[Tensor, list[int]]:
-        """The input, padded where its ends differ, and the padding that is left to the function."""
-        begins, ends = _pads(at, count)
-        if begins == ends:
-            return x, begins
-        both = [size for pair in zip(reversed(begins), reversed(ends), strict=True) for size in pair]
-        return self._functional.pad(x, both, value=value), [0] * count
-
-
-def _pads(at: Attributes, count: int) -> tuple[list[int], list[int]]:
-    if at.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise RuntimeFailed("PyTorch cannot run the file: auto_pad other than NOTSET or VALID")
-    pads = list(at.get("pads", [0] * 2 * count))
-    return pads[:count], pads[count:]
-
-
-def _numbers(tensor: Tensor) -> list[int]:
-    return [int(value) for value in tensor.reshape(-1).tolist()]
-
 
 def _steps(outputs: Tensor, directions: int) -> Tensor:
     """Outputs (T, B, directions * H) in ONNX's order: (T, directions, B, H)."""
     steps, batch, _ = outputs.shape
     return outputs.reshape(steps, batch, directions, -1).transpose(1, 2)
+
+
+def _in_time(at: Attributes, x: Tensor) -> Tensor:
+    """The steps in the order in which the layer reads them."""
+    return x.flip(0) if at.get("direction", "forward") == "reverse" else x
+
+
+def _refuse_recurrent(kind: str, at: Attributes, x: Tensor, lengths: Tensor) -> None:
+    """Refuse what PyTorch's layers do not have.
+
+    Raises:
+        RuntimeFailed: When the file asks for it.
+    """
+    if lengths is not None and any(length != len(x) for length in numbers(lengths)):
+        raise RuntimeFailed(f"PyTorch cannot run the file: a {kind} over sequences of several lengths")
+    refuse(at, layout=0, input_forget=0, clip=None, activations=None)

@@ -109,6 +109,12 @@ def database_url(study: optuna.Study) -> str | None:
     return None if backend is None else backend.url
 
 
+def relational_storage(storage: BaseStorage) -> RDBStorage | None:
+    """The relational storage behind Optuna's cache of one, or the storage itself; None for any other."""
+    backend = getattr(storage, "_backend", storage)
+    return backend if isinstance(backend, RDBStorage) else None
+
+
 def heartbeats(study: optuna.Study) -> dict[int, Heartbeat]:
     """The last heartbeat of each RUNNING trial that has one, by trial number."""
     backend = _relational(study)
@@ -231,5 +237,4 @@ def fixed_by_wrappers(sampler: BaseSampler) -> dict[str, Any]:
 
 
 def _relational(study: optuna.Study) -> RDBStorage | None:
-    backend = getattr(study._storage, "_backend", study._storage)
-    return backend if isinstance(backend, RDBStorage) else None
+    return relational_storage(study._storage)

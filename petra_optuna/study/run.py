@@ -34,7 +34,7 @@ from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.storage import absolute_url, artifacts_folder, cache_folder, open_storage
 from petra_optuna.study.storage_errors import one_line_storage_errors
 from petra_optuna.study.trial_loop import Callback, TrialLoop
-from petra_optuna.study.urls import DEFAULT_URL
+from petra_optuna.study.urls import DEFAULT_URL, StorageLike, storage_url
 from petra_optuna.study.warm_start import initial_from_study, origin_of
 from petra_optuna.study.worker_context import worker_context
 from petra_optuna.study.worker_processes import HelperCommand, check_source, running_helpers
@@ -54,7 +54,7 @@ def optimize(
     trials: int | None = None,
     timeout_s: float | None = None,
     stop: Stop | None = None,
-    storage: str = DEFAULT_URL,
+    storage: StorageLike = DEFAULT_URL,
     name: str | None = None,
     space: SearchSpace | None = None,
     budget: Budget | None = None,
@@ -71,7 +71,7 @@ def optimize(
     mode: Mode = "pretrained",
     cache: Path | None = None,
     from_study: str | None = None,
-    from_storage: str | None = None,
+    from_storage: StorageLike | None = None,
     sensitivity: bool = False,
     region: float = DEFAULT_REGION,
     workers: int = 1,
@@ -86,7 +86,8 @@ def optimize(
         trials: Finished trials that the study shall have in the end, the controls included.
         timeout_s: Seconds after which no new trial starts.
         stop: All that may end the run, instead of ``trials`` and ``timeout_s``.
-        storage: SQLAlchemy URL; artifacts go beside a SQLite file, else into ``storage/artifacts``.
+        storage: SQLAlchemy URL, path of a SQLite file, or ``RDBStorage``; artifacts go beside a SQLite file,
+            else into ``storage/artifacts``.
         name: Study name; the task's name when None.
         space: Operations and lengths; all that the profile's runtime runs and up to five nodes when None.
         budget: Most training that one pipeline may spend.
@@ -110,7 +111,7 @@ def optimize(
         from_study: Name of a study to start from, of any task and device: its front runs after the
             controls, and its operators' credit comes first in the search's history. None to start from
             nothing.
-        from_storage: SQLAlchemy URL of that study's database; ``storage`` when None.
+        from_storage: That study's database, given as ``storage`` is; ``storage`` when None.
         sensitivity: Whether the strengths of new nodes are mostly drawn near what the model was measured to
             bear, layer by layer, before the search.
         region: Most that the task's metric may be worse than the baseline's, as a share of it, for a pipeline
@@ -129,11 +130,12 @@ def optimize(
         >>> study.metric_names
         ['accuracy', 'latency_ms', 'throughput_per_s', 'size_bytes']
     """
-    storage = absolute_url(storage)
+    url = absolute_url(storage_url(storage))
+    from_url = None if from_storage is None else storage_url(from_storage, "from_storage")
     source = source or TaskSource(task.name)
-    run = _Run(storage, stop or Stop(trials, timeout_s), source, sampler, workers, tuple(callbacks), cache)
+    run = _Run(url, stop or Stop(trials, timeout_s), source, sampler, workers, tuple(callbacks), cache)
     run.check(space)
-    cache = cache or cache_folder(storage)
+    cache = cache or cache_folder(url)
     if not 0 <= seed <= _LARGEST_SEED:
         raise UserError(f"`seed` must be from 0 to {_LARGEST_SEED}, got {seed}")
     if train_threads is not None and train_threads < 1:
@@ -144,7 +146,7 @@ def optimize(
     profile = profile or DeviceProfile()
     space = _space_for(profile, mode, space)
     name = name or task.name
-    origin = origin_of(name, storage, from_study, from_storage)
+    origin = origin_of(name, url, from_study, from_url)
     specification = Specification.of(
         task,
         source,
@@ -156,7 +158,7 @@ def optimize(
         population_size=population_size,
         sampler=_sampler_name(sampler),
         train_threads=train_threads or max(1, available_cores() // workers),
-        artifacts=None if storage.startswith("sqlite") else artifacts_folder(storage),
+        artifacts=None if url.startswith("sqlite") else artifacts_folder(url),
         cache=cache,
         rungs=rungs,
         objectives=objectives,
@@ -171,14 +173,14 @@ def optimize(
     def begin() -> InitialTrials:
         initial = InitialTrials()
         if origin:
-            initial = initial_from_study(origin, from_storage or storage, space, specification)
+            initial = initial_from_study(origin, from_url or url, space, specification)
         if sensitivity:
             curves = sensitivity_of(task, PrefixCache(cache))
             initial = dataclasses.replace(initial, priors=tuple(priors_from_sensitivity(curves, space)))
         return initial
 
     with training_threads(specification.train_threads):
-        study = create_study(open_storage(storage), name, task, space, specification, begin)
+        study = create_study(open_storage(url), name, task, space, specification, begin)
         run.go_on(study, task, space)
     return study
 
@@ -186,7 +188,7 @@ def optimize(
 def resume(
     task: Task,
     *,
-    storage: str = DEFAULT_URL,
+    storage: StorageLike = DEFAULT_URL,
     name: str | None = None,
     trials: int | None = None,
     timeout_s: float | None = None,
@@ -211,13 +213,13 @@ def resume(
         >>> len(study.trials) >= 6
         True
     """
-    storage = absolute_url(storage)
-    study = load_study(open_storage(storage, must_exist=True), name)
+    url = absolute_url(storage_url(storage))
+    study = load_study(open_storage(url, must_exist=True), name)
     specification = StudyRecord(study).specification
     if stop is None and (trials, timeout_s) != (None, None):
         stop = Stop(trials, timeout_s)
     source = source or TaskSource(task.name)
-    run = _Run(storage, stop_of(study, stop), source, sampler, workers, tuple(callbacks), cache)
+    run = _Run(url, stop_of(study, stop), source, sampler, workers, tuple(callbacks), cache)
     run.check(space)
     task = task.in_mode(specification.mode)
     space = _in_mode(space or stored_space(specification), specification.mode)

@@ -21,7 +21,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from petra_optuna.errors import StudyError, one_line
 from petra_optuna.samplers import SharedStorage
-from petra_optuna.study.urls import DEFAULT_URL, parse_url, shown_url, without_secrets
+from petra_optuna.study.urls import (
+    DEFAULT_URL,
+    StorageLike,
+    parse_url,
+    shown_url,
+    storage_url,
+    without_secrets,
+)
 
 _ELSEWHERE = Path("storage")
 """Folder of the files of studies whose database is a server."""
@@ -34,13 +41,16 @@ _CREATED_MEANWHILE = ("already exists", "duplicate key", "UNIQUE constraint", "n
 """Texts of the errors that the slower of two processes gets when both create the same tables."""
 
 
-def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False, read_only: bool = False) -> RDBStorage:
+def open_storage(
+    storage: StorageLike = DEFAULT_URL, *, must_exist: bool = False, read_only: bool = False
+) -> RDBStorage:
     """Open a database of studies, creating it unless it must exist.
 
     SQLite is put into write-ahead logging with synchronous NORMAL: a third of the time per trial.
 
     Args:
-        url: SQLAlchemy URL, for example ``sqlite:///storage/study.db``.
+        storage: SQLAlchemy URL, for example ``sqlite:///storage/study.db``, path of a SQLite file, or
+            ``RDBStorage``.
         must_exist: Whether to refuse what is no database of studies yet, which is then left as it is.
         read_only: Whether nothing is going to be written; it must exist then. A SQLite file is opened so
             that it does not change, in a folder that cannot be written too.
@@ -53,6 +63,7 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False, read_only:
         >>> load_study(storage).study_name
         'mine'
     """
+    url = storage_url(storage)
     parsed = parse_url(url)
     on_sqlite = parsed.get_backend_name() == "sqlite"
     if on_sqlite:
@@ -61,12 +72,12 @@ def open_storage(url: str = DEFAULT_URL, *, must_exist: bool = False, read_only:
         _check_studies(parsed)
     if on_sqlite and not read_only:
         _prepare_sqlite(Path(str(parsed.database)))
-    storage = _connect(parse_url(absolute_url(url)), _CREATION_ATTEMPTS, read_only)
+    opened = _connect(parse_url(absolute_url(url)), _CREATION_ATTEMPTS, read_only)
     if on_sqlite and not read_only:
-        sqlalchemy.event.listen(storage.engine, "connect", _relax_synchronous)
-        sqlalchemy.event.listen(storage.engine, "before_execute", _lock_before_update)
-        storage.engine.dispose()  # connections opened before the listener keep the slower setting
-    return storage
+        sqlalchemy.event.listen(opened.engine, "connect", _relax_synchronous)
+        sqlalchemy.event.listen(opened.engine, "before_execute", _lock_before_update)
+        opened.engine.dispose()  # connections opened before the listener keep the slower setting
+    return opened
 
 
 def absolute_url(url: str) -> str:

@@ -8,29 +8,65 @@ from pathlib import Path
 from urllib.parse import quote_plus
 
 import sqlalchemy
+from optuna.storages import BaseStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from petra_optuna.errors import StudyError
+from petra_optuna.samplers import relational_storage
 
 DEFAULT_URL = "sqlite:///storage/study.db"
+StorageLike = str | Path | BaseStorage
+"""Where studies are: an SQLAlchemy URL, a SQLite file, or a relational storage of Optuna."""
+_SQLITE_FILES = (".db", ".sqlite", ".sqlite3")
 _MASK = "***"
 _SECRET = re.compile("pass|pwd|secret|token|credential|odbc_connect", re.IGNORECASE)
 """Options of a URL's query whose values are not to be shown or stored."""
 
 
+def storage_url(storage: StorageLike, argument: str = "storage") -> str:
+    """The URL of a database that was given in any of these forms.
+
+    Args:
+        storage: A URL, the path of a SQLite file, or a ``RDBStorage``, which is opened anew by its URL.
+        argument: Name of the argument, for the error's text.
+
+    Raises:
+        StudyError: When it is something else, a storage that is no relational database for example.
+
+    Example:
+        >>> storage_url(Path("mine.db"))
+        'sqlite:///mine.db'
+    """
+    if isinstance(storage, Path):
+        return f"sqlite:///{storage}"
+    if isinstance(storage, str):
+        return parse_url(storage).render_as_string(hide_password=False)
+    backend = relational_storage(storage) if isinstance(storage, BaseStorage) else None
+    if backend is None:
+        given = "None" if storage is None else f"a {type(storage).__name__}"
+        raise StudyError(
+            f"`{argument}` must be a relational database that other processes can open, given by its URL, as "
+            f"the path of a SQLite file or as a RDBStorage; got {given}"
+        )
+    return backend.url
+
+
 def parse_url(url: str) -> sqlalchemy.URL:
-    """The parts of a SQLAlchemy URL.
+    """The parts of a SQLAlchemy URL, or of that of a SQLite file that is named as ``study.db`` is.
 
     Raises:
         StudyError: When it cannot be read. The text repeats it only where no password can be in it.
     """
+    if not re.search("[:@?=;]", url) and url.endswith(_SQLITE_FILES):
+        return sqlalchemy.URL.create("sqlite", database=url)
     try:
         return make_url(url)
     except (ArgumentError, ValueError) as error:
         given = "what was given" if re.search("[@?=;]", url) else repr(url)
         raise StudyError(
-            f"{given} is not a storage URL; give one like {DEFAULT_URL} or postgresql+psycopg://user@host/db"
+            f"{given} is not a storage URL; give one like {DEFAULT_URL} or "
+            "postgresql+psycopg://user@host/db, or a SQLite file like study.db"
         ) from error
 
 

@@ -21,6 +21,7 @@ from petra_optuna.nn.inputs import (
     take,
     tensors,
 )
+from petra_optuna.nn.randomness import seeded
 from petra_optuna.tasks.split import Split
 
 SIZED_SAMPLES = 32
@@ -102,7 +103,7 @@ def check_sizes(splits: Mapping[str, Split], dynamic: DynamicAxes) -> None:
 def _samples(split: Split) -> list[tuple[str, Tensor]]:
     """The tensors of some samples by name, each in a batch of its own."""
     count = min(SIZED_SAMPLES, len(split))
-    with foreign_errors_as(TaskError, "a batch of one sample cannot be made"):
+    with seeded(0), foreign_errors_as(TaskError, "a batch of one sample cannot be made"):
         return [
             named
             for inputs, target in split.batches(1, fraction=count / len(split), limit=count)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import IterableDataset
 
-from petra_optuna.errors import DataError, TaskError, foreign_errors_as
+from petra_optuna.errors import DataError, MeasurementFailed, TaskError, foreign_errors_as
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 from petra_optuna.nn.outputs import own_model
 from petra_optuna.nn.randomness import seeded
+from petra_optuna.nn.training import Loss, TrainingStep, functional_form
+from petra_optuna.tasks.classes import class_indices
+from petra_optuna.tasks.metrics import METRICS, Metric
+from petra_optuna.tasks.outputs import Outputs, joined_targets
 from petra_optuna.tasks.split import Split
 
+TRAINED, EVALUATED = 8, 64
+"""Samples of the training step and of the evaluation that are tried."""
 
-def check_split(name: str, split: Split) -> None:
+
+def check_split(split: Split) -> None:
     """Check that a split can be indexed and has samples.
 
     Raises:
@@ -28,55 +35,73 @@ def check_split(name: str, split: Split) -> None:
     dataset_class = type(split.dataset)
     if isinstance(split.dataset, IterableDataset) or not hasattr(dataset_class, "__len__"):
         raise TaskError(
-            f"the {name} data set must have __len__ and __getitem__, {dataset_class.__name__} has not"
+            f"the {split.name} data set must have __len__ and __getitem__, {dataset_class.__name__} has not"
         )
     if len(split) < 2:
-        raise DataError(f"the {name} split has {len(split)} samples; at least 2 are needed")
+        raise DataError(f"the {split.name} split has {len(split)} samples; at least 2 are needed")
 
 
-def check_forward(model: nn.Module, split: Split) -> None:
-    """Check that the model maps one batch to one output a sample.
+def check_evaluation(model: nn.Module, split: Split, metric: Metric) -> None:
+    """Check that the model maps batches to one output a sample, and that the metric can read the outputs.
 
-    Raises:
-        TaskError: When it raises or returns something else; the text says what.
-    """
-    inputs, targets = next(split.batches(2))
-    with torch.no_grad(), foreign_errors_as(TaskError, "the model fails on a selection batch"):
-        outputs = forward(model, inputs)
-    count = batch_size_of(inputs)
-    if outputs.ndim == 0 or len(outputs) != count or len(targets) != count:
-        raise TaskError(
-            f"for {count} samples the model gave outputs of shape {tuple(outputs.shape)} and the data "
-            f"targets of shape {tuple(targets.shape)}; the first dimension of both must be the batch"
-        )
+    A metric that fails on some samples is tried on all before it is refused: it may need each class.
 
-
-def check_loss(
-    model: nn.Module,
-    split: Split,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    training_step: Callable[[nn.Module, Inputs, Tensor], Tensor] | None,
-) -> None:
-    """Check that one training batch gives one differentiable number.
+    Args:
+        model: Model in evaluation mode, private to the caller.
+        split: Selection split.
+        metric: Metric of quality.
 
     Raises:
-        TaskError: When the loss raises or returns something else; the text says what.
+        TaskError: When one of them fails or does not fit; the text says what.
     """
-    inputs, targets = next(split.batches(2))
-    private = copy.deepcopy(model)
-    with foreign_errors_as(TaskError, "the loss fails on a training batch"), seeded(0):
-        if training_step is not None:
-            value = training_step(own_model(private), inputs, targets)
-        else:
-            value = loss(forward(private, inputs), targets)
-    if not isinstance(value, Tensor):
-        raise TaskError(f"the training loss must be a tensor, got {type(value).__name__}")
-    if value.numel() != 1 or not value.requires_grad:
-        gradient = "with" if value.requires_grad else "without"
-        raise TaskError(
-            f"the training loss must be one differentiable number, got shape {tuple(value.shape)} "
-            f"{gradient} a gradient"
-        )
+    outputs, targets = _predict(model, split, min(EVALUATED, len(split)))
+    try:
+        _check_metric(metric, outputs, targets)
+    except TaskError:
+        if len(split) <= EVALUATED:
+            raise
+        outputs, targets = _predict(model, split, len(split))
+        _check_metric(metric, outputs, targets)
+    if metric in METRICS and metric.name in ("accuracy", "macro_f1") and outputs[0].size == 1:
+        _check_logits(model, split, metric, outputs)
+
+
+def check_training(
+    model: nn.Module, split: Split, loss: Loss, training_step: TrainingStep | None
+) -> tuple[Tensor, Tensor] | None:
+    """Check that one training step in training mode gives a loss whose gradient moves the model.
+
+    Args:
+        model: Model in evaluation mode, private to the caller; it is left in training mode.
+        split: Training split.
+        loss: Maps outputs and targets to the loss.
+        training_step: Replaces forward and loss where it is given.
+
+    Returns:
+        The model's outputs in evaluation mode and the targets of a batch; None with ``training_step``.
+
+    Raises:
+        TaskError: When the loss raises, is constant, or is no differentiable finite number.
+    """
+    count = min(TRAINED, len(split))
+    inputs, targets = next(split.batches(count, shuffle_seed=0, limit=count))
+    tried: tuple[Tensor, Tensor] | None = None
+    if training_step is None:
+        with torch.no_grad(), foreign_errors_as(TaskError, "the model fails on a training batch"):
+            tried = forward(model, inputs), targets
+        _check_classes_of(loss, tried[0])
+    model.train()
+    if not _moves(model, inputs, targets, loss, training_step):
+        # A model may be perfect on a batch; it is not with every weight on the other side of zero.
+        with torch.no_grad(), seeded(0):
+            for parameter in model.parameters():
+                if parameter.is_floating_point():
+                    parameter.neg_().add_(0.1 * torch.randn_like(parameter))
+        if not _moves(model, inputs, targets, loss, training_step):
+            raise TaskError(
+                "the training loss is constant: its gradient is zero for each weight; give another `loss`"
+            )
+    return tried
 
 
 def check_classes(split: Split, labels: tuple[str, ...]) -> None:
@@ -87,7 +112,7 @@ def check_classes(split: Split, labels: tuple[str, ...]) -> None:
     """
     if not labels:
         return
-    counts = Counter(_class_indices(split))
+    counts = Counter(class_indices(split))
     outside = sorted(set(counts) - set(range(len(labels))))
     if outside:
         raise DataError(f"a training sample has class {outside[0]}, but there are {len(labels)} labels")
@@ -96,16 +121,115 @@ def check_classes(split: Split, labels: tuple[str, ...]) -> None:
             raise DataError(f"class {label!r} has no training sample; add some or remove the label")
 
 
-def _class_indices(split: Split) -> list[int]:
-    """Class index of each sample, from the data set's own list where it has one."""
-    targets: Any = getattr(split.dataset, "targets", None)
-    translated = getattr(split.dataset, "target_transform", None) is not None
-    if targets is not None and len(targets) == len(split) and not translated:
-        return torch.as_tensor(targets).tolist()
-    return [int(index) for _, batch in split.batches(256) for index in _flat(batch)]
+def _predict(model: nn.Module, split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs and targets of so many samples, spread over the split."""
+    targets: list[np.ndarray] = []
+
+    def predict(inputs: Inputs) -> np.ndarray:
+        with torch.no_grad(), foreign_errors_as(TaskError, "the model fails on a selection batch"):
+            output: np.ndarray = forward(model, inputs).numpy()
+        rows = batch_size_of(inputs)
+        if output.ndim == 0 or len(output) != rows or len(targets[-1]) != rows:
+            raise TaskError(
+                f"for {rows} samples the model gave outputs of shape {output.shape} and the data "
+                f"targets of shape {targets[-1].shape}; the first dimension of both must be the batch"
+            )
+        return output
+
+    outputs = Outputs(predict, count)
+    try:
+        for inputs, target in split.batches(TRAINED, fraction=count / len(split), limit=count):
+            targets.append(target.numpy())
+            outputs.add(inputs, batch_size_of(inputs))
+        return outputs.joined(), joined_targets(targets)
+    except MeasurementFailed as error:
+        raise TaskError(f"the model cannot be evaluated on the {split.name} split: {error}") from error
 
 
-def _flat(targets: Tensor) -> list[int]:
-    if targets.is_floating_point():
-        raise DataError(f"labels are given, so targets must be class indices, got {targets.dtype}")
-    return targets.reshape(-1).tolist()
+def _check_metric(metric: Metric, outputs: np.ndarray, targets: np.ndarray) -> None:
+    fitting = f"{metric.name} does not fit outputs {outputs.shape} and targets {targets.shape}"
+    with foreign_errors_as(TaskError, fitting):
+        quality = metric(outputs, targets)
+        parts = None if metric.per_sample is None else np.asarray(metric.per_sample(outputs, targets))
+    if not math.isfinite(quality):
+        raise TaskError(f"{metric.name} of the model's outputs is {quality}")
+    if parts is not None and (parts.shape != (len(targets),) or not np.isclose(parts.mean(), quality)):
+        raise TaskError(
+            f"`per_sample` of {metric.name} must give one number a sample whose mean is the metric, "
+            f"{quality:.6g}; got shape {parts.shape} with mean {parts.mean():.6g}"
+        )
+
+
+def _check_logits(model: nn.Module, split: Split, metric: Metric, outputs: np.ndarray) -> None:
+    """Refuse one probability a sample where a logit is read.
+
+    A model of logits may give numbers from 0 to 1 by chance; with inputs far from its own it does not.
+    """
+    inputs, _ = next(split.batches(TRAINED, limit=TRAINED))
+    with torch.no_grad(), foreign_errors_as(TaskError, "the model fails on a selection batch"):
+        far = [forward(model, _scaled(inputs, factor)).numpy() for factor in (100.0, -100.0)]
+    if all(part.min() >= 0 and part.max() <= 1 for part in (outputs, *far)):
+        raise TaskError(
+            f"{metric.name} reads one output a sample as a logit, positive meaning class 1, and the model "
+            "gives probabilities; end it with the logit, and train with binary_cross_entropy_with_logits"
+        )
+
+
+def _scaled(inputs: Inputs, factor: float) -> Inputs:
+    def scaled(tensor: Tensor) -> Tensor:
+        return tensor * factor if tensor.is_floating_point() else tensor
+
+    if isinstance(inputs, dict):
+        return {name: scaled(tensor) for name, tensor in inputs.items()}
+    return tuple(scaled(tensor) for tensor in inputs)
+
+
+def _check_classes_of(loss: Loss, outputs: Tensor) -> None:
+    if functional_form(loss)[0] is functional.cross_entropy and outputs.ndim > 1 and outputs.shape[1] == 1:
+        raise TaskError(
+            "cross-entropy of one class is constant; for one logit a sample give "
+            "loss=torch.nn.functional.binary_cross_entropy_with_logits, for two classes two outputs"
+        )
+
+
+def _moves(
+    model: nn.Module, inputs: Inputs, targets: Tensor, loss: Loss, training_step: TrainingStep | None
+) -> bool:
+    """Whether the gradient of one training step is not zero; the step does not move the weights."""
+    model.zero_grad(set_to_none=True)
+    with foreign_errors_as(TaskError, "the loss fails on a training batch"), seeded(0):
+        if training_step is not None:
+            value = training_step(own_model(model), inputs, targets)
+        else:
+            value = loss(_in_training(model, inputs), targets)
+    if not isinstance(value, Tensor):
+        raise TaskError(f"the training loss must be a tensor, got {type(value).__name__}")
+    if value.numel() != 1 or not value.requires_grad:
+        gradient = "with" if value.requires_grad else "without"
+        raise TaskError(
+            f"the training loss must be one differentiable number, got shape {tuple(value.shape)} "
+            f"{gradient} a gradient"
+        )
+    if not torch.isfinite(value):
+        raise TaskError(f"the training loss is {value.item()} on a training batch")
+    with foreign_errors_as(TaskError, "the backward pass fails on a training batch"):
+        value.reshape(()).backward()  # type: ignore[no-untyped-call]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if not all(torch.isfinite(gradient).all() for gradient in gradients):
+        raise TaskError("the gradient of the training loss is not finite on a training batch")
+    return any(bool(gradient.any()) for gradient in gradients)
+
+
+def _in_training(model: nn.Module, inputs: Inputs) -> Tensor:
+    """The model's output in training mode.
+
+    Raises:
+        TaskError: When it is another kind of value than in evaluation.
+    """
+    outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    if not isinstance(outputs, Tensor):
+        raise TaskError(
+            f"in training mode the model returns a {type(outputs).__name__}, in evaluation a tensor; give "
+            "`training_step`, which computes the loss of it, or switch the auxiliary outputs off"
+        )
+    return outputs

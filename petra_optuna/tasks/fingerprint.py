@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from petra_optuna.nn.inputs import Inputs, input_names, tensors
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.source import source_sha256
+from petra_optuna.tasks.calibration import Drawn
 from petra_optuna.tasks.guard import contents
+from petra_optuna.tasks.held import held_sha256, text_of
+from petra_optuna.tasks.metrics import METRICS, Metric
+from petra_optuna.tasks.reading import Named
 from petra_optuna.tasks.split import Split
 
 SAMPLES_READ = 1024
+_KNOWN = ("petra_optuna.", "torch.utils.data.")
+"""Packages whose collate and unpacking functions stored studies do not count."""
 
 
 @runtime_checkable
@@ -32,17 +38,21 @@ class Fingerprinted(Protocol):
 def fingerprint_of(
     model: nn.Module,
     splits: Mapping[str, Split | None],
-    metric_name: str,
+    metric: Metric,
     functions: Sequence[Callable[..., Any] | None] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> str:
-    """SHA-256 of architecture, weights, data, metric name and the source of functions.
+    """SHA-256 of architecture, weights, data, metric, functions, and what model and functions hold.
 
     Tensor data sets and data sets with a ``fingerprint()`` of their own count in full; of others
     up to 1,024 evenly spaced samples and the length do: reading all of a large set would take as
-    long as an epoch at each start. Of ``settings`` those that say something count.
+    long as an epoch at each start. What a collate or unpacking function makes of samples is read too. Of
+    ``settings`` those that say something count.
+
+    Raises:
+        TaskError: When the model or a function holds something that cannot be hashed.
     """
-    digest = hashlib.sha256(metric_name.encode())
+    digest = hashlib.sha256(metric.name.encode())
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     for name, value in {"frozen": frozen, **(settings or {})}.items():
         if value:
@@ -51,19 +61,29 @@ def fingerprint_of(
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())
         _update(digest, tensor)
-    codes = {type(module) for module in model.modules()} | {function for function in functions if function}
-    digest.update("".join(sorted(source_sha256(code) for code in codes)).encode())
+    functions = [*functions, metric.function]
+    codes = {source_sha256(type(module)) for module in model.modules()}
+    codes |= {source_sha256(function) for function in functions if function is not None}
+    digest.update("".join(sorted(codes)).encode())
     for name, split in splits.items():
+        split = None if split is None else _as_identified(split)
         digest.update(f"{name} {0 if split is None else len(split)}".encode())
         if split is not None:
-            _update_split(digest, contents(split))
+            _update_split(digest, split)
             digest.update(source_sha256(split.augment).encode())
+    augments = [None if split is None else split.augment for split in splits.values()]
+    if metric not in METRICS:
+        digest.update(f"{metric.direction} {source_sha256(metric.per_sample)}".encode())
+        functions.append(metric.per_sample)
+    digest.update(held_sha256(model, *functions, *augments).encode())
     return digest.hexdigest()
 
 
-def text_of(model: nn.Module) -> str:
-    """The model's text, the same in all processes: it may hold a function, and that its address."""
-    return re.sub(r"0x[0-9a-f]+", "", repr(model))
+def content_sha256(split: Split) -> str:
+    """SHA-256 of what a split gives: its samples, of large sets 1,024 of them."""
+    digest = hashlib.sha256()
+    _update_split(digest, split)
+    return digest.hexdigest()
 
 
 def tensor_sha256(*parts: Tensor) -> str:
@@ -74,16 +94,38 @@ def tensor_sha256(*parts: Tensor) -> str:
     return digest.hexdigest()
 
 
+def _as_identified(split: Split) -> Split:
+    """The split whose content stands for this one: without its seal, and what a drawn one is drawn from."""
+    split = contents(split)
+    return split.dataset.identity if isinstance(split.dataset, Drawn) else split
+
+
 def _update_split(digest: Any, split: Split) -> None:
-    if isinstance(split.dataset, Fingerprinted):
-        digest.update(split.dataset.fingerprint().encode())
-    elif isinstance(split.dataset, TensorDataset):
-        digest.update(tensor_sha256(*split.dataset.tensors).encode())
-    else:
+    dataset = split.dataset
+    if isinstance(dataset, Fingerprinted):
+        digest.update(dataset.fingerprint().encode())
+    elif isinstance(dataset, TensorDataset):
+        digest.update(tensor_sha256(*dataset.tensors).encode())
+    if not isinstance(dataset, Fingerprinted | TensorDataset) or _reshapes(split):
         for inputs, targets in _spread(split):
             digest.update(" ".join(input_names(inputs)).encode())
             for tensor in (*tensors(inputs), targets):
                 _update(digest, tensor)
+    if isinstance(dataset, Subset) and len(split) > SAMPLES_READ:
+        digest.update(tensor_sha256(torch.as_tensor(dataset.indices)).encode())
+
+
+def _reshapes(split: Split) -> bool:
+    """Whether a function of the user stands between the data set and the model."""
+    functions = [part for function in (split.collate, split.unpack) for part in _parts(function)]
+    return not all(getattr(function, "__module__", "").startswith(_KNOWN) for function in functions)
+
+
+def _parts(function: Callable[..., Any] | None) -> list[Callable[..., Any]]:
+    """A function and those that a partial one holds."""
+    if isinstance(function, functools.partial):
+        return [function.func, *(part for part in function.args if callable(part))]
+    return [] if function is None else [function]
 
 
 def _spread(split: Split) -> list[tuple[Inputs, Tensor]]:
@@ -91,7 +133,8 @@ def _spread(split: Split) -> list[tuple[Inputs, Tensor]]:
     chosen = range(0, len(split), step)
     chunks = [list(chosen[start : start + 64]) for start in range(0, len(chosen), 64)]
     with seeded(0):
-        loader: DataLoader[Any] = DataLoader(split.dataset, batch_sampler=chunks, collate_fn=split.collate)
+        dataset = Named(split.dataset, split.name)
+        loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=chunks, collate_fn=split.collate)
         return [split.unpack(batch) for batch in loader]
 
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from torch.utils.data import Dataset
 
 from petra_optuna.errors import SealedSplitRead
+from petra_optuna.tasks.reading import fetch
 from petra_optuna.tasks.split import Split
 
 
@@ -56,8 +57,7 @@ class _ReadOnce(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         self._mark_read(indices)
-        fetch = getattr(self._contents, "__getitems__", None)
-        return fetch(indices) if fetch is not None else [self._contents[index] for index in indices]
+        return fetch(self._contents, indices)
 
     def _mark_read(self, indices: Sequence[int]) -> None:
         if again := self._read.intersection(indices):

@@ -11,9 +11,11 @@ from typing import Any
 from torch import nn
 
 from petra_optuna.tasks.base import cached_base, train_base
+from petra_optuna.tasks.calibration import drawn
+from petra_optuna.tasks.fingerprint import content_sha256
 from petra_optuna.tasks.metrics import metric
 from petra_optuna.tasks.split import Split
-from petra_optuna.tasks.task import Task, every_kth
+from petra_optuna.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def trained_base(
             logger.warning(notice)
         return train_base(build_model, train, **dataclasses.asdict(recipe), seed=seed)
 
-    key = {**structure, **dataclasses.asdict(recipe), "seed": seed}
+    key = {**structure, **dataclasses.asdict(recipe), "seed": seed, "train": content_sha256(train)}
     return cached_base(cache_dir, name, key, build_model, train_once)
 
 
@@ -95,7 +97,7 @@ def image_task(
         model=model,
         initial=build_model,
         train=splits["train"],
-        calibration=every_kth(splits["train"]),
+        calibration=drawn(splits["train"]),
         selection=splits["selection"],
         test=splits["test"],
         metric=metric("accuracy"),

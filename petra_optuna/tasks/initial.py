@@ -9,7 +9,7 @@ from torch import nn
 from petra_optuna.errors import TaskError
 from petra_optuna.nn.initialization import reinitialize
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.tasks.fingerprint import text_of
+from petra_optuna.tasks.held import text_of
 
 Initial = Callable[[], nn.Module]
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, root_mean_squared_error
+from scipy.special import logsumexp
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from petra_optuna.aliases import Direction
 from petra_optuna.errors import TaskError
@@ -41,55 +41,95 @@ class Metric:
 
 
 def accuracy(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Share of samples whose largest logit (N, C), or sign of one logit (N,) or (N, 1), is right."""
-    return float(accuracy_score(targets.reshape(-1), predicted_classes(outputs)))
+    """Share of samples whose largest logit (N, C), or sign of one logit (N,) or (N, 1), is right.
+
+    Raises:
+        TaskError: When outputs are not of these shapes, or targets are no class indices (N,) of theirs.
+    """
+    scores = _scores(outputs)
+    return float(accuracy_score(_classes(targets, scores), _predicted(scores)))
 
 
 def macro_f1(outputs: np.ndarray, targets: np.ndarray) -> float:
     """F1 averaged over classes; shapes as in ``accuracy``."""
-    return float(f1_score(targets.reshape(-1), predicted_classes(outputs), average="macro", zero_division=0))
+    scores = _scores(outputs)
+    return float(f1_score(_classes(targets, scores), _predicted(scores), average="macro", zero_division=0))
 
 
 def auc(outputs: np.ndarray, targets: np.ndarray) -> float:
     """Area under the ROC curve; with several classes the mean of one class against the rest.
 
-    Computed from softmax probabilities of logits (N, C), or from one score (N,) or (N, 1). Classes
-    that ``targets`` lacks have no curve and are left out of the mean.
+    Samples are ranked by one score (N,) or (N, 1), or for class c of logits (N, C) by ``logit_c -
+    logsumexp(other logits)``: the order of its softmax probability, also where that is rounded to 1.
+    Classes that ``targets`` lacks have no curve and are left out of the mean.
 
     Raises:
-        TaskError: When the targets hold one class only.
+        TaskError: When the targets hold one class only, or shapes are not those of ``accuracy``.
     """
-    targets = targets.reshape(-1)
-    present = np.unique(targets)
+    scores = _scores(outputs).astype(np.float64)
+    classes = _classes(targets, scores)
+    present = np.unique(classes)
     if len(present) < 2:
         raise TaskError(f"auc needs samples of two classes or more, this split holds only class {present}")
-    scores = outputs.reshape(len(outputs), -1)
     if scores.shape[1] == 1:
-        return float(roc_auc_score(targets, scores[:, 0]))
-    probabilities = torch.softmax(torch.from_numpy(scores).double(), dim=1).numpy()
+        return float(roc_auc_score(classes, scores[:, 0]))
     if scores.shape[1] == 2:
-        return float(roc_auc_score(targets, probabilities[:, 1]))
-    areas = [roc_auc_score(targets == label, probabilities[:, int(label)]) for label in present]
-    return float(np.mean(areas))
+        return float(roc_auc_score(classes, scores[:, 1] - scores[:, 0]))
+    return float(np.mean([roc_auc_score(classes == label, _margin(scores, label)) for label in present]))
 
 
 def rmse(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Root of the mean squared error of outputs (N,) or (N, K) against targets of as many values."""
-    rows = len(targets)
-    return float(root_mean_squared_error(targets.reshape(rows, -1), outputs.reshape(rows, -1)))
+    """Root of the mean squared error of outputs (N,) or (N, ...) against targets of as many values.
+
+    Raises:
+        TaskError: When a sample has another number of outputs than of targets.
+    """
+    if outputs.size != targets.size:
+        raise TaskError(f"rmse compares value by value, got outputs {outputs.shape}, targets {targets.shape}")
+    return float(np.sqrt(np.square(outputs.reshape(-1).astype(np.float64) - targets.reshape(-1)).mean()))
 
 
 def correct(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """1 for each sample that ``accuracy`` counts as right, else 0: (N,)."""
-    return np.asarray(targets.reshape(-1) == predicted_classes(outputs), dtype=np.float64)
+    scores = _scores(outputs)
+    return np.asarray(_classes(targets, scores) == _predicted(scores), dtype=np.float64)
 
 
-def predicted_classes(outputs: np.ndarray) -> np.ndarray:
+def _scores(outputs: np.ndarray) -> np.ndarray:
+    """Outputs as (N, C), or (N, 1) where there is one a sample."""
+    positions = int(np.prod(outputs.shape[2:]))
+    if positions != 1:
+        raise TaskError(
+            f"the built-in metrics of classes read outputs (N, C), (N, 1) or (N,), got {outputs.shape}; "
+            "give a Metric(name, direction, function) for outputs with positions"
+        )
+    return outputs.reshape(len(outputs), -1)
+
+
+def _classes(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Targets as class indices (N,) of the scores (N, C), of 0 and 1 where there is one score a sample."""
+    count = max(2, scores.shape[1])
+    flat = targets.reshape(-1)
+    if len(flat) != len(scores):
+        raise TaskError(
+            f"the built-in metrics of classes read one class index a sample, got targets {targets.shape} for "
+            f"{len(scores)} samples; give a Metric(name, direction, function)"
+        )
+    if not np.isin(flat, np.arange(count)).all():
+        raise TaskError(f"targets must be class indices from 0 to {count - 1}, got {np.unique(flat)[:5]}")
+    return flat.astype(np.int64)
+
+
+def _predicted(scores: np.ndarray) -> np.ndarray:
     """Class indices (N,) of logits (N, C), or of one logit a sample, positive meaning class 1."""
-    scores = outputs.reshape(len(outputs), -1)
     if scores.shape[1] == 1:
         return (scores[:, 0] > 0).astype(np.int64)
     return np.asarray(np.argmax(scores, axis=1))
+
+
+def _margin(scores: np.ndarray, label: int) -> np.ndarray:
+    """``logit_c - logsumexp(other logits)`` of class c: (N,)."""
+    return np.asarray(scores[:, label] - logsumexp(np.delete(scores, label, axis=1), axis=1))
 
 
 METRICS = (

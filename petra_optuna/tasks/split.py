@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from petra_optuna.errors import TaskError
 from petra_optuna.nn.inputs import Inputs
+from petra_optuna.tasks.reading import Named
 
+Unpack = Callable[[Any], tuple[Inputs, Tensor]]
 TARGET_KEYS = ("target", "label", "labels", "y")
 FRACTION_SEED = 20240917
 """Seed of the one order of samples for data fractions: a larger fraction contains every smaller one."""
@@ -56,12 +58,14 @@ class Split:
         collate: Turns what the data set returned for a batch into the batch; torch's default when None.
         unpack: Splits a batch into inputs and target.
         augment: Changes a whole training batch at random, by the given generator only.
+        name: Name in messages; a task names its splits.
     """
 
     dataset: Dataset[Any]
     collate: Callable[[Any], Any] | None = None
-    unpack: Callable[[Any], tuple[Inputs, Tensor]] = default_unpack
+    unpack: Unpack = default_unpack
     augment: Callable[[Inputs, torch.Generator], Inputs] | None = None
+    name: str = dataclasses.field(default="data", compare=False)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -86,6 +90,9 @@ class Split:
                 fixed permutation, so that a larger fraction contains every smaller one.
             augment: Whether to apply ``self.augment``.
             limit: Largest number of samples to read.
+
+        Raises:
+            DataError: When a sample cannot be read; the text names it.
         """
         generator = torch.Generator().manual_seed(shuffle_seed or 0)
         order = self._indices(fraction)
@@ -96,7 +103,10 @@ class Split:
         if shuffle_seed is not None and len(chunks) > 1 and len(chunks[-1]) == 1 < batch_size:
             chunks.pop()
         loader: DataLoader[Any] = DataLoader(
-            self.dataset, batch_sampler=chunks, collate_fn=self.collate, generator=generator
+            Named(self.dataset, self.name),
+            batch_sampler=chunks,
+            collate_fn=self.collate,
+            generator=generator,
         )
         for batch in loader:
             inputs, targets = self.unpack(batch)

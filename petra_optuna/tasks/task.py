@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -11,36 +12,38 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from petra_optuna.errors import MeasurementFailed, TaskError
 from petra_optuna.nn.batch_norm import fixed_norms
 from petra_optuna.nn.batching import samples_per_call
 from petra_optuna.nn.inputs import ONLY_BATCH, DynamicAxes, Inputs, take
 from petra_optuna.nn.outputs import OutputChoice
-from petra_optuna.nn.training import output_matching_loss, soft_label_loss
+from petra_optuna.nn.randomness import seeded
+from petra_optuna.nn.training import Loss, TrainingStep, mean_squared_error, soft_label_loss
 from petra_optuna.source import source_sha256
 from petra_optuna.tasks.batch import check_sizes, in_float32, other_example
-from petra_optuna.tasks.checks import check_classes, check_forward, check_loss, check_split
+from petra_optuna.tasks.calibration import drawn, read_once
+from petra_optuna.tasks.checks import check_classes, check_evaluation, check_split, check_training
+from petra_optuna.tasks.distilling import Distillation, Kind, distillation_of
 from petra_optuna.tasks.fingerprint import fingerprint_of
 from petra_optuna.tasks.guard import seal
+from petra_optuna.tasks.held import held_sha256
 from petra_optuna.tasks.initial import Initial, initial_model
+from petra_optuna.tasks.loaders import check_apart, split_of
 from petra_optuna.tasks.metrics import Metric
 from petra_optuna.tasks.metrics import metric as find_metric
 from petra_optuna.tasks.original import Original, original_of
 from petra_optuna.tasks.outputs import Outputs, joined_targets
-from petra_optuna.tasks.split import Split, default_unpack
+from petra_optuna.tasks.split import Split, Unpack, default_unpack
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-TrainingStep = Callable[[nn.Module, Inputs, Tensor], Tensor]
-Distillation = Callable[[Tensor, Tensor, float], Tensor]
-Unpack = Callable[[Any], tuple[Inputs, Tensor]]
 Mode = Literal["pretrained", "untrained"]
 
-CALIBRATION_SAMPLES = 512
 EXAMPLE_SAMPLES = 8
+SPLITS = ("train", "calibration", "selection", "test")
+NOT_FINGERPRINTED = ("name", "labels", "preprocess", "fingerprint", "fingerprinted")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,9 @@ class Task:
         fixed_norms: Names of the norms whose statistics do not move: those whose parameters are all frozen,
             and those that were in evaluation mode in a model in training mode.
         dynamic: Axes of the inputs besides the batch whose sizes vary; files take any size along them.
-        fingerprint: SHA-256 of model, data and metric; in the mode ``untrained`` also of ``initial``.
+        fingerprint: SHA-256 of model, data, metric and losses, and of all that they hold; in the mode
+            ``untrained`` also of ``initial``. ``dataclasses.replace`` computes it anew where one is replaced.
+        fingerprinted: The fingerprint and what it was computed of.
 
     Example:
         >>> task.metric.name, len(task.selection)
@@ -94,31 +99,48 @@ class Task:
     fixed_norms: tuple[str, ...] = ()
     dynamic: DynamicAxes = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
+    fingerprinted: tuple[Any, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Put the model in eval mode, compute the fingerprint where none was given, seal the test split."""
-        object.__setattr__(self, "fixed_norms", self.fixed_norms or fixed_norms(self.model))
+        """Put the model in eval mode, compute the fingerprint where none was given, seal the test split.
+
+        Raises:
+            TaskError: When the model or a function holds something that a fingerprint cannot.
+        """
+        set_field = functools.partial(object.__setattr__, self)
+        set_field("fixed_norms", self.fixed_norms or fixed_norms(self.model))
         self.model.eval()
-        if not self.fingerprint:
-            splits = {
-                "train": self.train,
-                "calibration": self.calibration,
-                "selection": self.selection,
-                "test": self.test,
-            }
-            functions = (self.loss, self.training_step, self.distillation, self.metric.function)
-            settings = {"fixed_norms": self.fixed_norms, "dynamic": self.dynamic}
-            fingerprint = fingerprint_of(self.model, splits, self.metric.name, functions, settings)
-            if self.mode == "untrained":
-                fingerprint = self._untrained_fingerprint(fingerprint)
-            object.__setattr__(self, "fingerprint", fingerprint)
+        for name in SPLITS:
+            split = getattr(self, name)
+            if split is not None and split.name != name:
+                set_field(name, dataclasses.replace(split, name=name))
+        set_field("calibration", read_once(self.calibration))
         if self.test is not None:
-            object.__setattr__(self, "test", seal(self.test))
+            set_field("test", seal(self.test))
+        fields = [field.name for field in dataclasses.fields(self) if field.name not in NOT_FINGERPRINTED]
+        values = [getattr(self, name) for name in fields]
+        if not self.fingerprint or self._is_of_others(values):
+            set_field("fingerprint", self._computed_fingerprint())
+        set_field("fingerprinted", (self.fingerprint, *values))
+
+    def _is_of_others(self, values: Sequence[Any]) -> bool:
+        """Whether ``dataclasses.replace`` brought the fingerprint along from a task that differs."""
+        if not self.fingerprinted or self.fingerprinted[0] != self.fingerprint:
+            return False
+        return any(one is not other for one, other in zip(self.fingerprinted[1:], values, strict=True))
+
+    def _computed_fingerprint(self) -> str:
+        functions = (self.loss, self.training_step, self.distillation)
+        splits = {name: getattr(self, name) for name in SPLITS}
+        settings = {"fixed_norms": self.fixed_norms, "dynamic": self.dynamic}
+        fingerprint = fingerprint_of(self.model, splits, self.metric, functions, settings)
+        return self._untrained_fingerprint(fingerprint) if self.mode == "untrained" else fingerprint
 
     @cached_property
     def example(self) -> Inputs:
         """Inputs of the first selection samples, up to eight; files are measured on them, at their sizes."""
-        with torch.inference_mode(False):  # whoever asks first: the same tensors serve in training later
+        # Whoever asks first: the same tensors serve in training later.
+        with torch.inference_mode(False), seeded(0):
             inputs, _ = next(self.selection.batches(EXAMPLE_SAMPLES, limit=EXAMPLE_SAMPLES))
             return take(inputs, EXAMPLE_SAMPLES)
 
@@ -165,7 +187,9 @@ class Task:
 
     def _untrained_fingerprint(self, fingerprint: str) -> str:
         """Fingerprint in the mode ``untrained`` of the task that has this one in the mode ``pretrained``."""
-        made_by = "" if self.initial is None else source_sha256(self.initial)
+        made_by = (
+            "" if self.initial is None else source_sha256(self.initial) + held_sha256(None, self.initial)
+        )
         return hashlib.sha256(f"untrained {self.trained} {fingerprint} {made_by}".encode()).hexdigest()
 
     def evaluate(
@@ -174,7 +198,7 @@ class Task:
         """The metric of ``predict`` on a split.
 
         Outputs and targets are collected in one loop over one iterator, so they match in any order of the
-        data.
+        data. Random transforms of the data set are the same each time.
 
         Args:
             predict: Maps inputs of B samples to outputs (B, ...).
@@ -186,9 +210,11 @@ class Task:
                 than their inputs.
         """
         outputs, targets = Outputs(predict, len(split)), []
-        for inputs, target in split.batches(batch_size or self.samples_per_call):
-            outputs.add(inputs, len(target))
-            targets.append(target.numpy())
+        size = batch_size or self.samples_per_call
+        with seeded(0):
+            for inputs, target in split.batches(size):
+                outputs.add(inputs, len(target))
+                targets.append(target.numpy())
         return self.score(outputs.joined(), joined_targets(targets))
 
     def score(self, outputs: np.ndarray, targets: np.ndarray) -> float:
@@ -214,6 +240,7 @@ class Task:
         name: str = "custom",
         loss: Loss | None = None,
         training_step: TrainingStep | None = None,
+        distillation: Kind | Distillation | None = None,
         labels: Sequence[str] = (),
         normalize: tuple[Sequence[float], Sequence[float]] | None = None,
         calibration: DataLoader[Any] | None = None,
@@ -226,8 +253,8 @@ class Task:
     ) -> Task:
         """A task from a model and ordinary torch loaders.
 
-        The data set and the collate function of each loader are used; order, batch size and workers are
-        the study's own.
+        The rows of each loader, its data set and its collate function are used; order, batch size and
+        workers are the study's own. One training step and one evaluation are tried.
 
         Args:
             model: The original model, trained unless ``trained`` is False; a copy of it is kept.
@@ -240,10 +267,13 @@ class Task:
                 ``rmse``, else cross-entropy.
             training_step: Maps model, inputs and targets to the loss, in place of forward and ``loss``; turns
                 distillation off.
+            distillation: How a student follows the model: ``classes`` (softmax over the axis of the classes),
+                ``labels`` (a sigmoid of each output), ``values`` (squared differences), or a function of the
+                student's outputs, the model's and a temperature. Default: what suits loss and outputs.
             labels: Class names; with them every class must be present in ``train``.
             normalize: Mean and standard deviation of each channel, put into the model.
-            calibration: Data that conversions calibrate on. Default: up to 512 evenly spaced samples of
-                ``train``.
+            calibration: Data that conversions calibrate on. Default: up to 512 random samples of ``train``,
+                of each class its share.
             unpack: Splits a batch into inputs and target.
             preprocess: JSON-ready description of the input for whoever runs the exported file.
             initial: Makes the untrained network, for the mode ``untrained``; needed where a module with
@@ -257,18 +287,23 @@ class Task:
                 ..., or the batch's keys), for example ``{"input": {1: "time"}}``. Files take any size.
 
         Raises:
-            TaskError: When a loader, the batches or the model cannot be used.
-            DataError: When a split is empty or a class has no training sample.
+            TaskError: When a loader, the batches, the model, its loss or its metric cannot be used, or two
+                splits share rows.
+            DataError: When a split is empty, a sample cannot be read or a class has no training sample.
         """
         unpack = in_float32(unpack)
-        splits = {"train": _split(train, unpack), "selection": _split(selection, unpack)}
-        if calibration is not None:
-            splits["calibration"] = _split(calibration, unpack)
-        if test is not None:
-            splits["test"] = _split(test, unpack)
-        for part, split in splits.items():
-            check_split(part, split)
+        loaders = {"train": train, "calibration": calibration, "selection": selection, "test": test}
+        splits = {
+            part: split_of(part, loader, unpack) for part, loader in loaders.items() if loader is not None
+        }
+        for split in splits.values():
+            check_split(split)
+        check_apart(splits)
         check_sizes(splits, dynamic)
+        if training_step is not None and distillation is not None:
+            raise TaskError(
+                "`training_step` hides the outputs, so there is no distillation; give one of the two"
+            )
         inputs, _ = next(splits["selection"].batches(2))
         own_step = training_step is not None
         kept = original_of(model, inputs, normalize=normalize, output=output, own_step=own_step)
@@ -276,22 +311,24 @@ class Task:
         if initial is not None:
             initial = functools.partial(_wrapped, kept, initial, normalize)
         quality = find_metric(metric)
-        regression = quality.name == "rmse"
-        criterion = loss or (mean_squared_error if regression else functional.cross_entropy)
-        check_forward(original, splits["selection"])
-        check_loss(original, splits["train"], criterion, training_step)
+        criterion = loss or (mean_squared_error if quality.name == "rmse" else functional.cross_entropy)
+        private = copy.deepcopy(original)  # a model may keep something of a call
+        check_evaluation(private, splits["selection"], quality)
+        tried = check_training(private, splits["train"], criterion, training_step)
         check_classes(splits["train"], tuple(labels))
         return cls(
             name=name,
             model=original,
             train=splits["train"],
-            calibration=splits.get("calibration") or every_kth(splits["train"]),
+            calibration=splits.get("calibration") or drawn(splits["train"], splits["selection"]),
             selection=splits["selection"],
             test=splits.get("test"),
             metric=quality,
             loss=criterion,
             training_step=training_step,
-            distillation=output_matching_loss if regression else soft_label_loss,
+            distillation=soft_label_loss
+            if tried is None
+            else distillation_of(distillation, criterion, *tried),
             labels=tuple(labels),
             preprocess=dict(preprocess or {}),
             initial=initial,
@@ -301,19 +338,6 @@ class Task:
         )
 
 
-def every_kth(split: Split, count: int = CALIBRATION_SAMPLES) -> Split:
-    """Up to ``count`` evenly spaced samples, without augmentation."""
-    step = -(-len(split) // count)
-    subset = Subset(split.dataset, list(range(0, len(split), step)))
-    return dataclasses.replace(split, dataset=subset, augment=None)
-
-
-def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error value by value: outputs (B, 1) against targets (B,) do not broadcast to (B, B)."""
-    rows = len(targets)
-    return functional.mse_loss(outputs.reshape(rows, -1), targets.reshape(rows, -1).to(outputs.dtype))
-
-
 def _wrapped(
     kept: Original, initial: Initial, normalize: tuple[Sequence[float], Sequence[float]] | None
 ) -> nn.Module:
@@ -321,11 +345,3 @@ def _wrapped(
     if not isinstance(made, nn.Module):
         raise TaskError(f"`initial` must return the untrained network, got {type(made).__name__}")
     return kept.like(made, normalize)
-
-
-def _split(loader: DataLoader[Any], unpack: Unpack) -> Split:
-    if not isinstance(loader, DataLoader):
-        raise TaskError(f"every split must be a torch DataLoader, got {type(loader).__name__}")
-    if loader.batch_size is None and loader.batch_sampler is None:
-        raise TaskError("a DataLoader with batch_size=None has no samples to batch; give it a batch size")
-    return Split(loader.dataset, loader.collate_fn, unpack)

@@ -20,6 +20,7 @@ import torch
 import typer
 from optuna import Trial
 from support import small_task
+from support.loaders import apart
 from support.specification import specification_with
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -331,7 +332,7 @@ def _broken() -> Task:
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     loader = DataLoader(TensorDataset(torch.zeros(8, 4), torch.zeros(8).long()), batch_size=4)
-    return Task.from_loaders(Broken(), loader, loader, metric="accuracy")
+    return Task.from_loaders(Broken(), loader, apart(loader), metric="accuracy")
 
 
 def test_a_model_whose_forward_fails_is_one_line(call, capsys, monkeypatch: pytest.MonkeyPatch) -> None:

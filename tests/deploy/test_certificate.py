@@ -70,6 +70,16 @@ def test_outputs_blurred_by_any_noise_are_not_exchanged_ones(seed, noise):
     refuse_exchanged(expected, np.zeros_like(expected))
 
 
+def test_outputs_that_rounding_makes_one_are_not_exchanged_ones():
+    """Where rounding loses one input, all outputs follow what is left."""
+    large, small = RNG(0).standard_normal((2, 64))
+    expected = np.stack([large, 0.8 * large + 0.6 * small, small], axis=1)
+    refuse_exchanged(expected, np.stack([large, large, large], axis=1))
+    refuse_exchanged(expected, np.stack([small, small, small], axis=1))
+    with pytest.raises(LoweringFailed, match="exchanged"):
+        refuse_exchanged(expected, expected[:, [2, 0, 1]])
+
+
 @pytest.mark.parametrize("shape", [(64, 10), (64, 2), (40, 3, 5)])
 def test_two_exchanged_outputs_are_caught_through_rounding(shape):
     expected = RNG(0).standard_normal(shape)

@@ -46,6 +46,21 @@ def test_the_tolerance_is_relative_to_the_outputs(images):
         check_parity(small, proto, images)
 
 
+def test_each_output_is_compared_on_its_own_scale():
+    model = nn.Linear(4, 2).eval()
+    with torch.no_grad():
+        model.weight[0] *= 1e5
+    inputs = (torch.randn(8, 4),)
+    proto = export_onnx(model, inputs)
+    check_parity(model, proto, inputs)
+    for tensor in proto.graph.initializer:
+        if tuple(tensor.dims) == (2,):
+            bias = numpy_helper.to_array(tensor) + np.float32([0, 20])
+            tensor.CopyFrom(numpy_helper.from_array(bias.astype(np.float32), tensor.name))
+    with pytest.raises(LoweringFailed, match="by 20"):
+        check_parity(model, proto, inputs)
+
+
 class FixedBatch(nn.Module):
     """Works on the example's batch only."""
 

@@ -11,7 +11,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from support.fast_measurement import BySize
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from petra_optuna.errors import OperationFailed
@@ -31,8 +33,8 @@ from petra_optuna.evaluation import (
 )
 from petra_optuna.evaluation.preview import preview
 from petra_optuna.evaluation.rungs import RungCallback
-from petra_optuna.measurement import Baseline, FileMeasurement, Measurement, ShapeMeasurer
-from petra_optuna.nn.inputs import take
+from petra_optuna.measurement import Baseline, ShapeMeasurer
+from petra_optuna.nn.inputs import take, tensors
 from petra_optuna.operations import (
     Half,
     LowRank,
@@ -43,34 +45,12 @@ from petra_optuna.operations import (
     Train,
 )
 from petra_optuna.pipeline import Operation, Pipeline, Recipe
-from petra_optuna.tasks import Mode, Task
+from petra_optuna.tasks import Mode, Split, Task
 
 PIPELINE = Pipeline(
     (Train(epochs=1), Prune(removed=0.5, scope="local"), Train(epochs=2), QuantizeStatic()),
     Recipe(batch_size=32),
 )
-
-
-class BySize:
-    """A measurer whose ratios follow the file's size, so that results are exact."""
-
-    def measure(self, path: Path) -> FileMeasurement:
-        ratio = path.stat().st_size / 1e5
-        common = {"pairs": 1, "calls_per_block": 1, "threads": 1, "spread": 0.0, "baseline_p95_ms": 1.0}
-        latency, *throughput = (
-            Measurement(
-                ratio=ratio * factor,
-                ratio_low=ratio,
-                ratio_high=ratio,
-                batch=batch,
-                candidate_ms=ratio,
-                baseline_ms=1.0,
-                candidate_p95_ms=ratio,
-                **common,
-            )
-            for factor, batch in ((1.0, 1), (4.0, 16), (2.0, 64))
-        )
-        return FileMeasurement(latency, tuple(throughput), peak_memory_bytes=path.stat().st_size)
 
 
 def _evaluator(task: Task, folder: Path, **changes: object) -> Evaluator:
@@ -146,7 +126,7 @@ def test_nothing_of_the_trained_weights_is_in_an_untrained_pipeline(tiny_task: T
     other = copy.deepcopy(task.model)
     with torch.no_grad():
         other.get_parameter("head.weight").neg_()
-    swapped = dataclasses.replace(task, model=other)
+    swapped = dataclasses.replace(task, model=other, fingerprinted=())
     assert swapped.fingerprint == task.fingerprint
     equal = []
     for weight in (0.0, 0.5):
@@ -507,3 +487,32 @@ def test_nodes_in_front_of_the_training_are_applied_once_to_a_trained_model(
     assert again.reused_nodes == 2
     assert again.preview == cold.preview
     assert again.preview == dataclasses.replace(evaluator, cache=None).evaluate(pipeline).preview
+
+
+def test_a_judged_training_goes_on_as_an_unjudged_one_though_the_data_draws(
+    tiny_task: Task, tmp_path: Path
+) -> None:
+    """Judging reads selection, whose transforms draw from the generators that the training draws from."""
+
+    class Noisy(TensorDataset):
+        def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+            image, target = super().__getitem__(index)
+            return image + 0.1 * torch.randn_like(image), target
+
+    splits = {}
+    for name, split in (("train", tiny_task.train), ("selection", tiny_task.selection)):
+        inputs, targets = next(split.batches(128))
+        splits[name] = Split(Noisy(*tensors(inputs), targets))
+    task = dataclasses.replace(tiny_task, **splits)
+    pipeline = Pipeline((Train(epochs=2),), PIPELINE.recipe)
+    judged, seen = [], []
+
+    def judge(result: RungResult) -> str | None:
+        seen.append(result.quality)
+        return None
+
+    for rungs, given in ((None, None), (Rungs(1, 0.5), judge)):
+        found = _evaluator(task, tmp_path, rungs=rungs, budget=Budget(epochs=2)).evaluate(pipeline, given)
+        judged.append(found.nodes[0]["loss"])
+    assert seen
+    assert judged[0] == judged[1]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -74,9 +75,9 @@ def task() -> Task:
     torch.manual_seed(0)
     inputs = torch.randn(800, 16)
     loader = DataLoader(TensorDataset(inputs, inputs.argmax(1)), batch_size=50)
-    made = Task.from_loaders(Planted(), loader, loader, metric="accuracy", name="planted")
+    made = Task.from_loaders(Planted(), loader, apart(loader), metric="accuracy", name="planted")
     example = made.example  # inputs of the selection split, which a model is traced with
-    sealed = dataclasses.replace(made, selection=Split(Sealed()))
+    sealed = dataclasses.replace(made, selection=Split(Sealed()), fingerprint="of the sealed task")
     vars(sealed)["example"] = example
     return sealed
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from support.loaders import apart
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -59,7 +60,7 @@ def series_task() -> Task:
     model = nn.Sequential(nn.Conv1d(3, 16, 5, padding=2), nn.ReLU(), nn.Conv1d(16, 16, 5), nn.Flatten())
     model.append(nn.Linear(192, 3))
     loader = DataLoader(data, batch_size=32)
-    return Task.from_loaders(model.eval(), loader, loader, metric="accuracy")
+    return Task.from_loaders(model.eval(), loader, apart(loader), metric="accuracy")
 
 
 def _evaluator(task: Task, folder: Path, measurer: ByForm) -> Evaluator:

@@ -110,9 +110,9 @@ def test_a_repair_adds_to_what_the_pipeline_keeps(tmp_path: Path) -> None:
     one = Pipeline((QuantizeStatic(keep_float=1),))
     evaluation = _evaluator(tmp_path).evaluate(one)
     assert evaluation.repair is not None
-    assert len(evaluation.repair.in_float) == 1
+    assert 0 < len(evaluation.repair.in_float) < planted_front.LAYERS - 1
     kernels = evaluation.artifact.lowering["kernels"]
-    assert checks.count(kernels, WEIGHTED.float) == 2
+    assert checks.count(kernels, WEIGHTED.float) == 1 + len(evaluation.repair.in_float)
 
 
 def test_the_same_pipeline_gets_the_same_repair_and_build_gives_its_file(tmp_path: Path) -> None:

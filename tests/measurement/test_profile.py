@@ -100,6 +100,9 @@ def test_another_machine_is_refused_by_name(key):
     with pytest.raises(StudyError, match=key):
         DeviceProfile().check_host(recorded)
     del recorded[key]
+    if key in ("onnx", "onnx-ir", "onnxscript", "scipy"):  # older studies do not hold them
+        DeviceProfile().check_host(recorded)
+        return
     with pytest.raises(StudyError, match=key):
         DeviceProfile().check_host(recorded)
 

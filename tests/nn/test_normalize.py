@@ -23,3 +23,17 @@ def test_constants_belong_to_the_state_and_are_not_trained() -> None:
 def test_constants_that_cannot_normalise_are_refused(mean: list[float], std: list[float]) -> None:
     with pytest.raises(ValueError, match="`mean` and `std`"):
         Normalize(mean, std)
+
+
+@pytest.mark.parametrize("shape", [(8, 2), (8, 2, 20), (8, 2, 3, 3, 3)])
+def test_tables_series_and_volumes_are_normalised_by_channel(shape: tuple[int, ...]) -> None:
+    batch = torch.rand(shape)
+    result = Normalize([0.1, 0.2], [1.0, 2.0])(batch)
+    for channel, (mean, std) in enumerate([(0.1, 1.0), (0.2, 2.0)]):
+        torch.testing.assert_close(result[:, channel], (batch[:, channel] - mean) / std)
+
+
+@pytest.mark.parametrize("shape", [(2, 20, 3), (2, 3), (2,)])
+def test_another_number_of_channels_is_refused_and_never_broadcast(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="`normalize` has 2 channels, the input has shape"):
+        Normalize([0.1, 0.2], [1.0, 2.0])(torch.rand(shape))

@@ -25,6 +25,6 @@ def test_calibration_is_a_fixed_sample_of_every_class_though_the_data_is_sorted(
 
     samples, classes = read(100)
     assert len(samples) == len(set(samples.tolist())) == 100
-    assert set(classes.tolist()) == set(range(10))
+    assert classes.bincount().tolist() == [10] * 10
     assert torch.equal(read(100)[0], samples)
-    assert torch.equal(read(10_000)[0], torch.arange(400.0))
+    assert torch.equal(read(10_000)[0].sort().values, torch.arange(400.0))

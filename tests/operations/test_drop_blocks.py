@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -27,7 +28,7 @@ def context_of(task: Task, seed: int = 0) -> Context:
 
 def task_of(model: nn.Module, inputs: Tensor) -> Task:
     loader = DataLoader(TensorDataset(inputs, torch.arange(len(inputs)) % 3), batch_size=16)
-    return Task.from_loaders(model, loader, loader, metric="accuracy")
+    return Task.from_loaders(model, loader, apart(loader), metric="accuracy")
 
 
 @pytest.fixture

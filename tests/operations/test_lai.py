@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.training import lai_scale
+from petra_optuna.nn.training import lai_scale, mean_squared_error
 from petra_optuna.operations import Context
 from petra_optuna.operations.lai import lai_loss, mean_scale, residuals, why_no_lai
 from petra_optuna.pipeline import Recipe
 from petra_optuna.tasks import Task
-from petra_optuna.tasks.task import mean_squared_error
 
 
 def _task(model: nn.Module, inputs: tuple[Tensor, ...], targets: Tensor, **changes: Any) -> Task:
     loader = DataLoader(TensorDataset(*inputs, targets), batch_size=8)
-    return Task.from_loaders(model, loader, loader, **{"metric": "rmse", **changes})
+    return Task.from_loaders(model, loader, apart(loader), **{"metric": "rmse", **changes})
 
 
 def _context(task: Task, bound: float = 0.5) -> Context:

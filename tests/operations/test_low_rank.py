@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -39,7 +40,7 @@ def context_of(task: Task) -> Context:
 def task_of(model: nn.Module) -> Task:
     data = TensorDataset(torch.randn(12, 16), torch.arange(12) % 3)
     loader = DataLoader(data, batch_size=4)
-    return Task.from_loaders(model, loader, loader, metric="accuracy")
+    return Task.from_loaders(model, loader, apart(loader), metric="accuracy")
 
 
 @pytest.fixture
@@ -246,7 +247,7 @@ class Events(nn.Module):
 def events_task() -> Task:
     torch.manual_seed(0)
     loader = DataLoader(TensorDataset(torch.randint(0, 100, (12, 9)), torch.arange(12) % 3), batch_size=4)
-    return Task.from_loaders(Events(), loader, loader, metric="accuracy")
+    return Task.from_loaders(Events(), loader, apart(loader), metric="accuracy")
 
 
 def test_sequences_all_kinds_are_factored_counted_and_named() -> None:
@@ -279,7 +280,7 @@ def test_torchs_encoder_layer_reads_its_linears_and_keeps_them() -> None:
     data = TensorDataset(torch.randn(12, 5, 16), torch.arange(12) % 3)
     loader = DataLoader(data, batch_size=4)
     model = nn.Sequential(layer, nn.Flatten(), nn.Linear(80, 64), nn.Linear(64, 3))
-    task = Task.from_loaders(model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(model, loader, apart(loader), metric="accuracy")
     report = LowRank(rule="share", kept_weights=0.3).apply(task.model, context_of(task)).report
     assert {"0.linear1", "0.linear2", "0.self_attn"} <= report["left_out"].keys()
     assert report["ranks"].keys() >= {"2"}

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -79,7 +80,7 @@ def test_the_scope_changes_the_result() -> None:
         model[2].weight[:48] *= 1e-3
         model[4].weight[:, :48] *= 1e-3
     loader = DataLoader(TensorDataset(torch.randn(64, 6), torch.arange(64) % 3), batch_size=16)
-    task = Task.from_loaders(model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(model, loader, apart(loader), metric="accuracy")
     channels = {
         scope: Prune(removed=0.5, scope=scope).apply(task.model, context_of(task)).report["channels"]
         for scope in ("global", "local")
@@ -118,7 +119,7 @@ def test_taylor_keeps_what_the_loss_needs() -> None:
         model[0].bias[:8] = -1000.0  # never fires
         model[0].bias[8:] = 3.0
     loader = DataLoader(TensorDataset(torch.randn(64, 6), torch.arange(64) % 3), batch_size=16)
-    task = Task.from_loaders(model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(model, loader, apart(loader), metric="accuracy")
     kept = {
         criterion: Prune(removed=0.5, criterion=criterion).apply(task.model, context_of(task)).model[0].bias  # type: ignore[index]
         for criterion in ("magnitude_l2", "taylor")
@@ -136,7 +137,7 @@ def test_a_training_step_of_the_users_own_is_what_taylor_asks() -> None:
 
     loader = DataLoader(TensorDataset(torch.randn(64, 6), torch.arange(64) % 3), batch_size=16)
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
-    task = Task.from_loaders(model, loader, loader, metric="accuracy", training_step=step)
+    task = Task.from_loaders(model, loader, apart(loader), metric="accuracy", training_step=step)
     calls.clear()
     assert Prune(criterion="taylor").apply(task.model, context_of(task)).report["changed"]
     assert sum(calls) == 64
@@ -182,7 +183,7 @@ def test_channels_without_a_batch_norm_are_left_out_of_its_criterion() -> None:
     )
     with torch.no_grad():
         model[1].weight[:16] = 0.1
-    task = Task.from_loaders(model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(model, loader, apart(loader), metric="accuracy")
     applied = Prune(removed=0.5, criterion="batch_norm").apply(task.model, context_of(task))
     assert applied.report["channels"] == {"0": [32, 16]}
     assert set(applied.report["left_out"]) == {"3", "5"}
@@ -199,7 +200,7 @@ def test_the_random_control_follows_the_seed(tiny_task: Task) -> None:
 def test_removing_nothing_is_said() -> None:
     loader = DataLoader(TensorDataset(torch.randn(64, 6), torch.arange(64) % 3), batch_size=16)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    task = Task.from_loaders(model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(model, loader, apart(loader), metric="accuracy")
     report = Prune(removed=0.9).apply(task.model, context_of(task)).report
     assert report["changed"] is False
     assert report["reason"]

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -92,6 +93,6 @@ def test_a_model_with_nothing_to_quantise_fails() -> None:
             return values * self.scale
 
     loader = DataLoader(TensorDataset(torch.randn(12, 3), torch.arange(12) % 3), batch_size=4)
-    task = Task.from_loaders(Scale(), loader, loader, metric="accuracy")
+    task = Task.from_loaders(Scale(), loader, apart(loader), metric="accuracy")
     with pytest.raises(OperationFailed, match="to quantise"):
         QuantizeAware().apply(task.model, context_of(task))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
@@ -203,7 +204,7 @@ def test_full_distillation_pulls_the_student_to_the_teacher_and_not_to_the_label
     inputs, targets = next(tiny_task.train.batches(256))
     assert isinstance(inputs, tuple)
     nonsense = DataLoader(TensorDataset(inputs[0], (targets + 1) % 4), batch_size=64)
-    task = Task.from_loaders(tiny_task.model, nonsense, nonsense, metric="accuracy")
+    task = Task.from_loaders(tiny_task.model, nonsense, apart(nonsense), metric="accuracy")
 
     def agreement(weight: float) -> float:
         model = copy.deepcopy(task.model)
@@ -270,7 +271,7 @@ def test_distillation_and_task_loss_are_mixed_by_the_formula(tiny_task: Task) ->
     """One step over all data: the reported loss is that before the step."""
     inputs, targets = next(tiny_task.train.batches(256))
     loader = DataLoader(TensorDataset(*inputs, targets), batch_size=256)
-    task = Task.from_loaders(tiny_task.model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(tiny_task.model, loader, apart(loader), metric="accuracy")
     recipe = Recipe(batch_size=256, distillation_weight=0.3, temperature=2.0, label_smoothing=0.2)
     report = fit(copy.deepcopy(task.model), _context(task, recipe), 1, only_float32="the test compares")
     student = copy.deepcopy(task.model).train()
@@ -292,7 +293,7 @@ def test_label_smoothing_that_cannot_be_is_reported(tiny_task: Task) -> None:
         return own(forward(model, inputs), targets)
 
     cases = {
-        "is not torch.nn.functional.cross_entropy": dataclasses.replace(tiny_task, loss=own),
+        "is not cross-entropy": dataclasses.replace(tiny_task, loss=own),
         "a training step of its own": dataclasses.replace(tiny_task, training_step=step),
     }
     for reason, task in cases.items():
@@ -317,7 +318,7 @@ def test_forward_passes_run_in_the_type_that_is_asked_for(tiny_task: Task) -> No
         report = fit(model, context, 1)
         handle.remove()
         assert report["precision"] == name
-        assert seen == [dtype or torch.float32, torch.float32]
+        assert seen == [dtype or torch.float32, *[torch.float32] * 2]  # the loss, and its scale
         assert {value.dtype for value in model.parameters()} == {torch.float32}
         results[name] = _state(model)
         seen.clear()
@@ -327,7 +328,7 @@ def test_forward_passes_run_in_the_type_that_is_asked_for(tiny_task: Task) -> No
 
 
 def test_extra_loss_is_added_to_every_step(tiny_task: Task) -> None:
-    def heads_size(model: nn.Module, dtype: torch.dtype | None) -> Tensor:
+    def heads_size(model: nn.Module, *_: object) -> Tensor:
         weight = model.get_submodule("head").weight
         assert isinstance(weight, Tensor)
         return 10 * weight.square().sum()
@@ -335,7 +336,7 @@ def test_extra_loss_is_added_to_every_step(tiny_task: Task) -> None:
     plain, shrunk = copy.deepcopy(tiny_task.model), copy.deepcopy(tiny_task.model)
     fit(plain, _context(tiny_task), 1)
     fit(shrunk, _context(tiny_task), 1, extra_loss=heads_size)
-    assert heads_size(shrunk, None) < 0.98 * heads_size(plain, None)
+    assert heads_size(shrunk) < 0.98 * heads_size(plain)
 
 
 def test_random_transforms_of_the_users_own_follow_from_the_seed(tiny_task: Task) -> None:
@@ -347,7 +348,49 @@ def test_random_transforms_of_the_users_own_follow_from_the_seed(tiny_task: Task
     inputs, targets = next(tiny_task.train.batches(64))
     assert isinstance(inputs, tuple)
     loader = DataLoader(Noisy(inputs[0], targets), batch_size=8)
-    task = Task.from_loaders(tiny_task.model, loader, loader, metric="accuracy")
+    task = Task.from_loaders(tiny_task.model, loader, apart(loader), metric="accuracy")
     first = _trained(task)
     torch.rand(3)
     assert torch.equal(_trained(task), first)
+
+
+def test_a_divergence_is_seen_on_the_scale_of_the_targets() -> None:
+    """A loss of 4 is no small one where the targets' variance is 0.0005."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(600, 8, generator=generator)
+    targets = 0.01 * inputs @ torch.randn(8, 1, generator=generator)
+    parts = (slice(0, 512), slice(512, 600))
+    train, selection = (
+        DataLoader(TensorDataset(inputs[part], targets[part]), batch_size=64) for part in parts
+    )
+    model = nn.Linear(8, 1)
+    with torch.no_grad():
+        model.weight.copy_(torch.linalg.lstsq(inputs, targets).solution.T)
+        model.bias.zero_()
+    task = Task.from_loaders(model, train, selection, metric="rmse")
+    recipe = Recipe(optimizer="rmsprop", lr=0.1, schedule="constant", distillation_weight=0.0)
+    with pytest.raises(TrainingDiverged, match="the mean loss of epoch"):
+        Train(epochs=4).apply(task.model, Context(task, recipe, seed=0, epochs=4))
+
+
+def test_cross_entropy_as_a_module_is_cross_entropy(tiny_task: Task) -> None:
+    recipe = dataclasses.replace(BASE, label_smoothing=0.1)
+    module = dataclasses.replace(tiny_task, loss=nn.CrossEntropyLoss())
+    reports = [fit(copy.deepcopy(task.model), _context(task, recipe), 1) for task in (tiny_task, module)]
+    assert reports[0] == reports[1]
+    assert "label_smoothing_off" not in reports[1]
+
+
+def test_an_extra_loss_is_given_the_loss_of_the_task_alone(tiny_task: Task) -> None:
+    """The sparsity term's sensitivities are its gradients, not those of penalties or distillation."""
+    given: list[float] = []
+
+    def extra(model: nn.Module, of_task: Tensor) -> Tensor:
+        given.append(of_task.item())
+        return 100 * of_task
+
+    plain = dataclasses.replace(BASE, distillation_weight=0.0, batch_size=256)
+    mixed = dataclasses.replace(plain, distillation_weight=0.9)
+    for recipe in (plain, mixed):
+        fit(copy.deepcopy(tiny_task.model), _context(tiny_task, recipe), 1, extra_loss=extra)
+    assert given[0] == pytest.approx(given[len(given) // 2])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conformance.models import CASES
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from petra_optuna.deploy import export_onnx
 from petra_optuna.errors import RuntimeFailed, StudyError, UserError
@@ -41,9 +43,10 @@ def one(
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), None)
         for name, array in inputs.items()
     ]
-    node = helper.make_node(kind, [*inputs, *stored], ["output"], **attributes)
-    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
-    tensors = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    results = ["output", "indices"] if kind == "TopK" else ["output"]
+    node = helper.make_node(kind, [*inputs, *stored], results, **attributes)
+    output = onnx.ValueInfoProto(name="output")
+    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in stored.items() if name]
     graph = helper.make_graph([node], "one", ends, [output], tensors)
     data: bytes = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
@@ -79,6 +82,57 @@ ONES: list[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray], dict[str, ob
     ("LayerNormalization", {"x": floats(4, 6)}, {"scale": floats(6), "bias": floats(6)}, {"epsilon": 1e-3}),
     ("Unsqueeze", {"x": floats(2, 3)}, {"axes": ints(-1, 0)}, {}),
     ("Expand", {"x": floats(3, 1)}, {"shape": ints(2, 1, 4)}, {}),
+    ("Max", {"x": floats(3, 4), "y": floats(4)[::-1].copy()}, {"z": np.float32(0.1)}, {}),
+    ("Min", {"x": floats(3, 4)}, {"z": np.float32(0.1)}, {}),
+    ("ArgMax", {"x": floats(3, 4)}, {}, {"axis": 1, "keepdims": 0}),
+    ("ArgMin", {"x": floats(3, 4)}, {}, {"axis": -1}),
+    ("TopK", {"x": floats(3, 7)}, {"k": ints(3)}, {"largest": 0}),
+    ("CumSum", {"x": floats(3, 4)}, {"axis": np.int64(1)}, {"reverse": 1, "exclusive": 1}),
+    ("CumSum", {"x": floats(3, 4)}, {"axis": np.int64(-2)}, {}),
+    ("Einsum", {"x": floats(2, 3, 4), "y": floats(2, 5, 4)}, {}, {"equation": "bij,bkj->bik"}),
+    ("Mod", {"x": floats(9)}, {"y": np.float32(0.3)}, {"fmod": 1}),
+    ("ReduceMin", {"x": floats(2, 3, 4)}, {"axes": ints(-1)}, {}),
+    ("ReduceL1", {"x": floats(2, 3, 4)}, {"axes": ints(1)}, {"keepdims": 0}),
+    ("ReduceL2", {"x": floats(2, 3, 4)}, {"axes": ints(1, 2)}, {}),
+    ("ReduceSumSquare", {"x": floats(2, 3, 4)}, {}, {}),
+    ("ReduceLogSumExp", {"x": floats(2, 3, 4)}, {"axes": ints(2)}, {}),
+    ("ReduceProd", {"x": floats(2, 3, 4)}, {"axes": ints(0, -1)}, {"keepdims": 0}),
+    ("ReduceMean", {"x": floats(2, 3)}, {}, {"noop_with_empty_axes": 1}),
+    ("Pad", {"x": floats(2, 3, 4)}, {"p": ints(0, 1, 2, 0, 0, -1), "v": np.float32(7)}, {}),
+    ("Pad", {"x": floats(2, 3, 4)}, {"p": ints(0, 0, 2, 0, 0, 3)}, {"mode": "reflect"}),
+    ("Pad", {"x": floats(2, 3, 4)}, {"p": ints(1, 0, 2, 0, 4, 1)}, {"mode": "edge"}),
+    ("Pad", {"x": floats(2, 3, 4)}, {"p": ints(0, 0, 2, 0, 0, 3)}, {"mode": "wrap"}),
+    ("Tile", {"x": floats(2, 3)}, {"r": ints(2, 3)}, {}),
+    ("DepthToSpace", {"x": floats(2, 8, 3, 4)}, {}, {"blocksize": 2}),
+    ("DepthToSpace", {"x": floats(2, 8, 3, 4)}, {}, {"blocksize": 2, "mode": "CRD"}),
+    ("SpaceToDepth", {"x": floats(2, 3, 4, 6)}, {}, {"blocksize": 2}),
+    ("Range", {"s": np.array(1), "l": np.array(9), "d": np.array(3)}, {}, {}),
+    ("Trilu", {"x": floats(4, 5)}, {"k": np.int64(1)}, {"upper": 0}),
+    ("GatherElements", {"x": floats(3, 4)}, {"i": np.array([[0, -1], [1, 2], [3, 3]])}, {"axis": 1}),
+    ("ScatterND", {"x": floats(4, 3), "i": np.array([[2], [0]]), "u": floats(2, 3)}, {}, {}),
+    ("Celu", {"x": floats(40)}, {}, {"alpha": 0.5}),
+    ("Elu", {"x": floats(40)}, {}, {"alpha": 0.5}),
+    ("Selu", {"x": floats(40)}, {}, {}),
+    ("Mish", {"x": floats(40)}, {}, {}),
+    ("PRelu", {"x": floats(2, 3, 4)}, {"s": floats(3, 1)}, {}),
+    ("Softplus", {"x": 30 * floats(40)}, {}, {}),
+    ("Softsign", {"x": floats(40)}, {}, {}),
+    ("LogSoftmax", {"x": floats(3, 4, 5)}, {}, {"axis": 1}),
+    ("InstanceNormalization", {"x": floats(2, 3, 5)}, {"s": floats(3), "b": floats(3)}, {"epsilon": 1e-2}),
+    ("GroupNormalization", {"x": floats(2, 6, 5)}, {"s": floats(3), "b": floats(3)}, {"num_groups": 3}),
+    ("ConvTranspose", {"x": floats(2, 4, 5)}, {"w": floats(4, 2, 3)}, {"strides": [2], "pads": [0, 1]}),
+    ("ConvTranspose", {"x": floats(2, 4, 5, 5)}, {"w": floats(4, 2, 3, 3), "b": floats(4)},
+     {"group": 2, "strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 0], "dilations": [1, 2]}),
+    ("MaxPool", {"x": floats(1, 2, 5, 5, 5)}, {}, {"kernel_shape": [2, 2, 2], "strides": [2, 2, 2]}),
+    ("GlobalMaxPool", {"x": floats(2, 3, 4, 5)}, {}, {}),
+    *(("Resize", {"x": floats(2, 3, 4, 5)}, {"": np.zeros(0, np.float32), "s": np.float32([1, 1, 2, 1.6])},
+       {"mode": mode, "coordinate_transformation_mode": place, "nearest_mode": "floor"})
+      for mode, place in (("nearest", "asymmetric"), ("linear", "half_pixel"), ("linear", "align_corners"),
+                          ("cubic", "half_pixel"))),
+    *((kind, {"x": floats(9)}, {}, {}) for kind in ("Sin", "Cos", "Floor", "Ceil", "Sign", "Round", "Atan")),
+    *((kind, {"x": floats(9)}, {"y": floats(9)}, {}) for kind in ("GreaterOrEqual", "LessOrEqual")),
+    *((kind, {"x": floats(9) > 0, "y": floats(9) > 1}, {}, {}) for kind in ("And", "Or", "Xor")),
+    ("Slice", {"x": floats(6, 8)}, {"s": ints(-4), "e": ints(-(2**63)), "a": ints(0)}, {}),
 ]  # fmt: skip
 
 
@@ -92,6 +146,25 @@ def test_an_operator_is_that_of_the_standard(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_a_recurrent_layer_reads_in_its_direction_and_refuses_lengths(kind: str, direction: str) -> None:
+    ways, gates = (2 if direction == "bidirectional" else 1), (3 if kind == "GRU" else 4)
+    rows = gates * 5
+    stored = {"w": floats(ways, rows, 4), "r": floats(ways, rows, 5), "b": floats(ways, 2 * rows)}
+    more = {"linear_before_reset": 1} if kind == "GRU" else {}
+    inputs = {"x": floats(6, 3, 4)}
+    for lengths in (None, np.int32([6, 6, 6]), np.int32([6, 2, 3])):
+        given = stored if lengths is None else {**stored, "l": lengths}
+        data = one(kind, inputs, given, hidden_size=5, direction=direction, **more)
+        if lengths is not None and lengths.min() < 6:
+            with pytest.raises(RuntimeFailed, match=f"a {kind} over sequences of several lengths"):
+                PyTorch().open(data, 1).run(inputs)
+            continue
+        found, expected = (each.open(data, 1).run(inputs)[0] for each in (PyTorch(), OnnxRuntime()))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_an_operator_that_it_does_not_know_is_named_in_one_line() -> None:
     data = one("Det", {"x": floats(3, 3)}, {})
     with pytest.raises(RuntimeFailed, match="operator Det is not among those it knows"):
@@ -103,7 +176,8 @@ def test_an_operator_that_it_does_not_know_is_named_in_one_line() -> None:
 
 def test_nodes_may_stand_in_any_order_as_a_conversion_leaves_them(tiny_task: object) -> None:
     exported = export_onnx(torch.nn.Sequential(torch.nn.Linear(6, 40), torch.nn.ReLU()), (torch.ones(2, 6),))
-    half = Half().apply(exported, None).model  # type: ignore[arg-type]
+    context = SimpleNamespace(calibration_batches=lambda **_: iter([((torch.ones(2, 6),), torch.ones(2))]))
+    half = Half().apply(exported, context).model  # type: ignore[arg-type]
     made = {name for value in (half.graph.input, half.graph.initializer) for name in [v.name for v in value]}
     in_order = True
     for node in half.graph.node:

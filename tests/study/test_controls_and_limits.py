@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -36,7 +37,7 @@ def _regression() -> Task:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1))
     loader = DataLoader(data, batch_size=32)
-    return Task.from_loaders(model, loader, loader, metric="rmse", name="line")
+    return Task.from_loaders(model, loader, apart(loader), metric="rmse", name="line")
 
 
 def test_a_minimised_metric_has_the_lower_value_in_front(tmp_path: Path) -> None:

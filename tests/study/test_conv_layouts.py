@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from support import small_task
+from support.loaders import apart
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -104,7 +105,7 @@ def test_an_original_without_series_is_not_measured_for_it(
     before = Fake.started
     data = DataLoader(small_task.data(64, 0), batch_size=32)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
-    task = Task.from_loaders(model, data, data, metric="accuracy")
+    task = Task.from_loaders(model, data, apart(data), metric="accuracy")
     assert lower_baseline(task, DeviceProfile(), tmp_path / "baseline.onnx")[1] is None
     assert Fake.started == before
 

@@ -13,6 +13,8 @@ import optuna
 import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
+from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
 from support.postgres import new_database
 
@@ -21,6 +23,7 @@ from petra_optuna.samplers import database_url
 from petra_optuna.study import artifacts_folder, load_study, open_storage
 from petra_optuna.study import storage as storage_module
 from petra_optuna.study.storage import absolute_url
+from petra_optuna.study.urls import storage_url
 
 
 def test_sqlite_is_shared_by_many_writers(tmp_path: Path) -> None:
@@ -69,6 +72,25 @@ def test_a_journal_mode_that_others_change_too_is_asked_for_again(
     assert connection.calls == asked
 
 
+def test_a_database_may_be_given_as_optuna_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    optuna.create_study(storage=open_storage("study.db"), study_name="mine")
+    same = RDBStorage("sqlite:///study.db")
+    loaded = optuna.load_study(storage=same, study_name="mine")
+    behind_cache = loaded._storage
+    for given in ("sqlite:///study.db", Path("study.db"), tmp_path / "study.db", same, behind_cache):
+        assert load_study(open_storage(given, must_exist=True)).study_name == "mine"
+        assert artifacts_folder(storage_url(given)).absolute() == tmp_path / "artifacts"
+
+
+def test_a_storage_that_other_processes_cannot_open_is_refused_in_one_line(tmp_path: Path) -> None:
+    journal = JournalStorage(JournalFileBackend(str(tmp_path / "log")))
+    others = {"JournalStorage": journal, "InMemoryStorage": InMemoryStorage(), "None": None, "int": 3}
+    for name, storage in others.items():
+        with pytest.raises(StudyError, match=rf"`storage` must be a relational database .* got (a )?{name}"):
+            open_storage(storage)  # type: ignore[arg-type]
+
+
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     path.write_bytes(b"these are my notes, " * 100)
@@ -80,7 +102,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("storage/study.db", "is not a storage URL"),
+        ("storage/study.log", "is not a storage URL"),
         ("sqlite://", "names no file"),
         ("nosuch://host/db", "cannot be opened"),
     ],

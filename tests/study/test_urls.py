@@ -45,8 +45,8 @@ def test_a_url_that_cannot_be_read_is_not_repeated_where_it_may_hold_a_password(
     with pytest.raises(StudyError, match="is not a storage URL") as refused:
         parse_url(url)
     assert SECRET not in str(refused.value)
-    with pytest.raises(StudyError, match=re.escape("'storage/study.db' is not a storage URL")):
-        parse_url("storage/study.db")
+    with pytest.raises(StudyError, match=re.escape("'storage/study.log' is not a storage URL")):
+        parse_url("storage/study.log")
 
 
 @pytest.mark.parametrize("url", [url for url in WITH_SECRET if url.startswith("postgresql")])

@@ -9,6 +9,8 @@ from torch import nn
 
 from petra_optuna.errors import DataError
 from petra_optuna.tasks.base import cached_base
+from petra_optuna.tasks.image_task import BaseRecipe, trained_base
+from petra_optuna.tasks.images import image_split
 
 
 def _build() -> nn.Module:
@@ -58,3 +60,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(DataError, match=r"cannot write to .*give another `cache_dir`"):
         cached_base(tmp_path / "file", "net", {}, _build, Trainer())
+
+
+def test_a_base_is_cached_by_the_data_that_it_saw(tmp_path: Path) -> None:
+    recipe = BaseRecipe(epochs=1, batch_size=16, peak_lr=0.1, label_smoothing=0.0)
+
+    def base(seed: int) -> nn.Module:
+        images = torch.randint(0, 255, (64, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
+        split = image_split(images.to(torch.uint8), torch.arange(64) % 2, 255.0)
+        build = lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 2))  # noqa: E731
+        return trained_base("toy", build, split, recipe, structure={}, cache_dir=tmp_path, seed=0)
+
+    first, second, again = (base(seed).state_dict()["1.weight"] for seed in (1, 2, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)

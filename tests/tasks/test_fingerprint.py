@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from petra_optuna.tasks.fingerprint import fingerprint_of
 from petra_optuna.tasks.images import ImageArray
+from petra_optuna.tasks.metrics import metric
 from petra_optuna.tasks.split import Split
 
 X, Y = torch.arange(4000.0).view(2000, 2), torch.arange(2000)
@@ -29,6 +30,10 @@ class Plain(Dataset[Any]):
         return self.inputs[index] + torch.rand(2), self.targets[index]
 
 
+class Activation:
+    """Its text is its address."""
+
+
 def _model() -> nn.Module:
     torch.manual_seed(0)
     return nn.Linear(2, 2)
@@ -40,8 +45,8 @@ def _bytes(inputs: Tensor, targets: Tensor) -> ImageArray:
 
 @pytest.mark.parametrize("make", [TensorDataset, _bytes, Plain])
 def test_equal_tasks_agree_and_any_change_shows(make: Callable[[Tensor, Tensor], Dataset[Any]]) -> None:
-    def fingerprint(model: nn.Module, inputs: Tensor, targets: Tensor, metric: str = "accuracy") -> str:
-        return fingerprint_of(model, {"train": Split(make(inputs, targets)), "test": None}, metric)
+    def fingerprint(model: nn.Module, inputs: Tensor, targets: Tensor, name: str = "accuracy") -> str:
+        return fingerprint_of(model, {"train": Split(make(inputs, targets)), "test": None}, metric(name))
 
     base = fingerprint(_model(), X, Y)
     assert fingerprint(_model(), X.clone(), Y.clone()) == base
@@ -62,20 +67,21 @@ def test_equal_tasks_agree_and_any_change_shows(make: Callable[[Tensor, Tensor],
 
 
 def test_addresses_in_the_models_text_do_not_count() -> None:
-    alive: list[object] = []
-
     class Described(nn.Linear):
-        def extra_repr(self) -> str:
-            alive.append(object())
-            return f"activation={alive[-1]}"
+        def __init__(self) -> None:
+            torch.manual_seed(0)
+            super().__init__(2, 2)
+            self.activation = Activation()
 
-    torch.manual_seed(0)
-    model = Described(2, 2)
-    assert repr(model) != repr(model)
-    assert fingerprint_of(model, {}, "accuracy") == fingerprint_of(model, {}, "accuracy")
+        def extra_repr(self) -> str:
+            return f"activation={self.activation}"
+
+    one, two = Described(), Described()
+    assert repr(one) != repr(two)
+    assert fingerprint_of(one, {}, metric("accuracy")) == fingerprint_of(two, {}, metric("accuracy"))
 
 
 def test_the_role_of_a_split_counts() -> None:
     one, two = Split(TensorDataset(X, Y)), Split(TensorDataset(X + 1, Y))
-    first = fingerprint_of(_model(), {"train": one, "selection": two}, "accuracy")
-    assert first != fingerprint_of(_model(), {"train": two, "selection": one}, "accuracy")
+    first = fingerprint_of(_model(), {"train": one, "selection": two}, metric("accuracy"))
+    assert first != fingerprint_of(_model(), {"train": two, "selection": one}, metric("accuracy"))

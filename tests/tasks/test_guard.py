@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.loaders import apart
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
@@ -31,7 +32,8 @@ Y = torch.arange(4).repeat(10)
 def _task(**changes: Any) -> Task:
     loader = DataLoader(TensorDataset(X, Y), batch_size=8)
     torch.manual_seed(0)
-    return Task.from_loaders(nn.Linear(4, 4), loader, loader, loader, **{"metric": "accuracy"} | changes)
+    splits = (apart(loader, 1), apart(loader, 2), loader)
+    return Task.from_loaders(nn.Linear(4, 4), *splits, **{"metric": "accuracy"} | changes)
 
 
 def _predict(inputs: Inputs) -> np.ndarray:
@@ -91,9 +93,9 @@ def test_a_second_start_after_half_a_reading_is_a_second_reading() -> None:
 def test_the_seal_does_not_change_the_fingerprint_and_the_data_does() -> None:
     base = _task()
     assert dataclasses.replace(base, fingerprint="").fingerprint == base.fingerprint
-    flipped = DataLoader(TensorDataset(X, Y.flip(0)), batch_size=8)
+    flipped = DataLoader(TensorDataset(X.clone(), Y.flip(0)), batch_size=8)
     loader = DataLoader(TensorDataset(X, Y), batch_size=8)
-    other = Task.from_loaders(base.model, loader, loader, flipped, metric="accuracy")
+    other = Task.from_loaders(base.model, apart(loader, 1), apart(loader, 2), flipped, metric="accuracy")
     assert other.fingerprint != base.fingerprint
 
 

@@ -69,3 +69,18 @@ def test_names_are_looked_up_and_own_metrics_pass_through() -> None:
     assert all(metric(known.name) is known for known in METRICS)
     with pytest.raises(TaskError, match="unknown metric 'acuracy'; known: accuracy, macro_f1, auc, rmse"):
         metric("acuracy")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_auc_ranks_by_logits_also_where_probabilities_are_rounded_to_one(classes: int) -> None:
+    targets = np.arange(400) % 2
+    margin = RANDOM.normal(60, 8, 400) + 10 * targets
+    logits = np.stack([np.zeros(400), margin, np.full(400, -100.0)][:classes], 1).astype(np.float32)
+    assert metric("auc")(logits, targets) == pytest.approx(roc_auc_score(targets, logits[:, 1]))
+
+
+def test_rmse_of_several_outputs_is_the_root_of_the_mean_of_all() -> None:
+    """And ranks models as the mean squared error does that they are trained on."""
+    assert metric("rmse")(np.zeros((2, 2)), np.array([[0.0, 2.0], [0.0, 2.0]])) == pytest.approx(np.sqrt(2))
+    even, uneven = (np.tile(errors, (100, 1)) for errors in ([1.0, 1.0], [0.2, 1.5]))
+    assert metric("rmse")(even, np.zeros((100, 2))) < metric("rmse")(uneven, np.zeros((100, 2)))

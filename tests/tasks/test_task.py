@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -21,7 +22,9 @@ ONE_HOT = torch.eye(3)[LABELS]
 
 
 def _loader(count: int = 60, shuffle: bool = False) -> DataLoader[Any]:
-    return DataLoader(TensorDataset(ONE_HOT[:count], LABELS[:count]), batch_size=7, shuffle=shuffle)
+    return DataLoader(
+        TensorDataset(ONE_HOT[:count].clone(), LABELS[:count].clone()), batch_size=7, shuffle=shuffle
+    )
 
 
 def _perfect() -> nn.Linear:
@@ -32,7 +35,7 @@ def _perfect() -> nn.Linear:
 
 
 def _task(**changes: Any) -> Task:
-    given: dict[str, Any] = {"model": _perfect(), "train": _loader(), "selection": _loader()}
+    given: dict[str, Any] = {"model": _perfect(), "train": _loader(57), "selection": _loader()}
     return Task.from_loaders(**{**given, "metric": "accuracy", **changes})
 
 
@@ -96,7 +99,7 @@ def test_normalisation_becomes_part_of_the_model() -> None:
     images = torch.rand(6, 2, 4, 4)
     loader = DataLoader(TensorDataset(images, torch.arange(6) % 2), batch_size=3)
     model = nn.Sequential(nn.Conv2d(2, 2, 4), nn.Flatten())
-    task = _task(model=model, train=loader, selection=loader, normalize=([0.5, 0.1], [0.2, 2.0]))
+    task = _task(model=model, train=loader, selection=apart(loader), normalize=([0.5, 0.1], [0.2, 2.0]))
     means, stds = torch.tensor([0.5, 0.1]), torch.tensor([0.2, 2.0])
     expected = model((images - means[:, None, None]) / stds[:, None, None])
     torch.testing.assert_close(task.model(images), expected)
@@ -138,7 +141,7 @@ def _unpack_nested(batch: Any) -> tuple[Inputs, Tensor]:
 def test_several_inputs_come_as_tuple_dict_or_by_own_unpacking(kind: str) -> None:
     loader = DataLoader(Rows(_rows(kind)), batch_size=8)
     unpack = {"unpack": _unpack_nested} if kind == "nested" else {}
-    task = _task(model=Two(), train=loader, selection=loader, **unpack)
+    task = _task(model=Two(), train=loader, selection=apart(loader, 3), **unpack)
     assert isinstance(task.example, dict) == (kind == "dict")
     assert batch_size_of(task.example) >= 2
     with torch.no_grad():
@@ -157,11 +160,11 @@ def test_the_loaders_collate_function_is_used() -> None:
     assert torch.equal(inputs[0], 2 * ONE_HOT)
 
 
-def test_calibration_is_evenly_spaced_training_data_unless_given() -> None:
+def test_calibration_is_512_samples_of_train_unless_given() -> None:
     rows = torch.arange(1300)
     train = DataLoader(TensorDataset(torch.eye(3)[rows % 3], rows % 3), batch_size=4)
     task = _task(train=train)
-    assert len(task.calibration) == 434
+    assert len(task.calibration) == 512
     own = _task(train=train, calibration=_loader(9))
     assert len(own.calibration) == 9
 
@@ -169,7 +172,7 @@ def test_calibration_is_evenly_spaced_training_data_unless_given() -> None:
 def test_regression_gets_matching_losses_that_do_not_broadcast() -> None:
     targets = torch.tensor([1.0, 3.0, 5.0])
     loader = DataLoader(TensorDataset(torch.ones(3, 2), targets), batch_size=3)
-    task = _task(model=nn.Linear(2, 1), train=loader, selection=loader, metric="rmse")
+    task = _task(model=nn.Linear(2, 1), train=loader, selection=apart(loader), metric="rmse")
     assert task.distillation is output_matching_loss
     assert task.loss(torch.tensor([[1.0], [3.0], [8.0]]), targets).item() == pytest.approx(3.0)
     assert _task().distillation is soft_label_loss
@@ -227,8 +230,8 @@ EMPTY = DataLoader(TensorDataset(ONE_HOT[:0], LABELS[:0]), batch_size=2)
             TaskError,
             "the model fails on a selection batch: RuntimeError: mat1 and mat2",
         ),
-        ({"model": _Mean()}, TaskError, r"for 2 samples the model gave outputs of shape \(3,\)"),
-        ({"loss": _no_loss}, TaskError, r"one differentiable number, got shape \(2, 3\) with a gradient"),
+        ({"model": _Mean()}, TaskError, r"for 8 samples the model gave outputs of shape \(3,\)"),
+        ({"loss": _no_loss}, TaskError, r"one differentiable number, got shape \(8, 3\) with a gradient"),
         ({"training_step": _failing_step}, TaskError, "the loss fails on a training batch: ValueError: bad"),
         ({"loss": lambda outputs, targets: 1.0}, TaskError, "loss must be a tensor, got float"),
         ({"metric": "acc"}, TaskError, "unknown metric 'acc'"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -25,7 +26,7 @@ def _task(**changes: Any) -> Task:
     data = TensorDataset(torch.randn(40, 3, 4, 4, generator=generator), torch.arange(40) % 3)
     loader = DataLoader(data, batch_size=8)
     torch.manual_seed(7)
-    given = {"model": _network(), "train": loader, "selection": loader, "metric": "accuracy"}
+    given = {"model": _network(), "train": loader, "selection": apart(loader), "metric": "accuracy"}
     return Task.from_loaders(**given | changes)
 
 

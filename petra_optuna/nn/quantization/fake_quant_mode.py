@@ -161,6 +161,8 @@ class FakeQuantMode(FunctionMode):
             return call.map(lambda tensor: self._store(tensor, call.name)).run()
         if not self._state.is_weight(right):
             return self._track(self._read_all(call).run(), "layer")
+        if right.dim() > 2:  # INT8 kernels take matrices
+            return self._run_in_float(call)
         weight = self._state.round_weight(right, limit=self._state.limit, axis=right.dim() - 1)
         values = self._read(left, call.name, 0)
         return self._track(call.replace(0, "input", values).replace(1, "other", weight).run(), "layer")
@@ -220,7 +222,9 @@ class FakeQuantMode(FunctionMode):
         if tracked.rounded is None:
             reader = (name, index, tensor.dim())
             self._calls[reader] += 1
-            observer = self._state.observe((*reader, self._calls[reader]), tensor)
+            observer = self._state.observe(
+                (*reader, self._calls[reader]), tensor, may_mask=name not in (*_LAYERS, *_PRODUCTS)
+            )
             if observer is None or self._state.calibrating:
                 tracked.rounded = tensor.view_as(tensor)
             else:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from petra_optuna.nn.quantization.coarse import ACTIVATION_LEVELS, why_too_coarse
+
 WEIGHT_LIMIT = 127
-ACTIVATION_LEVELS = 255
 _SMALLEST_SCALE = torch.finfo(torch.float32).eps
 _AVERAGING = 0.01
 
@@ -95,11 +96,25 @@ class QuantState:
             self.owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
         self.rounded_modules: set[str] = set()
         self._observers: dict[RangeKey, RangeObserver] = {}
+        self._coarse: set[RangeKey] = set()
 
-    def observe(self, key: RangeKey, values: Tensor) -> RangeObserver | None:
-        """The observer of a tensor, after it has seen these values; None where calibration saw none."""
+    def observe(self, key: RangeKey, values: Tensor, *, may_mask: bool = True) -> RangeObserver | None:
+        """The observer of a tensor, after it has seen these values.
+
+        Args:
+            key: Where the tensor is read.
+            values: Tensor itself.
+            may_mask: Whether large values may be masks (``why_too_coarse``).
+
+        Returns:
+            None where calibration saw none, or values that INT8 cannot hold: the file leaves them in float.
+        """
         if self.calibrating:
             self._observers.setdefault(key, RangeObserver()).widen(values)
+            if key not in self._coarse and why_too_coarse(values, may_mask=may_mask):
+                self._coarse.add(key)
+        if key in self._coarse:
+            return None
         observer = self._observers.get(key)
         if observer is not None and self.training and not self.calibrating:
             observer.average(values)
@@ -107,7 +122,9 @@ class QuantState:
 
     def scales(self) -> tuple[float, ...]:
         """Scale of each activation, in the order they were first seen."""
-        return tuple(float(observer.scale) for observer in self._observers.values())
+        return tuple(
+            float(observer.scale) for key, observer in self._observers.items() if key not in self._coarse
+        )
 
     def is_weight(self, value: Any) -> bool:
         """Whether this is a parameter of the model, of rank two or more."""

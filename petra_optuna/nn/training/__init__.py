@@ -1,11 +1,22 @@
 """The training loop, distillation losses and regularising penalties."""
 
-from petra_optuna.nn.training.distillation import output_matching_loss, soft_label_loss
+from petra_optuna.nn.training.distillation import (
+    output_matching_loss,
+    sigmoid_label_loss,
+    soft_label_loss,
+)
 from petra_optuna.nn.training.loop import (
     parameter_groups,
     run_epochs,
     schedule_factor,
     training_threads,
+)
+from petra_optuna.nn.training.losses import (
+    Loss,
+    TrainingStep,
+    functional_form,
+    mean_squared_error,
+    with_label_smoothing,
 )
 from petra_optuna.nn.training.penalties import (
     input_steepness,
@@ -13,29 +24,33 @@ from petra_optuna.nn.training.penalties import (
     mean_hoyer,
     mean_orthogonal,
     norm_penalty,
-    sparsity_gradient_hook,
     sparsity_penalty,
     trainable_matrices,
 )
 from petra_optuna.nn.training.precision import disagreement, forward_in, inputs_device, training_dtype
 
 __all__ = [
+    "Loss",
+    "TrainingStep",
     "disagreement",
     "forward_in",
+    "functional_form",
     "input_steepness",
     "inputs_device",
     "lai_scale",
     "mean_hoyer",
     "mean_orthogonal",
+    "mean_squared_error",
     "norm_penalty",
     "output_matching_loss",
     "parameter_groups",
     "run_epochs",
     "schedule_factor",
+    "sigmoid_label_loss",
     "soft_label_loss",
-    "sparsity_gradient_hook",
     "sparsity_penalty",
     "trainable_matrices",
     "training_dtype",
     "training_threads",
+    "with_label_smoothing",
 ]

@@ -31,15 +31,16 @@ def run_epochs(
     epochs: int,
     steps_per_epoch: int,
     clip_norm: float = 5.0,
-    after_backward: Callable[[nn.Module], None] | None = None,
+    blind_loss: Callable[[], float] = lambda: 1.0,
     after_step: Callable[[int], None] | None = None,
     in_evaluation: Sequence[nn.Module] = (),
 ) -> list[float]:
     """Train ``model`` in place and leave it in eval mode.
 
-    A run counts as diverged when an epoch's mean loss is above ``10 max(first, 1)``, ``first`` being the
+    A run counts as diverged when an epoch's mean loss is above ``10 max(first, blind)``, ``first`` being the
     loss of the very first step, and is not falling: it is the last epoch, or its loss is above that of
-    the epoch before. The 1 keeps a model that starts almost perfect from failing for losing a little.
+    the epoch before. ``blind``, the scale of the losses, keeps a model that starts almost perfect from
+    failing for losing a little.
 
     Args:
         model: Model to train; it is switched to training mode first.
@@ -50,8 +51,7 @@ def run_epochs(
         epochs: Number of times to read the data.
         steps_per_epoch: Number of batches in an epoch, for the schedule.
         clip_norm: Euclidean norm to which longer gradients are shortened.
-        after_backward: Called with the model after each backward pass; may change the gradients before they
-            are clipped.
+        blind_loss: Gives, after the first epoch, the loss of a model that gives each sample the same outputs.
         after_step: Called after each step with the number of steps taken; what it raises ends the training.
         in_evaluation: Modules of the model that stay in evaluation mode.
 
@@ -74,12 +74,12 @@ def run_epochs(
         losses = []
         for step, (inputs, targets) in enumerate(batches(epoch), start=1):
             where = f"epoch {epoch + 1}, step {step}"
-            losses.append(_step(model, loss(inputs, targets), optimizer, clip_norm, after_backward, where))
+            losses.append(_step(model, loss(inputs, targets), optimizer, clip_norm, where))
             scheduler.step()
             if after_step is not None:
                 after_step(epoch * steps_per_epoch + step)
         if epoch == 0:
-            limit = DIVERGENCE_FACTOR * max(losses[0], 1.0)
+            limit = DIVERGENCE_FACTOR * max(losses[0], blind_loss())
         means.append(math.fsum(losses) / len(losses))
         _check_converges(means, limit, last=epoch == epochs - 1)
     model.eval()
@@ -145,7 +145,6 @@ def _step(
     loss: Tensor,
     optimizer: torch.optim.Optimizer,
     clip_norm: float,
-    after_backward: Callable[[nn.Module], None] | None,
     where: str,
 ) -> float:
     value = loss.item()
@@ -153,8 +152,6 @@ def _step(
         raise TrainingDiverged(f"the loss is {value} in {where}; a lower learning rate may help")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    if after_backward is not None:
-        after_backward(model)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
     if not math.isfinite(norm):
         raise TrainingDiverged(f"the gradient's norm is {norm} in {where}; a lower learning rate may help")

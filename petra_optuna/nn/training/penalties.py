@@ -5,7 +5,7 @@ PETRA (arXiv 2510.09566) names all five and gives eq. 4-5 for the first two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -101,29 +101,11 @@ def sparsity_penalty(weights: Iterable[Tensor], gradients: Iterable[Tensor]) -> 
 
     Args:
         weights: Weights of any shapes.
-        gradients: Gradients of the loss, in the same order and shapes.
+        gradients: Gradients of the task's loss alone, in the same order and shapes.
     """
     pairs = zip(weights, gradients, strict=True)
     terms = [((-gradient.detach().abs()).exp() * weight.square()).sum() for weight, gradient in pairs]
     return torch.stack(terms).sum()
-
-
-def sparsity_gradient_hook(weight: float) -> Callable[[nn.Module], None]:
-    """A function that adds ``2 weight exp(-|g|) w`` to the gradient g of each matrix and kernel w.
-
-    That is the gradient of ``weight * sparsity_penalty``, so the term costs no second backward pass.
-
-    Args:
-        weight: Weight of the penalty in the loss.
-    """
-
-    @torch.no_grad()
-    def add(model: nn.Module) -> None:
-        for parameter in trainable_matrices(model):
-            if parameter.grad is not None:
-                parameter.grad += 2 * weight * (-parameter.grad.abs()).exp() * parameter
-
-    return add
 
 
 def trainable_matrices(model: nn.Module) -> list[nn.Parameter]:

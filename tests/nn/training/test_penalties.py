@@ -14,9 +14,7 @@ from petra_optuna.nn.training.penalties import (
     mean_orthogonal,
     norm_penalty,
     orthogonal_penalty,
-    sparsity_gradient_hook,
     sparsity_penalty,
-    trainable_matrices,
 )
 
 
@@ -145,19 +143,6 @@ def test_sparsity_agrees_with_finite_differences_where_the_sensitivity_is_a_cons
     assert torch.autograd.gradcheck(lambda given: sparsity_penalty([given], [gradient.detach()]), (weight,))
     sparsity_penalty([weight], [gradient]).backward()
     assert gradient.grad is None
-
-
-def test_the_sparsity_step_is_the_gradient_of_the_penalty() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(2, 3))
-    model(torch.randn(5, 1, 2, 2)).square().mean().backward()
-    plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}  # type: ignore[union-attr]
-    weights = trainable_matrices(model)
-    penalty = 0.3 * sparsity_penalty(weights, [plain["0.weight"], plain["2.weight"]])
-    expected = torch.autograd.grad(penalty, weights)
-    sparsity_gradient_hook(0.3)(model)
-    for name, weight, term in zip(("0.weight", "2.weight"), weights, expected, strict=True):
-        torch.testing.assert_close(weight.grad, plain[name] + term)
-    assert torch.equal(model[2].bias.grad, plain["2.bias"])
 
 
 @pytest.mark.parametrize("k", [0.0, 0.3, 0.5, 1.0, 2.0, 30.0])
