@@ -167,7 +167,8 @@ def run(
         TrainPrecision,
         typer.Option(
             metavar="<str>",
-            help="auto, float32 or bfloat16: type of forward passes.",
+            help="Forward passes: auto (default), float32, bfloat16.",
+            show_default=False,
             rich_help_panel=options.TRAINING,
         ),
     ] = "auto",
