@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -41,7 +42,7 @@ def _task(model: nn.Module) -> Task:
     generator = torch.Generator().manual_seed(0)
     inputs, targets = torch.randn(96, 16, generator=generator), torch.arange(96) % 4
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=32)
-    return Task.from_loaders(model, loader, loader, metric="accuracy", trained=True)
+    return Task.from_loaders(model, loader, apart(loader), metric="accuracy", trained=True)
 
 
 def _frozen_net() -> nn.Module:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -61,7 +62,7 @@ def _task(model: nn.Module, loader: DataLoader[object], labels: str = "", **more
     task = Task.from_loaders(
         scaled,
         loader,
-        loader,
+        apart(loader),
         metric=CLOSE,
         training_step=lambda net, inputs, targets: sum(p.sum() for p in net.parameters()),  # type: ignore[arg-type,return-value]
         **more,  # type: ignore[arg-type]

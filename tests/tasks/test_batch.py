@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -103,7 +104,7 @@ def _task(tokens: bool = False, **more: Any) -> Task:
     metric = Metric("kept", "maximize", _kept) if tokens else "accuracy"
     loader = _loader(3, 20, tokens)
     loss = nn.CrossEntropyLoss() if tokens else None
-    return Task.from_loaders(Reader(tokens), loader, loader, metric=metric, loss=loss, **more)
+    return Task.from_loaders(Reader(tokens), loader, apart(loader), metric=metric, loss=loss, **more)
 
 
 def test_several_sizes_are_refused_with_the_sizes_and_named_axes_checked() -> None:
@@ -111,7 +112,7 @@ def test_several_sizes_are_refused_with_the_sizes_and_named_axes_checked() -> No
         with pytest.raises(TaskError, match=r"input 'input' has sizes from [3-9] to (1\d|20) along axis 1"):
             Task.from_loaders(Reader(False), _loader(*train), _loader(*selection), metric="accuracy")
     fixed = _loader(9, 9)
-    assert Task.from_loaders(Reader(False), fixed, fixed, metric="accuracy").other_examples == ()
+    assert Task.from_loaders(Reader(False), fixed, apart(fixed), metric="accuracy").other_examples == ()
     for dynamic in (
         {"texts": {1: "time"}},
         {"input": {2: "time"}},

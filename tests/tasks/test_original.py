@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.loaders import apart
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune, spectral_norm, weight_norm
@@ -57,7 +58,7 @@ class Returning(nn.Module):
 
 def _task(model: nn.Module, inputs: Tensor = INPUTS, **more: Any) -> Task:
     loader = DataLoader(TensorDataset(inputs, TARGETS), batch_size=16)
-    return Task.from_loaders(model, loader, loader, metric="accuracy", **more)
+    return Task.from_loaders(model, loader, apart(loader), metric="accuracy", **more)
 
 
 def _context(task: Task) -> Context:
