@@ -166,7 +166,9 @@ def run(
     train_precision: Annotated[
         TrainPrecision,
         typer.Option(
-            help="Type of forward passes in training; auto is bfloat16 where machine and model gain by it.",
+            metavar="<str>",
+            help="Forward passes: auto (default), float32, bfloat16.",
+            show_default=False,
             rich_help_panel=options.TRAINING,
         ),
     ] = "auto",
