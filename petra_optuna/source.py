@@ -74,8 +74,9 @@ def source_sha256(thing: Any) -> str:
         text = re.sub(r"0x[0-9a-f]+", "", f"{args!r}\n{sorted(thing.keywords.items())!r}")
         return _sha256(source_sha256(thing.func), text)
     code = thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing)
-    package, _, module = (code.__module__ or "builtins").partition(".")
-    name = f"{code.__module__}.{code.__qualname__}"
+    place = code.__module__ or ""  # a built-in method has none
+    package, _, module = place.partition(".")
+    name = f"{place}.{code.__qualname__}"
     if package == _PACKAGE:
         return IDENTITIES.get(module, {}).get(code.__qualname__) or _sha256(name)
     try:

@@ -63,3 +63,8 @@ def test_every_identity_is_that_of_something_that_exists() -> None:
 
 def test_names_tell_our_functions_apart() -> None:
     assert source_sha256(Prune.apply) != source_sha256(Prune.canonical)
+
+
+def test_what_has_no_module_counts_by_its_name() -> None:
+    assert tuple.__new__.__module__ is None
+    assert source_sha256(tuple.__new__) != source_sha256([].append)

@@ -22,7 +22,7 @@ Storage = Annotated[
     str,
     typer.Option(
         "--storage",
-        help="SQLAlchemy URL of the database, or a SQLite file like study.db.",
+        help="Database: SQLAlchemy URL or SQLite file.",
         show_default=DEFAULT_URL,
         rich_help_panel=STORAGE,
     ),

@@ -68,7 +68,7 @@ def run(
     ] = "pretrained",
     max_length: Annotated[
         int,
-        typer.Option(help="Maximum nodes of a pipeline before conversion.", rich_help_panel=options.SEARCH),
+        typer.Option(help="Maximum nodes before the conversion.", rich_help_panel=options.SEARCH),
     ] = 5,
     population: Annotated[
         int, typer.Option(min=2, help="Pipelines that may become parents.", rich_help_panel=options.SEARCH)
@@ -149,7 +149,7 @@ def run(
     ] = None,
     epochs: Annotated[
         int,
-        typer.Option(help="Maximum training epochs of one pipeline.", rich_help_panel=options.TRAINING),
+        typer.Option(help="Maximum epochs of one pipeline.", rich_help_panel=options.TRAINING),
     ] = 6,
     data_fraction: Annotated[
         float,
@@ -166,7 +166,9 @@ def run(
     train_precision: Annotated[
         TrainPrecision,
         typer.Option(
-            help="Type of forward passes in training; auto is bfloat16 where machine and model gain by it.",
+            metavar="<str>",
+            help="Forward passes: auto (default), float32, bfloat16.",
+            show_default=False,
             rich_help_panel=options.TRAINING,
         ),
     ] = "auto",

@@ -111,12 +111,12 @@ class ShapeStore:
     def _read(
         self, shape: str, suffix: str, read: Callable[[Mapping[str, Any]], _Record]
     ) -> dict[str, _Record]:
-        found = {}
+        records = {}
         for file in sorted((self.folder / shape).glob(f"*{suffix}")):
             # A file may be read while it goes, or not be ours.
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, MeasurementFailed):
-                found[file.stem] = read(json.loads(file.read_text(encoding="utf-8")))
-        return found
+                records[file.stem] = read(json.loads(file.read_text(encoding="utf-8")))
+        return records
 
     def _write(self, shape: str, name: str, record: Mapping[str, Any]) -> None:
         write_cached(self.folder / shape / name, json.dumps(record).encode())

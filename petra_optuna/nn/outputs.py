@@ -78,21 +78,21 @@ def choose(outputs: Any, output: OutputChoice) -> Tensor:
     Raises:
         TypeError: When there is no such tensor; the text says what there is.
     """
-    found: Any
+    chosen: Any
     if callable(output):
-        found = output(outputs)
+        chosen = output(outputs)
     elif isinstance(outputs, Tensor):
         return outputs
     else:
         named = named_outputs(outputs)
-        found = named.get(output)
-        if isinstance(output, int) and found is None:
-            found = dict(enumerate(named.values())).get(output)
-        if found is None and isinstance(output, str):
-            found = getattr(outputs, output, None)
-    if not isinstance(found, Tensor):
+        chosen = named.get(output)
+        if isinstance(output, int) and chosen is None:
+            chosen = dict(enumerate(named.values())).get(output)
+        if chosen is None and isinstance(output, str):
+            chosen = getattr(outputs, output, None)
+    if not isinstance(chosen, Tensor):
         raise TypeError(f"there is no output {output!r} in {describe(outputs)}")
-    return found
+    return chosen
 
 
 def named_outputs(outputs: Any) -> dict[str | int, Tensor]:

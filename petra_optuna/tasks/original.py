@@ -41,21 +41,16 @@ class Original:
     Attributes:
         model: The copy, in evaluation mode.
         fixed_norms: Names of its norms whose statistics do not move (``nn.batch_norm.fixed_norms``).
+        changed: Whether it is more than a copy of the user's model with a normalisation in front.
     """
 
     model: nn.Module
     fixed_norms: tuple[str, ...]
+    changed: bool = False
 
     def __post_init__(self) -> None:
         """Put the model in evaluation mode."""
         self.model.eval()
-
-    def like(self, model: nn.Module, normalize: tuple[Sequence[float], Sequence[float]] | None) -> nn.Module:
-        """Another network of the user's model's structure, wrapped as the copy is."""
-        network = _normalized(_plain(model).float(), normalize)
-        if not isinstance(self.model, ChosenOutput):
-            return network
-        return ChosenOutput(network, self.model.output, self.model.more_in_training)
 
 
 def original_of(
@@ -91,7 +86,28 @@ def original_of(
     whole = _normalized(private, normalize)
     chosen = _chosen(whole, inputs, output, own_step)
     chosen.training = whole.training
-    return Original(chosen, fixed_norms(chosen))
+    changed = chosen is not whole or _form(private) != _form(model)
+    return Original(chosen, fixed_norms(chosen), changed)
+
+
+def made_alike(
+    model: nn.Module,
+    normalize: tuple[Sequence[float], Sequence[float]] | None,
+    kept: Original | None = None,
+) -> nn.Module:
+    """Another network of the user's model's structure, changed as its copy was.
+
+    Args:
+        model: The network.
+        normalize: Mean and standard deviation of each channel, put in front.
+        kept: The copy; None where it has no change but the normalisation.
+    """
+    if kept is None:
+        return _normalized(model, normalize)
+    network = _normalized(_plain(model).float(), normalize)
+    if not isinstance(kept.model, ChosenOutput):
+        return network
+    return ChosenOutput(network, kept.model.output, kept.model.more_in_training)
 
 
 def _plain(model: nn.Module) -> nn.Module:
@@ -135,6 +151,11 @@ def _normalized(model: nn.Module, normalize: tuple[Sequence[float], Sequence[flo
     wrapped = nn.Sequential(Normalize(*normalize), model)
     wrapped.training = model.training
     return wrapped
+
+
+def _form(model: nn.Module) -> tuple[str, list[tuple[str, torch.dtype]]]:
+    """What wrappers, parametrisations and casts of a model change."""
+    return repr(model), [(name, tensor.dtype) for name, tensor in model.state_dict().items()]
 
 
 def _floating(model: nn.Module) -> Iterator[Tensor]:

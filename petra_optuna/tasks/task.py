@@ -35,7 +35,7 @@ from petra_optuna.tasks.initial import Initial, initial_model
 from petra_optuna.tasks.loaders import check_apart, split_of
 from petra_optuna.tasks.metrics import Metric
 from petra_optuna.tasks.metrics import metric as find_metric
-from petra_optuna.tasks.original import Original, original_of
+from petra_optuna.tasks.original import Original, made_alike, original_of
 from petra_optuna.tasks.outputs import Outputs, joined_targets
 from petra_optuna.tasks.split import Split, Unpack, default_unpack
 
@@ -308,8 +308,10 @@ class Task:
         own_step = training_step is not None
         kept = original_of(model, inputs, normalize=normalize, output=output, own_step=own_step)
         original = kept.model
-        if initial is not None:
-            initial = functools.partial(_wrapped, kept, initial, normalize)
+        if initial is not None and kept.changed:
+            initial = functools.partial(_normalized, initial, normalize, kept)
+        elif initial is not None and normalize is not None:
+            initial = functools.partial(_normalized, initial, normalize)
         quality = find_metric(metric)
         criterion = loss or (mean_squared_error if quality.name == "rmse" else functional.cross_entropy)
         private = private_copy(original)  # a model may keep something of a call
@@ -338,10 +340,12 @@ class Task:
         )
 
 
-def _wrapped(
-    kept: Original, initial: Initial, normalize: tuple[Sequence[float], Sequence[float]] | None
+def _normalized(
+    initial: Initial,
+    normalize: tuple[Sequence[float], Sequence[float]] | None,
+    kept: Original | None = None,
 ) -> nn.Module:
     made = initial()
     if not isinstance(made, nn.Module):
         raise TaskError(f"`initial` must return the untrained network, got {type(made).__name__}")
-    return kept.like(made, normalize)
+    return made_alike(made, normalize, kept)

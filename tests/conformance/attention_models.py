@@ -73,7 +73,7 @@ def deit(classes: int) -> nn.Module:
         img_size=16, patch_size=4, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, num_classes=classes
     )
     nn.init.normal_(model.get_parameter("head.weight"), std=0.2)  # timm's are nearly zero
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def bert(tokens: int, classes: int) -> nn.Module:
@@ -87,9 +87,9 @@ def bert(tokens: int, classes: int) -> nn.Module:
         num_attention_heads=HEADS,
         intermediate_size=96,
         max_position_embeddings=16,
-        num_labels=classes,
         initializer_range=0.2,
     )
+    config.num_labels = classes
     return Classifier(BertForSequenceClassification(config))
 
 
@@ -104,7 +104,7 @@ def distilbert(tokens: int, classes: int) -> nn.Module:
         n_heads=HEADS,
         hidden_dim=96,
         max_position_embeddings=16,
-        num_labels=classes,
         initializer_range=0.2,
     )
+    config.num_labels = classes
     return Classifier(DistilBertForSequenceClassification(config))

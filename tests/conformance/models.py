@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from conformance.attention_models import Encoder, bert, deit, distilbert, swin
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -23,6 +22,8 @@ from petra_optuna.operations import Context
 from petra_optuna.pipeline import Operation, Recipe, declared_fields
 from petra_optuna.tasks import Task
 from petra_optuna.tasks.torchvision_shim import load_torchvision
+
+from .attention_models import Encoder, bert, deit, distilbert, swin  # also as a part of ``tests``
 
 CLASSES = 4
 TRAIN, SELECTION = 64, 32

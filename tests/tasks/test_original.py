@@ -198,3 +198,13 @@ def test_a_sparse_embedding_trains_with_dense_gradients() -> None:
 
     task = _task(Bag(), torch.arange(128).reshape(64, 2) % 20)
     assert Train(epochs=1).apply(task.model, _context(task)).report["changed"]
+
+
+def test_the_untrained_network_is_made_as_the_copy_was() -> None:
+    def made() -> nn.Module:
+        return Returning("tuple").double()
+
+    task = _task(made(), INPUTS.double(), output=1, initial=made).in_mode("untrained")
+    start = task.start(seed=3)
+    assert {value.dtype for value in start.parameters()} == {torch.float32}
+    assert forward(start, task.example).shape == (8, 3)
