@@ -1,4 +1,4 @@
-"""Print what every operation leaves of every model of the conformance tests, and where it leaves it alone.
+"""Print what every operation leaves of models of every kind, and where it leaves them alone.
 
     python -m studies.operations_by_models
 
@@ -24,9 +24,11 @@ from petra_optuna.operations import BODY_OPERATIONS, CONVERSIONS
 from petra_optuna.pipeline import Operation, float_layers
 from petra_optuna.tasks import Task
 from studies import script
-from tests.conformance.models import CASES, context, node
+from tests.conformance import models, zoo
+from tests.conformance.models import context, node
 
 OPERATIONS = BODY_OPERATIONS + CONVERSIONS
+CASES = {**models.CASES, **zoo.CASES}
 
 
 @dataclasses.dataclass(frozen=True)
