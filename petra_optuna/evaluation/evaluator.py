@@ -48,8 +48,8 @@ class Evaluator:
         budget: Most training that a pipeline may spend.
         seed: Seed of the initialisation and, together with its place in the pipeline, of every node.
         cache: Shared prefixes; None for no cache.
-        limits: Hard limits. Under one on size a pipeline is previewed, and raises ``LimitUnreachable`` where
-            it is certain to violate it; a file that violates the one on quality is repaired once
+        limits: Hard limits. A preview that is certain to violate the one on size raises
+            ``LimitUnreachable``; a file that violates the one on quality is repaired once
             (see ``shipping``).
         rungs: Moments at which a pipeline is judged in its training; None for no rungs.
         baseline_quality: The task's metric of the baseline on selection, which a limit on quality needs.
@@ -154,21 +154,24 @@ class Evaluator:
         return shipment.repair(shipment.lower(layout))[0].artifact
 
     def _preview(self, builder: BodyBuilder, body: Body) -> Preview | None:
-        """Preview the pipeline where size is limited; a trained model's first nodes are not applied twice."""
-        limit = self.limits.size_bytes
-        if limit is None:
-            return None
-        pipeline, ledger = builder.pipeline, builder.ledger
+        """Preview the pipeline; a trained model's first nodes are not applied twice.
+
+        Without a limit on size there is no preview for which other nodes would be applied twice.
+        """
+        pipeline, ledger, limit = builder.pipeline, builder.ledger, self.limits.size_bytes
         start = builder.led(body) if self.task.mode == "pretrained" else None
+        applied = builder.leading if start is not None else 0
+        if limit is None and any(node.kind == "structure" for node in pipeline.body[applied:]):
+            return None
         prediction = preview(
             pipeline,
             self.task,
             builder.base_key,
             self.budget,
             start=start,
-            applied=builder.leading if start is not None else 0,
+            applied=applied,
         )
-        if prediction.certain and prediction.size_bytes > limit:
+        if limit is not None and prediction.certain and prediction.size_bytes > limit:
             ledger.preview_stops = 1
             ledger.saved_epochs = sum(self.budget.allot(pipeline.body))
             raise LimitUnreachable(

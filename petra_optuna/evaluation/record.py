@@ -25,7 +25,8 @@ class Evaluation:
         artifact: The file that ships.
         checkpoint: The model before the conversion as bytes (``checkpoint.from_bytes``).
         measured: Measurements of the file and of others of its shape.
-        preview: Predictions that were made before the training; None where size is not limited.
+        preview: Predictions that were made before the training; None where nodes would have
+            been applied twice for them and no limit needs them.
         reused_nodes: Number of nodes whose result came from the cache.
         repair: What was done about a loss of quality over the limit; None where there was none.
         convolutions: How both layouts compare; None without one-dimensional convolutions.
