@@ -156,7 +156,10 @@ BAD = {
         "needs --from-study",
     ),
     "device file": (["run", "digits", "--trials", 1, "--device", "no.json"], "no.json cannot be read"),
-    "storage": (["run", "digits", "--trials", 1, "--storage", "here.db"], "not a storage URL"),
+    "storage": (
+        ["run", "digits", "--trials", 1, "--storage", "nowhere://x"],
+        "cannot be opened as a database",
+    ),
     "no database": (["front", "--storage", "sqlite:///typo.db"], "there is no database typo.db"),
     "resume nothing": (["resume", "--storage", "sqlite:///typo.db"], "there is no database"),
     "export nothing": (
@@ -265,9 +268,9 @@ def test_a_study_moves_with_its_cache_and_another_cache_can_be_given(
     assert not (tmp_path / "storage").exists()
     (tmp_path / "old").rename(tmp_path / "new")
     stored = ["--storage", "sqlite:///new/tiny.db", "--task", user_task]
-    before = set((tmp_path / "new" / "cache").iterdir())
+    before = set((tmp_path / "new" / "cache").rglob("*"))
     assert call("resume", *stored, "--trials", 3) == 0
-    assert set((tmp_path / "new" / "cache").iterdir()) > before
+    assert set((tmp_path / "new" / "cache").rglob("*")) > before
     assert call("export", *stored, "--trial", 1, "--out", "out") == 0
     assert not (tmp_path / "old").exists()
     study = load_study(open_storage("sqlite:///new/tiny.db"))

@@ -385,7 +385,7 @@ def test_an_extra_loss_is_given_the_loss_of_the_task_alone(tiny_task: Task) -> N
     """The sparsity term's sensitivities are its gradients, not those of penalties or distillation."""
     given: list[float] = []
 
-    def extra(model: nn.Module, of_task: Tensor) -> Tensor:
+    def extra(model: nn.Module, dtype: torch.dtype | None, of_task: Tensor) -> Tensor:
         given.append(of_task.item())
         return 100 * of_task
 

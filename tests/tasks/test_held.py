@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import os
 import subprocess
 import sys
 import threading
@@ -141,8 +142,15 @@ def test_another_process_finds_the_same() -> None:
         "def f(x, held=({'a', 'b', 'c'}, torch.ones(3), small_task.make)): return held\n"
         "print(held_sha256(None, f))"
     )
+    paths = os.pathsep.join(sys.path)
     seen = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for _ in range(2)
     }
     assert len(seen) == 1
