@@ -201,7 +201,7 @@ def _moves(
         if training_step is not None:
             value = training_step(own_model(model), inputs, targets)
         else:
-            value = loss(_in_training(model, inputs), targets)
+            value = loss(forward(model, inputs), targets)
     if not isinstance(value, Tensor):
         raise TaskError(f"the training loss must be a tensor, got {type(value).__name__}")
     if value.numel() != 1 or not value.requires_grad:
@@ -218,18 +218,3 @@ def _moves(
     if not all(torch.isfinite(gradient).all() for gradient in gradients):
         raise TaskError("the gradient of the training loss is not finite on a training batch")
     return any(bool(gradient.any()) for gradient in gradients)
-
-
-def _in_training(model: nn.Module, inputs: Inputs) -> Tensor:
-    """The model's output in training mode.
-
-    Raises:
-        TaskError: When it is another kind of value than in evaluation.
-    """
-    outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
-    if not isinstance(outputs, Tensor):
-        raise TaskError(
-            f"in training mode the model returns a {type(outputs).__name__}, in evaluation a tensor; give "
-            "`training_step`, which computes the loss of it, or switch the auxiliary outputs off"
-        )
-    return outputs

@@ -193,7 +193,7 @@ def test_a_machine_that_cannot_time_the_files_does_not_read_the_test_split(
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "no test split": ({"test": None}, {}, "has no test split"),
+    "no test split": ({"test": None, "fingerprinted": ()}, {}, "has no test split"),
     "another task": ({"fingerprint": "other"}, {}, "are not those of study"),
     "few resamples": ({}, {"bootstrap": 10}, "`bootstrap` must be at least 100"),
     "full folder": ({}, {"out": "full"}, "not an empty folder"),

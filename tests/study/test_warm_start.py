@@ -234,8 +234,7 @@ def test_the_origin_names_the_database_without_passwords_and_from_any_folder(
         origin_of("new", here, None, there)
     with pytest.raises(StudyError, match="cannot start from itself"):
         origin_of("new", here, "new", None)
-    with pytest.raises(StudyError, match="not a storage URL"):
-        origin_of("new", here, "old", "there.db")
+    assert origin_of("new", here, "old", "there.db") == Origin("old", f"sqlite:///{tmp_path}/there.db")
 
 
 def test_older_specifications_read_as_before() -> None:

@@ -58,7 +58,6 @@ def _failing(outputs: np.ndarray, targets: np.ndarray) -> float:
 LINEAR, BINARY = nn.Linear(6, 3), functional.binary_cross_entropy_with_logits
 SIGMOID = nn.Sequential(nn.Linear(6, 1), nn.Sigmoid())
 REFUSED: dict[str, tuple[nn.Module, Tensor, Any, dict[str, Any], str]] = {
-    "auxiliary": (_Auxiliary(), CLASSES, "accuracy", {}, "in training mode the model returns a tuple"),
     "constant": (LINEAR, CLASSES, "accuracy", {"loss": _constant}, "the training loss is constant"),
     "one class": (nn.Linear(6, 1), ONES, "accuracy", {}, "cross-entropy of one class is constant"),
     "sigmoid": (SIGMOID, ONES, "accuracy", {"loss": nn.BCELoss()}, "reads one output a sample as a logit"),
