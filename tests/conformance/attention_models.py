@@ -78,6 +78,7 @@ def deit(classes: int) -> nn.Module:
 
 def bert(tokens: int, classes: int) -> nn.Module:
     """Hugging Face's BERT with a classifier."""
+    load_torchvision()  # transformers imports it
     from transformers import BertConfig, BertForSequenceClassification
 
     config = BertConfig(
@@ -95,6 +96,7 @@ def bert(tokens: int, classes: int) -> nn.Module:
 
 def distilbert(tokens: int, classes: int) -> nn.Module:
     """Hugging Face's DistilBERT with a classifier."""
+    load_torchvision()  # transformers imports it
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
     config = DistilBertConfig(

@@ -194,6 +194,7 @@ def _timm(name: str, **arguments: Any) -> Callable[[], nn.Module]:
 
 def _hugging_face(name: str, **arguments: Any) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
+        load_torchvision()  # transformers imports it
         import transformers
 
         config = getattr(transformers, f"{name}Config")(
