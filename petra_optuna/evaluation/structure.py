@@ -16,7 +16,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.attention import LayeredAttention, LayeredWindowAttention
 from petra_optuna.nn.low_rank import FactoredRecurrent, LowRankPair
-from petra_optuna.nn.pruning import HEAD_NUMBERS
+from petra_optuna.nn.pruning import HEAD_NUMBERS, PassThrough
 
 _CONV = (
     "in_channels",
@@ -72,6 +72,7 @@ LEAVES: Mapping[type[nn.Module], tuple[str, ...]] = {
         *("qkv_bias", "proj_bias", "attention_dropout", "dropout", "position_features"),
     ),
     nn.Identity: (),
+    PassThrough: (),
 }
 """Classes that can be built anew, with the attributes that are their constructor's arguments."""
 

@@ -257,7 +257,7 @@ EXPECTED_FAILURES: Mapping[tuple[str, str], str] = {
     ("drop_blocks", "lstm"): _NO_BLOCK,
     ("drop_blocks", "tied_weights"): _NO_BLOCK,
     ("drop_blocks", "number_argument"): _NO_BLOCK,
-    ("drop_blocks", "transformer_encoder"): _NO_BLOCK,  # its layers are called with masks, by keyword
+    ("drop_blocks", "transformer_encoder"): _NO_BLOCK,  # a layer that ends in a norm changes its input
     ("drop_blocks", "shared_modules"): "none of the 2 blocks of the model can be dropped",
 }
 """Operation and model to a part of the reason why it cannot work there at all."""

@@ -59,6 +59,9 @@ FAST = {
 EXPORTED_ANEW = ("bert", "distilbert", "swin")
 """Models with attributes of which nobody can tell whether the graph depends on them."""
 
+LARGE = ("densenet", "mobilenet_v3_small", "resnet18", "swin")
+"""Models whose export takes longest."""
+
 CHAINED = ("residual", "vision_transformer", "gru", "functional")
 """Models on which operations are chained: residual sums, attention, recurrence, concatenation."""
 
@@ -157,7 +160,9 @@ def _legal(names: tuple[str, ...]) -> bool:
     return not default_space().violations(Pipeline(tuple(KINDS[name]() for name in names)))
 
 
-@pytest.mark.parametrize("model", CASES)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in CASES]
+)
 def test_the_file_of_a_structure_that_was_exported_before_is_that_of_a_new_export(
     model: str, tmp_path: Path
 ) -> None:

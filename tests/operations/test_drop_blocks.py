@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from petra_optuna.deploy import lower
 from petra_optuna.errors import OperationFailed
 from petra_optuna.evaluation.checkpoint import from_bytes, to_bytes
 from petra_optuna.models import ResidualNet
@@ -164,6 +166,25 @@ def test_layers_of_a_plain_network_go_but_not_its_output() -> None:
     assert list(report["dropped"]) == ["4"]
     assert list(report["kept"]) == ["2"]
     assert list(report["left_out"]) == ["7"]
+
+
+def test_layers_of_an_encoder_go_though_they_are_called_with_masks(tmp_path: Path) -> None:
+    with seeded(0):
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+        encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        model = nn.Sequential(encoder, nn.Flatten(), nn.Linear(64, 3)).eval()
+        task = task_of(model, torch.randn(64, 4, 16))
+    applied = DropBlocks(removed=0.5).apply(model, context_of(task))
+    dropped = [int(name.rpartition(".")[2]) for name in applied.report["dropped"]]
+    shorter = copy.deepcopy(model)
+    kept = [layer for at, layer in enumerate(encoder.layers) if at not in dropped]
+    shorter.get_submodule("0").layers = nn.ModuleList(copy.deepcopy(kept))
+    assert 0 < len(kept) < 3
+    expected = forward(shorter, task.example)
+    assert torch.allclose(forward(applied.model, task.example), expected, atol=1e-6)
+    rebuilt = from_bytes(to_bytes(applied.model, task.model), task.model)
+    assert torch.allclose(forward(rebuilt, task.example), expected, atol=1e-6)
+    assert lower(applied.model, task.example, tmp_path / "model.onnx").size_bytes > 0
 
 
 def test_frozen_weights_are_scored_and_stay_frozen(residual: Task) -> None:

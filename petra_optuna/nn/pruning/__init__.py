@@ -1,7 +1,7 @@
 """Structured pruning of channels and heads, and removal of whole blocks."""
 
 from petra_optuna.nn.pruning.blocks import block_score, find_replaceable
-from petra_optuna.nn.pruning.dropping import drop_blocks
+from petra_optuna.nn.pruning.dropping import PassThrough, drop_blocks
 from petra_optuna.nn.pruning.forms import NUMBERS as HEAD_NUMBERS
 from petra_optuna.nn.pruning.importance import (
     CRITERIA,
@@ -16,6 +16,7 @@ __all__ = [
     "CRITERIA",
     "HEAD_NUMBERS",
     "Criterion",
+    "PassThrough",
     "PruningResult",
     "Scope",
     "WeightScores",

@@ -47,13 +47,13 @@ class _CallRecord:
         calls: Number of calls.
         keeps_shape: Whether every output had the shape and type of its input.
         is_block: Whether every call kept the law of residual blocks.
-        is_plain: Whether every call had one tensor as its only argument.
+        input_first: Whether the first argument of every call was a tensor, the block's input.
     """
 
     calls: int = 0
     keeps_shape: bool = True
     is_block: bool = True
-    is_plain: bool = True
+    input_first: bool = True
 
 
 def find_replaceable(model: nn.Module, inputs: Inputs) -> ReplaceableParts:
@@ -167,7 +167,7 @@ class _CallRecorder:
             args, kwargs = self._given.pop()
             given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
             record.calls += 1
-            record.is_plain &= len(args) == 1 and not kwargs and given is not None
+            record.input_first &= bool(args) and isinstance(args[0], Tensor)
             record.keeps_shape &= (
                 given is not None
                 and isinstance(output, Tensor)
@@ -242,8 +242,8 @@ def _reason_against(model: nn.Module, name: str, record: _CallRecord, is_last: b
         return "its calls pass through hooks"
     if record.calls > 1:
         return f"it is called {record.calls} times in a forward pass"
-    if not record.is_plain:
-        return "it is not called with one tensor alone"
+    if not record.input_first:
+        return "its first argument is not a tensor"
     if is_last:
         return "no other layer stands between it and the output of the model"
     inside = set(model.get_submodule(name).parameters())

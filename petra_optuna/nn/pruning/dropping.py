@@ -15,6 +15,14 @@ from petra_optuna.nn.surgery import replace_module
 from petra_optuna.nn.time_limit import check_time
 
 
+class PassThrough(nn.Identity):
+    """Returns its first argument, whatever else it is called with: masks, for example."""
+
+    def forward(self, input: Tensor, *_: object, **__: object) -> Tensor:
+        """The first argument."""
+        return input
+
+
 def drop_blocks(
     model: nn.Module, names: Sequence[str], count: int, inputs: Inputs
 ) -> tuple[list[str], dict[str, str]]:
@@ -54,7 +62,7 @@ def _drop(model: nn.Module, name: str, inputs: Inputs) -> str | None:
     try:
         with _passing_on(model.get_submodule(name)):
             expected = forward(model, inputs)
-        replace_module(model, name, nn.Identity().eval())
+        replace_module(model, name, PassThrough().eval())
         outputs = forward(model, inputs)
     except FOREIGN_ERRORS as error:
         return f"the model does not run without it ({one_line(error)})"

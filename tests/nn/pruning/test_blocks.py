@@ -224,7 +224,7 @@ def test_every_one_of_them_can_go(case: str) -> None:
     names = find_replaceable(model, inputs).names
     assert drop_blocks(model, names, len(names), inputs) == (list(names), {})
     assert forward(model, inputs).shape == shape
-    assert all(type(model.get_submodule(name)) is nn.Identity for name in names)
+    assert all(isinstance(model.get_submodule(name), nn.Identity) for name in names)
     assert not any(module.training for module in model.modules())
 
 
@@ -261,7 +261,7 @@ class Awkward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.wide(self.twice(self.twice(x)))
-        x = self.masked(x, torch.ones_like(x))
+        x = self.masked(x=x, mask=torch.ones_like(x))
         states, _ = self.encoder(self.other(self.one(x))[:, None])
         return self.head(states[:, -1])
 
@@ -281,7 +281,7 @@ def test_what_an_identity_cannot_stand_for_is_named_with_the_reason() -> None:
     assert replaceable.names == ("wide",)
     assert replaceable.left_out == {
         "twice": "it is called 2 times in a forward pass",
-        "masked": "it is not called with one tensor alone",
+        "masked": "its first argument is not a tensor",
         "one": "it shares weights with another part of the model",
         "other": "it shares weights with another part of the model",
     }
