@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from petra_optuna.errors import TaskError, foreign_errors_as
 from petra_optuna.nn.batch_norm import fixed_norms
 from petra_optuna.nn.copying import private_copy, store_hooked_weights
-from petra_optuna.nn.inputs import Inputs, call, mapped
+from petra_optuna.nn.inputs import Inputs, call, mapped, tensors
 from petra_optuna.nn.normalize import Normalize
 from petra_optuna.nn.outputs import (
     ChosenOutput,
@@ -202,8 +202,7 @@ def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
 def _chosen(model: nn.Module, inputs: Inputs, output: OutputChoice | None, own_step: bool) -> nn.Module:
     """The model, or one that returns a single tensor in both modes where it returns several."""
     private = private_copy(model).eval()
-    with torch.no_grad(), seeded(0), foreign_errors_as(TaskError, "the model fails on a selection batch"):
-        evaluated = call(private, inputs)
+    evaluated = _evaluated(private, inputs)
     try:
         trained = _in_training(private, inputs)
     except TaskError:
@@ -229,6 +228,34 @@ def _chosen(model: nn.Module, inputs: Inputs, output: OutputChoice | None, own_s
         for outputs in (evaluated, trained):
             choose(outputs, output)
     return ChosenOutput(model, output, len(all_tensors(trained)) > len(all_tensors(evaluated)))
+
+
+def _evaluated(model: nn.Module, inputs: Inputs) -> Any:
+    """What the model returns.
+
+    Raises:
+        TaskError: When it fails, or changes its inputs in place so that another call gives something else.
+    """
+    given = mapped(inputs, Tensor.clone)
+    with torch.no_grad(), foreign_errors_as(TaskError, "the model fails on a selection batch"):
+        with seeded(0):
+            evaluated = call(model, given)
+        if not _close(tensors(given), tensors(inputs)):
+            with seeded(0):
+                again = call(model, given)
+            if not _close(all_tensors(again).values(), all_tensors(evaluated).values()):
+                raise TaskError(
+                    "the model changes its inputs in place, so that a second call on them gives something "
+                    "else; let `forward` work on a copy, for example of `x.clone()`"
+                )
+    return evaluated
+
+
+def _close(some: Iterable[Tensor], others: Iterable[Tensor]) -> bool:
+    return all(
+        torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True)
+        for one, other in zip(some, others, strict=True)
+    )
 
 
 def _in_training(model: nn.Module, inputs: Inputs) -> Any:

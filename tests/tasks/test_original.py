@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -152,6 +153,25 @@ def test_a_model_that_needs_double_is_refused() -> None:
 
     with pytest.raises(TaskError, match="and in float32 its output differs"):
         _task(Cancelling(16, 3).double(), INPUTS.double())
+
+
+def test_a_model_that_changes_its_inputs_is_refused_unless_a_second_call_gives_the_same() -> None:
+    class Changing(nn.Linear):
+        def __init__(self, change: Callable[[Tensor], object]) -> None:
+            super().__init__(16, 3)
+            self.change = change
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            self.change(inputs)
+            return super().forward(inputs)
+
+    with pytest.raises(TaskError, match="changes its inputs in place"):
+        _task(Changing(double_in_place))
+    _task(Changing(functional.relu_))
+
+
+def double_in_place(inputs: Tensor) -> None:
+    inputs.mul_(2)
 
 
 def test_wrappers_are_taken_off_and_old_parametrisations_folded() -> None:
