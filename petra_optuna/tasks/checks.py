@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -23,6 +26,8 @@ from petra_optuna.tasks.split import Split
 
 TRAINED, EVALUATED = 8, 64
 """Samples of the training step and of the evaluation that are tried."""
+
+_BROADCAST = "Using a target size"
 
 
 def check_split(split: Split) -> None:
@@ -197,7 +202,7 @@ def _moves(
 ) -> bool:
     """Whether the gradient of one training step is not zero; the step does not move the weights."""
     model.zero_grad(set_to_none=True)
-    with foreign_errors_as(TaskError, "the loss fails on a training batch"), seeded(0):
+    with foreign_errors_as(TaskError, "the loss fails on a training batch"), _no_broadcast(), seeded(0):
         if training_step is not None:
             value = training_step(own_model(model), inputs, targets)
         else:
@@ -218,3 +223,17 @@ def _moves(
     if not all(torch.isfinite(gradient).all() for gradient in gradients):
         raise TaskError("the gradient of the training loss is not finite on a training batch")
     return any(bool(gradient.any()) for gradient in gradients)
+
+
+@contextmanager
+def _no_broadcast() -> Iterator[None]:
+    """Refuse a loss that compares each output with each target, of which torch only warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=_BROADCAST)
+        try:
+            yield
+        except UserWarning as warning:
+            if not str(warning).startswith(_BROADCAST):
+                raise
+            sizes = str(warning).partition(". ")[0]
+            raise TaskError(f"the loss broadcasts: {sizes}; outputs and targets need one shape") from warning

@@ -55,6 +55,10 @@ def _failing(outputs: np.ndarray, targets: np.ndarray) -> float:
     raise ValueError("shapes (40,3) and (40,) not aligned")
 
 
+def _importing(outputs: np.ndarray, targets: np.ndarray) -> float:
+    raise ModuleNotFoundError("No module named 'metrics_of_ones_own'")
+
+
 LINEAR, BINARY = nn.Linear(6, 3), functional.binary_cross_entropy_with_logits
 SIGMOID = nn.Sequential(nn.Linear(6, 1), nn.Sigmoid())
 REFUSED: dict[str, tuple[nn.Module, Tensor, Any, dict[str, Any], str]] = {
@@ -70,6 +74,20 @@ REFUSED: dict[str, tuple[nn.Module, Tensor, Any, dict[str, Any], str]] = {
         "accuracy",
         {"loss": nn.SoftMarginLoss()},
         "class indices from 0",
+    ),
+    "broadcast": (
+        nn.Linear(6, 1),
+        ONES[:, 0],
+        "rmse",
+        {"loss": nn.HuberLoss()},
+        r"the loss broadcasts: .*\[8\].*\[8, 1\]",
+    ),
+    "missing library": (
+        LINEAR,
+        CLASSES,
+        Metric("m", "maximize", _importing),
+        {},
+        "m does not fit outputs .*ModuleNotFoundError",
     ),
     "rmse": (LINEAR, CLASSES, "rmse", {}, "rmse compares value by value"),
     "own metric": (
@@ -119,13 +137,14 @@ def _shifted(bias: float) -> nn.Module:
 
 
 def test_what_only_looks_wrong_is_accepted() -> None:
-    """Logits from 0 to 1, a margin loss that is satisfied, a step for two outputs, ranks of sigmoids."""
+    """Logits from 0 to 1, a margin loss that is satisfied, two outputs in training, ranks of sigmoids."""
     _task(_shifted(0.5), ONES, "accuracy", loss=BINARY)
     done = nn.Linear(6, 3)
     with torch.no_grad():
         done.weight.zero_()
         done.bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
     _task(done, torch.zeros(120).long(), "accuracy", loss=nn.MultiMarginLoss())
+    _task(_Auxiliary(), CLASSES, "accuracy")
     _task(_Auxiliary(), CLASSES, "accuracy", training_step=_auxiliary_step)
     _task(SIGMOID, ONES, "auc", loss=nn.BCELoss())
 
