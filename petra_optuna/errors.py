@@ -84,7 +84,7 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 
 FOREIGN_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError),
-    *(TypeError, ValueError),
+    *(BufferError, EOFError, TypeError, ValueError),
 )
 """What torch, another library or a user's function raises on a model, value or batch it cannot serve."""
 
