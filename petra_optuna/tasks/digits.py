@@ -51,7 +51,14 @@ def build(
     splits = digits_splits()
     structure = {"widths": WIDTHS, "blocks": BLOCKS, "normalize": (MEAN, STD)}
     model = trained_base(
-        "digits", build_model, splits["train"], RECIPE, structure=structure, cache_dir=cache_dir, seed=seed
+        "digits",
+        build_model,
+        splits["train"],
+        RECIPE,
+        structure=structure,
+        cache_dir=cache_dir,
+        seed=seed,
+        bundled=True,
     )
     return image_task(
         "digits",
