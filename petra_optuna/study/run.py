@@ -23,7 +23,7 @@ from petra_optuna.measurement import DeviceProfile, available_cores
 from petra_optuna.nn.training import training_threads
 from petra_optuna.operations import EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.samplers import PetraSampler, rename_enqueued
+from petra_optuna.samplers import PetraSampler, rename_enqueued, without_collection
 from petra_optuna.study.create import InitialTrials, check_same, create_study
 from petra_optuna.study.liveness import await_signs_of_life
 from petra_optuna.study.lookup import load_study
@@ -305,10 +305,11 @@ class _Run:
             space, seed=specification.seed, population_size=specification.population_size
         )
         loop = TrialLoop(study, self.stop, self.callbacks)
-        if loop.is_over():
-            return
-        await_signs_of_life(study)  # what is run again comes before what is new
-        rename_enqueued(study, space)
+        with without_collection():  # all trials are read here for the first time
+            if loop.is_over():
+                return
+            await_signs_of_life(study)  # what is run again comes before what is new
+            rename_enqueued(study, space)
         command = HelperCommand(study.study_name, self.storage, self.source, self.stop, self.cache)
         with (
             running_helpers(command, self.workers - 1) as helpers,
