@@ -22,14 +22,14 @@ from petra_optuna.nn.inputs import (
     tensors,
 )
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.tasks.split import Split
+from petra_optuna.tasks.split import Split, Unpack
 
 SIZED_SAMPLES = 32
 """Samples of a split whose sizes are looked at, each in a batch of its own."""
 TARGET = "target"
 
 
-def in_float32(unpack: Callable[[Any], tuple[Inputs, Tensor]]) -> Callable[[Any], tuple[Inputs, Tensor]]:
+def in_float32(unpack: Unpack) -> Unpack:
     """A function that unpacks a batch into tensors on the CPU, floating-point numbers in float32.
 
     Optional inputs may be None: they are left out, so that the model's defaults stand.
@@ -38,6 +38,12 @@ def in_float32(unpack: Callable[[Any], tuple[Inputs, Tensor]]) -> Callable[[Any]
         unpack: The user's function, or ``default_unpack``.
     """
     return functools.partial(_unpacked, unpack)
+
+
+def own_unpack(unpack: Unpack) -> Unpack:
+    """The user's function, or ``default_unpack``, of which ``in_float32`` made this one."""
+    is_ours = isinstance(unpack, functools.partial) and unpack.func is _unpacked
+    return unpack.args[0] if is_ours else unpack  # type: ignore[attr-defined]
 
 
 def _unpacked(unpack: Callable[[Any], tuple[Any, Any]], batch: Any) -> tuple[Inputs, Tensor]:

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from petra_optuna.errors import DataError
+from petra_optuna.tasks.batch import own_unpack
 from petra_optuna.tasks.split import Split, default_unpack
 
 
 def known_classes(split: Split) -> Tensor | None:
     """Class index of each sample (N,), where the data set has them at hand; None where it has not."""
-    found = _known(split.dataset, split.unpack is default_unpack)
+    found = _known(split.dataset, own_unpack(split.unpack) is default_unpack)
     return found if found is not None and len(found) == len(split) else None
 
 

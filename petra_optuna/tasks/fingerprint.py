@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from petra_optuna.nn.inputs import Inputs, input_names, tensors
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.source import source_sha256
+from petra_optuna.tasks.batch import own_unpack
 from petra_optuna.tasks.calibration import Drawn
 from petra_optuna.tasks.guard import contents
 from petra_optuna.tasks.held import held_sha256, text_of
@@ -117,15 +117,8 @@ def _update_split(digest: Any, split: Split) -> None:
 
 def _reshapes(split: Split) -> bool:
     """Whether a function of the user stands between the data set and the model."""
-    functions = [part for function in (split.collate, split.unpack) for part in _parts(function)]
+    functions = [function for function in (split.collate, own_unpack(split.unpack)) if function is not None]
     return not all(getattr(function, "__module__", "").startswith(_KNOWN) for function in functions)
-
-
-def _parts(function: Callable[..., Any] | None) -> list[Callable[..., Any]]:
-    """A function and those that a partial one holds."""
-    if isinstance(function, functools.partial):
-        return [function.func, *(part for part in function.args if callable(part))]
-    return [] if function is None else [function]
 
 
 def _spread(split: Split) -> list[tuple[Inputs, Tensor]]:

@@ -36,6 +36,19 @@ def test_a_rare_class_has_a_sample() -> None:
     assert _classes(split, 64)[1] == 1
 
 
+def test_a_task_from_loaders_draws_of_each_class_its_share() -> None:
+    """Loaders unpack through a function of ours: the classes of the data set must be known all the same."""
+    inputs = torch.randn(3100, 6, generator=torch.Generator().manual_seed(0))
+    targets = (torch.arange(3100) % 10).sort().values
+    train, selection = (
+        DataLoader(TensorDataset(inputs[rows], targets[rows]), batch_size=64)
+        for rows in (slice(None, None, 2), slice(1, None, 62))
+    )
+    task = Task.from_loaders(nn.Linear(6, 10), train, selection, metric="accuracy")
+    assert min(_classes(task.calibration, 512)) >= 50
+    assert min(_classes(task.calibration, 100)) >= 9
+
+
 @pytest.mark.parametrize(("samples", "sizes"), [(64, [64]), (65, [64]), (129, [64, 64]), (130, [64, 64, 2])])
 def test_no_batch_is_of_one_sample(samples: int, sizes: list[int]) -> None:
     split = drawn(Split(TensorDataset(torch.zeros(samples, 1), torch.zeros(samples).long())))
