@@ -41,7 +41,7 @@ def fit_half(
         OperationFailed: When a constant within a branch or a loop is too large and cannot be moved.
     """
     values = observed(model, feeds)
-    names = {name for name, array in _beyond(model.graph)}
+    names = {name for name, tensor in floats_of(model.graph) if _overflows(numpy_helper.to_array(tensor))}
     moved = _moved(model) if names else model
     if names:
         moved_values = observed(moved, feeds)
@@ -77,12 +77,6 @@ def clamp_stored(graph: onnx.GraphProto, largest: float, to: float) -> None:
         if beyond.any():
             moved = np.where(beyond, np.copysign(np.float32(to), array), array).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
-
-
-def _beyond(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    for name, tensor in floats_of(graph):
-        if _overflows(numpy_helper.to_array(tensor)):
-            yield name, tensor
 
 
 def _moved(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import onnx
 from onnx import TensorProto
 
+from petra_optuna.errors import OperationFailed
 from petra_optuna.operations.int8_graph import WEIGHTED
 from petra_optuna.operations.weight_only import (
     SCALE_SUFFIX,
@@ -18,6 +19,17 @@ from petra_optuna.operations.weight_only import (
     why_unfit,
 )
 from petra_optuna.pipeline import FloatLayer, FloatReason
+
+
+def nothing_in_int8(code: str, reasons: Mapping[str, FloatReason]) -> OperationFailed:
+    """The error of a conversion that leaves every weight in float, with the first reason.
+
+    Args:
+        code: Name of the conversion.
+        reasons: Name of a layer -> why it is in float.
+    """
+    why = next((reason["reason"] for reason in reasons.values()), "it has none that INT8 would shorten")
+    return OperationFailed(f"{code}: none of the model's weights can be quantised: {why}")
 
 
 def left_float(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -78,17 +78,12 @@ def unfit_nodes(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> dic
     left: dict[str, FloatReason] = {}
     weights = {node.input[1] for node in weighted_layers(graph)}
     stored = {tensor.name for tensor in graph.initializer}
-    between = [node for node in int8_nodes(graph) if node.op_type in MASKING]
-    masked = {name for node in between for name in (*node.input, *node.output)}
+    masked = _touched(node for node in int8_nodes(graph) if node.op_type in MASKING)
     coarse = coarse_tensors(values, sorted(rounded_tensors(graph) - weights), stored, masked)
     while True:
         rounded = rounded_tensors(graph, left)
-        unfit = {
-            node.name: FloatReason(reason=f"{name!r} does not fit INT8, {coarse[name]}")
-            for node in int8_nodes(graph, left)
-            for name in (*node.input, *node.output)
-            if name in coarse and name in rounded
-        }
+        still_coarse = {name: reason for name, reason in coarse.items() if name in rounded}
+        unfit = _touching(int8_nodes(graph, left), still_coarse)
         if not unfit:
             return left
         left |= unfit
@@ -98,15 +93,8 @@ def coarse_nodes(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> di
     """Name of each node, of any kind, that reads or writes what INT8 cannot hold -> why it stays in float."""
     stored = {tensor.name for tensor in graph.initializer}
     weights = {node.input[1] for node in weighted_layers(graph)}
-    between = [node for node in graph.node if node.op_type not in WEIGHTED]
-    masked = {name for node in between for name in (*node.input, *node.output)}
-    coarse = coarse_tensors(values, sorted(values.keys() - weights), stored, masked)
-    return {
-        node.name: FloatReason(reason=f"{name!r} does not fit INT8, {coarse[name]}")
-        for node in graph.node
-        for name in (*node.input, *node.output)
-        if name in coarse
-    }
+    masked = _touched(node for node in graph.node if node.op_type not in WEIGHTED)
+    return _touching(graph.node, coarse_tensors(values, sorted(values.keys() - weights), stored, masked))
 
 
 def coarse_inputs(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> dict[str, FloatReason]:
@@ -115,7 +103,24 @@ def coarse_inputs(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> d
     stored = {tensor.name for tensor in graph.initializer}
     coarse = coarse_tensors(values, sorted({node.input[0] for node in layers}), stored)
     return {
-        node.name: FloatReason(reason=f"{node.input[0]!r} does not fit INT8, {coarse[node.input[0]]}")
-        for node in layers
-        if node.input[0] in coarse
+        node.name: _unfit(node.input[0], coarse[node.input[0]]) for node in layers if node.input[0] in coarse
     }
+
+
+def _touched(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Names of all that the nodes read and write."""
+    return {name for node in nodes for name in (*node.input, *node.output)}
+
+
+def _touching(nodes: Iterable[onnx.NodeProto], coarse: Mapping[str, str]) -> dict[str, FloatReason]:
+    """Name of each of the nodes that reads or writes a coarse tensor -> why it stays in float."""
+    return {
+        node.name: _unfit(name, coarse[name])
+        for node in nodes
+        for name in (*node.input, *node.output)
+        if name in coarse
+    }
+
+
+def _unfit(name: str, reason: str) -> FloatReason:
+    return FloatReason(reason=f"{name!r} does not fit INT8, {reason}")

@@ -13,7 +13,7 @@ from petra_optuna.errors import OperationFailed, one_line
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.int8_graph import batched_products
-from petra_optuna.operations.left_float import left_float
+from petra_optuna.operations.left_float import left_float, nothing_in_int8
 from petra_optuna.operations.observed import coarse_inputs, observed
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.weight_only import STORED, derived, named, store_int8
@@ -58,8 +58,7 @@ class QuantizeDynamic(QuantizeDynamicNode):
         weight_only = store_int8(quantized, _STORED)
         count = sum(1 for node in quantized.graph.node if node.op_type == "MatMulInteger")
         if count == 0 and not weight_only:
-            why = next((reason["reason"] for reason in left.values()), "it has none that INT8 would shorten")
-            raise OperationFailed(f"dynamic: none of the model's weights can be quantised: {why}")
+            raise nothing_in_int8(self.name, left)
         report = {
             "changed": True,
             "precision": "int8_dynamic" if count else "int8_weights",

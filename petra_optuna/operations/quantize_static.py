@@ -23,7 +23,7 @@ from petra_optuna.operations.int8_graph import (
     rounded_tensors,
     weighted_layers,
 )
-from petra_optuna.operations.left_float import left_float
+from petra_optuna.operations.left_float import left_float, nothing_in_int8
 from petra_optuna.operations.observed import observed, unfit_nodes
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.sensitivity import FloatGroup, SwitchedGraph, worst_layers
@@ -74,10 +74,7 @@ class QuantizeStatic(QuantizeStaticNode):
         weight_only = store_int8(quantized, STORED)
         weights = count_int8_weights(quantized)
         if weights == 0 and not weight_only:
-            why = next(
-                (reason["reason"] for reason in floats.values()), "it has none that INT8 would shorten"
-            )
-            raise OperationFailed(f"static: none of the model's weights can be quantised: {why}")
+            raise nothing_in_int8(self.name, floats)
         report = {
             "changed": True,
             "precision": "int8_static" if weights else "int8_weights",
