@@ -1,8 +1,7 @@
 """What a pipeline's structural nodes alone say about the file, before any training.
 
 The size is predicted by counting the weights that the file must store. A prediction never becomes a value of
-a trial; it stops a trial where it is
-certain to break the limit on size.
+a trial; it stops a trial where it is certain to break the limit on size.
 The nodes are applied to the task's model also where pipelines start from initialisation: ranks and scores
 of weights that were never trained say nothing about those that training leads to.
 """

@@ -8,15 +8,16 @@ its forward pass has seen.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from petra_optuna.nn.containers import tensors_in
 
 
 def private_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
@@ -28,7 +29,7 @@ def private_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Mod
     """
     memo = {} if memo is None else memo
     for module in model.modules():
-        for tensor in _tensors_in([value for name, value in vars(module).items() if name != "_modules"]):
+        for tensor in tensors_in([value for name, value in vars(module).items() if name != "_modules"]):
             if not tensor.is_leaf:
                 memo[id(tensor)] = tensor.detach().clone()
     return copy.deepcopy(model, memo)
@@ -85,14 +86,3 @@ def _put_weight_first(module: nn.Module) -> None:
     """The order of the layer's own class, in which a checkpoint builds it."""
     if "bias" in module._parameters:
         module._parameters["bias"] = module._parameters.pop("bias")
-
-
-def _tensors_in(value: Any) -> Iterator[Tensor]:
-    """Tensors in a value and in the plain containers that it is made of."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _tensors_in(list(value.values()))
-    elif isinstance(value, list | tuple | set):
-        for part in value:
-            yield from _tensors_in(part)

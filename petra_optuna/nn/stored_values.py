@@ -9,7 +9,7 @@ bound of what any exporter stores.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 from torch import Tensor, nn
 
+from petra_optuna.nn.containers import tensors_in
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.inputs import Inputs, forward, tensors
 
@@ -73,10 +74,10 @@ class _Recorder(FunctionMode):
 
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the call and note what it read and what it returned."""
-        read = [self._value(tensor) for tensor in _tensors_in((args, kwargs))]
+        read = [self._value(tensor) for tensor in tensors_in((args, kwargs))]
         result = func(*args, **kwargs)
-        written = _tensors_in(args[:1]) if getattr(func, "__name__", "") in _WRITES else ()
-        for tensor in (*_tensors_in(result), *written):
+        written = tensors_in(args[:1]) if getattr(func, "__name__", "") in _WRITES else ()
+        for tensor in (*tensors_in(result), *written):
             self.calls[id(tensor)] = _Value(tensor, read)
         return result
 
@@ -183,13 +184,3 @@ def _different(parameters: Iterable[Tensor]) -> dict[int, int]:
         if equal is None:
             alike.append(weight)
     return first
-
-
-def _tensors_in(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors_in(item)
-    elif isinstance(value, dict):
-        yield from _tensors_in(list(value.values()))

@@ -49,14 +49,13 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path, store: Shap
     Raises:
         TaskError: When the original cannot be exported, run or measured.
     """
+    host = profile.host()
     try:
         lowered, layouts = lower_baseline(task, profile, path)
         unlimited = dataclasses.replace(profile, memory_limit_bytes=None)  # the limit is for candidates
         with MeasuringProcess(unlimited, path, to_feeds(task.example)) as process:
             measured = process.measure_baseline()
-            baseline = store.best_baseline(
-                shape_signature(path, [profile.to_dict(), profile.host()]), measured
-            )
+            baseline = store.best_baseline(shape_signature(path, [profile.to_dict(), host]), measured)
             elsewhere = _elsewhere(task, profile, path, process, baseline)
     except TrialError as error:
         raise TaskError(f"the original model of task {task.name!r} cannot be deployed: {error}") from error
@@ -72,7 +71,7 @@ def measure_baseline(task: Task, profile: DeviceProfile, path: Path, store: Shap
         "baseline": baseline.to_dict(),
         "measured": measured.to_dict(),
         "eager": _eager(task, profile),
-        "host": profile.host(),
+        "host": host,
         "sha256": lowered.artifact.sha256,
         "convolutions": layouts.to_dict() if layouts else None,
     }

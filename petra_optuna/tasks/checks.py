@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import IterableDataset
 
 from petra_optuna.errors import DataError, MeasurementFailed, TaskError, foreign_errors_as
-from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
+from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, mapped
 from petra_optuna.nn.outputs import own_model
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.training import Loss, TrainingStep, functional_form
@@ -181,12 +181,7 @@ def _check_logits(model: nn.Module, split: Split, metric: Metric, outputs: np.nd
 
 
 def _scaled(inputs: Inputs, factor: float) -> Inputs:
-    def scaled(tensor: Tensor) -> Tensor:
-        return tensor * factor if tensor.is_floating_point() else tensor
-
-    if isinstance(inputs, dict):
-        return {name: scaled(tensor) for name, tensor in inputs.items()}
-    return tuple(scaled(tensor) for tensor in inputs)
+    return mapped(inputs, lambda tensor: tensor * factor if tensor.is_floating_point() else tensor)
 
 
 def _check_classes_of(loss: Loss, outputs: Tensor) -> None:

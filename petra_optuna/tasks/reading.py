@@ -14,13 +14,7 @@ from torch.utils.data import Dataset
 from petra_optuna.errors import FOREIGN_ERRORS, DataError, one_line
 
 UNREADABLE = (
-    *(
-        *FOREIGN_ERRORS,
-        OSError,
-        EOFError,
-        SyntaxError,
-        AssertionError,
-    ),  # Pillow reports broken PNGs by syntax
+    *(*FOREIGN_ERRORS, OSError, SyntaxError),  # Pillow reports broken PNGs by syntax
     *(struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError),
 )
 

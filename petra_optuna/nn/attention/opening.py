@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from petra_optuna.nn.attention.layered import PARTS, LayeredAttention
 from petra_optuna.nn.attention.window import LayeredWindowAttention
-from petra_optuna.nn.surgery import replace_module, shared_layers
+from petra_optuna.nn.surgery import has_computed_weights, has_hooks, replace_module, shared_layers
 
 _WINDOWS = "torchvision.models.swin_transformer"
 """Module of torchvision's window attention, which is known by name: nothing here imports torchvision."""
@@ -77,9 +77,9 @@ def _reason_against(model: nn.Module, name: str, module: nn.Module) -> str | Non
         if module.bias_k is not None or module.add_zero_attn:
             return "its attention adds keys of its own (add_bias_kv, add_zero_attn)"
     parts = dict(module.named_modules(prefix=name))
-    if any(_has_hooks(part) for part in parts.values()):
+    if any(has_hooks(part) for part in parts.values()):
         return "its attention has hooks"
-    if any(hasattr(part, "parametrizations") for part in parts.values()):
+    if any(has_computed_weights(part) for part in parts.values()):
         return "a weight of its attention is computed from others"
     if shared_layers(model) & parts.keys():
         return "its attention shares a weight with another layer"
@@ -106,12 +106,6 @@ def _has_key_bias(layered: nn.Module) -> bool:
 def _is_attention(module: nn.Module) -> bool:
     window = type(module).__module__ == _WINDOWS and hasattr(module, "relative_position_index")
     return isinstance(module, nn.MultiheadAttention) or window
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return any(
-        hooks for name, hooks in vars(module).items() if name.endswith("_hooks") and "state_dict" not in name
-    )
 
 
 def _of_multihead(module: nn.MultiheadAttention) -> LayeredAttention:
