@@ -1,5 +1,6 @@
 """Names that ``from petra_optuna import ...`` offers; loaded on first use, because they load torch."""
 
+from petra_optuna.database import open_storage
 from petra_optuna.evaluation import EFFICIENCY_METRICS, Budget, Limits, Rungs
 from petra_optuna.evolution import MUTATIONS, Mutation
 from petra_optuna.measurement import DeviceProfile
@@ -23,7 +24,7 @@ from petra_optuna.operations import (
 from petra_optuna.pipeline import Applied, Operation, Pipeline, Recipe, SearchSpace
 from petra_optuna.results import as_figure, confirm, confirmation_of, export_trial, front
 from petra_optuna.samplers import PetraSampler
-from petra_optuna.study import Stop, TaskSource, load_study, open_storage, optimize, resume
+from petra_optuna.study import Stop, TaskSource, load_study, optimize, resume
 from petra_optuna.tasks import Metric, Task, build_task, open_once
 
 __all__ = [

@@ -21,8 +21,8 @@ from petra_optuna.cli.results import dashboard, export, front
 from petra_optuna.cli.search import resume, run
 from petra_optuna.cli.sensitivity import sensitivity
 from petra_optuna.cli.tasks import tasks
+from petra_optuna.database import one_line_storage_errors
 from petra_optuna.errors import TrialError, UserError
-from petra_optuna.study import one_line_storage_errors
 
 app = typer.Typer(
     name="petra",

@@ -12,9 +12,10 @@ from petra_optuna.cli import options
 from petra_optuna.cli.console import busy, make_console
 from petra_optuna.cli.progress import phase_progress
 from petra_optuna.cli.tasks import stored_task
+from petra_optuna.database import DEFAULT_URL, artifacts_folder, open_storage
 from petra_optuna.results import confirm as confirm_study
 from petra_optuna.results import confirmed_table, publish
-from petra_optuna.study import DEFAULT_URL, StudyRecord, artifacts_folder, load_study, open_storage
+from petra_optuna.study import StudyRecord, load_study
 
 
 def confirm(

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from petra_optuna.study import DEFAULT_URL
+from petra_optuna.database import DEFAULT_URL
 
 SEARCH: Final = "Search"
 LIMITS: Final = "Objectives and limits"

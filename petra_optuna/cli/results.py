@@ -15,6 +15,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from petra_optuna.cli import options
 from petra_optuna.cli.console import make_console
 from petra_optuna.cli.tasks import stored_task
+from petra_optuna.database import DEFAULT_URL, artifacts_folder, open_storage
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.results import (
     added_line,
@@ -31,14 +32,7 @@ from petra_optuna.results import (
 )
 from petra_optuna.results import front as front_of
 from petra_optuna.samplers import without_collection
-from petra_optuna.study import (
-    DEFAULT_URL,
-    StudyRecord,
-    artifacts_folder,
-    load_study,
-    open_storage,
-    warm_start_line,
-)
+from petra_optuna.study import StudyRecord, load_study, warm_start_line
 
 
 class Format(enum.StrEnum):

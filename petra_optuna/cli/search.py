@@ -15,6 +15,7 @@ from petra_optuna.cli import options
 from petra_optuna.cli.console import busy, make_console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.cli.tasks import stored_source, task_of
+from petra_optuna.database import DEFAULT_URL, cache_folder, open_storage, parse_url, shown_url
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import (
     DEFAULT_OBJECTIVES,
@@ -31,19 +32,14 @@ from petra_optuna.samplers import without_collection
 from petra_optuna.study import (
     DEFAULT_POPULATION,
     DEFAULT_REGION,
-    DEFAULT_URL,
     ParentWatch,
     Stop,
     StudyRecord,
     TaskSource,
-    cache_folder,
     check_origin,
     load_study,
-    open_storage,
     optimize,
     origin_of,
-    parse_url,
-    shown_url,
     stop_of,
 )
 from petra_optuna.study import resume as resume_study

@@ -9,10 +9,7 @@ from petra_optuna.study.replay import recorded_trials, replay_objective, replay_
 from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, PETRA, optimize, resume
 from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
-from petra_optuna.study.storage import artifacts_folder, cache_folder, open_storage
-from petra_optuna.study.storage_errors import one_line_storage_errors
 from petra_optuna.study.trial_record import TrialRecord, why_no_file
-from petra_optuna.study.urls import DEFAULT_URL, parse_url, shown_url
 from petra_optuna.study.warm_start import check_origin, origin_of, warm_start_line
 from petra_optuna.study.worker_processes import ParentWatch
 
@@ -20,7 +17,6 @@ __all__ = [
     "DEFAULT_CACHE",
     "DEFAULT_POPULATION",
     "DEFAULT_REGION",
-    "DEFAULT_URL",
     "PETRA",
     "Objective",
     "ParentWatch",
@@ -29,22 +25,16 @@ __all__ = [
     "StudyRecord",
     "TaskSource",
     "TrialRecord",
-    "artifacts_folder",
-    "cache_folder",
     "check_origin",
     "controls",
     "create_study",
     "load_study",
-    "one_line_storage_errors",
-    "open_storage",
     "optimize",
     "origin_of",
-    "parse_url",
     "recorded_trials",
     "replay_objective",
     "replay_study",
     "resume",
-    "shown_url",
     "stop_of",
     "warm_start_line",
     "why_no_file",

@@ -20,6 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
+from petra_optuna.database import sqlite_folder
 from petra_optuna.errors import StudyError, TaskError, TrialError
 from petra_optuna.evaluation import (
     QUALITY_DROP,
@@ -36,7 +37,6 @@ from petra_optuna.study.controls import controls
 from petra_optuna.study.lookup import find
 from petra_optuna.study.record import StudyRecord, artifact_store, may_be_replaced
 from petra_optuna.study.specification import Specification, WarmStart
-from petra_optuna.study.storage import sqlite_folder
 from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
 

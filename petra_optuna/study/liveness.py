@@ -8,8 +8,8 @@ import time
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from petra_optuna.database import HEARTBEAT_S
 from petra_optuna.samplers import Heartbeat, fail_orphans, heartbeats, record_heartbeat
-from petra_optuna.study.storage import HEARTBEAT_S
 from petra_optuna.study.trial_record import TrialRecord
 from petra_optuna.study.worker_identity import Life, life_of
 

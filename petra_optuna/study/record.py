@@ -17,6 +17,7 @@ from optuna.artifacts import FileSystemArtifactStore, download_artifact, upload_
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
+from petra_optuna.database import artifacts_folder, sqlite_folder
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import TrainingLedger
 from petra_optuna.evolution import Bounds, is_feasible
@@ -36,7 +37,6 @@ from petra_optuna.samplers import (
 from petra_optuna.study.counting import count_up
 from petra_optuna.study.specification import NO_REGION, Specification, WarmStart
 from petra_optuna.study.standing import Standing
-from petra_optuna.study.storage import artifacts_folder, sqlite_folder
 from petra_optuna.study.trial_record import RungDecision, TrialRecord, has_file, why_no_file
 
 SPECIFICATION: Final = "petra:specification"

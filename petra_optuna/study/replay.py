@@ -12,6 +12,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
+from petra_optuna.database import open_storage
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import Limits, PrefixCache, Rungs
 from petra_optuna.pipeline import SearchSpace, present_params
@@ -19,7 +20,6 @@ from petra_optuna.samplers import database_url, finished_trials, plan_indices, r
 from petra_optuna.study.liveness import claim_dead_trials
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.record import StudyRecord
-from petra_optuna.study.storage import open_storage
 from petra_optuna.study.worker_context import evaluator_of
 from petra_optuna.tasks import Task
 

@@ -9,6 +9,16 @@ from pathlib import Path
 import optuna
 
 from petra_optuna.aliases import TrainPrecision
+from petra_optuna.database import (
+    DEFAULT_URL,
+    StorageLike,
+    absolute_url,
+    artifacts_folder,
+    cache_folder,
+    one_line_storage_errors,
+    open_storage,
+    storage_url,
+)
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import (
     DEFAULT_OBJECTIVES,
@@ -31,10 +41,7 @@ from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.retake import Retake
 from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
-from petra_optuna.study.storage import absolute_url, artifacts_folder, cache_folder, open_storage
-from petra_optuna.study.storage_errors import one_line_storage_errors
 from petra_optuna.study.trial_loop import Callback, TrialLoop
-from petra_optuna.study.urls import DEFAULT_URL, StorageLike, storage_url
 from petra_optuna.study.warm_start import initial_from_study, origin_of
 from petra_optuna.study.worker_context import worker_context
 from petra_optuna.study.worker_processes import HelperCommand, check_source, running_helpers

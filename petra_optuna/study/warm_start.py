@@ -14,6 +14,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
+from petra_optuna.database import location_of, open_storage
 from petra_optuna.errors import PipelineError, StudyError, UserError
 from petra_optuna.evolution import contributions, hypervolume_subset
 from petra_optuna.pipeline import Pipeline, SearchSpace, decode, encode, present_params
@@ -23,8 +24,6 @@ from petra_optuna.study.create import InitialTrials
 from petra_optuna.study.lookup import load_study
 from petra_optuna.study.record import StudyRecord
 from petra_optuna.study.specification import Origin, Specification, WarmStart
-from petra_optuna.study.storage import open_storage
-from petra_optuna.study.urls import location_of
 
 
 def warm_start_line(study: optuna.Study) -> str | None:

@@ -24,6 +24,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial
 
+from petra_optuna.database import open_storage
 from petra_optuna.errors import TrialError
 from petra_optuna.evaluation import Budget, Limits, PrefixCache, Rungs
 from petra_optuna.evolution import hypervolume
@@ -39,7 +40,6 @@ from petra_optuna.study import (
     TaskSource,
     TrialRecord,
     create_study,
-    open_storage,
     recorded_trials,
     replay_objective,
     replay_study,

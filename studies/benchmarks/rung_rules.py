@@ -28,13 +28,14 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from petra_optuna.aliases import Direction
+from petra_optuna.database import open_storage
 from petra_optuna.evaluation import RungResult, Rungs
 from petra_optuna.evaluation.keys import prefix_keys
 from petra_optuna.evolution import hypervolume
 from petra_optuna.operations import default_space
 from petra_optuna.pipeline import Pipeline, decode
 from petra_optuna.samplers import directions_of
-from petra_optuna.study import StudyRecord, TrialRecord, controls, open_storage, recorded_trials
+from petra_optuna.study import StudyRecord, TrialRecord, controls, recorded_trials
 from petra_optuna.study.rungs import rank_at_rung, reason_to_stop
 from petra_optuna.study.trial_record import RungDecision
 from studies import script

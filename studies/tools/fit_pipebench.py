@@ -26,13 +26,14 @@ from scipy.optimize import least_squares
 
 import petra_optuna.pipebench
 from petra_optuna.aliases import Array
+from petra_optuna.database import open_storage
 from petra_optuna.errors import PipelineError, TrialError, UserError
 from petra_optuna.evaluation import EFFICIENCY_METRICS
 from petra_optuna.pipebench import PipeBench, fitted_names, full_space, profile
 from petra_optuna.pipebench.coefficients import BASE, FILE, Coefficients, table
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.results.report import as_markdown
-from petra_optuna.study import StudyRecord, TrialRecord, load_study, open_storage
+from petra_optuna.study import StudyRecord, TrialRecord, load_study
 from studies import script
 
 SCALES = {"quality": 0.02, "latency": 0.05, "size": 0.03, "parameters": 0.1, "macs": 0.1, "seconds": 0.3}

@@ -29,10 +29,11 @@ from petra_optuna import cli, confirm, export_trial, optimize, resume
 from petra_optuna.cli import app
 from petra_optuna.cli.options import FUNCTIONS, OPTIONS, PANELS, as_options
 from petra_optuna.cli.tasks import stored_task
+from petra_optuna.database import open_storage
 from petra_optuna.evaluation import Limits, Rungs
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.samplers import PRIORS, finished_trials
-from petra_optuna.study import StudyRecord, TaskSource, load_study, open_storage, trial_record
+from petra_optuna.study import StudyRecord, TaskSource, load_study, trial_record
 from petra_optuna.study import record as attributes
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.worker_processes import HelperCommand

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import pytest
 
-from petra_optuna.study import artifacts_folder, open_storage
+from petra_optuna.database import artifacts_folder, open_storage
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ import pytest
 from support.stored_study import old_task
 
 from petra_optuna import cli
+from petra_optuna.database import open_storage
 from petra_optuna.errors import RuntimeFailed
-from petra_optuna.study import StudyRecord, load_study, open_storage, trial_record
+from petra_optuna.study import StudyRecord, load_study, trial_record
 
 STORED = Path(old_task.__file__).with_name("study.zip")
 NAME = "bad[/b] [red]old[/red] :bug: ünï 日本"
@@ -120,7 +121,8 @@ IN_ASCII = """
     from support.stored_study import old_task
     from petra_optuna import cli, confirmation_of, export_trial
     from petra_optuna.results.confirmation.write import write
-    from petra_optuna.study import load_study, open_storage
+    from petra_optuna.database import open_storage
+    from petra_optuna.study import load_study
 
     assert sys.stdout.encoding != "utf-8"
     study, task = load_study(open_storage("sqlite:///study.db", read_only=True)), old_task.make()

@@ -13,6 +13,7 @@ import pytest
 from support import small_task
 
 from petra_optuna import cli
+from petra_optuna.database import open_storage
 from petra_optuna.errors import MeasurementFailed, StudyError, UserError
 from petra_optuna.evaluation import Budget, quality_of
 from petra_optuna.measurement import MeasuringProcess
@@ -29,7 +30,7 @@ from petra_optuna.results import (
 from petra_optuna.results.artifacts import fetch_model
 from petra_optuna.results.confirmation.record import Estimate
 from petra_optuna.results.confirmation.tables import with_interval
-from petra_optuna.study import StudyRecord, load_study, open_storage, optimize
+from petra_optuna.study import StudyRecord, load_study, optimize
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task, open_once
 

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from support.stored_study import old_task
 
+from petra_optuna.database import open_storage
 from petra_optuna.pipeline import decode
 from petra_optuna.results import (
     as_csv,
@@ -31,7 +32,7 @@ from petra_optuna.results import (
     publish,
 )
 from petra_optuna.results.confirmation.retrain import Blueprint
-from petra_optuna.study import StudyRecord, load_study, open_storage, resume, trial_record, warm_start_line
+from petra_optuna.study import StudyRecord, load_study, resume, trial_record, warm_start_line
 from petra_optuna.study import record as attributes
 from petra_optuna.study.run import stored_space
 from petra_optuna.tasks import Task

@@ -14,11 +14,12 @@ from support import toy_workers
 from support.postgres import new_database
 from support.toy_space import BOUNDS, DIRECTIONS, FREE, objective
 
+from petra_optuna.database import open_storage
 from petra_optuna.evolution import Bounds
 from petra_optuna.samplers import fail_orphans, finished_trials, plan_indices, plan_of
 from petra_optuna.samplers.history import History
 from petra_optuna.samplers.priors import StudyPriors
-from petra_optuna.study import load_study, open_storage
+from petra_optuna.study import load_study
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 PROCESSES, EACH = 16, 2

@@ -17,8 +17,8 @@ from optuna.storages.journal import JournalFileBackend
 from support.postgres import new_database
 from support.toy_space import BOUNDS, DIRECTIONS, FREE, objective
 
+from petra_optuna.database import open_storage
 from petra_optuna.samplers import PetraSampler, plan_of
-from petra_optuna.study import open_storage
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 TRIALS = 60

@@ -9,8 +9,8 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from petra_optuna.database import open_storage
 from petra_optuna.samplers import SharedStorage
-from petra_optuna.study import open_storage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is experimental", "ignore:.*deprecated")
 

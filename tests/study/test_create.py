@@ -19,9 +19,10 @@ from support.children import kill_this_process, run_in_child
 from support.postgres import new_database
 from support.specification import SPACE, specification_with
 
+from petra_optuna.database import open_storage
 from petra_optuna.errors import StudyError
 from petra_optuna.measurement import Baseline
-from petra_optuna.study import StudyRecord, create_study, load_study, open_storage
+from petra_optuna.study import StudyRecord, create_study, load_study
 from petra_optuna.study import create as create_module
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task

@@ -13,8 +13,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from petra_optuna.database import open_storage
 from petra_optuna.samplers import finished_trials, plan_indices, superseded
-from petra_optuna.study import StudyRecord, open_storage, trial_record
+from petra_optuna.study import StudyRecord, trial_record
 from petra_optuna.tasks import Mode
 
 TESTS = Path(__file__).parents[1]

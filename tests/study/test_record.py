@@ -12,6 +12,7 @@ import pytest
 from support.postgres import new_database
 from support.specification import specification_with
 
+from petra_optuna.database import open_storage
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import RungResult, TrainingLedger
 from petra_optuna.evolution import Bounds
@@ -19,7 +20,7 @@ from petra_optuna.measurement import Baseline
 from petra_optuna.operations import LowRank, Prune
 from petra_optuna.pipeline import FieldPrior, Pipeline
 from petra_optuna.samplers import CREDIT, PRIORS, MeasuredValues, OperatorUse
-from petra_optuna.study import StudyRecord, TrialRecord, load_study, open_storage
+from petra_optuna.study import StudyRecord, TrialRecord, load_study
 from petra_optuna.study import record as attributes
 from petra_optuna.study.specification import WarmStart
 from petra_optuna.study.standing import Standing

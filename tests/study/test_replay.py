@@ -9,11 +9,12 @@ import pytest
 from optuna.trial import TrialState
 from support.former_names import former_params
 
+from petra_optuna.database import open_storage
 from petra_optuna.errors import StudyError
 from petra_optuna.operations import Prune, Train
 from petra_optuna.pipeline import Pipeline, SearchSpace, distributions, encode, suggest
 from petra_optuna.samplers import fail_orphans
-from petra_optuna.study import open_storage, recorded_trials, replay_study, trial_record
+from petra_optuna.study import recorded_trials, replay_study, trial_record
 
 SPACE = SearchSpace((Prune, Train))
 

@@ -19,6 +19,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from torch import nn
 
+from petra_optuna.database import open_storage
 from petra_optuna.errors import OperationFailed, StudyError, UserError
 from petra_optuna.evaluation import Budget, Limits
 from petra_optuna.nn.inputs import to_feeds
@@ -34,15 +35,7 @@ from petra_optuna.results import (
     study_hypervolume,
 )
 from petra_optuna.results.run_script import run_script
-from petra_optuna.study import (
-    Stop,
-    StudyRecord,
-    TrialRecord,
-    open_storage,
-    optimize,
-    resume,
-    trial_record,
-)
+from petra_optuna.study import Stop, StudyRecord, TrialRecord, optimize, resume, trial_record
 from petra_optuna.study import record as attributes
 from petra_optuna.tasks import Task
 
@@ -290,7 +283,7 @@ def test_a_database_on_a_full_disk_is_one_clear_error_and_loses_nothing(
     before = study.get_trials()[0]
     url = f"sqlite:///{tmp_path}/study.db"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("petra_optuna.study.storage._relax_synchronous", _no_growth)
+        patch.setattr("petra_optuna.database.storage._relax_synchronous", _no_growth)
         with pytest.raises(StudyError, match=r"cannot be used \(database or disk is full\); make room"):
             resume(tiny_task, storage=url, trials=3)
     again = resume(tiny_task, storage=url, trials=3)

@@ -14,13 +14,13 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 from optuna.trial import TrialState
 from support.specification import SPACE, specification_with
 
+from petra_optuna.database import one_line_storage_errors
 from petra_optuna.errors import LoweringFailed, PipelineError, StudyError, TrialError
 from petra_optuna.evaluation import Evaluation, Evaluator, LimitUnreachable, TrainingLedger
 from petra_optuna.evaluation.preview import Preview
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.samplers import PetraSampler, fail_orphans
 from petra_optuna.study import Objective, TrialRecord, why_no_file
-from petra_optuna.study.storage_errors import one_line_storage_errors
 
 VALUES = {"accuracy": 0.9, "latency_ms": 1.0, "throughput_per_s": 1.0, "size_bytes": 1.0}
 

@@ -13,6 +13,7 @@ from support.postgres import new_database
 from support.specification import SPACE, specification_with
 
 from petra_optuna import cli
+from petra_optuna.database import open_storage
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.evaluation import Rungs
 from petra_optuna.evolution import Bounds
@@ -22,7 +23,6 @@ from petra_optuna.samplers import BOUNDS, CREDIT, OperatorUse, PetraSampler, ope
 from petra_optuna.study import (
     Specification,
     StudyRecord,
-    open_storage,
     optimize,
     origin_of,
     resume,

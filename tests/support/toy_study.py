@@ -6,9 +6,10 @@ import optuna
 from support.specification import specification_with
 from support.toy_space import BOUNDS, DIRECTIONS, FREE, landscape
 
+from petra_optuna.database import open_storage
 from petra_optuna.pipeline import suggest
 from petra_optuna.samplers import PetraSampler
-from petra_optuna.study import StudyRecord, TrialRecord, load_study, open_storage
+from petra_optuna.study import StudyRecord, TrialRecord, load_study
 from petra_optuna.study.trial_record import WorkerIdentity
 from petra_optuna.study.worker_identity import this_worker
 

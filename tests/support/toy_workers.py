@@ -14,8 +14,9 @@ import optuna
 import sklearn.ensemble  # noqa: F401 - before the processes part, for it takes a second
 from support.toy_space import FREE, objective
 
+from petra_optuna.database import open_storage
 from petra_optuna.samplers import PetraSampler
-from petra_optuna.study import load_study, open_storage
+from petra_optuna.study import load_study
 
 POPULATION = 6
 _together: Barrier

@@ -18,12 +18,11 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
 from support.postgres import new_database
 
+from petra_optuna.database import absolute_url, artifacts_folder, open_storage, storage_url
 from petra_optuna.errors import StudyError
 from petra_optuna.samplers import database_url
-from petra_optuna.study import artifacts_folder, load_study, open_storage
+from petra_optuna.study import load_study
 from petra_optuna.study import storage as storage_module
-from petra_optuna.study.storage import absolute_url
-from petra_optuna.study.urls import storage_url
 
 
 def test_sqlite_is_shared_by_many_writers(tmp_path: Path) -> None:

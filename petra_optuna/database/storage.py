@@ -19,9 +19,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from petra_optuna.errors import StudyError, one_line
-from petra_optuna.samplers import SharedStorage
-from petra_optuna.study.urls import (
+from petra_optuna.database.urls import (
     DEFAULT_URL,
     StorageLike,
     parse_url,
@@ -29,6 +27,8 @@ from petra_optuna.study.urls import (
     storage_url,
     without_secrets,
 )
+from petra_optuna.errors import StudyError, one_line
+from petra_optuna.samplers import SharedStorage
 
 _ELSEWHERE = Path("storage")
 """Folder of the files of studies whose database is a server."""

@@ -4,9 +4,8 @@ import re
 
 import pytest
 
+from petra_optuna.database import location_of, open_storage, parse_url, shown_url
 from petra_optuna.errors import StudyError
-from petra_optuna.study import open_storage, parse_url, shown_url
-from petra_optuna.study.urls import location_of
 
 SECRET = "s3cr3t"
 WITH_SECRET = [

@@ -1,0 +1,56 @@
+"""A workload: the data, metric and loss of a task, and the networks that may be trained on them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from torch import nn
+
+from petra_optuna.nn.randomness import seeded
+from petra_optuna.tasks import Task
+
+Optimizer = Literal["sgd", "adamw"]
+
+TRAINING_SPACE: Mapping[str, BaseDistribution] = MappingProxyType(
+    {
+        "batch_size": IntDistribution(32, 512, log=True),
+        "learning_rate": FloatDistribution(1e-3, 1e-1, log=True),
+    }
+)
+"""Parameters of training where a workload names no others (EDGETUNE, section 5.1: batch 32 to 512)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """What is tuned.
+
+    Attributes:
+        name: Short name, shown and stored.
+        task: Data, metric and loss. Its model is the untrained network of some parameters, which are those of
+            the task's checks and example; trials train networks of their own.
+        build: Makes the untrained network of the model parameters that are given by name.
+        model_space: Parameters of the model by name. They alone decide the architecture.
+        training_space: Parameters of training by name: ``batch_size``, ``learning_rate`` and whatever else the
+            optimiser takes.
+        optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adamw``.
+
+    Example:
+        >>> Workload("mine", task, lambda depth: build_net(depth), {"depth": IntDistribution(1, 4)}).name
+        'mine'
+    """
+
+    name: str
+    task: Task
+    build: Callable[..., nn.Module]
+    model_space: Mapping[str, BaseDistribution]
+    training_space: Mapping[str, BaseDistribution] = TRAINING_SPACE
+    optimizer: Optimizer = "sgd"
+
+    def network(self, parameters: Mapping[str, Any], seed: int) -> nn.Module:
+        """The untrained network of these model parameters; the seed decides its weights."""
+        with seeded(seed):
+            return self.build(**{name: parameters[name] for name in self.model_space})

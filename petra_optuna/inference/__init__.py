@@ -1,0 +1,1 @@
+"""How a file is best served: settings, requests that arrive, and what to recommend."""
