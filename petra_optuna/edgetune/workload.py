@@ -34,8 +34,7 @@ class Workload:
             the task's checks and example; trials train networks of their own.
         build: Makes the untrained network of the model parameters that are given by name.
         model_space: Parameters of the model by name. They alone decide the architecture.
-        training_space: Parameters of training by name: ``batch_size``, ``learning_rate`` and whatever else the
-            optimiser takes.
+        training_space: Parameters of training by name: ``batch_size`` and ``learning_rate``.
         optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adamw``.
 
     Example:

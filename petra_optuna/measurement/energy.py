@@ -1,25 +1,30 @@
-"""Energy of a file: read from the counters of the machine, never estimated.
+"""Energy of a file: read from the counters of the machine, or estimated where the user names an estimator.
 
 RAPL counts the energy of a CPU's packages and wraps around; NVML counts that of a GPU. Both include what the
 device needs when idle and what other work needs, so a busy machine costs more. Where neither can be read
-nothing is reported.
+nothing is reported, unless the user names an estimator. Its source begins with ``estimated``, which every
+output of its numbers shows.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from petra_optuna.errors import RuntimeFailed
+from petra_optuna.errors import RuntimeFailed, UserError
 from petra_optuna.measurement.record import Energy
 
 RAPL = Path("/sys/class/powercap")
 NO_RAPL = "not measured: this machine lets nobody read RAPL counters"
 NO_NVML = "not measured: NVML cannot be read (pip install petra-optuna[energy])"
+ESTIMATED = "estimated"
+"""First word of the source of an energy that nothing counted."""
 _PAIRS = 6
 _BLOCK_S = 0.25
 """RAPL is updated once a millisecond, so the energy of a block is off by half a percent at most."""
@@ -81,6 +86,38 @@ class Nvml:
     def joules(self) -> float:
         """Joules so far; NVML counts millijoules."""
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) * 1e-3
+
+
+class CpuTime:
+    """An estimate: the seconds for which cores worked for this process, times the watts of a busy core.
+
+    Args:
+        watts: Watts of one busy core, as the user gives them.
+    """
+
+    def __init__(self, watts: float) -> None:
+        self.source = f"{ESTIMATED}: cpu-time at {watts:g} W a core"
+        self._watts = watts
+
+    def joules(self) -> float:
+        """Joules so far, by the time on cores of all threads of this process."""
+        return time.process_time() * self._watts
+
+
+def estimator(text: str) -> CpuTime:
+    """The estimator that ``cpu-time:WATTS`` names.
+
+    Raises:
+        UserError: When the text is no such name.
+    """
+    name, _, watts = text.partition(":")
+    try:
+        value = float(watts)
+    except ValueError:
+        value = math.nan
+    if name != "cpu-time" or not 0 < value < math.inf:
+        raise UserError(f"an energy estimator is cpu-time:WATTS, for example cpu-time:6; got {text!r}")
+    return CpuTime(value)
 
 
 def find_counter(gpu: str | None = None, root: Path = RAPL) -> Counter | str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +13,15 @@ import numpy as np
 
 from petra_optuna.errors import MeasurementFailed
 from petra_optuna.measurement.child import Child, RequestRefused
+from petra_optuna.measurement.feeds import write_feeds
 from petra_optuna.measurement.machine_lock import MachineLock
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import DEFAULT_SCHEDULE, Schedule
 from petra_optuna.measurement.record import Baseline, FileMeasurement
 from petra_optuna.scratch import scratch_folder
 
-_WORKER = (sys.executable, "-m", "petra_optuna.measurement.worker")
-_TIMEOUT_S = 300.0
+WORKER = (sys.executable, "-m", "petra_optuna.measurement.worker")
+TIMEOUT_S = 300.0
 
 
 class MeasuringProcess:
@@ -48,10 +48,10 @@ class MeasuringProcess:
         profile: DeviceProfile,
         baseline: Path,
         feeds: Mapping[str, np.ndarray],
-        timeout_s: float = _TIMEOUT_S,
+        timeout_s: float = TIMEOUT_S,
         *,
         schedule: Schedule = DEFAULT_SCHEDULE,
-        worker: Sequence[str] = _WORKER,
+        worker: Sequence[str] = WORKER,
     ) -> None:
         if not feeds or min(len(array) for array in feeds.values()) < 1:
             raise ValueError("the measuring process needs at least one sample of every input")
@@ -63,7 +63,7 @@ class MeasuringProcess:
         self._child: Child | None = None
         self._folder = scratch_folder("feeds")
         self._lock = MachineLock()
-        _write_feeds(Path(self._folder.name), feeds)
+        write_feeds(Path(self._folder.name), feeds)
 
     def measure(self, path: Path) -> FileMeasurement:
         """Measure a file: in a process of its own its memory, then its times at each batch size and energy.
@@ -163,10 +163,3 @@ class MeasuringProcess:
             if not opened:
                 child.kill()
         return child
-
-
-def _write_feeds(folder: Path, feeds: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by number beside a list of their names, for ``worker.load_feeds``."""
-    (folder / "names.json").write_text(json.dumps(list(feeds)), encoding="utf-8")
-    for index, array in enumerate(feeds.values()):
-        np.save(folder / f"{index}.npy", array, allow_pickle=False)

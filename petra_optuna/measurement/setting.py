@@ -1,11 +1,13 @@
-"""How a file is used when it serves: samples per call, threads, cores and runtime."""
+"""How a file is used when it serves, and what it takes then."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from petra_optuna.errors import UserError
+from petra_optuna.measurement.record import Measurement
 from petra_optuna.runtimes import DEFAULT, check_name
 
 
@@ -46,10 +48,47 @@ class InferenceSetting:
 
     def describe(self) -> str:
         """The setting in words."""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
+        threads, cores = _count(self.threads, "thread"), _count(self.cores, "core")
         return f"batch {self.batch}, {threads} on {cores}, {self.runtime}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``InferenceSetting(**fields)`` is its inverse."""
         return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class SettingMeasurement:
+    """What a file takes in a setting, against the same file at batch 1 with one thread: its anchor.
+
+    The ratio to the anchor does not depend on how fast the machine was meanwhile; the anchor's own time is
+    measured while nothing else runs.
+
+    Attributes:
+        setting: The setting.
+        call: Time of a call against a call of the anchor.
+        energy_j: Joules of one sample; None where nothing counts them or nobody asked.
+        energy_source: Name of what counted or estimated them; empty where nobody asked.
+    """
+
+    setting: InferenceSetting
+    call: Measurement
+    energy_j: float | None = None
+    energy_source: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; ``from_dict`` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SettingMeasurement:
+        """Inverse of ``to_dict``."""
+        return cls(
+            setting=InferenceSetting(**data["setting"]),
+            call=Measurement(**data["call"]),
+            energy_j=data["energy_j"],
+            energy_source=data["energy_source"],
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"

@@ -7,12 +7,19 @@ It reads one JSON request a line from stdin and answers each with one JSON line 
     {"command": "measure", "path": PATH}
     {"command": "peak_memory", "path": PATH, "runtime": NAME, "feeds": FOLDER, "profile": {...},
      "limit": BYTES or null}
+    {"command": "open_settings", "path": PATH, "feeds": FOLDER, "device": NAME, "cores": [...],
+     "schedule": {...}, "limit": BYTES or null, "energy": TEXT or null}
+    {"command": "setting", "setting": {...}}
+    {"command": "anchor"}
+    {"command": "calls", "setting": {...}, "calls": COUNT}
 
 ``open`` loads the baseline, which stays open, so that ``measure`` loads the candidate only. ``baseline``
 measures the baseline alone, ``measure`` a candidate against it. ``peak_memory`` is for a child that does
-nothing else. An answer is ``{"result": ...}`` or ``{"error": TEXT}``. Before it may come lines
-``{"expected_s": SECONDS}``: work goes on, and the next line is expected within so many seconds of it. The
-child ends when its stdin does.
+nothing else. ``open_settings`` loads one file, of which ``setting`` measures a setting against its ``anchor``
+and ``calls`` the time of each call; ``energy`` names an estimator or is ``counters``.
+
+An answer is ``{"result": ...}`` or ``{"error": TEXT}``. Before it may come lines ``{"expected_s": SECONDS}``:
+work goes on, and the next line is expected within so many seconds of it. The child ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,9 +36,13 @@ import numpy as np
 
 from petra_optuna.errors import MeasurementFailed, RuntimeFailed, one_line
 from petra_optuna.measurement.bench import Announce, Bench, batch_of
+from petra_optuna.measurement.energy import Counter, estimator, find_counter
+from petra_optuna.measurement.feeds import load_feeds
 from petra_optuna.measurement.memory import PeakMemory, limit_memory
 from petra_optuna.measurement.profile import DeviceProfile
 from petra_optuna.measurement.protocol import Schedule
+from petra_optuna.measurement.setting import InferenceSetting
+from petra_optuna.measurement.setting_bench import SettingBench
 from petra_optuna.runtimes import Runtime, Session, runtime
 
 _RUNS_FOR_MEMORY = 2
@@ -85,6 +97,7 @@ class _Server:
     def __init__(self, announce: Announce) -> None:
         self._announce = announce
         self._bench: Bench | None = None
+        self._settings: SettingBench | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -105,6 +118,11 @@ class _Server:
             return None
         if command == "peak_memory":
             return peak_memory(request, self._announce)
+        if command == "open_settings":
+            self._settings = _open_settings(request, self._announce)
+            return None
+        if self._settings is not None:
+            return _of_settings(self._settings, request)
         if self._bench is None:
             raise ValueError("the first request must be 'open'")
         if command == "baseline":
@@ -112,36 +130,65 @@ class _Server:
         return self._bench.measure(Path(request["path"]))
 
 
-def load_feeds(folder: Path) -> dict[str, np.ndarray]:
-    """Arrays by input name, as ``MeasuringProcess`` writes them: names in JSON, arrays by number."""
-    names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
-    return {name: np.load(folder / f"{index}.npy") for index, name in enumerate(names)}
+def _open_settings(request: dict[str, Any], announce: Announce) -> SettingBench:
+    """Keep to the request's cores and memory, and open its file.
+
+    Raises:
+        RuntimeFailed: When the file cannot be loaded, or needs more memory than there is.
+        MeasurementFailed: When energy is asked for and nothing counts it.
+    """
+    device, energy = request["device"], request["energy"]
+    _keep_to_cores(tuple(request["cores"]))
+    place = DeviceProfile(name=device).baseline_place
+    counter: Counter | str = ""
+    if energy is not None:
+        counter = (
+            find_counter(runtime(place[0]).device_uuid(device)) if energy == "counters" else estimator(energy)
+        )
+        if isinstance(counter, str):
+            raise MeasurementFailed(f"energy cannot be an objective here: {counter}")
+    tiny = _with_a_tiny_file(runtime(place[0]), 1)
+    if request["limit"] is not None:
+        limit_memory(request["limit"])
+    del tiny
+    schedule = Schedule(**request["schedule"])
+    samples = load_feeds(Path(request["feeds"]))
+    return SettingBench.load(Path(request["path"]), samples, place, schedule, announce, counter)
+
+
+def _of_settings(bench: SettingBench, request: dict[str, Any]) -> object:
+    """What a request asks of the open file."""
+    if request["command"] == "anchor":
+        return bench.measure_anchor()
+    setting = InferenceSetting(**request["setting"])
+    if request["command"] == "calls":
+        return bench.call_seconds(setting, request["calls"])
+    return bench.measure(setting)
 
 
 def _apply_profile(request: dict[str, Any]) -> DeviceProfile:
     """Make this process keep to the cores of the request's profile, and return the profile."""
     profile = DeviceProfile.from_dict(request["profile"])
-    _keep_to_cores(profile)
+    if profile.affinity is not None:
+        _keep_to_cores(profile.affinity)
+    elif hasattr(os, "sched_setaffinity"):  # the last ones: the first serve most interrupts
+        _keep_to_cores(sorted(os.sched_getaffinity(0))[-profile.threads :])
     return profile
 
 
-def _keep_to_cores(profile: DeviceProfile) -> None:
-    """Keep this process to the profile's cores, else to the last ones: the first serve most interrupts.
+def _keep_to_cores(cores: Sequence[int]) -> None:
+    """Keep this process to the cores of these numbers.
 
     Raises:
-        RuntimeFailed: When the profile names cores and this system or process may not keep to them.
+        RuntimeFailed: When this system or process may not keep to them.
     """
-    named, threads = profile.affinity, profile.threads
     if not hasattr(os, "sched_setaffinity"):
-        if named is not None:
-            raise RuntimeFailed("this system cannot keep a process to the cores that the device names")
-        return
-    cores = sorted(os.sched_getaffinity(0))
+        raise RuntimeFailed("this system cannot keep a process to the cores that the device names")
     try:
-        os.sched_setaffinity(0, cores[-threads:] if named is None else named)
+        os.sched_setaffinity(0, cores)
     except OSError as error:
         raise RuntimeFailed(
-            f"the measuring process cannot keep to cores {named}: {one_line(error)}"
+            f"the measuring process cannot keep to cores {tuple(cores)}: {one_line(error)}"
         ) from error
 
 

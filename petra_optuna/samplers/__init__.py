@@ -1,4 +1,4 @@
-"""The evolutionary sampler, a view of its state, re-running of killed trials, stop rules. Without torch."""
+"""The evolutionary sampler, algorithms by name, re-running of killed trials, stop rules; without torch."""
 
 from petra_optuna.samplers._storage import (
     Heartbeat,
@@ -14,7 +14,9 @@ from petra_optuna.samplers._storage import (
     study_id_of,
 )
 from petra_optuna.samplers._trial_reader import without_collection
+from petra_optuna.samplers.algorithms import ALGORITHMS, Algorithm, Space, algorithm, grid_points, grid_size
 from petra_optuna.samplers.cache import operator_history
+from petra_optuna.samplers.grouped import GroupedSampler
 from petra_optuna.samplers.options import PAPER, WINDOW, Options
 from petra_optuna.samplers.petra import PetraSampler
 from petra_optuna.samplers.plots import plot_state
@@ -34,6 +36,7 @@ from petra_optuna.samplers.state import SamplerState
 from petra_optuna.samplers.stopping import Generations, Stagnation, StopRule, Targets, TimeLimit
 
 __all__ = [
+    "ALGORITHMS",
     "BOUNDS",
     "CREDIT",
     "MAX_RETRIES",
@@ -42,7 +45,9 @@ __all__ = [
     "RETAKEN",
     "SHAPE",
     "WINDOW",
+    "Algorithm",
     "Generations",
+    "GroupedSampler",
     "Heartbeat",
     "MeasuredValues",
     "OperatorUse",
@@ -52,16 +57,20 @@ __all__ = [
     "SamplerState",
     "ShapeReadings",
     "SharedStorage",
+    "Space",
     "Stagnation",
     "StopRule",
     "Targets",
     "TimeLimit",
+    "algorithm",
     "database_url",
     "directions_of",
     "engine_of",
     "fail_orphans",
     "finished_elsewhere",
     "finished_trials",
+    "grid_points",
+    "grid_size",
     "heartbeats",
     "is_external",
     "mark_for_rerun",

@@ -19,10 +19,10 @@ from sqlalchemy.engine import make_url
 from support.postgres import new_database
 
 from petra_optuna.database import absolute_url, artifacts_folder, open_storage, storage_url
+from petra_optuna.database import storage as storage_module
 from petra_optuna.errors import StudyError
 from petra_optuna.samplers import database_url
 from petra_optuna.study import load_study
-from petra_optuna.study import storage as storage_module
 
 
 def test_sqlite_is_shared_by_many_writers(tmp_path: Path) -> None:

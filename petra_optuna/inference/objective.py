@@ -1,0 +1,98 @@
+"""What a served file is tuned for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from petra_optuna.aliases import Direction
+from petra_optuna.errors import MeasurementFailed, UserError
+from petra_optuna.measurement import SettingMeasurement
+from petra_optuna.noise import Reading
+
+LATENCY, THROUGHPUT, ENERGY, MEMORY = "latency", "throughput", "energy", "memory"
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceObjective:
+    """A figure of a served file that is tuned.
+
+    Attributes:
+        name: Name by which ``inference_objective`` finds it.
+        figure: Name of the figure among those of ``figures``.
+        direction: Whether less or more of it is better.
+        unit: Unit of the figure.
+    """
+
+    name: str
+    figure: str
+    direction: Direction
+    unit: str
+
+    def is_better(self, one: float, other: float) -> bool:
+        """Whether one value is better than the other."""
+        return one < other if self.direction == "minimize" else one > other
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return dataclasses.asdict(self)
+
+
+INFERENCE_OBJECTIVES = (
+    InferenceObjective(THROUGHPUT, "throughput_per_s", "maximize", "samples/s"),
+    InferenceObjective(LATENCY, "latency_ms", "minimize", "ms"),
+    InferenceObjective(ENERGY, "energy_j", "minimize", "J"),
+    InferenceObjective(MEMORY, "peak_memory_bytes", "minimize", "bytes"),
+)
+
+
+def inference_objective(name: str) -> InferenceObjective:
+    """The objective of that name.
+
+    Raises:
+        UserError: When there is none.
+    """
+    for known in INFERENCE_OBJECTIVES:
+        if known.name == name:
+            return known
+    names = ", ".join(known.name for known in INFERENCE_OBJECTIVES)
+    raise UserError(f"unknown inference objective {name!r}; there are {names}")
+
+
+def figures(
+    measured: SettingMeasurement, anchor: Reading, peak_memory_bytes: int | None = None
+) -> Mapping[str, Reading]:
+    """The figures of a setting by name, with their errors; what was not measured is left out.
+
+    Args:
+        measured: What the file takes in the setting against its anchor.
+        anchor: Milliseconds of a call of the anchor.
+        peak_memory_bytes: Memory that the setting takes.
+
+    Returns:
+        ``latency_ms`` of a call, ``throughput_per_s``, ``energy_j`` of a sample, ``peak_memory_bytes``.
+    """
+    ratio = measured.call.reading
+    error = (ratio.error**2 + anchor.error**2) ** 0.5
+    latency_ms = ratio.value * anchor.value
+    values = {
+        "latency_ms": Reading(latency_ms, error),
+        "throughput_per_s": Reading(measured.setting.batch * 1e3 / latency_ms, error),
+    }
+    if measured.energy_j is not None:
+        values["energy_j"] = Reading(measured.energy_j)
+    if peak_memory_bytes is not None:
+        values["peak_memory_bytes"] = Reading(float(peak_memory_bytes))
+    return values
+
+
+def value_of(objective: InferenceObjective, known: Mapping[str, Reading]) -> float:
+    """The value of the objective.
+
+    Raises:
+        MeasurementFailed: When it was not measured.
+    """
+    if objective.figure not in known:
+        raise MeasurementFailed(f"{objective.figure} could not be measured")
+    return known[objective.figure].value

@@ -1,0 +1,183 @@
+"""One search among the settings of a file: a nested study, concluded while nothing else runs.
+
+The study measures ratios to the file's own anchor, so it may run beside a training. At its end the best
+settings are measured again, and the anchor by the clock alone: of many noisy values the best one is too good.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from petra_optuna.errors import MeasurementFailed, TrialError, UserError
+from petra_optuna.inference.device import EdgeDevice
+from petra_optuna.inference.objective import ENERGY, MEMORY, InferenceObjective, figures, value_of
+from petra_optuna.inference.recommendation import Recommendation
+from petra_optuna.inference.space import InferenceSpace
+from petra_optuna.measurement import InferenceSetting, SettingMeasurement, SettingProcess
+from petra_optuna.noise import BETWEEN_READINGS, Reading
+
+MEASURED: Final = "petra:setting"
+"""Key of what a trial of a nested study measured (``SettingMeasurement``)."""
+FAILURE: Final = "petra:failure"
+"""Key of why a setting could not be measured, one line."""
+FINALISTS = 3
+"""Settings that are measured again at the end."""
+_TRIALS_A_MEASUREMENT = 4
+"""A trial whose setting is known repeats its value, so there may be more trials than measurements."""
+
+
+@dataclasses.dataclass
+class InferenceSearch:
+    """One search: its study, and what measures its settings.
+
+    Attributes:
+        device: Device that the file is served on.
+        space: Settings that there are.
+        objective: What they are tuned for.
+        budget: Settings that are measured, those that are measured again at the end included.
+        process: Measures settings.
+        study: The nested study.
+        anchor: Milliseconds of the anchor as it was first measured; 1 until then.
+    """
+
+    device: EdgeDevice
+    space: InferenceSpace
+    objective: InferenceObjective
+    budget: int
+    process: SettingProcess
+    study: optuna.Study
+    anchor: Reading = Reading(1.0)
+
+    def run(self, file: Path, timeout_s: float) -> None:
+        """Measure settings until the budget is spent, those excepted that are measured again at the end.
+
+        Args:
+            file: The file that the process has open, for messages.
+            timeout_s: Seconds after which no further setting is measured.
+
+        Raises:
+            UserError: When the model does not fit the device, or nothing counts the energy.
+        """
+        self.anchor = self._open(file)
+        for setting in self.space.first_settings():
+            self.study.enqueue_trial(setting.to_dict(), skip_if_exists=True)
+        left = self.budget - FINALISTS
+        self.study.optimize(
+            self._objective,
+            n_trials=max(1, left * _TRIALS_A_MEASUREMENT),
+            timeout=timeout_s,
+            catch=(TrialError,),
+            callbacks=[self._stop_when_spent],
+        )
+
+    def conclude(self, shape: str) -> Recommendation:
+        """Measure the best settings and the anchor again, and recommend the best of them.
+
+        Raises:
+            MeasurementFailed: When no setting could be measured.
+        """
+        best = self._finalists()
+        if not best:
+            failed = [trial.user_attrs.get(FAILURE) for trial in self.study.get_trials(deepcopy=False)]
+            reason = next((text for text in failed if text), "every setting failed")
+            raise MeasurementFailed(f"no setting could be measured: {reason}")
+        anchor = Reading(self.process.anchor_ms(), BETWEEN_READINGS)
+        measured = [self._figures(setting, self.process.measure(setting), anchor) for setting in best]
+        objective = self.objective
+        sign = 1 if objective.direction == "minimize" else -1
+        chosen, expected, source = min(measured, key=lambda one: sign * value_of(objective, one[1]))
+        if "peak_memory_bytes" not in expected:
+            peak = self.process.peak_memory(chosen)
+            expected = {**expected, **({} if peak is None else {"peak_memory_bytes": Reading(float(peak))})}
+        return Recommendation(
+            shape=shape,
+            device=self.device,
+            objective=objective,
+            setting=chosen,
+            expected=expected,
+            simple=self._simple(anchor),
+            energy_source=source,
+            measurements=len(self._known()) + len(best),
+            settings=self.space.size,
+            study=self.study.study_name,
+        )
+
+    def _open(self, file: Path) -> Reading:
+        """The anchor's time, which a device that cannot hold the model does not have."""
+        try:
+            return Reading(self.process.anchor_ms())
+        except MeasurementFailed as error:
+            if self.objective.name == ENERGY and "energy" in str(error):
+                raise UserError(
+                    f"{error}; name an estimator, for example cpu-time:6, or another objective"
+                ) from error
+            limit = self.device.memory_bytes
+            if limit is None:
+                raise
+            raise UserError(
+                f"device {self.device.name!r} allows {limit} bytes of memory, which does not hold "
+                f"{file.name} of {file.stat().st_size} bytes: {error}"
+            ) from error
+
+    def _objective(self, trial: optuna.Trial) -> float:
+        space = self.space
+        parameters = {
+            "batch": trial.suggest_int("batch", 1, space.max_batch),
+            "cores": trial.suggest_int("cores", 1, space.cores),
+            "threads": trial.suggest_int("threads", 1, space.cores),
+            "runtime": trial.suggest_categorical("runtime", space.runtimes),
+        }
+        setting = space.setting(parameters)
+        known = self._known().get(setting)
+        if known is not None:
+            return known
+        try:
+            measured = self.process.measure(setting)
+        except TrialError as error:
+            trial.set_user_attr(FAILURE, str(error))
+            raise
+        trial.set_user_attr(MEASURED, measured.to_dict())
+        return value_of(self.objective, self._figures(setting, measured, self.anchor)[1])
+
+    def _figures(
+        self, setting: InferenceSetting, measured: SettingMeasurement, anchor: Reading
+    ) -> tuple[InferenceSetting, Mapping[str, Reading], str]:
+        of_memory = self.objective.name == MEMORY
+        peak = self.process.peak_memory(setting) if of_memory else None
+        return setting, figures(measured, anchor, peak), measured.energy_source
+
+    def _known(self) -> dict[InferenceSetting, float]:
+        """Values of the settings that were measured."""
+        return {
+            InferenceSetting(**trial.user_attrs[MEASURED]["setting"]): trial.value
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if MEASURED in trial.user_attrs and trial.value is not None
+        }
+
+    def _finalists(self) -> list[InferenceSetting]:
+        known = self._known()
+        reverse = self.objective.direction == "maximize"
+        return sorted(known, key=lambda setting: known[setting], reverse=reverse)[:FINALISTS]
+
+    def _simple(self, anchor: Reading) -> Reading:
+        """The objective's figure for one sample by all threads, which is the first setting of a search."""
+        first = self.space.first_settings()[0]
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            stored = trial.user_attrs.get(MEASURED)
+            if stored is not None and InferenceSetting(**stored["setting"]) == first:
+                measured = SettingMeasurement.from_dict(stored)
+                _, values, _ = self._figures(first, measured, anchor)
+                return values[self.objective.figure]
+        _, values, _ = self._figures(first, self.process.measure(first), anchor)
+        return values[self.objective.figure]
+
+    def _stop_when_spent(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        measured = len(self._known())
+        if measured >= self.budget - FINALISTS or measured >= self.space.size:
+            study.stop()

@@ -1,0 +1,114 @@
+"""Search algorithms by name, and the grid of a space of parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, GridSampler, RandomSampler, TPESampler
+
+from petra_optuna.errors import UserError
+from petra_optuna.samplers.petra import PetraSampler
+
+Space = Mapping[str, BaseDistribution]
+_FLOAT_POINTS = 5
+"""Points of a continuous parameter on a grid."""
+_STARTUP_TRIALS = 6
+"""Random trials before a model of the objective decides: nested searches are short."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """A search algorithm.
+
+    Attributes:
+        name: Name by which ``algorithm`` finds it.
+        sampler: Makes its sampler from a seed and the space of parameters.
+        early_stopping: Whether Hyperband ends weak trials at their rungs.
+        exhaustive: Whether it visits each point of the space's grid once.
+    """
+
+    name: str
+    sampler: Callable[[int, Space], BaseSampler]
+    early_stopping: bool = False
+    exhaustive: bool = False
+
+
+def grid_points(distribution: BaseDistribution) -> list[Any]:
+    """The values of a parameter on a grid: all whole numbers and choices, five of a continuous range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        if distribution.log:
+            count = int(math.log2(distribution.high / distribution.low)) + 1
+            points = np.geomspace(distribution.low, distribution.high, count)
+            return list(dict.fromkeys(round(point) for point in points))
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    assert isinstance(distribution, FloatDistribution)
+    spread = np.geomspace if distribution.log else np.linspace
+    return [float(point) for point in spread(distribution.low, distribution.high, _FLOAT_POINTS)]
+
+
+def grid_size(space: Space) -> int:
+    """Number of points of the space's grid."""
+    return math.prod(len(grid_points(distribution)) for distribution in space.values())
+
+
+def _tpe(seed: int, space: Space) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS)
+
+
+def _gp(seed: int, space: Space) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return GPSampler(seed=seed, n_startup_trials=_STARTUP_TRIALS)
+
+
+def _random(seed: int, space: Space) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+def _grid(seed: int, space: Space) -> BaseSampler:
+    return GridSampler({name: grid_points(one) for name, one in space.items()}, seed=seed)
+
+
+def _petra(seed: int, space: Space) -> BaseSampler:
+    return PetraSampler(None, seed=seed)
+
+
+ALGORITHMS: Sequence[Algorithm] = (
+    Algorithm("bohb", _tpe, early_stopping=True),
+    Algorithm("hyperband", _random, early_stopping=True),
+    Algorithm("tpe", _tpe),
+    Algorithm("gp", _gp),
+    Algorithm("random", _random),
+    Algorithm("grid", _grid, exhaustive=True),
+    Algorithm("petra", _petra),
+)
+"""BOHB is TPE with Hyperband (Falkner et al. 2018), the default of EDGETUNE."""
+
+
+def algorithm(name: str) -> Algorithm:
+    """The algorithm of that name.
+
+    Raises:
+        UserError: When there is none.
+    """
+    for known in ALGORITHMS:
+        if known.name == name:
+            return known
+    names = ", ".join(known.name for known in ALGORITHMS)
+    raise UserError(f"unknown search algorithm {name!r}; there are {names}")
