@@ -1,13 +1,14 @@
 """The inference tuning server: answers for architectures, searched in a process beside the training.
 
-EDGETUNE's Algorithm 1: inference tuning needs the architecture alone, so it starts on random weights while the
-model trains, and what it found answers for every trial of that architecture.
+EDGETUNE's Algorithm 1: inference tuning needs the architecture alone, so it starts on random weights while
+the model trains, and what it found answers for every trial of that architecture.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,6 @@ from types import TracebackType
 import numpy as np
 
 from petra_optuna.errors import MeasurementFailed
-from petra_optuna.files import write_atomically
 from petra_optuna.inference.pause import Pause
 from petra_optuna.inference.recommendation import Recommendation
 from petra_optuna.inference.tuner import InferenceTuner
@@ -27,6 +27,7 @@ from petra_optuna.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 WORKER = (sys.executable, "-m", "petra_optuna.inference.server_process")
+MODEL = "model.onnx"
 _TRIES = 2
 """Processes that a search may use up: it is begun once more after a crash."""
 _SLACK_S = 300.0
@@ -82,6 +83,7 @@ class InferenceServer:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference-server")
         self._answers: dict[str, Future[Recommendation]] = {}
         self._child: Child | None = None
+        self._closed = False
 
     def ask(self, file: Path, feeds: Mapping[str, np.ndarray]) -> str:
         """Ask how to serve files of this one's shape, without waiting for the answer.
@@ -110,8 +112,7 @@ class InferenceServer:
         self.counts.searches += 1
         folder = Path(self._folder.name, shape[:16])
         folder.mkdir(exist_ok=True)
-        with write_atomically(folder / "model.onnx") as copy:
-            copy.write_bytes(file.read_bytes())
+        shutil.copyfile(file, folder / MODEL)
         write_feeds(folder, feeds)
         self._answers[shape] = self._thread.submit(self._search, folder)
         return shape
@@ -134,6 +135,7 @@ class InferenceServer:
 
     def close(self) -> None:
         """End the process; a search under way ends with it and has no answer."""
+        self._closed = True
         if self._child is not None:
             self._child.kill()
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -157,7 +159,7 @@ class InferenceServer:
             except RequestRefused as error:
                 raise MeasurementFailed(str(error)) from error
             except MeasurementFailed as error:
-                if not left:
+                if not left or self._closed:
                     raise
                 self.counts.restarts += 1
                 logger.warning("the inference server is started again: %s", error)
@@ -168,22 +170,17 @@ class InferenceServer:
             "command": "search",
             "storage": self._url,
             "tuner": self._tuner.to_dict(),
-            "file": str(folder / "model.onnx"),
+            "file": str(folder / MODEL),
             "feeds": str(folder),
         }
-        child, self._child = self._child or Child(self._worker), None
-        usable = False
+        if self._child is None:
+            self._child = Child(self._worker)
         try:
-            child.ask(request, self._tuner.timeout_s + _SLACK_S)
+            self._child.ask(request, self._tuner.timeout_s + _SLACK_S)
             with self._pause.quiet():
-                answer = child.ask({"command": "conclude"}, _SLACK_S)
-            usable = True
-        except RequestRefused:
-            usable = True
+                answer = self._child.ask({"command": "conclude"}, _SLACK_S)
+        except MeasurementFailed:  # it has ended or hangs
+            self._child.kill()
+            self._child = None
             raise
-        finally:
-            if usable:
-                self._child = child
-            else:
-                child.kill()
         return Recommendation.from_dict(answer)
