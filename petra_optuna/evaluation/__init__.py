@@ -12,7 +12,7 @@ from petra_optuna.evaluation.efficiency import (
 from petra_optuna.evaluation.evaluator import Evaluator, LimitUnreachable
 from petra_optuna.evaluation.limits import QUALITY_DROP, Limits, quality_drop
 from petra_optuna.evaluation.priors import priors_from_sensitivity
-from petra_optuna.evaluation.quality import predictor, quality_of
+from petra_optuna.evaluation.quality import predictor, quality_in_torch, quality_of
 from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.rungs import EarlyStop, RungJudge, RungResult, Rungs
 from petra_optuna.evaluation.sensitivity import Curve, sensitivity_of
@@ -45,6 +45,7 @@ __all__ = [
     "predictor",
     "priors_from_sensitivity",
     "quality_drop",
+    "quality_in_torch",
     "quality_of",
     "sensitivity_of",
 ]

@@ -45,7 +45,13 @@ MOST_MEASUREMENTS = 30
 SHARE = 10
 """One in so many settings is measured, at most ``MOST_MEASUREMENTS``."""
 TIMEOUT_S = 600.0
+_NESTED = "inference-"
 Quiet = Callable[[], AbstractContextManager[None]]
+
+
+def is_nested(study_name: str) -> bool:
+    """Whether a study of that name is a nested one, which no user names."""
+    return study_name.startswith(_NESTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +112,7 @@ class InferenceTuner:
     def study_name(self, shape: str) -> str:
         """Name of the nested study that answers for a shape."""
         text = json.dumps([shape, self._request()], sort_keys=True)
-        return f"inference-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+        return f"{_NESTED}{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
     def known(self, shape: str) -> Recommendation | None:
         """The answer of a finished nested study; None where there is none."""

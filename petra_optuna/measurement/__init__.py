@@ -1,7 +1,7 @@
 """How fast a file is against the baseline on this device. Does not import torch."""
 
 from petra_optuna.measurement.child import Child, RequestRefused
-from petra_optuna.measurement.energy import ESTIMATED, estimator
+from petra_optuna.measurement.energy import ESTIMATED, Counter, estimator, find_counter
 from petra_optuna.measurement.feeds import load_feeds, write_feeds
 from petra_optuna.measurement.load import ForeignLoad
 from petra_optuna.measurement.pool import TOLERANCE, Measurer, ShapeMeasurement, ShapeMeasurer, ShapeStore
@@ -19,6 +19,7 @@ __all__ = [
     "TOLERANCE",
     "Baseline",
     "Child",
+    "Counter",
     "DeviceProfile",
     "Energy",
     "FileMeasurement",
@@ -36,6 +37,7 @@ __all__ = [
     "ShapeStore",
     "available_cores",
     "estimator",
+    "find_counter",
     "load_feeds",
     "shape_signature",
     "write_feeds",

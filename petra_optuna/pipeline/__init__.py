@@ -1,6 +1,13 @@
 """The genome: operations, recipe, pipeline, search space, encoding. Does not import torch."""
 
-from petra_optuna.pipeline.encoding import decode, distributions, encode, present_params, suggest
+from petra_optuna.pipeline.encoding import (
+    decode,
+    distributions,
+    encode,
+    present_params,
+    suggest,
+    suggest_value,
+)
 from petra_optuna.pipeline.fields import Field, Formerly, When, declared_fields
 from petra_optuna.pipeline.notation import NotationWarning
 from petra_optuna.pipeline.operation import (
@@ -41,4 +48,5 @@ __all__ = [
     "float_layers",
     "present_params",
     "suggest",
+    "suggest_value",
 ]

@@ -34,7 +34,7 @@ Draw = Callable[[str, BaseDistribution], Any]
 
 def suggest(trial: BaseTrial, space: SearchSpace) -> Pipeline:
     """Ask the trial for every parameter of a pipeline, in order."""
-    return walk(space, lambda name, distribution: _suggest(trial, name, distribution))
+    return walk(space, lambda name, distribution: suggest_value(trial, name, distribution))
 
 
 def encode(pipeline: Pipeline, space: SearchSpace) -> dict[str, Value]:
@@ -153,7 +153,8 @@ def _take(params: Mapping[str, Any], name: str) -> Any:
     return params[name]
 
 
-def _suggest(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
+def suggest_value(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
+    """Ask the trial for a parameter of this distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(name, distribution.choices)
     if isinstance(distribution, IntDistribution):

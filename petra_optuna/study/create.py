@@ -6,19 +6,15 @@ leaves nothing, and of several that make one at the same time all but the first 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 
 from petra_optuna.database import sqlite_folder
 from petra_optuna.errors import StudyError, TaskError, TrialError
@@ -34,6 +30,7 @@ from petra_optuna.samplers import OperatorUse, store_whole
 from petra_optuna.scratch import scratch_folder
 from petra_optuna.study.baseline import BASELINE_FILE, measure_baseline
 from petra_optuna.study.controls import controls
+from petra_optuna.study.draft import draft_study
 from petra_optuna.study.lookup import find
 from petra_optuna.study.record import StudyRecord, artifact_store, may_be_replaced
 from petra_optuna.study.specification import Specification, WarmStart
@@ -160,12 +157,7 @@ class _Contents:
             store: Where the baseline's file goes.
             folder: Folder of the SQLite file that the study will be in; None for another database.
         """
-        directions = [StudyDirection[direction.upper()] for _, direction in self.specification.objectives]
-        with _unlogged():
-            study = optuna.create_study(study_name=name, directions=directions)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            study.set_metric_names([name for name, _ in self.specification.objectives])
+        study = draft_study(name, self.specification.objectives)
         record = StudyRecord(study)
         record.store_specification(self.specification.movable_with(folder))
         record.store_baseline(self.baseline, self.file, store)
@@ -178,17 +170,6 @@ class _Contents:
             study.enqueue_trial(encode(pipeline, self.space))
         record.mark_complete()
         return study
-
-
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """Optuna says where a study is created; a draft is in memory only until it is stored."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def _bounds(task: Task, specification: Specification, baseline: Mapping[str, Any]) -> Bounds:

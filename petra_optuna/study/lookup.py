@@ -6,6 +6,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from petra_optuna.errors import StudyError, foreign_errors_as
+from petra_optuna.inference import is_nested
 from petra_optuna.study.record import StudyRecord
 
 
@@ -20,7 +21,7 @@ def load_study(storage: RDBStorage, name: str | None = None) -> optuna.Study:
         >>> load_study(open_storage("sqlite:///storage/mine.db"), "mine").study_name
         'mine'
     """
-    names = _names(storage)
+    names = [one for one in _names(storage) if not is_nested(one)]
     if name is None:
         if len(names) != 1:
             advice = "choose one by `name`" if names else "start one with `optimize`"

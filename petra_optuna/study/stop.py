@@ -73,7 +73,8 @@ class Stop(StopRule):
     def _is_reached(self, study: optuna.Study, running: int) -> bool:
         if self.trials is not None and len(finished_trials(study)) + running >= self.trials:
             return True
-        size = StudyRecord(study).specification.population_size
+        by_blocks = self.generations is not None
+        size = StudyRecord(study).specification.population_size if by_blocks else 1
         return any(rule.is_reached(study) for rule in self._rules(size))
 
     def _rules(self, population_size: int) -> list[StopRule]:

@@ -1,0 +1,144 @@
+"""What a tuning study is made with; a run under its name with another specification is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+
+from petra_optuna.edgetune.budgets import TuningBudget
+from petra_optuna.errors import StudyError, UserError
+from petra_optuna.inference import EdgeDevice
+
+SPECIFICATION: Final = "petra:tuning"
+"""Key of the specification among a study's user attributes."""
+SYSTEM_SPACE = ("train_threads",)
+"""Parameters of the system that trains."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkloadSource:
+    """How a workload is built again.
+
+    Attributes:
+        name: Name of a built-in workload, or of one that only the program that made it can give.
+        data_root: Absolute path of the data's folder; None where the workload needs none.
+    """
+
+    name: str
+    data_root: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningSpecification:
+    """What a tuning study is made with.
+
+    Attributes:
+        workload: How the workload is built.
+        fingerprint: SHA-256 of the workload's task.
+        space: Parameters by name: of the model, of training, and ``train_threads``.
+        objective: Name of the objective.
+        direction: Whether less or more of it is better.
+        inference_objective: What settings are tuned for; None for tuning without regard to inference.
+        inferences: Samples that a model serves, in the objectives that count inference.
+        budget: What trials train from rung to rung.
+        algorithm: Name of the search algorithm.
+        groups: Parameters by the name of another algorithm that draws them.
+        inference_algorithm: Name of the algorithm of the nested searches.
+        device: Device that models are served on, with the cores that emulate it.
+        max_batch: Largest batch that is served.
+        energy: What counts or estimates energy.
+        train_threads: Threads of training where they are no parameter.
+        seed: Seed of the search and of all training.
+    """
+
+    workload: WorkloadSource
+    fingerprint: str
+    space: Mapping[str, BaseDistribution]
+    objective: str
+    direction: str
+    inference_objective: str | None
+    inferences: int
+    budget: TuningBudget
+    algorithm: str
+    groups: Mapping[str, tuple[str, ...]]
+    inference_algorithm: str
+    device: EdgeDevice
+    max_batch: int
+    energy: str
+    train_threads: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; ``from_dict`` is its inverse."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            **fields,
+            "workload": dataclasses.asdict(self.workload),
+            "space": {name: distribution_to_json(one) for name, one in self.space.items()},
+            "budget": self.budget.to_dict(),
+            "groups": {name: list(names) for name, names in self.groups.items()},
+            "device": self.device.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TuningSpecification:
+        """Inverse of ``to_dict``."""
+        return cls(
+            **{
+                **data,
+                "workload": WorkloadSource(**data["workload"]),
+                "space": {name: json_to_distribution(text) for name, text in data["space"].items()},
+                "budget": TuningBudget(**data["budget"]),
+                "groups": {name: tuple(names) for name, names in data["groups"].items()},
+                "device": EdgeDevice.from_dict(data["device"]),
+            }
+        )
+
+    def differences(self, other: TuningSpecification) -> list[str]:
+        """What another specification has otherwise, in words; where the data lies does not count."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        for fields in (mine, theirs):
+            fields["workload"] = fields["workload"]["name"]
+        return [
+            f"{name} was {json.dumps(mine[name])}, now {json.dumps(theirs[name])}"
+            for name in mine
+            if mine[name] != theirs[name]
+        ]
+
+
+def is_tuning(study: optuna.Study) -> bool:
+    """Whether the study is a tuning study."""
+    return SPECIFICATION in study.user_attrs
+
+
+def specification_of(study: optuna.Study) -> TuningSpecification:
+    """The specification of a tuning study.
+
+    Raises:
+        StudyError: When it is none.
+    """
+    if not is_tuning(study):
+        raise StudyError(f"study {study.study_name!r} is no tuning study; `petra tune` makes one")
+    return TuningSpecification.from_dict(study.user_attrs[SPECIFICATION])
+
+
+def check_space(space: Mapping[str, BaseDistribution], known: Mapping[str, BaseDistribution]) -> None:
+    """Refuse parameters that nothing reads.
+
+    Args:
+        space: Parameters that the user gives.
+        known: Parameters of the workload and of the system.
+
+    Raises:
+        UserError: When there is one; the text lists those that there are.
+    """
+    unknown = sorted(set(space) - set(known))
+    if unknown:
+        raise UserError(
+            f"parameter {unknown[0]!r} of the space is none of the workload's; there are {', '.join(known)}"
+        )
