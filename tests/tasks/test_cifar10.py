@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from petra_optuna.errors import DataError
 from petra_optuna.tasks import Task, build_task, image_folder
+from petra_optuna.tasks.arrays import SampleArray
 from petra_optuna.tasks.cifar10 import build_model
 from petra_optuna.tasks.guard import contents
-from petra_optuna.tasks.images import ImageArray
 
 CLASSES = tuple("abcdefghij")
 
@@ -46,9 +46,9 @@ def _build(root: Path, checkpoint: Path, cache: Path) -> Task:
 
 def _colours(task: Task, part: str) -> list[tuple[int, ...]]:
     dataset = contents(getattr(task, part)).dataset
-    assert isinstance(dataset, ImageArray)
-    assert (dataset.images == dataset.images[:, :, :1, :1]).all()
-    return [tuple(pixel) for pixel in dataset.images[:, :, 0, 0].tolist()]
+    assert isinstance(dataset, SampleArray)
+    assert (dataset.samples == dataset.samples[:, :, :1, :1]).all()
+    return [tuple(pixel) for pixel in dataset.samples[:, :, 0, 0].tolist()]
 
 
 @pytest.mark.parametrize("nested", ["", "cifar10"])
