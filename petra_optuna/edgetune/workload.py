@@ -46,7 +46,7 @@ class Workload:
     task: Task
     build: Callable[..., nn.Module]
     model_space: Mapping[str, BaseDistribution]
-    training_space: Mapping[str, BaseDistribution] = TRAINING_SPACE
+    training_space: Mapping[str, BaseDistribution] = dataclasses.field(default_factory=lambda: TRAINING_SPACE)
     optimizer: Optimizer = "sgd"
 
     def network(self, parameters: Mapping[str, Any], seed: int) -> nn.Module:
