@@ -25,7 +25,7 @@ def read_clip(path: str, *, rate_hz: int, length: int) -> np.ndarray:
     """Decode a WAV file of integers of 8, 16, 24 or 32 bits or of floats.
 
     Channels are averaged, and the clip is resampled by a polyphase filter. It is cut at the end, or padded
-    there with zeros. Values are rounded to 16 bits; a file of 16 bits, one channel and that rate is unchanged.
+    there with zeros. Values are rounded to 16 bits; 16 bits of one channel at that rate do not change.
 
     Args:
         path: File to read.
