@@ -1,4 +1,4 @@
-"""CIFAR-10 and torchvision's ResNet-18, normalisation inside."""
+"""CIFAR-10 and torchvision's ResNets, normalisation inside."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from petra_optuna.errors import DataError, one_line
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.normalize import Normalize
+from petra_optuna.tasks.arrays import array_split, first_input
+from petra_optuna.tasks.classification import (
+    BaseRecipe,
+    LabeledSplits,
+    classification_task,
+    load_checkpoint,
+    trained_base,
+)
 from petra_optuna.tasks.image_folder import ImageFolder, read_image_folder
-from petra_optuna.tasks.image_task import BaseRecipe, image_task, trained_base
-from petra_optuna.tasks.images import first_input, image_split, positions_in_class, random_flip, random_shift
+from petra_optuna.tasks.images import positions_in_class, random_flip, random_shift
 from petra_optuna.tasks.task import Task
 from petra_optuna.tasks.torchvision_shim import load_torchvision
 
@@ -48,40 +53,52 @@ def build(
     Raises:
         DataError: When images or checkpoint are missing, damaged or of another layout.
     """
-    train, test = _read(data_root, cache_dir)
-    selected = positions_in_class(train.targets) % 10 == 0
-    splits = {
-        "train": image_split(train.images[~selected], train.targets[~selected], 255.0, _augment),
-        "selection": image_split(train.images[selected], train.targets[selected], 255.0),
-        "test": image_split(test.images, test.targets, 255.0),
-    }
+    data = read_cifar10(data_root, cache_dir)
     if checkpoint is not None:
-        model = _load_checkpoint(checkpoint)
+        model = build_model()
+        load_checkpoint(model.get_submodule("model"), checkpoint, "resnet18(num_classes=10)")
     else:
         model = trained_base(
-            "cifar10",
+            data,
             build_model,
-            splits["train"],
             RECIPE,
             structure={"normalize": (MEAN, STD)},
             cache_dir=cache_dir,
             seed=seed,
             notice=f"no checkpoint given: training the base for {RECIPE.epochs} epochs, a minute or so each",
         )
-    return image_task(
-        "cifar10",
-        model,
-        build_model,
-        splits,
-        labels=train.classes,
-        preprocess={"colour": "RGB", "range": [0, 1], "size": [3, SIDE, SIDE]},
-    )
+    return classification_task(data, model.eval(), build_model)
 
 
-def build_model() -> nn.Module:
-    """The untrained network: normalisation, then ResNet-18 with torchvision's own stem."""
-    network = load_torchvision().models.resnet18(num_classes=10)
+def build_model(depth: int = 18) -> nn.Module:
+    """The untrained network: normalisation, then a ResNet with torchvision's own stem.
+
+    Args:
+        depth: Number of layers of the ResNet: 18, 34, 50, 101 or 152.
+    """
+    network = load_torchvision().models.get_model(f"resnet{depth}", num_classes=10)
     return nn.Sequential(OrderedDict(normalize=Normalize(MEAN, STD), model=network))
+
+
+def read_cifar10(data_root: Path | None, cache_dir: Path) -> LabeledSplits:
+    """The splits that ``build`` describes, images (3, 32, 32) in [0, 1].
+
+    Args:
+        data_root: Folder of the images; the official archive is downloaded when None.
+        cache_dir: Folder of the archive and the decoded pixels.
+
+    Raises:
+        DataError: When images are missing, damaged or of another layout.
+    """
+    train, test = _read(data_root, cache_dir)
+    selected = positions_in_class(train.targets) % 10 == 0
+    splits = {
+        "train": array_split(train.images[~selected], train.targets[~selected], 255.0, _augment),
+        "selection": array_split(train.images[selected], train.targets[selected], 255.0),
+        "test": array_split(test.images, test.targets, 255.0),
+    }
+    preprocess = {"layout": "NCHW", "colour": "RGB", "range": [0, 1], "size": [3, SIDE, SIDE]}
+    return LabeledSplits("cifar10", splits, train.classes, preprocess)
 
 
 def _read(data_root: Path | None, cache_dir: Path) -> tuple[ImageFolder, ImageFolder]:
@@ -117,15 +134,3 @@ def _read_archive(root: Path, *, download: bool) -> tuple[ImageFolder, ImageFold
 
 def _augment(inputs: Inputs, generator: torch.Generator) -> Inputs:
     return (random_flip(random_shift(first_input(inputs), 4, "reflect", generator), generator),)
-
-
-def _load_checkpoint(path: Path) -> nn.Module:
-    model = build_model()
-    try:
-        model.get_submodule("model").load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise DataError(
-            f"checkpoint {path} is not a safetensors state_dict of resnet18(num_classes=10): "
-            f"{one_line(error)}"
-        ) from error
-    return model.eval()

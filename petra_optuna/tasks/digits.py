@@ -16,8 +16,9 @@ from petra_optuna.errors import TaskError
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import Inputs
 from petra_optuna.nn.normalize import Normalize
-from petra_optuna.tasks.image_task import BaseRecipe, image_task, trained_base
-from petra_optuna.tasks.images import first_input, image_split, positions_in_class, random_shift
+from petra_optuna.tasks.arrays import array_split, first_input
+from petra_optuna.tasks.classification import BaseRecipe, LabeledSplits, classification_task, trained_base
+from petra_optuna.tasks.images import positions_in_class, random_shift
 from petra_optuna.tasks.split import Split
 from petra_optuna.tasks.task import Task
 
@@ -48,26 +49,17 @@ def build(
     """
     if data_root is not None or checkpoint is not None:
         raise TaskError("digits brings its data and trains its base; give no `data_root` and no `checkpoint`")
-    splits = digits_splits()
+    data = LabeledSplits(
+        name="digits",
+        splits=digits_splits(),
+        labels=tuple(str(digit) for digit in range(10)),
+        preprocess={"layout": "NCHW", "range": [0, 16], "size": [1, 8, 8]},
+    )
     structure = {"widths": WIDTHS, "blocks": BLOCKS, "normalize": (MEAN, STD)}
     model = trained_base(
-        "digits",
-        build_model,
-        splits["train"],
-        RECIPE,
-        structure=structure,
-        cache_dir=cache_dir,
-        seed=seed,
-        bundled=True,
+        data, build_model, RECIPE, structure=structure, cache_dir=cache_dir, seed=seed, bundled=True
     )
-    return image_task(
-        "digits",
-        model,
-        build_model,
-        splits,
-        labels=[str(digit) for digit in range(10)],
-        preprocess={"range": [0, 16], "size": [1, 8, 8]},
-    )
+    return classification_task(data, model, build_model)
 
 
 def build_model() -> nn.Module:
@@ -85,9 +77,9 @@ def digits_splits() -> dict[str, Split]:
     rest_images, rest_targets = images[~test], targets[~test]
     selection = positions_in_class(rest_targets) % 5 == 0
     return {
-        "train": image_split(rest_images[~selection], rest_targets[~selection], 1.0, _augment),
-        "selection": image_split(rest_images[selection], rest_targets[selection], 1.0),
-        "test": image_split(images[test], targets[test], 1.0),
+        "train": array_split(rest_images[~selection], rest_targets[~selection], 1.0, _augment),
+        "selection": array_split(rest_images[selection], rest_targets[selection], 1.0),
+        "test": array_split(images[test], targets[test], 1.0),
     }
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import logging
+import functools
 import os
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -16,9 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from petra_optuna.errors import DataError
-from petra_optuna.files import write_to_cache
-
-logger = logging.getLogger(__name__)
+from petra_optuna.tasks.decoded import decoded_once
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -66,38 +62,18 @@ def read_image_folder(root: Path, side: int, *, expected_classes: int, cache_dir
             raise DataError(f"class {name!r} is empty: {root / name} has no {', '.join(SUFFIXES)} file")
         files += sorted(images, key=lambda entry: entry.name)
         targets += [index] * len(images)
-    pixels = torch.from_numpy(_cached_pixels(files, side, cache_dir))
-    return ImageFolder(pixels.permute(0, 3, 1, 2).contiguous(), torch.tensor(targets), tuple(folders))
-
-
-def _cached_pixels(files: Sequence[os.DirEntry[str]], side: int, cache_dir: Path) -> np.ndarray:
-    """Pixels (N, side, side, 3) from the cache, or decoded and put there."""
-    digest = hashlib.sha256(str(side).encode())
-    for entry in files:
-        stat = entry.stat()
-        digest.update(f"{entry.path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    path = cache_dir / f"images-{digest.hexdigest()[:16]}.npy"
-    shape = (len(files), side, side, 3)
-    kept = _read_back(path)
-    if kept is not None and kept.shape == shape and kept.dtype == np.uint8:
-        return kept
-    pixels = np.empty(shape, dtype=np.uint8)
-    for row, entry in enumerate(files):
-        pixels[row] = _decode(entry.path, side)
-    with write_to_cache(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, pixels)
-    return pixels
-
-
-def _read_back(path: Path) -> np.ndarray | None:
-    """The array of a file; None where there is no file or it is damaged."""
-    if not path.exists():
-        return None
-    try:
-        return np.asarray(np.load(path))
-    except (EOFError, OSError, ValueError) as error:
-        logger.warning("%s is damaged (%s); the images are decoded again", path, error)
-        return None
+    pixels = decoded_once(
+        files,
+        functools.partial(_decode, side=side),
+        shape=(side, side, 3),
+        dtype=np.uint8,
+        name="images",
+        key=str(side),
+        cache_dir=cache_dir,
+    )
+    return ImageFolder(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(targets), tuple(folders)
+    )
 
 
 def _decode(file: str, side: int) -> np.ndarray:

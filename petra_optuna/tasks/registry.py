@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from petra_optuna.errors import TaskError
-from petra_optuna.tasks import cifar10, digits
+from petra_optuna.tasks import cifar10, digits, speech
 from petra_optuna.tasks.task import Task
 
 
@@ -19,7 +19,11 @@ class TaskBuilder(Protocol):
         """Build the task; the arguments are those of ``build_task``."""
 
 
-TASKS: dict[str, TaskBuilder] = {"cifar10": cifar10.build, "digits": digits.build}
+TASKS: dict[str, TaskBuilder] = {
+    "cifar10": cifar10.build,
+    "digits": digits.build,
+    "speech": speech.build,
+}
 
 
 def build_task(

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from petra_optuna.errors import DataError
+from petra_optuna.tasks.arrays import array_split
 from petra_optuna.tasks.base import cached_base
-from petra_optuna.tasks.image_task import BaseRecipe, trained_base
-from petra_optuna.tasks.images import image_split
+from petra_optuna.tasks.classification import BaseRecipe, LabeledSplits, trained_base
 
 
 def _build() -> nn.Module:
@@ -67,9 +67,10 @@ def test_a_base_is_cached_by_the_data_that_it_saw(tmp_path: Path) -> None:
 
     def base(seed: int) -> nn.Module:
         images = torch.randint(0, 255, (64, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
-        split = image_split(images.to(torch.uint8), torch.arange(64) % 2, 255.0)
+        split = array_split(images.to(torch.uint8), torch.arange(64) % 2, 255.0)
         build = lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 2))  # noqa: E731
-        return trained_base("toy", build, split, recipe, structure={}, cache_dir=tmp_path, seed=0)
+        data = LabeledSplits("toy", {"train": split}, ("even", "odd"), {})
+        return trained_base(data, build, recipe, structure={}, cache_dir=tmp_path, seed=0)
 
     first, second, again = (base(seed).state_dict()["1.weight"] for seed in (1, 2, 1))
     assert torch.equal(first, again)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,29 +7,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from support.image_files import CLASSES, colour, write_images
 
 from petra_optuna.errors import DataError
 from petra_optuna.tasks import Task, build_task, image_folder
+from petra_optuna.tasks.arrays import SampleArray
 from petra_optuna.tasks.cifar10 import build_model
 from petra_optuna.tasks.guard import contents
-from petra_optuna.tasks.images import ImageArray
-
-CLASSES = tuple("abcdefghij")
-
-
-def _colour(part: str, name: str, number: int) -> tuple[int, ...]:
-    return tuple(hashlib.sha256(f"{part}{name}{number}".encode()).digest()[:3])
-
-
-def _write(root: Path, train: int = 12, test: int = 3) -> Path:
-    """One flat colour an image, so that a decoded image says which file it came from."""
-    for part, count in (("train", train), ("test", test)):
-        for name in CLASSES:
-            (root / part / name).mkdir(parents=True)
-            for number in reversed(range(count)):
-                image = Image.new("RGB", (32, 32), _colour(part, name, number))
-                image.save(root / part / name / f"{number:05d}.png")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -46,28 +29,28 @@ def _build(root: Path, checkpoint: Path, cache: Path) -> Task:
 
 def _colours(task: Task, part: str) -> list[tuple[int, ...]]:
     dataset = contents(getattr(task, part)).dataset
-    assert isinstance(dataset, ImageArray)
-    assert (dataset.images == dataset.images[:, :, :1, :1]).all()
-    return [tuple(pixel) for pixel in dataset.images[:, :, 0, 0].tolist()]
+    assert isinstance(dataset, SampleArray)
+    assert (dataset.samples == dataset.samples[:, :, :1, :1]).all()
+    return [tuple(pixel) for pixel in dataset.samples[:, :, 0, 0].tolist()]
 
 
 @pytest.mark.parametrize("nested", ["", "cifar10"])
 def test_every_tenth_file_of_a_class_is_selection(tmp_path: Path, checkpoint: Path, nested: str) -> None:
-    _write(tmp_path / "data" / nested)
+    write_images(tmp_path / "data" / nested)
     task = _build(tmp_path / "data", checkpoint, tmp_path / "cache")
     assert task.labels == CLASSES
-    assert _colours(task, "selection") == [_colour("train", c, n) for c in CLASSES for n in (0, 10)]
+    assert _colours(task, "selection") == [colour("train", c, n) for c in CLASSES for n in (0, 10)]
     kept = [n for n in range(12) if n not in (0, 10)]
-    assert _colours(task, "train") == [_colour("train", c, n) for c in CLASSES for n in kept]
-    assert _colours(task, "test") == [_colour("test", c, n) for c in CLASSES for n in range(3)]
+    assert _colours(task, "train") == [colour("train", c, n) for c in CLASSES for n in kept]
+    assert _colours(task, "test") == [colour("test", c, n) for c in CLASSES for n in range(3)]
     assert task.selection.dataset.targets.tolist() == [i for i in range(10) for _ in range(2)]  # type: ignore[attr-defined]
 
 
 def test_pixels_reach_the_model_as_rgb_between_0_and_1(tmp_path: Path, checkpoint: Path) -> None:
-    task = _build(_write(tmp_path / "data"), checkpoint, tmp_path / "cache")
+    task = _build(write_images(tmp_path / "data"), checkpoint, tmp_path / "cache")
     inputs, targets = next(task.selection.batches(4))
     assert isinstance(inputs, tuple)
-    expected = torch.tensor(_colour("train", "b", 10)) / 255
+    expected = torch.tensor(colour("train", "b", 10)) / 255
     torch.testing.assert_close(inputs[0][3, :, 5, 7], expected)
     assert targets.tolist() == [0, 0, 1, 1]
     assert task.model(inputs[0]).shape == (4, 10)
@@ -76,7 +59,7 @@ def test_pixels_reach_the_model_as_rgb_between_0_and_1(tmp_path: Path, checkpoin
 def test_decoded_pixels_are_kept_and_a_changed_file_is_seen(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, cache = _write(tmp_path / "data"), tmp_path / "cache"
+    root, cache = write_images(tmp_path / "data"), tmp_path / "cache"
     decoded = []
     original = image_folder._decode
     monkeypatch.setattr(
@@ -93,7 +76,7 @@ def test_decoded_pixels_are_kept_and_a_changed_file_is_seen(
 
 
 def test_a_damaged_pixel_file_is_decoded_again(tmp_path: Path, checkpoint: Path) -> None:
-    root, cache = _write(tmp_path / "data"), tmp_path / "cache"
+    root, cache = write_images(tmp_path / "data"), tmp_path / "cache"
     first = _build(root, checkpoint, cache)
     for file in cache.glob("images-*.npy"):
         file.write_bytes(file.read_bytes()[:1000])
@@ -133,7 +116,7 @@ def _large(root: Path) -> str:
 
 @pytest.mark.parametrize("spoil", [_missing, _empty, _class_gone, _other_classes, _no_image, _large])
 def test_a_spoiled_folder_is_one_line(tmp_path: Path, checkpoint: Path, spoil) -> None:  # type: ignore[no-untyped-def]
-    root = _write(tmp_path / "data")
+    root = write_images(tmp_path / "data")
     message = spoil(root)
     with pytest.raises(DataError, match=message) as caught:
         _build(root, checkpoint, tmp_path / "cache")
@@ -146,7 +129,7 @@ def test_a_folder_that_does_not_exist_is_one_line(tmp_path: Path, checkpoint: Pa
 
 
 def test_a_checkpoint_of_something_else_is_one_line(tmp_path: Path) -> None:
-    root = _write(tmp_path / "data")
+    root = write_images(tmp_path / "data")
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
     for name in ("other", "text", "missing"):

@@ -15,7 +15,7 @@ from petra_optuna.tasks.digits import digits_splits
 
 def test_the_three_splits_part_the_images_and_hold_every_class() -> None:
     splits = digits_splits()
-    images = [tuple(split.dataset.images.flatten(1).tolist()[0]) for split in splits.values()]  # type: ignore[attr-defined]
+    images = [tuple(split.dataset.samples.flatten(1).tolist()[0]) for split in splits.values()]  # type: ignore[attr-defined]
     assert len(set(images)) == 3
     sizes = {name: len(split) for name, split in splits.items()}
     assert sum(sizes.values()) == 1797

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
+from petra_optuna.tasks.arrays import SampleArray
 from petra_optuna.tasks.fingerprint import fingerprint_of
-from petra_optuna.tasks.images import ImageArray
 from petra_optuna.tasks.metrics import metric
 from petra_optuna.tasks.split import Split
 
@@ -39,8 +39,8 @@ def _model() -> nn.Module:
     return nn.Linear(2, 2)
 
 
-def _bytes(inputs: Tensor, targets: Tensor) -> ImageArray:
-    return ImageArray(inputs.to(torch.int64), targets, 1.0)
+def _bytes(inputs: Tensor, targets: Tensor) -> SampleArray:
+    return SampleArray(inputs.to(torch.int64), targets, 1.0)
 
 
 @pytest.mark.parametrize("make", [TensorDataset, _bytes, Plain])

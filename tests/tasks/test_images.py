@@ -3,19 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from petra_optuna.tasks.images import ImageArray, positions_in_class, random_flip, random_shift
-
-
-def test_single_images_and_batches_agree() -> None:
-    images = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8)
-    array = ImageArray(images, torch.arange(6), 255.0)
-    batch, targets = array.__getitems__([4, 1])
-    for row, index in enumerate((4, 1)):
-        image, target = array[index]
-        assert torch.equal(batch[row], image)
-        assert targets[row] == target == index
-    assert batch.dtype == torch.float32
-    torch.testing.assert_close(batch * 255, images[[4, 1]].float())
+from petra_optuna.tasks.images import positions_in_class, random_flip, random_shift
 
 
 def test_positions_count_each_class_on_its_own() -> None:

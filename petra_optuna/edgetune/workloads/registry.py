@@ -1,0 +1,50 @@
+"""The built-in workloads by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from petra_optuna.edgetune.workload import Workload
+from petra_optuna.edgetune.workloads import ic, sr
+from petra_optuna.errors import TaskError
+
+
+class WorkloadBuilder(Protocol):
+    """Makes a built-in workload."""
+
+    def __call__(self, *, data_root: Path | None, cache_dir: Path, seed: int) -> Workload:
+        """Build the workload; the arguments are those of ``build_workload``."""
+
+
+WORKLOADS: dict[str, WorkloadBuilder] = {
+    "ic": ic.build,
+    "sr": sr.build,
+}
+
+
+def build_workload(
+    name: str,
+    *,
+    data_root: Path | None = None,
+    cache_dir: Path = Path("storage/cache"),
+    seed: int = 0,
+) -> Workload:
+    """Build the built-in workload of that name (EDGETUNE, section 5.1).
+
+    Args:
+        name: Name of the workload, a key of ``WORKLOADS``.
+        data_root: Folder of the data, for workloads that need one.
+        cache_dir: Folder in which downloaded and decoded data is kept.
+        seed: Seed of the weights of the task's own network.
+
+    Raises:
+        TaskError: When the name is unknown.
+        DataError: When the data cannot be used.
+    """
+    builder = WORKLOADS.get(name)
+    if builder is None:
+        raise TaskError(
+            f"unknown workload {name!r}; known: {', '.join(WORKLOADS)}; or make your own `Workload`"
+        )
+    return builder(data_root=data_root, cache_dir=cache_dir, seed=seed)
