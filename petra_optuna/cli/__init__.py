@@ -17,10 +17,12 @@ from typer.exceptions import TyperException
 from petra_optuna.cli.confirm import confirm
 from petra_optuna.cli.console import escape_unprintable
 from petra_optuna.cli.options import as_options
+from petra_optuna.cli.recommend import recommend
 from petra_optuna.cli.results import dashboard, export, front
 from petra_optuna.cli.search import resume, run
 from petra_optuna.cli.sensitivity import sensitivity
 from petra_optuna.cli.tasks import tasks
+from petra_optuna.cli.tune import tune_command
 from petra_optuna.database import one_line_storage_errors
 from petra_optuna.errors import TrialError, UserError
 
@@ -30,8 +32,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (run, resume, front, confirm, export, sensitivity, tasks, dashboard):
+for _command in (run, resume, front, confirm, export, recommend, sensitivity, tasks, dashboard):
     app.command()(_command)
+app.command("tune")(tune_command)
 
 _USAGE = 2
 _INTERRUPTED = 130
@@ -57,7 +60,7 @@ def main() -> None:
         what = error.filename or "the disk"
         _fail(f"{what}: {error.strerror}; make it writable or make room, then run this again")
     if code == _INTERRUPTED:
-        is_search = sys.argv[1:2] in (["run"], ["resume"])
+        is_search = sys.argv[1:2] in (["run"], ["resume"], ["tune"])
         then = "; `petra resume` runs the interrupted trial again" if is_search else ""
         typer.echo(f"petra: stopped{then}", err=True)
     sys.exit(code or 0)

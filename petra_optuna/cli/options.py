@@ -114,6 +114,28 @@ Helper = Annotated[
     bool, typer.Option("--helper", help="End with the process that holds stdin's other end.", hidden=True)
 ]
 
+ServingDevice = Annotated[
+    str,
+    typer.Option(
+        help="Device that serves: host (this machine), armv7, raspberry-pi-3b+, i7-7567u, or a .json file.",
+        rich_help_panel=LIMITS,
+    ),
+]
+Cap = Annotated[
+    bool,
+    typer.Option(
+        "--cap", help="Emulate a device of a file with the cores there are.", rich_help_panel=LIMITS
+    ),
+]
+MaxBatch = Annotated[int, typer.Option(min=1, help="Largest batch that is served.", rich_help_panel=LIMITS)]
+EnergyEstimator = Annotated[
+    str | None,
+    typer.Option(
+        help="Estimate energy where nothing counts it: cpu-time:WATTS, watts of a busy core.",
+        rich_help_panel=LIMITS,
+    ),
+]
+
 OPTIONS = {
     "again": "--again",
     "bootstrap": "--bootstrap",
@@ -123,12 +145,14 @@ OPTIONS = {
     "budget.data_fraction": "--data-fraction",
     "data_root": "--data-root",
     "budget.epochs": "--epochs",
+    "energy_estimator": "--energy-estimator",
     "limits.energy_j": "--max-energy-mj",
     "region": "--region",
     "rungs.eta": "--rung-eta",
     "from_storage": "--from-storage",
     "from_study": "--from-study",
     "generations": "--generations",
+    "inferences": "--inferences",
     "limits.latency_ms": "--max-latency-ms",
     "rungs.levels": "--rung-levels",
     "limits.macs": "--max-macs",

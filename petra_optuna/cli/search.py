@@ -15,7 +15,9 @@ from petra_optuna.cli import options
 from petra_optuna.cli.console import busy, make_console
 from petra_optuna.cli.progress import trial_progress
 from petra_optuna.cli.tasks import stored_source, task_of
+from petra_optuna.cli.tune import resume_tuning
 from petra_optuna.database import DEFAULT_URL, cache_folder, open_storage, parse_url, shown_url
+from petra_optuna.edgetune import is_tuning
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import (
     DEFAULT_OBJECTIVES,
@@ -289,6 +291,9 @@ def resume(
     Example: petra resume --storage sqlite:///storage/digits.db --study digits
     """
     stored = load_study(open_storage(storage, must_exist=True), study)
+    if is_tuning(stored):
+        resume_tuning(stored, storage, trials, timeout, data_root, cache, quiet)
+        return
     specification = StudyRecord(stored).specification
     stop = stop_of(stored, _stop(trials, timeout, generations, stagnation, target))
     console = make_console(quiet)

@@ -18,7 +18,7 @@ class TuningBudget:
 
     Iteration ``i`` of Algorithm 2 may train ``min(i e, E)`` epochs over the share ``min(i f, 1)`` of the
     data. ``epoch`` lets the epochs grow alone, over all data, and ``data`` the data alone, for ``e`` epochs.
-    The rungs are the iterations 1, r, r^2, ... and the last one, by Hyperband's reduction factor ``r``.
+    The rungs are the last iteration and the r-th, r^2-th, ... part of it, by Hyperband's reduction factor.
 
     Attributes:
         kind: ``multi``, ``epoch`` or ``data``.
@@ -64,10 +64,10 @@ class TuningBudget:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Iterations at which trials are compared, the last one included."""
-        rungs = [1]
-        while rungs[-1] * self.reduction_factor < self.last:
-            rungs.append(rungs[-1] * self.reduction_factor)
-        return tuple(dict.fromkeys((*rungs, self.last)))
+        rungs = [self.last]
+        while rungs[0] >= self.reduction_factor:
+            rungs.insert(0, rungs[0] // self.reduction_factor)
+        return tuple(rungs)
 
     def at(self, iteration: int) -> Budget:
         """Epochs and share of the data of an iteration."""

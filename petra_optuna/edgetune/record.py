@@ -9,7 +9,7 @@ from typing import Any, Final
 import optuna
 from optuna.trial import FrozenTrial
 
-from petra_optuna.inference import Recommendation
+from petra_optuna.inference import Recommendation, ServerCounts
 
 RECORD: Final = "petra:tuned"
 """Key of the record among a trial's user attributes."""
@@ -82,6 +82,22 @@ class TunedRecord:
                 "recommendation": None if stored is None else Recommendation.from_dict(stored),
             }
         )
+
+
+COUNTS: Final = "petra:inference_counts"
+"""Key of what the inference servers of a study's runs did (``ServerCounts``), summed."""
+
+
+def add_counts(study: optuna.Study, counts: ServerCounts) -> None:
+    """Add what the inference server of a run did."""
+    before, now = counts_of(study), dataclasses.asdict(counts)
+    summed = {name: value + getattr(before, name) for name, value in now.items()}
+    study.set_user_attr(COUNTS, summed)
+
+
+def counts_of(study: optuna.Study) -> ServerCounts:
+    """What the inference servers of all runs of the study did."""
+    return ServerCounts(**study.user_attrs.get(COUNTS, {}))
 
 
 def store_record(trial: optuna.Trial, record: TunedRecord) -> None:

@@ -11,13 +11,11 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 
 from petra_optuna.edgetune.budgets import TuningBudget
-from petra_optuna.errors import StudyError, UserError
+from petra_optuna.errors import StudyError
 from petra_optuna.inference import EdgeDevice
 
 SPECIFICATION: Final = "petra:tuning"
 """Key of the specification among a study's user attributes."""
-SYSTEM_SPACE = ("train_threads",)
-"""Parameters of the system that trains."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +71,14 @@ class TuningSpecification:
     train_threads: int
     seed: int
 
+    def groups_in(self, space: Mapping[str, BaseDistribution]) -> dict[str, tuple[str, ...]]:
+        """The groups' parameters that are in a space, that of the study or that of the nested searches."""
+        return {
+            name: tuple(one for one in parameters if one in space)
+            for name, parameters in self.groups.items()
+            if any(one in space for one in parameters)
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -125,20 +131,3 @@ def specification_of(study: optuna.Study) -> TuningSpecification:
     if not is_tuning(study):
         raise StudyError(f"study {study.study_name!r} is no tuning study; `petra tune` makes one")
     return TuningSpecification.from_dict(study.user_attrs[SPECIFICATION])
-
-
-def check_space(space: Mapping[str, BaseDistribution], known: Mapping[str, BaseDistribution]) -> None:
-    """Refuse parameters that nothing reads.
-
-    Args:
-        space: Parameters that the user gives.
-        known: Parameters of the workload and of the system.
-
-    Raises:
-        UserError: When there is one; the text lists those that there are.
-    """
-    unknown = sorted(set(space) - set(known))
-    if unknown:
-        raise UserError(
-            f"parameter {unknown[0]!r} of the space is none of the workload's; there are {', '.join(known)}"
-        )

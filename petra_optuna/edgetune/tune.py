@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
-from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
@@ -26,13 +26,12 @@ from petra_optuna.database import (
 )
 from petra_optuna.edgetune.budgets import BudgetKind, TuningBudget
 from petra_optuna.edgetune.objective import RUNTIME, TuningObjective, tuning_objective
-from petra_optuna.edgetune.record import record_of
+from petra_optuna.edgetune.record import add_counts, record_of
+from petra_optuna.edgetune.space import checked_groups, checked_space, most_threads
 from petra_optuna.edgetune.specification import (
     SPECIFICATION,
-    SYSTEM_SPACE,
     TuningSpecification,
     WorkloadSource,
-    check_space,
     is_tuning,
     specification_of,
 )
@@ -46,14 +45,15 @@ from petra_optuna.inference import (
     InferenceServer,
     InferenceTuner,
     Pause,
-    inference_objective,
     parse_device,
     serving_cores,
 )
+from petra_optuna.inference import inference_objective as find_inference_objective
 from petra_optuna.measurement import Counter, available_cores, estimator, find_counter
-from petra_optuna.samplers import GroupedSampler, Space, algorithm, grid_size, store_whole
+from petra_optuna.samplers import Groups, grid_size, sampler_of, store_whole
+from petra_optuna.samplers import algorithm as find_algorithm
 from petra_optuna.scratch import scratch_folder
-from petra_optuna.study import Callback, Stop, TrialLoop, draft_study, find
+from petra_optuna.study import Callback, Stop, StudyRecord, TrialLoop, draft_study, find, load_study, stop_of
 
 COUNTERS = "counters"
 DEFAULT_INFERENCES = 10_000
@@ -69,7 +69,7 @@ def tune(
     budget: TuningBudget | BudgetKind = "multi",
     algorithm: str = "bohb",
     inference_algorithm: str = DEFAULT_ALGORITHM,
-    groups: Mapping[str, Sequence[str]] | None = None,
+    groups: Groups | None = None,
     device: EdgeDevice | str = "host",
     trials: int | None = None,
     timeout_s: float | None = None,
@@ -98,7 +98,7 @@ def tune(
         budget: What trials may train from rung to rung, or its kind.
         algorithm: Search algorithm of models and training (``samplers.ALGORITHMS``).
         inference_algorithm: Search algorithm of the nested searches.
-        groups: Names of other algorithms -> parameters that they draw.
+        groups: Names of other algorithms -> parameters that they draw, of either search.
         device: Device that models are served on, or its name or file.
         trials: Finished trials that the study shall have in the end; the points of the grid for ``grid``.
         timeout_s: Seconds after which no new trial starts.
@@ -122,8 +122,7 @@ def tune(
     chosen = tuning_objective(objective, workload.task.metric)
     profile = parse_device(device) if isinstance(device, str) else device
     threads = train_threads or max(1, available_cores() - profile.cores)
-    parameters = _space(workload, space or {})
-    cores = serving_cores(profile, _most_threads(parameters, threads))
+    parameters = checked_space(workload, space or {})
     specification = TuningSpecification(
         workload=source or WorkloadSource(workload.name),
         fingerprint=workload.task.fingerprint,
@@ -134,66 +133,125 @@ def tune(
         inferences=inferences,
         budget=TuningBudget(budget) if isinstance(budget, str) else budget,
         algorithm=algorithm,
-        groups={known: tuple(names) for known, names in (groups or {}).items()},
+        groups=checked_groups(groups or {}, parameters),
         inference_algorithm=inference_algorithm,
-        device=profile.on(len(cores)),
+        device=profile.on(len(serving_cores(profile, most_threads(parameters, threads)))),
         max_batch=max_batch,
         energy=energy_estimator or COUNTERS,
         train_threads=threads,
         seed=seed,
     )
-    counter = _counter(specification, chosen)
-    stop = _stop(specification, trials, timeout_s)
     url = absolute_url(storage_url(storage))
+    run = _Run(workload, specification, chosen, url, _stop(specification, trials, timeout_s))
+    _counter(specification, chosen)  # refuse energy that nothing counts before there is a study
     study = _create(open_storage(url), name or f"tune-{workload.name}", specification)
-    ends: list[Callback] = list(callbacks)
-    if target_quality is not None:
-        ends.append(_TargetReached(target_quality, workload))
-    study.sampler, study.pruner = _sampler(specification, len(study.trials)), _pruner(specification)
-    with one_line_storage_errors(), _trial(workload, specification, chosen, counter, url, cores) as trial:
-        TrialLoop(study, stop, ends).run(trial)
+    run.go_on(study, callbacks, target_quality)
     return study
 
 
-@contextlib.contextmanager
-def _trial(
+def resume_tuning(
     workload: Workload,
-    specification: TuningSpecification,
-    objective: TuningObjective,
-    counter: Counter | None,
-    url: str,
-    cores: tuple[int, ...],
-) -> Iterator[TuningTrial]:
-    """The study's objective with a scratch folder and an inference server of its own, on cores of its own."""
-    pause = Pause()
-    store_folder = artifacts_folder(url)
-    store_folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(scratch_folder("tuning")))
-        server = None
-        if specification.inference_objective is not None:
-            tuner = InferenceTuner(
-                storage=open_storage(url),
-                device=specification.device,
-                cores=cores,
-                objective=inference_objective(specification.inference_objective),
-                max_batch=specification.max_batch,
-                algorithm=specification.inference_algorithm,
-                seed=specification.seed,
-                energy=specification.energy,
-            )
-            server = stack.enter_context(InferenceServer(tuner, url, pause))
-        stack.enter_context(_kept_from(cores))
-        yield TuningTrial(
-            workload,
-            specification,
-            objective,
-            FileSystemArtifactStore(str(store_folder)),
-            folder,
-            server,
-            pause,
-            counter,
+    *,
+    storage: StorageLike = DEFAULT_URL,
+    name: str | None = None,
+    objective: TuningObjective | None = None,
+    trials: int | None = None,
+    timeout_s: float | None = None,
+    target_quality: float | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> optuna.Study:
+    """Continue a stored tuning study; arguments as in ``tune``, what is not given comes from the study.
+
+    Raises:
+        UserError: When something given cannot be used, or the workload's model or data differ.
+    """
+    url = absolute_url(storage_url(storage))
+    study = load_study(open_storage(url, must_exist=True), name)
+    specification = specification_of(study)
+    if workload.task.fingerprint != specification.fingerprint:
+        raise StudyError(
+            f"the workload's model or data are not those of study {study.study_name!r}; "
+            "give the same `data_root`"
         )
+    if objective is None and specification.objective == workload.task.metric.name:
+        chosen = tuning_objective("quality", workload.task.metric)
+    else:
+        chosen = tuning_objective(objective or specification.objective, workload.task.metric)
+    given = None if (trials, timeout_s) == (None, None) else Stop(trials, timeout_s)
+    run = _Run(workload, specification, chosen, url, stop_of(study, given))
+    run.go_on(study, callbacks, target_quality)
+    return study
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One run of trials, of a new study or of a stored one.
+
+    Attributes:
+        workload: What is tuned.
+        specification: Specification of the study.
+        objective: Value of a trial.
+        url: URL of the database, right in any working folder.
+        stop: When the run ends.
+    """
+
+    workload: Workload
+    specification: TuningSpecification
+    objective: TuningObjective
+    url: str
+    stop: Stop
+
+    def go_on(self, study: optuna.Study, callbacks: Sequence[Callback], target: float | None) -> None:
+        """Run trials until the end of the run; those of dead processes are run again first."""
+        specification = self.specification
+        ends: list[Callback] = list(callbacks)
+        if target is not None:
+            ends.append(_TargetReached(target, self.workload))
+        StudyRecord(study).store_stop(dataclasses.asdict(self.stop))
+        # Another seed after each resumption, so that no draw is repeated.
+        seed = specification.seed + len(study.trials)
+        groups = specification.groups_in(specification.space)
+        study.sampler = sampler_of(specification.algorithm, groups, specification.space, seed)
+        study.pruner = _pruner(specification)
+        with one_line_storage_errors(), self._trial(study) as trial:
+            TrialLoop(study, self.stop, ends).run(trial)
+
+    @contextlib.contextmanager
+    def _trial(self, study: optuna.Study) -> Iterator[TuningTrial]:
+        """The study's objective with a scratch folder and an inference server of its own."""
+        specification = self.specification
+        counter = _counter(specification, self.objective)
+        store_folder = artifacts_folder(self.url)
+        store_folder.mkdir(parents=True, exist_ok=True)
+        threads = most_threads(specification.space, specification.train_threads)
+        cores = serving_cores(specification.device, threads)
+        pause = Pause()
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(scratch_folder("tuning")))
+            server = None
+            if specification.inference_objective is not None:
+                server = stack.enter_context(InferenceServer(self._tuner(cores), self.url, pause))
+                stack.callback(lambda: add_counts(study, server.counts))
+            stack.enter_context(_kept_from(cores))
+            store = FileSystemArtifactStore(str(store_folder))
+            yield TuningTrial(
+                self.workload, specification, self.objective, store, folder, server, pause, counter
+            )
+
+    def _tuner(self, cores: tuple[int, ...]) -> InferenceTuner:
+        specification = self.specification
+        assert specification.inference_objective is not None
+        tuner = InferenceTuner(
+            storage=open_storage(self.url),
+            device=specification.device,
+            cores=cores,
+            objective=find_inference_objective(specification.inference_objective),
+            max_batch=specification.max_batch,
+            algorithm=specification.inference_algorithm,
+            seed=specification.seed,
+            energy=specification.energy,
+        )
+        return dataclasses.replace(tuner, groups=specification.groups_in(tuner.space.parameters))
 
 
 @contextlib.contextmanager
@@ -216,38 +274,21 @@ def _create(storage: RDBStorage, name: str, specification: TuningSpecification) 
     Raises:
         StudyError: When it exists with another specification, or is no tuning study.
     """
-    existing = find(storage, name)
-    if existing is None:
+    study = find(storage, name)
+    if study is None:
         draft = draft_study(name, [(specification.objective, specification.direction)])
         draft.set_user_attr(SPECIFICATION, specification.to_dict())
         store_whole(draft, storage, lambda attributes, trials: False)
-        existing = optuna.load_study(study_name=name, storage=storage)
-    if not is_tuning(existing):
+        study = optuna.load_study(study_name=name, storage=storage)
+    if not is_tuning(study):
         raise StudyError(f"study {name!r} exists and is no tuning study; give another `name`")
-    differences = specification_of(existing).differences(specification)
+    differences = specification_of(study).differences(specification)
     if differences:
         raise StudyError(
             f"study {name!r} exists with another specification ({'; '.join(differences)}); "
-            "give another `name`"
+            "give another `name`, or continue it with `resume`"
         )
-    return existing
-
-
-def _space(workload: Workload, given: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
-    known = {**workload.model_space, **workload.training_space}
-    system = {name: one for name, one in given.items() if name in SYSTEM_SPACE}
-    check_space(given, {**known, **system})
-    return {**known, **given}
-
-
-def _most_threads(space: Space, threads: int) -> int:
-    """Most threads that any trial trains with."""
-    if "train_threads" not in space:
-        return threads
-    distribution = space["train_threads"]
-    if not isinstance(distribution, optuna.distributions.IntDistribution) or distribution.low < 1:
-        raise UserError("`train_threads` of the space must be an IntDistribution from 1 on")
-    return distribution.high
+    return study
 
 
 def _counter(specification: TuningSpecification, objective: TuningObjective) -> Counter | None:
@@ -273,8 +314,7 @@ def _stop(specification: TuningSpecification, trials: int | None, timeout_s: flo
     Raises:
         UserError: When nothing says so, or the grid is too large to be meant.
     """
-    exhaustive = algorithm(specification.algorithm).exhaustive
-    if exhaustive and trials is None:
+    if find_algorithm(specification.algorithm).exhaustive and trials is None:
         size = grid_size(specification.space)
         if size > _LARGEST_GRID and timeout_s is None:
             raise UserError(f"the grid has {size} points; give `trials`, or a smaller space")
@@ -282,24 +322,8 @@ def _stop(specification: TuningSpecification, trials: int | None, timeout_s: flo
     return Stop(trials, timeout_s)
 
 
-def _sampler(specification: TuningSpecification, trials: int) -> BaseSampler:
-    """The sampler; another seed after each resumption, so that no draw is repeated."""
-    seed = specification.seed + trials
-    grouped = {name: known for known, names in specification.groups.items() for name in names}
-    check_space(dict.fromkeys(grouped, optuna.distributions.FloatDistribution(0, 1)), specification.space)
-    rest = {name: one for name, one in specification.space.items() if name not in grouped}
-    default = algorithm(specification.algorithm).sampler(seed, rest)
-    if not grouped:
-        return default
-    others = {
-        names: algorithm(known).sampler(seed, {name: specification.space[name] for name in names})
-        for known, names in specification.groups.items()
-    }
-    return GroupedSampler(default, others)
-
-
 def _pruner(specification: TuningSpecification) -> BasePruner:
-    if not algorithm(specification.algorithm).early_stopping:
+    if not find_algorithm(specification.algorithm).early_stopping:
         return NopPruner()
     budget = specification.budget
     return HyperbandPruner(min_resource=1, max_resource=budget.last, reduction_factor=budget.reduction_factor)

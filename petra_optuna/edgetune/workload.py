@@ -10,6 +10,7 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from torch import nn
 
+from petra_optuna.errors import OperationFailed, foreign_errors_as
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.tasks import Task
 
@@ -50,6 +51,16 @@ class Workload:
     optimizer: Optimizer = "sgd"
 
     def network(self, parameters: Mapping[str, Any], seed: int) -> nn.Module:
-        """The untrained network of these model parameters; the seed decides its weights."""
-        with seeded(seed):
-            return self.build(**{name: parameters[name] for name in self.model_space})
+        """The untrained network of these model parameters; the seed decides its weights.
+
+        Raises:
+            OperationFailed: When ``build`` fails or returns no network.
+        """
+        chosen = {name: parameters[name] for name in self.model_space}
+        with seeded(seed), foreign_errors_as(OperationFailed, f"build of workload {self.name!r}"):
+            network = self.build(**chosen)
+        if not isinstance(network, nn.Module):
+            raise OperationFailed(
+                f"build of workload {self.name!r} must return a network, got {type(network).__name__}"
+            )
+        return network

@@ -34,7 +34,7 @@ from petra_optuna.measurement import (
     SettingProcess,
     shape_signature,
 )
-from petra_optuna.samplers import algorithm
+from petra_optuna.samplers import Groups, algorithm, sampler_of
 
 ANSWER: Final = "petra:recommendation"
 """Key of a nested study's answer (``Recommendation``); a study without it is not finished."""
@@ -65,6 +65,7 @@ class InferenceTuner:
         objective: What settings are tuned for.
         max_batch: Largest batch size.
         algorithm: Name of the search algorithm (``samplers.ALGORITHMS``).
+        groups: Other algorithms -> parameters that they draw.
         seed: Seed of the search.
         energy: ``counters`` or an estimator of energy; energy is measured for its objective only.
         timeout_s: Seconds after which a search measures nothing new.
@@ -77,6 +78,7 @@ class InferenceTuner:
     objective: InferenceObjective
     max_batch: int = MAX_BATCH
     algorithm: str = DEFAULT_ALGORITHM
+    groups: Groups = dataclasses.field(default_factory=dict)
     seed: int = 0
     energy: str = "counters"
     timeout_s: float = TIMEOUT_S
@@ -202,7 +204,7 @@ class InferenceTuner:
                 storage=self.storage,
                 study_name=self.study_name(shape),
                 direction=self.objective.direction,
-                sampler=algorithm(self.algorithm).sampler(self.seed, self.space.parameters),
+                sampler=sampler_of(self.algorithm, self.groups, self.space.parameters, self.seed),
                 load_if_exists=True,
             )
             study.set_metric_names([self.objective.figure])
@@ -220,6 +222,7 @@ class InferenceTuner:
             "energy": self.energy if self.objective.name == ENERGY else None,
             "max_batch": self.max_batch,
             "algorithm": self.algorithm,
+            "groups": {name: sorted(names) for name, names in self.groups.items() if names},
             "measurements": self.budget,
             "hosts": hosts,
         }

@@ -1,5 +1,6 @@
 """Reading a study: front, tables, page, note, export, confirmation."""
 
+from petra_optuna.results.artifacts import written_folder
 from petra_optuna.results.confirmation import (
     Confirmation,
     Progress,
@@ -18,6 +19,7 @@ from petra_optuna.results.front import (
 )
 from petra_optuna.results.page import as_figure, as_html
 from petra_optuna.results.publish import publish
+from petra_optuna.results.recommend import recommend_trial, recommendation_of
 from petra_optuna.results.report import (
     added_line,
     as_csv,
@@ -29,6 +31,8 @@ from petra_optuna.results.report import (
     standing_line,
     values_line,
 )
+from petra_optuna.results.runnable import write_json, write_runnable
+from petra_optuna.results.serving import recommendation_lines, recommendation_table
 
 __all__ = [
     "Confirmation",
@@ -53,7 +57,14 @@ __all__ = [
     "pipeline_text",
     "plain_table",
     "publish",
+    "recommend_trial",
+    "recommendation_lines",
+    "recommendation_of",
+    "recommendation_table",
     "standing_line",
     "study_hypervolume",
     "values_line",
+    "write_json",
+    "write_runnable",
+    "written_folder",
 ]

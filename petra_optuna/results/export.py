@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
@@ -17,7 +16,8 @@ from petra_optuna.evaluation import checkpoint, quality_of
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.results.artifacts import check_task, fetch_model, written_folder
 from petra_optuna.results.card import TEMPLATES, card_fields
-from petra_optuna.results.run_script import RUN_FILE, check_script, describe_output, run_script
+from petra_optuna.results.recommend import recommendation_of
+from petra_optuna.results.runnable import write_json, write_runnable
 from petra_optuna.study import Specification, StudyRecord
 from petra_optuna.study.objective import MODEL_FILE, REBUILD_FILE
 from petra_optuna.tasks import Task
@@ -41,6 +41,7 @@ class ExportResult:
 def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> ExportResult:
     """Write ``model.onnx``, ``preprocess.json``, ``run.py``, ``card.md``, ``recipe.json`` and ``rebuild/``.
 
+    A trial with a recommendation (``recommend_trial``) gets ``deployment.json`` too, which ``run.py`` uses.
     The folder appears only after the file has been run on the selection split and agrees with what
     the trial stored, and after ``run.py`` has been run and computes what the file does.
 
@@ -66,12 +67,9 @@ def export_trial(study: optuna.Study, number: int, out: Path, task: Task) -> Exp
         fetch_model(study, evaluation, model)
         quality = _check(model, evaluation, task, specification.profile)
         _write_rebuild(record, evaluation, task, folder)
-        preprocess = {**task.preprocess, "labels": list(task.labels), "metric": task.metric.name}
-        _write_json(folder / "preprocess.json", {**preprocess, "output": describe_output(task)})
         source = {"task": task.name, "study": study.study_name, "trial": number}
-        _write_json(folder / "recipe.json", {**source, **_recipe(evaluation, specification)})
-        (folder / RUN_FILE).write_text(run_script(*specification.profile.place), encoding="utf-8")
-        check_script(folder, task, specification.profile.place)
+        write_json(folder / "recipe.json", {**source, **_recipe(evaluation, specification)})
+        write_runnable(folder, task, specification.profile.place, recommendation_of(study, number))
         card = Template((TEMPLATES / "card.md").read_text(encoding="utf-8"))
         (folder / "card.md").write_text(card.substitute(card_fields(study, number, task)), encoding="utf-8")
     return ExportResult(out, quality, evaluation["values"][task.metric.name])
@@ -114,7 +112,3 @@ def _recipe(evaluation: Mapping[str, Any], specification: Specification) -> dict
         "convolutions": evaluation["lowering"]["convolutions"],
         "stopped": evaluation["stopped"],
     }
-
-
-def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")

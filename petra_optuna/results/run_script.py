@@ -14,7 +14,7 @@ import torch
 
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import predictor
-from petra_optuna.nn.inputs import Inputs, forward, take, to_feeds
+from petra_optuna.nn.inputs import Inputs, forward, split_up, take, to_feeds
 from petra_optuna.results.card import TEMPLATES
 from petra_optuna.runtimes import runtime
 from petra_optuna.scratch import scratch_folder
@@ -58,22 +58,23 @@ def describe_output(task: Task) -> dict[str, Any]:
     return {"kind": "each" if each else "class", "axis": axes[0]}
 
 
-def check_script(folder: Path, task: Task, place: tuple[str, str]) -> None:
+def check_script(folder: Path, task: Task, place: tuple[str, str], batch: int = _SAMPLES) -> None:
     """Run the script in a process of its own, and compare what it computes with the file's outputs.
 
     Args:
         folder: Folder that holds ``run.py``, ``model.onnx`` and ``preprocess.json``.
         task: Task whose examples are run.
         place: Runtime and device of the file.
+        batch: Samples of a call of the script; what a file in dynamic INT8 computes depends on them.
 
     Raises:
         StudyError: When the script fails or computes something else.
     """
     predict = predictor(folder / MODEL_FILE, 1, *place)
     for inputs in (task.example, *task.other_examples):
-        batch = take(inputs, _SAMPLES)
-        printed, outputs = _run(folder / RUN_FILE, batch)
-        expected = predict(batch)
+        samples = take(inputs, _SAMPLES)
+        printed, outputs = _run(folder / RUN_FILE, samples)
+        expected = np.concatenate([predict(part) for part in split_up(samples, batch)])
         scale = float(np.abs(expected).max(initial=0.0))
         if outputs.shape != expected.shape or len(printed) != len(expected):
             raise StudyError(

@@ -65,7 +65,8 @@ class RunScript:
 
     Attributes:
         imports: Import of the runtime.
-        load: Statements that make ``session`` and the list ``names`` of its inputs from the path ``file``.
+        load: Statements that make ``session`` and the list ``names`` of its inputs from the path ``file`` and
+            the number ``threads``, 0 for the runtime's own choice.
         run: Expression for the outputs, given ``feeds``: one array per input name.
     """
 

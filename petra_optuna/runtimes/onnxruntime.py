@@ -80,7 +80,9 @@ class OnnxRuntime(Runtime):
         """ONNX Runtime's own session with its defaults."""
         return RunScript(
             imports="import onnxruntime",
-            load='session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])\n'
+            load="options = onnxruntime.SessionOptions()\n"
+            "options.intra_op_num_threads = threads\n"
+            'session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])\n'
             "names = [item.name for item in session.get_inputs()]",
             run="session.run(None, feeds)",
         )

@@ -30,7 +30,8 @@ model = core.read_model(file)
 # The file says in which type it was measured; OpenVINO's default is another.
 key = ["framework", "{ARITHMETIC}"]
 half = model.has_rt_info(key) and model.get_rt_info(key).value == "bfloat16"
-session = core.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}})
+hints = {{"INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "INFERENCE_NUM_THREADS": threads}}
+session = core.compile_model(model, "CPU", hints)
 names = [item.any_name for item in session.inputs]"""
 
 

@@ -74,7 +74,7 @@ class PyTorch(Runtime):
         """A session of this package, which runs the file's operators in PyTorch."""
         return RunScript(
             imports="from petra_optuna.runtimes import runtime",
-            load=f'session = runtime("{self.name}").open(file, threads=1, device="{device}")\n'
+            load=f'session = runtime("{self.name}").open(file, threads or 1, device="{device}")\n'
             "names = session.inputs",
             run="session.run(feeds)",
         )

@@ -14,7 +14,16 @@ from petra_optuna.samplers._storage import (
     study_id_of,
 )
 from petra_optuna.samplers._trial_reader import without_collection
-from petra_optuna.samplers.algorithms import ALGORITHMS, Algorithm, Space, algorithm, grid_points, grid_size
+from petra_optuna.samplers.algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    Groups,
+    Space,
+    algorithm,
+    grid_points,
+    grid_size,
+    sampler_of,
+)
 from petra_optuna.samplers.cache import operator_history
 from petra_optuna.samplers.grouped import GroupedSampler
 from petra_optuna.samplers.options import PAPER, WINDOW, Options
@@ -48,6 +57,7 @@ __all__ = [
     "Algorithm",
     "Generations",
     "GroupedSampler",
+    "Groups",
     "Heartbeat",
     "MeasuredValues",
     "OperatorUse",
@@ -83,6 +93,7 @@ __all__ = [
     "rename_enqueued",
     "repeated_rerun",
     "retry_stale_trial",
+    "sampler_of",
     "stop_requested",
     "store_whole",
     "study_id_of",

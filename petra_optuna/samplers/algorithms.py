@@ -19,6 +19,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, GridSampler, RandomSampler, TPESampler
 
 from petra_optuna.errors import UserError
+from petra_optuna.samplers.grouped import GroupedSampler
 from petra_optuna.samplers.petra import PetraSampler
 
 Space = Mapping[str, BaseDistribution]
@@ -99,6 +100,39 @@ ALGORITHMS: Sequence[Algorithm] = (
     Algorithm("petra", _petra),
 )
 """BOHB is TPE with Hyperband (Falkner et al. 2018), the default of EDGETUNE."""
+
+
+Groups = Mapping[str, Sequence[str]]
+"""Names of algorithms -> the parameters that they draw."""
+
+
+def sampler_of(name: str, groups: Groups, space: Space, seed: int) -> BaseSampler:
+    """The sampler of an algorithm, which leaves groups of parameters to other ones.
+
+    Args:
+        name: Name of the algorithm.
+        groups: Other algorithms and their parameters, all of which are in the space.
+        space: All parameters.
+        seed: Seed of all of them.
+
+    Raises:
+        UserError: When an algorithm is unknown, or two draw one parameter.
+    """
+    grouped = [parameter for names in groups.values() for parameter in names]
+    if twice := sorted({one for one in grouped if grouped.count(one) > 1}):
+        raise UserError(f"two algorithms are to draw parameter {twice[0]!r}; name it once")
+    rest = {parameter: one for parameter, one in space.items() if parameter not in grouped}
+    default = algorithm(name).sampler(seed, rest)
+    if not grouped:
+        return default
+    return GroupedSampler(
+        default,
+        {
+            tuple(names): algorithm(other).sampler(seed, {one: space[one] for one in names})
+            for other, names in groups.items()
+            if names
+        },
+    )
 
 
 def algorithm(name: str) -> Algorithm:

@@ -1,0 +1,95 @@
+"""The command that finds how to serve the file of a finished trial."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from petra_optuna.cli import options
+from petra_optuna.cli.console import busy, make_console
+from petra_optuna.cli.tasks import stored_task
+from petra_optuna.database import DEFAULT_URL, open_storage
+from petra_optuna.edgetune import is_tuning, result_of
+from petra_optuna.errors import UserError
+from petra_optuna.inference import (
+    DEFAULT_ALGORITHM,
+    INFERENCE_OBJECTIVES,
+    MAX_BATCH,
+    InferenceTuner,
+    Recommendation,
+    inference_objective,
+    parse_device,
+    serving_cores,
+)
+from petra_optuna.results import recommend_trial, recommendation_lines, recommendation_table
+from petra_optuna.study import StudyRecord, load_study
+
+_OBJECTIVES = ", ".join(known.name for known in INFERENCE_OBJECTIVES)
+
+
+def recommend(
+    trial: Annotated[
+        int | None,
+        typer.Option(help="Trial number, as `petra front` shows it (of a tuning study: its best)."),
+    ] = None,
+    storage: options.Storage = DEFAULT_URL,
+    study: options.StudyName = None,
+    objective: Annotated[
+        str, typer.Option(help=f"What serving is tuned for: {_OBJECTIVES}.", rich_help_panel=options.LIMITS)
+    ] = "throughput",
+    device: options.ServingDevice = "host",
+    cap: options.Cap = False,
+    max_batch: options.MaxBatch = MAX_BATCH,
+    energy_estimator: options.EnergyEstimator = None,
+    algorithm: Annotated[
+        str, typer.Option(help="Search algorithm; see `petra tune --help`.", rich_help_panel=options.SEARCH)
+    ] = DEFAULT_ALGORITHM,
+    task: options.UserTask = None,
+    data_root: options.DataRoot = None,
+    checkpoint: options.Checkpoint = None,
+    cache: options.StoredCache = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the recommendation as JSON.")] = False,
+) -> None:
+    """Find batch size, threads, cores and runtime for a finished trial's file, and keep them with the study.
+
+    `petra export` then writes them as deployment.json, which run.py uses. A tuning study holds its
+    recommendation already; it is printed.
+
+    Example: petra recommend --storage sqlite:///storage/digits.db --study digits --trial 4
+    """
+    console = make_console()
+    database = open_storage(storage, must_exist=True)
+    stored = load_study(database, study)
+    if is_tuning(stored):
+        answer = _of_tuning(result_of(stored, trial).recommendation)
+    else:
+        if trial is None:
+            raise UserError("give --trial, a number that `petra front` shows")
+        StudyRecord(stored).evaluation(trial)  # before minutes go into the task
+        chosen = parse_device(device, cap=cap)
+        tuner = InferenceTuner(
+            storage=database,
+            device=chosen,
+            cores=serving_cores(chosen),
+            objective=inference_objective(objective),
+            max_batch=max_batch,
+            algorithm=algorithm,
+            energy=energy_estimator or InferenceTuner.energy,
+        )
+        with busy(console, "measuring how the file is served best"):
+            built = stored_task(StudyRecord(stored).specification, task, data_root, checkpoint, cache)
+            answer = recommend_trial(stored, trial, built, tuner)
+    if as_json:
+        typer.echo(json.dumps(answer.to_dict(), indent=2))
+        return
+    console.print(recommendation_table(answer))
+    for line in recommendation_lines(answer):
+        console.print(line, soft_wrap=True)
+
+
+def _of_tuning(answer: Recommendation | None) -> Recommendation:
+    if answer is None:
+        raise UserError("the tuning study has no inference objective, so it recommends no settings")
+    return answer
