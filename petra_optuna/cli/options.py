@@ -180,6 +180,7 @@ OPTIONS = {
     "timeout_s": "--timeout",
     "train_precision": "--train-precision",
     "train_threads": "--train-threads",
+    "tune_inference": "--tune-inference",
     "trials": "--trials",
     "workers": "--workers",
 }

@@ -170,6 +170,13 @@ def run(
             rich_help_panel=options.TRAINING,
         ),
     ] = "auto",
+    tune_inference: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure files as they are best served: throughput, latency, energy or memory.",
+            rich_help_panel=options.LIMITS,
+        ),
+    ] = None,
     rungs: Annotated[
         bool,
         typer.Option(
@@ -255,6 +262,7 @@ def run(
             population_size=population,
             train_threads=train_threads,
             train_precision=train_precision,
+            tune_inference=tune_inference,
             source=source,
             mode=mode,
             cache=cache,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from petra_optuna.evaluation.record import Evaluation
 from petra_optuna.evaluation.rungs import EarlyStop, RungJudge, Rungs
 from petra_optuna.evaluation.shipping import Shipment
 from petra_optuna.evaluation.training import Body, BodyBuilder, training_seconds
-from petra_optuna.measurement import ShapeMeasurer
+from petra_optuna.measurement import ShapeMeasurement, ShapeMeasurer
 from petra_optuna.operations import Context
 from petra_optuna.pipeline import Pipeline
 from petra_optuna.runtimes import DEFAULT
@@ -57,6 +58,8 @@ class Evaluator:
         device: Device on which it runs.
         train_precision: Type in which forward passes of training run.
         templates: Graphs of models that were exported before, which spare exporting their like.
+        tune_inference: Replaces the speed of a measured file by that of serving it best; None for the speed
+            of the study's own batch sizes and threads.
 
     Raises:
         UserError: On construction, when quality is limited and ``baseline_quality`` is None.
@@ -75,6 +78,7 @@ class Evaluator:
     device: str = "cpu"
     train_precision: TrainPrecision = "auto"
     templates: Templates = dataclasses.field(default_factory=Templates, compare=False)
+    tune_inference: Callable[[Path, ShapeMeasurement], ShapeMeasurement] | None = None
 
     def __post_init__(self) -> None:
         """Check that a limit on quality has what it is compared with."""
@@ -111,6 +115,8 @@ class Evaluator:
         shipment = self._shipment(body.model, pipeline, key, ledger)
         lowered, repair = shipment.repair(shipment.lower())
         lowered, measured, layouts = shipment.choose_layout(lowered, self.measurer)
+        if self.tune_inference is not None:
+            measured = self.tune_inference(lowered.artifact.path, measured)
         values = {
             self.task.metric.name: lowered.quality,
             **measured.values,

@@ -59,6 +59,7 @@ class Evaluation:
             "lowering": self.artifact.lowering,
             "measurements": measured.to_dict(),
             "best_throughput_batch": self.measured.baseline.best(measured).batch,
+            "recommendation": self.measured.recommendation,
             "readings": {"known": len(self.measured.readings), "taken": self.measured.taken},
             "preview": dataclasses.asdict(self.preview) if self.preview else None,
             "reused_nodes": self.reused_nodes,

@@ -16,6 +16,7 @@ from petra_optuna.inference.pause import Pause
 from petra_optuna.inference.recommendation import Recommendation
 from petra_optuna.inference.server import InferenceServer, ServerCounts
 from petra_optuna.inference.space import MAX_BATCH, InferenceSpace
+from petra_optuna.inference.tuned import ServingTuner, cores_of, device_of
 from petra_optuna.inference.tuner import DEFAULT_ALGORITHM, InferenceTuner, is_nested
 
 __all__ = [
@@ -32,6 +33,9 @@ __all__ = [
     "Pause",
     "Recommendation",
     "ServerCounts",
+    "ServingTuner",
+    "cores_of",
+    "device_of",
     "inference_objective",
     "is_nested",
     "parse_device",

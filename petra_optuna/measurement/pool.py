@@ -62,6 +62,16 @@ class ShapeMeasurement:
         return medians | {name: one.value for name, one in speed.items()}
 
     @property
+    def known(self) -> dict[str, dict[str, Reading]]:
+        """Latency and throughput with their errors, by name, of each reading by its unique name."""
+        return {name: self.baseline.readings(one) for name, one in self.readings.items()}
+
+    @property
+    def recommendation(self) -> Mapping[str, Any] | None:
+        """How the file is served, JSON-ready, where latency and throughput are those of serving it so."""
+        return None
+
+    @property
     def narrowest(self) -> FileMeasurement:
         """The measurement with the narrowest interval of the latency."""
         return min(self.readings.values(), key=lambda one: one.latency.ratio_high / one.latency.ratio_low)

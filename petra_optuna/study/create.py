@@ -24,6 +24,7 @@ from petra_optuna.evaluation import (
     full_training_seconds,
 )
 from petra_optuna.evolution import Bounds
+from petra_optuna.inference import Recommendation, ServingTuner
 from petra_optuna.measurement import ShapeStore
 from petra_optuna.pipeline import FieldPrior, Pipeline, SearchSpace, encode
 from petra_optuna.samplers import OperatorUse, store_whole
@@ -33,6 +34,7 @@ from petra_optuna.study.controls import controls
 from petra_optuna.study.draft import draft_study
 from petra_optuna.study.lookup import find
 from petra_optuna.study.record import StudyRecord, artifact_store, may_be_replaced
+from petra_optuna.study.serving import serving_tuner
 from petra_optuna.study.specification import Specification, WarmStart
 from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
@@ -89,7 +91,7 @@ def create_study(
     initial = begin()
     with scratch_folder("create") as folder:
         file = Path(folder, BASELINE_FILE)
-        contents = _Contents.measure(task, space, specification, initial, file)
+        contents = _Contents.measure(task, space, specification, initial, file, storage)
         store = artifact_store(specification, storage.url)
         draft = contents.draft(name, store, sqlite_folder(storage.url))
         made = store_whole(draft, storage, may_be_replaced)
@@ -137,13 +139,25 @@ class _Contents:
 
     @classmethod
     def measure(
-        cls, task: Task, space: SearchSpace, specification: Specification, initial: InitialTrials, file: Path
+        cls,
+        task: Task,
+        space: SearchSpace,
+        specification: Specification,
+        initial: InitialTrials,
+        file: Path,
+        storage: RDBStorage,
     ) -> _Contents:
         """The contents of a new study, after its baseline was written to ``file`` and measured."""
         trained = _with_trained_baseline(task, specification)
         baseline = measure_baseline(
             trained, specification.profile, file, ShapeStore.in_cache(Path(specification.cache))
         )
+        tuner = serving_tuner(specification, trained, storage, specification.profile.baseline_place[0])
+        if tuner is not None:
+            answer = _served(tuner, file)
+            speed = {name: answer.expected[name].value for name in ("latency_ms", "throughput_per_s")}
+            baseline["values"] = {**baseline["values"], **speed}
+            baseline["recommendation"] = answer.to_dict()
         if not task.trained:
             baseline["reference"] = trained.fingerprint
         bounds = _bounds(trained, specification, baseline)
@@ -202,6 +216,14 @@ def _bounds(task: Task, specification: Specification, baseline: Mapping[str, Any
     reference = (values[specification.metric], *(values[name] for name in names))
     by_ratio = (False, *(efficiency_metric(name).by_ratio for name in names))
     return Bounds(reference, by_ratio, specification.region)
+
+
+def _served(tuner: ServingTuner, file: Path) -> Recommendation:
+    """How the baseline is served best: it is compared with files that are, too."""
+    try:
+        return tuner.tuner.recommend(file, tuner.feeds)
+    except TrialError as error:
+        raise TaskError(f"the original model cannot be served: {error}") from error
 
 
 def _with_trained_baseline(task: Task, specification: Specification) -> Task:

@@ -73,6 +73,7 @@ def optimize(
     population_size: int = DEFAULT_POPULATION,
     train_threads: int | None = None,
     train_precision: TrainPrecision = "auto",
+    tune_inference: str | None = None,
     sampler: optuna.samplers.BaseSampler | None = None,
     source: TaskSource | None = None,
     mode: Mode = "pretrained",
@@ -109,6 +110,9 @@ def optimize(
         train_threads: Threads for training; the cores divided among the workers when None.
         train_precision: Type in which forward passes of training run: ``auto`` for bfloat16 where the machine
             gains by it and one batch's outputs and gradients agree with float32, else float32.
+        tune_inference: ``throughput``, ``latency``, ``energy`` or ``memory``: latency and throughput of each
+            file are those of the batch size and threads that are best for it, with the profile's threads at
+            most. None for the profile's own.
         sampler: Any Optuna sampler; ``PetraSampler`` when None.
         source: How another process can build the task again; by its name alone when None.
         mode: Where pipelines start: from the task's model (``pretrained``), or from initialisation
@@ -173,6 +177,7 @@ def optimize(
         sensitivity=sensitivity,
         region=region,
         train_precision=train_precision,
+        tune_inference=tune_inference,
     )
 
     run.stop.check([objective for objective, _ in specification.objectives])
@@ -323,8 +328,10 @@ class _Run:
             worker_context(study, task, space, cache=self.cache) as objective,
             one_line_storage_errors(),
         ):
-            retake = Retake(objective.evaluator, study)
-            dataclasses.replace(loop, callbacks=(*loop.callbacks, retake)).run(objective, helpers.wait)
+            if specification.tune_inference is None:
+                retake = Retake(objective.evaluator, study)
+                loop = dataclasses.replace(loop, callbacks=(*loop.callbacks, retake))
+            loop.run(objective, helpers.wait)
 
 
 def _space_for(profile: DeviceProfile, mode: Mode, given: SearchSpace | None) -> SearchSpace:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from petra_optuna.aliases import Direction, TrainPrecision
 from petra_optuna.errors import StudyError, UserError, foreign_errors_as
 from petra_optuna.evaluation import DEFAULT_OBJECTIVES, Budget, Limits, Rungs, efficiency_metric
+from petra_optuna.inference import inference_objective
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.tasks import Mode, Task
@@ -121,6 +122,7 @@ class Specification:
         sensitivity: Whether fields of new nodes are mostly drawn near what the model was measured to bear.
         region: Most that quality may be worse than the baseline's, as a share of it, for a pipeline to count.
         train_precision: Type in which forward passes of training run.
+        tune_inference: What the serving of each file is tuned for; None for the profile's fixed settings.
     """
 
     task: TaskSource
@@ -144,6 +146,7 @@ class Specification:
     sensitivity: bool = False
     region: float = DEFAULT_REGION
     train_precision: TrainPrecision = "auto"
+    tune_inference: str | None = None
 
     @classmethod
     def of(
@@ -167,6 +170,7 @@ class Specification:
         sensitivity: bool = False,
         region: float = DEFAULT_REGION,
         train_precision: TrainPrecision = "auto",
+        tune_inference: str | None = None,
     ) -> Specification:
         """Specification of a study over a task.
 
@@ -177,6 +181,8 @@ class Specification:
         if train_precision not in get_args(TrainPrecision):
             known = ", ".join(get_args(TrainPrecision))
             raise UserError(f"`train_precision` must be one of {known}, got {train_precision!r}")
+        if tune_inference is not None:
+            inference_objective(tune_inference)
         if not 0 < region <= NO_REGION:
             raise UserError(f"`region` must be above 0 and at most 1, which is for none; got {region:g}")
         names = [efficiency_metric(name).name for name in objectives]
@@ -207,6 +213,7 @@ class Specification:
             sensitivity=sensitivity,
             region=region,
             train_precision=train_precision,
+            tune_inference=tune_inference,
         )
 
     @property

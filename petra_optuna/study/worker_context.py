@@ -9,15 +9,20 @@ from pathlib import Path
 
 import optuna
 
+from petra_optuna.database import open_storage
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import Evaluator, PrefixCache
+from petra_optuna.inference import ServingTuner
 from petra_optuna.measurement import MeasuringProcess, ShapeMeasurer, ShapeStore, shape_signature
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.pipeline import SearchSpace
+from petra_optuna.samplers import database_url
 from petra_optuna.scratch import scratch_folder
 from petra_optuna.study.baseline import BASELINE_FILE
 from petra_optuna.study.objective import Objective
 from petra_optuna.study.record import StudyRecord
+from petra_optuna.study.serving import serving_tuner
+from petra_optuna.study.specification import Specification
 from petra_optuna.study.trained_baseline import with_trained_baseline
 from petra_optuna.tasks import Task
 
@@ -90,4 +95,12 @@ def evaluator_of(study: optuna.Study, task: Task, *, cache: Path | None = None) 
                 runtime=profile.runtime,
                 device=profile.name,
                 train_precision=specification.train_precision,
+                tune_inference=_serving_tuner(study, specification, task),
             )
+
+
+def _serving_tuner(study: optuna.Study, specification: Specification, task: Task) -> ServingTuner | None:
+    url = database_url(study)
+    if url is None:
+        return None  # a study in memory, which only tests make
+    return serving_tuner(specification, task, open_storage(url), specification.profile.runtime)
