@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 FEATURES = 64
 
 
-def chain(width: int, depth: int) -> onnx.ModelProto:
-    """``depth`` square matrix products of ``width``, between narrow input and output."""
-    rng = np.random.default_rng(0)
+def chain(width: int, depth: int, seed: int = 0) -> onnx.ModelProto:
+    """``depth`` square matrix products of ``width``, between narrow ends; the seed makes the weights."""
+    rng = np.random.default_rng(seed)
     sizes = [FEATURES, *[width] * depth, FEATURES]
     nodes, weights, last = [], [], "input"
     for index, (rows, columns) in enumerate(itertools.pairwise(sizes)):

@@ -1,0 +1,1 @@
+"""Studies like the figures of EDGETUNE, one thin script each."""
