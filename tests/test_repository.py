@@ -169,7 +169,10 @@ def test_imports_go_one_way() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize("module", ["pipeline", "evolution", "samplers", "measurement", "measurement.worker"])
+@pytest.mark.parametrize(
+    "module",
+    ["pipeline", "evolution", "samplers", "measurement", "measurement.worker", "inference.replay"],
+)
 def test_module_loads_without_torch(module: str) -> None:
     code = f"import sys, petra_optuna.{module}; sys.exit('torch' in sys.modules)"
     done = run(sys.executable, "-c", code)

@@ -1,0 +1,164 @@
+"""Print response times of two scenarios as simulated from call times and as replayed, and saturation rates.
+
+    python -m studies.edgetune_scenarios
+    python -m studies.edgetune_scenarios --seeds 0 1 2 --seconds 30
+
+A recurrent network in ONNX Runtime on one thread serves the requests; its calls gain by larger batches. Call
+times are measured in the thread that serves the replays, which keeps to one core. At three loads, as shares
+of the largest rate, the recommended policy is simulated, then replayed: single samples (``multi_stream``) by
+MLCommons' load generator, groups (``server``) by a clock. Errors are those of the simulation, in percent of
+what was replayed. A replay that is offered 1.3 times the largest rate finds the rate that the model sustains.
+The machine has to be idle, with two cores or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from petra_optuna.deploy import lower
+from petra_optuna.inference.call_times import CallTimes
+from petra_optuna.inference.replay import OpenSession, measure_call_times, replay
+from petra_optuna.inference.scenarios import MultiStream, Policy, Scenario, Server, recommend
+from petra_optuna.inference.serving import Serve
+from petra_optuna.nn.inputs import to_feeds
+from petra_optuna.nn.randomness import seeded
+from petra_optuna.runtimes import runtime
+from studies import script
+
+WIDTH, LENGTH, HIDDEN, CLASSES = 32, 96, 384, 10
+BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+GROUP = 20
+LOADS = (0.3, 0.6, 0.85)
+OVERLOAD = 1.3
+
+
+class Recurrent(nn.Module):
+    """A GRU over series (B, LENGTH, WIDTH)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(WIDTH, HIDDEN, batch_first=True)
+        self.head = nn.Linear(HIDDEN, CLASSES)
+
+    def forward(self, series: Tensor) -> Tensor:
+        """Map (B, LENGTH, WIDTH) to logits (B, CLASSES)."""
+        states: Tensor = self.recurrent(series)[0]
+        logits: Tensor = self.head(states[:, -1])
+        return logits
+
+
+def main() -> None:
+    """Print a table of call times, one of response times and one of rates."""
+    parser = script.parser(__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of arrivals and simulation")
+    parser.add_argument("--seconds", type=float, default=15.0, help="length of each replay")
+    parser.add_argument("--calls", type=int, default=100, help="measured calls of each batch size")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(Path(folder, "model.onnx"))
+        times = measure_call_times(session, BATCHES, arguments.calls)
+        script.print_table(
+            ("batch", "mean, ms", "median, ms", "99 %, ms", "samples/s"),
+            [[batch, *_call_cells(times, batch)] for batch in BATCHES],
+        )
+        print()
+        script.print_table(
+            (
+                *("seed", "scenario", "load, %", "batch", "wait, ms", "mean, simulated, ms"),
+                *("mean, replayed, ms", "error, %", "99 %, simulated, ms", "99 %, replayed, ms", "error, %"),
+            ),
+            _responses(session, times, arguments),
+        )
+        print()
+        script.print_table(
+            ("seed", "scenario", "batch", "rate, predicted, samples/s", "rate, found, samples/s", "error, %"),
+            _rates(session, times, arguments),
+        )
+
+
+def _session(path: Path) -> OpenSession:
+    """Open the model where it serves: that thread keeps to the last core, all others to the rest."""
+    with seeded(0):
+        model = Recurrent().eval()
+        samples = (torch.randn(max(BATCHES), LENGTH, WIDTH),)
+    lower(model, samples, path)
+    (name, array), *_ = to_feeds(samples).items()
+    feeds = {size: {name: np.ascontiguousarray(array[:size])} for size in range(1, max(BATCHES) + 1)}
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:-1] or cores)
+
+    def open_session() -> Serve:
+        os.sched_setaffinity(0, cores[-1:])
+        session = runtime().open(path, threads=1)
+        return lambda size: session.run(feeds[size])
+
+    return open_session
+
+
+def _call_cells(times: CallTimes, batch: int) -> list[str]:
+    seconds = (times.mean(batch), times.quantile(batch, 0.5), times.quantile(batch, 0.99))
+    return [*(f"{1e3 * value:.3f}" for value in seconds), f"{batch / seconds[0]:.1f}"]
+
+
+def _scenarios(times: CallTimes, load: float) -> tuple[MultiStream, Server]:
+    """Both scenarios at a share of the largest rates that they sustain."""
+    group_rate = Server(GROUP, 1.0).largest_rate_per_s(times)
+    single_rate = MultiStream(1.0).largest_rate_per_s(times)
+    return MultiStream(load * single_rate), Server(GROUP, GROUP / (load * group_rate))
+
+
+def _responses(
+    session: OpenSession, times: CallTimes, arguments: argparse.Namespace
+) -> Iterator[list[object]]:
+    for seed in arguments.seeds:
+        for load in LOADS:
+            for scenario in _scenarios(times, load):
+                best = recommend(scenario, times, np.random.default_rng(seed))
+                replayed = replay(session, scenario, best.policy, duration_s=arguments.seconds, seed=seed)
+                pairs = (
+                    (best.response.mean_ms.value, replayed.mean_ms.value),
+                    (best.response.p99_ms.value, replayed.p99_ms.value),
+                )
+                policy = best.policy
+                cells = [cell for simulated, measured in pairs for cell in _compared(simulated, measured, 3)]
+                yield [
+                    seed,
+                    scenario.name,
+                    f"{100 * load:.0f}",
+                    policy.batch,
+                    f"{1e3 * policy.wait_s:.2f}",
+                    *cells,
+                ]
+
+
+def _rates(session: OpenSession, times: CallTimes, arguments: argparse.Namespace) -> Iterator[list[object]]:
+    for seed in arguments.seeds:
+        for scenario, most in zip(_scenarios(times, OVERLOAD), (times.largest_batch, GROUP), strict=True):
+            policy = _fastest(scenario, times, most, seed)
+            replayed = replay(session, scenario, policy, duration_s=arguments.seconds, seed=seed)
+            predicted = scenario.largest_rate_per_s(times)
+            yield [seed, scenario.name, policy.batch, *_compared(predicted, replayed.throughput_per_s, 1)]
+
+
+def _fastest(scenario: Scenario, times: CallTimes, most: int, seed: int) -> Policy:
+    """The policy with the highest throughput under overload, of calls up to ``most`` samples."""
+    policies = [Policy(batch) for batch in range(1, most + 1)]
+    responses = scenario.simulate(policies, times, np.random.default_rng(seed), repetitions=4, samples=2000)
+    return policies[int(np.argmax([response.throughput_per_s for response in responses]))]
+
+
+def _compared(simulated: float, measured: float, digits: int) -> list[str]:
+    error = 100 * abs(simulated - measured) / measured
+    return [f"{simulated:.{digits}f}", f"{measured:.{digits}f}", f"{error:.1f}"]
+
+
+if __name__ == "__main__":
+    script.run(main)
