@@ -17,11 +17,12 @@ TASKS = ("digits_task", "speech_task", "tiny_task")
 
 @pytest.fixture(scope="module")
 def speech_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """Tones of three frequencies, and a base that was trained for a moment."""
+    """Tones of three frequencies, and a narrow base."""
     folder = tmp_path_factory.mktemp("speech")
     root = write_tones(folder / "tones", (250, 500, 1000), 40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speech, "RECIPE", dataclasses.replace(speech.RECIPE, epochs=4, batch_size=16))
+        patch.setattr(speech, "EMBEDDING", 8)
+        patch.setattr(speech, "RECIPE", dataclasses.replace(speech.RECIPE, epochs=12, batch_size=16))
         return build_task("speech", data_root=root, cache_dir=folder)
 
 
