@@ -67,7 +67,7 @@ def build(
             structure={"stride": STRIDE},
             cache_dir=cache_dir,
             seed=seed,
-            notice=f"no checkpoint given: training the base for {RECIPE.epochs} epochs, a minute or so each",
+            notice=f"no checkpoint given: training the base for {RECIPE.epochs} epochs, which takes minutes",
         )
     return classification_task(data, model.eval(), make)
 

@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class LabeledSplits:
-    """Data of a task of single-label classification.
+    """Data of a task whose samples are labelled: by a class, or by objects of several.
 
     Attributes:
         name: Name of the task.
-        splits: ``train``, ``selection`` and ``test``.
+        splits: ``train``, ``selection`` and, where there is one, ``test``.
         labels: Names of the classes in order of their index.
         preprocess: JSON-ready description of the input besides its type float32.
     """

@@ -76,20 +76,20 @@ def _objects(path: Path, classes: int) -> Array:
     return np.array(objects, dtype=np.float64).reshape(-1, 5)
 
 
-def _object(place: str, parts: Sequence[str], classes: int) -> list[float]:
+def _object(where: str, parts: Sequence[str], classes: int) -> list[float]:
     try:
         index, *box = (float(part) for part in parts)
     except ValueError as error:
-        raise DataError(f"{place} is not a line of numbers: {one_line(error)}") from error
+        raise DataError(f"{where} is not a line of numbers: {one_line(error)}") from error
     if len(box) != 4:
-        raise DataError(f"{place} has {len(parts)} numbers; expected class, x, y, width, height")
+        raise DataError(f"{where} has {len(parts)} numbers; expected class, x, y, width, height")
     if not all(0 <= share <= 1 + _ROUNDING for share in box) or min(box[2:]) <= 0:
         raise DataError(
-            f"{place} has the box {' '.join(parts[1:])}; expected shares from 0 to 1 with an area"
+            f"{where} has the box {' '.join(parts[1:])}; expected shares from 0 to 1 with an area"
         )
     if index != int(index) or index < 0 or (classes and index >= classes):
         rule = f"from 0 to {classes - 1}, as {NAMES} names {classes}" if classes else "of 0 or more"
-        raise DataError(f"{place} has class {parts[0]}; expected a number {rule}")
+        raise DataError(f"{where} has class {parts[0]}; expected a number {rule}")
     return [index, *box]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +66,9 @@ def test_nothing_to_find_is_no_value_and_nothing_found_is_zero() -> None:
 def test_other_shapes_are_one_line() -> None:
     with pytest.raises(TaskError, match=r"got \(2, 7\) and \(2, 1, 5\)"):
         map50_95(SIDE)(np.zeros((2, 7)), np.zeros((2, 1, 5)))
+
+
+def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(TaskError, match=r"pip install petra-optuna\[detection\]"):
+        map50_95(SIDE)
