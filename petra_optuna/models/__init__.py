@@ -3,5 +3,7 @@
 from petra_optuna.models.inception_time import InceptionTime
 from petra_optuna.models.m5 import M5
 from petra_optuna.models.residual import ResidualNet
+from petra_optuna.models.text_rnn import TextRNN
+from petra_optuna.models.yolo import YOLO
 
-__all__ = ["M5", "InceptionTime", "ResidualNet"]
+__all__ = ["M5", "YOLO", "InceptionTime", "ResidualNet", "TextRNN"]

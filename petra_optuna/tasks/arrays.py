@@ -14,11 +14,11 @@ from petra_optuna.tasks.split import Split
 
 
 class SampleArray(Dataset[tuple[Tensor, Tensor]]):
-    """Data set of samples and class indices in memory.
+    """Data set of samples and their targets in memory.
 
     Args:
         samples: Integers (N, ...): uint8 images (N, C, H, W), int16 clips (N, C, T).
-        targets: int64 (N,).
+        targets: Class indices, int64 (N,), or targets of another kind (N, ...).
         scale: Divisor of the samples, which are returned as float32.
     """
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock
@@ -20,12 +20,13 @@ from petra_optuna.errors import DataError
 from petra_optuna.files import write_to_cache
 from petra_optuna.nn.inputs import forward
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import parameter_groups, run_epochs
+from petra_optuna.nn.training import Loss, parameter_groups, run_epochs
 from petra_optuna.tasks.split import Split
 
 logger = logging.getLogger(__name__)
 
-WEIGHT_DECAY = 5e-4
+Optimizer = Literal["sgd", "adamw"]
+WEIGHT_DECAY: dict[Optimizer, float] = {"sgd": 5e-4, "adamw": 1e-2}
 
 
 def train_base(
@@ -37,8 +38,10 @@ def train_base(
     peak_lr: float,
     label_smoothing: float,
     seed: int,
+    optimizer: Optimizer = "sgd",
+    loss: Loss | None = None,
 ) -> nn.Module:
-    """Train a new model by SGD with Nesterov momentum 0.9, weight decay 5e-4 and a one-cycle schedule.
+    """Train a new model with a one-cycle schedule.
 
     Args:
         build: Makes the untrained model.
@@ -48,21 +51,29 @@ def train_base(
         peak_lr: Highest learning rate of the cycle.
         label_smoothing: Label smoothing of the cross-entropy.
         seed: Seed of initialisation, order and augmentation.
+        optimizer: ``sgd`` with Nesterov momentum 0.9 and weight decay 5e-4, or ``adamw`` with 1e-2.
+        loss: Maps outputs and targets to the loss; cross-entropy when None.
     """
     with seeded(seed):
         model = build()
-        criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-        groups = parameter_groups(model, WEIGHT_DECAY)
+        criterion = loss or nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         run_epochs(
             model,
             lambda epoch: split.batches(batch_size, shuffle_seed=seed * 1000 + epoch, augment=True),
             lambda inputs, targets: criterion(forward(model, inputs), targets),
-            torch.optim.SGD(groups, lr=peak_lr, momentum=0.9, nesterov=True),
+            _optimizer(model, optimizer, peak_lr),
             schedule="one_cycle",
             epochs=epochs,
             steps_per_epoch=split.steps(batch_size),
         )
     return model
+
+
+def _optimizer(model: nn.Module, name: Optimizer, lr: float) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, WEIGHT_DECAY[name])
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=lr)
 
 
 def cached_base(

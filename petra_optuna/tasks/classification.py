@@ -14,7 +14,8 @@ from torch import nn
 
 from petra_optuna.errors import DataError, one_line
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.tasks.base import cached_base, train_base
+from petra_optuna.nn.training import Loss
+from petra_optuna.tasks.base import Optimizer, cached_base, train_base
 from petra_optuna.tasks.calibration import drawn
 from petra_optuna.tasks.fingerprint import content_sha256
 from petra_optuna.tasks.metrics import metric
@@ -26,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class LabeledSplits:
-    """Data of a task of single-label classification.
+    """Data of a task whose samples are labelled: by a class, or by objects of several.
 
     Attributes:
         name: Name of the task.
-        splits: ``train``, ``selection`` and ``test``.
+        splits: ``train``, ``selection`` and, where there is one, ``test``.
         labels: Names of the classes in order of their index.
         preprocess: JSON-ready description of the input besides its type float32.
     """
@@ -50,12 +51,21 @@ class BaseRecipe:
         batch_size: Samples a step.
         peak_lr: Highest learning rate of the cycle.
         label_smoothing: Label smoothing of the cross-entropy.
+        optimizer: Optimiser, ``sgd`` or ``adamw``.
     """
 
     epochs: int
     batch_size: int
     peak_lr: float
-    label_smoothing: float
+    label_smoothing: float = 0.0
+    optimizer: Optimizer = "sgd"
+
+    def key(self) -> dict[str, Any]:
+        """JSON-ready values that the trained weights depend on, by name."""
+        key = dataclasses.asdict(self)
+        if self.optimizer == "sgd":
+            del key["optimizer"]  # bases that were trained before there was a choice keep their files
+        return key
 
 
 def trained_base(
@@ -66,6 +76,7 @@ def trained_base(
     structure: Mapping[str, Any],
     cache_dir: Path,
     seed: int,
+    loss: Loss | None = None,
     notice: str = "",
     bundled: bool = False,
 ) -> nn.Module:
@@ -78,6 +89,7 @@ def trained_base(
         structure: JSON-ready values that ``build_model`` depends on.
         cache_dir: Folder in which the base is kept.
         seed: Seed of the base's training.
+        loss: Maps outputs and targets to the loss; cross-entropy when None.
         notice: Warning to log before a training that takes long.
         bundled: Whether a package brings the data; otherwise the base is kept for these very samples.
 
@@ -89,10 +101,10 @@ def trained_base(
     def train_once() -> nn.Module:
         if notice:
             logger.warning(notice)
-        return train_base(build_model, train, **dataclasses.asdict(recipe), seed=seed)
+        return train_base(build_model, train, **dataclasses.asdict(recipe), seed=seed, loss=loss)
 
     content = {} if bundled else {"train": content_sha256(train)}
-    key = {**structure, **dataclasses.asdict(recipe), "seed": seed, **content}
+    key = {**structure, **recipe.key(), "seed": seed, **content}
     return cached_base(cache_dir, data.name, key, build_model, train_once)
 
 

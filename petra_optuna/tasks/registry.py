@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from petra_optuna.errors import TaskError
-from petra_optuna.tasks import cifar10, digits, speech
+from petra_optuna.tasks import ag_news, cifar10, detection, digits, speech
 from petra_optuna.tasks.task import Task
 
 
@@ -20,7 +20,9 @@ class TaskBuilder(Protocol):
 
 
 TASKS: dict[str, TaskBuilder] = {
+    "ag_news": ag_news.build,
     "cifar10": cifar10.build,
+    "detection": detection.build,
     "digits": digits.build,
     "speech": speech.build,
 }

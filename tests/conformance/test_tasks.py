@@ -7,21 +7,30 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from support.news_files import write_news
 from support.wav_files import write_tones
 
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 from petra_optuna.tasks import Task, build_task, open_once, speech
 
-TASKS = ("digits_task", "speech_task", "tiny_task")
+TASKS = ("digits_task", "news_task", "speech_task", "tiny_task")
+
+
+@pytest.fixture(scope="module")
+def news_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """Articles with one word of their topic."""
+    folder = tmp_path_factory.mktemp("news")
+    return build_task("ag_news", data_root=write_news(folder / "news", 40, 5), cache_dir=folder)
 
 
 @pytest.fixture(scope="module")
 def speech_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """Tones of three frequencies, and a base that was trained for a moment."""
+    """Tones of three frequencies, and a narrow base."""
     folder = tmp_path_factory.mktemp("speech")
     root = write_tones(folder / "tones", (250, 500, 1000), 40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speech, "RECIPE", dataclasses.replace(speech.RECIPE, epochs=4, batch_size=16))
+        patch.setattr(speech, "EMBEDDING", 8)
+        patch.setattr(speech, "RECIPE", dataclasses.replace(speech.RECIPE, epochs=12, batch_size=16))
         return build_task("speech", data_root=root, cache_dir=folder)
 
 

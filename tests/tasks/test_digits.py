@@ -47,5 +47,7 @@ def test_data_that_it_cannot_take_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_task_names_the_known(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="unknown task 'digit'; known: cifar10, digits"):
+    with pytest.raises(
+        TaskError, match="unknown task 'digit'; known: ag_news, cifar10, detection, digits, speech"
+    ):
         build_task("digit", cache_dir=tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from petra_optuna.edgetune.workload import Workload
-from petra_optuna.edgetune.workloads import ic, sr
+from petra_optuna.edgetune.workloads import ic, nlp, od, sr
 from petra_optuna.errors import TaskError
 
 
@@ -19,6 +19,8 @@ class WorkloadBuilder(Protocol):
 
 WORKLOADS: dict[str, WorkloadBuilder] = {
     "ic": ic.build,
+    "nlp": nlp.build,
+    "od": od.build,
     "sr": sr.build,
 }
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from support.detection_folders import content, write_coco
 from support.image_files import write_images
+from support.news_files import write_news
 from support.wav_files import write_tones
 
 from petra_optuna.edgetune import Workload
@@ -16,11 +19,13 @@ from petra_optuna.edgetune.workloads import WORKLOADS, build_workload
 from petra_optuna.errors import TaskError
 from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.counting import count_parameters
-from petra_optuna.nn.inputs import batch_size_of, forward
+from petra_optuna.nn.inputs import forward
 from petra_optuna.tasks.checks import check_evaluation, check_training
 
 DATA: dict[str, Callable[[Path], Path]] = {
     "ic": write_images,
+    "nlp": write_news,
+    "od": lambda root: write_coco(root, content()),
     "sr": lambda root: write_tones(root, (250, 500), 30),
 }
 
@@ -36,28 +41,43 @@ def test_every_workload_has_a_row() -> None:
     assert set(WORKLOADS) == set(DATA)
 
 
-def test_every_network_of_its_space_is_another_and_fits_the_data(workload: Workload) -> None:
+def _parameter(workload: Workload) -> tuple[str, Sequence[Any]]:
+    """The one parameter of the architecture, and its choices or its ends."""
     ((name, space),) = workload.model_space.items()
-    assert isinstance(space, CategoricalDistribution)
-    networks = [workload.network({name: choice}, seed=0).eval() for choice in space.choices]
-    for network in networks:
+    if isinstance(space, CategoricalDistribution):
+        return name, space.choices
+    assert isinstance(space, FloatDistribution | IntDistribution)
+    return name, (space.low, space.high)
+
+
+def test_every_network_of_its_space_fits_the_data(workload: Workload) -> None:
+    name, choices = _parameter(workload)
+    expected = forward(workload.task.model, workload.task.example).shape
+    for choice in choices:
+        network = workload.network({name: choice}, seed=0).eval()
         with torch.no_grad():
-            outputs = forward(network, workload.task.example)
-        assert outputs.shape == (batch_size_of(workload.task.example), len(workload.task.labels))
-    sizes = [count_parameters(network) for network in networks]
-    assert sizes == sorted(set(sizes))
+            assert forward(network, workload.task.example).shape == expected
+        check_training(network, workload.task.train, workload.task.loss, None)
+
+
+def test_choices_differ_in_size_and_ends_of_a_range_do_not(workload: Workload) -> None:
+    name, choices = _parameter(workload)
+    sizes = [count_parameters(workload.network({name: choice}, seed=0)) for choice in choices]
+    is_categorical = isinstance(workload.model_space[name], CategoricalDistribution)
+    assert sizes == (sorted(set(sizes)) if is_categorical else [sizes[0]] * len(sizes))
 
 
 def test_its_task_is_that_of_the_first_network_and_passes_the_checks(workload: Workload) -> None:
     task = workload.task
     assert not task.trained
-    ((name, space),) = workload.model_space.items()
-    assert isinstance(space, CategoricalDistribution)
-    first = workload.network({name: space.choices[0]}, seed=3).state_dict()
-    assert all(torch.equal(value, first[key]) for key, value in task.model.state_dict().items())
-    model = private_copy(task.model)
-    check_evaluation(model, task.selection, task.metric)
-    check_training(model, task.train, task.loss, None)
+    name, choices = _parameter(workload)
+    first = workload.network({name: choices[0]}, seed=3).eval()
+    torch.testing.assert_close(
+        forward(first, task.example), forward(task.model, task.example), rtol=0, atol=0
+    )
+    other = workload.network({name: choices[0]}, seed=4).eval()
+    assert not torch.equal(forward(other, task.example), forward(task.model, task.example))
+    check_evaluation(private_copy(task.model), task.selection, task.metric)
 
 
 def test_its_batch_sizes_are_those_of_edgetune(workload: Workload) -> None:
@@ -66,5 +86,5 @@ def test_its_batch_sizes_are_those_of_edgetune(workload: Workload) -> None:
 
 
 def test_an_unknown_workload_names_the_known() -> None:
-    with pytest.raises(TaskError, match="unknown workload 'speech'; known: ic, sr"):
+    with pytest.raises(TaskError, match="unknown workload 'speech'; known: ic, nlp, od, sr"):
         build_workload("speech")
