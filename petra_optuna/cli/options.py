@@ -139,6 +139,7 @@ EnergyEstimator = Annotated[
 OPTIONS = {
     "again": "--again",
     "bootstrap": "--bootstrap",
+    "cap": "--cap",
     "cache": "--cache",
     "cache_dir": "--cache",
     "checkpoint": "--checkpoint",

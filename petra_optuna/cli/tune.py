@@ -152,11 +152,11 @@ def tune_command(
     database.remove_session()
     console = make_console(quiet or as_json)
     built = _built(source, cache or cache_folder(storage), seed, console)
-    known = {**built.model_space, **built.training_space}
+    parameters = {**built.model_space, **built.training_space}
     with _progress(console, trials) as callback:
         tuned = tune(
             built,
-            dict(parameter(text, known) for text in space or ()),
+            dict(parameter(text, parameters) for text in space or ()),
             objective=objective,
             inference_objective=None if inference_objective == _NO_INFERENCE else inference_objective,
             budget=chosen,

@@ -26,12 +26,12 @@ def checked_space(workload: Workload, given: Mapping[str, BaseDistribution]) -> 
     Raises:
         UserError: When nothing reads a given parameter, or ``train_threads`` are no whole numbers.
     """
-    known = {**workload.model_space, **workload.training_space}
-    _check_known(given, (*known, TRAIN_THREADS), "the space")
+    own = {**workload.model_space, **workload.training_space}
+    _check_known(given, (*own, TRAIN_THREADS), "the space")
     threads = given.get(TRAIN_THREADS)
     if threads is not None and not (isinstance(threads, IntDistribution) and threads.low >= 1):
         raise UserError(f"`{TRAIN_THREADS}` of the space must be whole numbers of at least 1")
-    return {**known, **given}
+    return {**own, **given}
 
 
 def checked_groups(groups: Groups, space: Mapping[str, BaseDistribution]) -> dict[str, tuple[str, ...]]:

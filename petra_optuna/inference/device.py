@@ -77,7 +77,7 @@ class EdgeDevice:
         if not cap:
             raise UserError(
                 f"device {self.name!r} has {self.cores} cores, this machine has {cores} for it; "
-                "give --cap to emulate it with fewer"
+                "`cap` emulates it with fewer"
             )
         return dataclasses.replace(self, cores=cores, capped_from=self.capped_from or self.cores)
 
@@ -119,9 +119,9 @@ def parse_device(text: str, *, cap: bool = False) -> EdgeDevice:
     """
     if text == THIS_MACHINE:
         return EdgeDevice(THIS_MACHINE, available_cores())
-    for known in BUILT_IN:
-        if known.name == text:
-            return known.on(available_cores())
+    for device in BUILT_IN:
+        if device.name == text:
+            return device.on(available_cores())
     if not text.endswith(".json"):
         names = ", ".join((THIS_MACHINE, *(known.name for known in BUILT_IN)))
         raise UserError(f"unknown device {text!r}; there are {names}, or give a .json file")

@@ -102,12 +102,11 @@ class InferenceServer:
         if shape in self._answers:
             self.counts.hits += 1
             return shape
-        known = self._tuner.known(shape)
-        if known is not None:
+        stored = self._tuner.known(shape)
+        if stored is not None:
             self.counts.hits += 1
-            answered: Future[Recommendation] = Future()
-            answered.set_result(known)
-            self._answers[shape] = answered
+            self._answers[shape] = Future()
+            self._answers[shape].set_result(stored)
             return shape
         self.counts.searches += 1
         folder = Path(self._folder.name, shape[:16])

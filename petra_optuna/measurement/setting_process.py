@@ -91,7 +91,7 @@ class SettingProcess:
         """Seconds of each of so many calls by the clock alone.
 
         Raises:
-            MeasurementFailed: As in ``measure``.
+            MeasurementFailed: When the file cannot be run so.
         """
         request = {"command": "calls", "setting": setting.to_dict(), "calls": calls}
         return [float(seconds) for seconds in self._ask(setting.cores, request)]
@@ -102,7 +102,7 @@ class SettingProcess:
         None where the system does not count them.
 
         Raises:
-            MeasurementFailed: As in ``measure``.
+            MeasurementFailed: When the file cannot be run so.
         """
         profile = DeviceProfile(
             name=self._device,

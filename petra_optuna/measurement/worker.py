@@ -139,21 +139,23 @@ def _open_settings(request: dict[str, Any], announce: Announce) -> SettingBench:
     """
     device, energy = request["device"], request["energy"]
     _keep_to_cores(tuple(request["cores"]))
-    place = DeviceProfile(name=device).baseline_place
+    default = DeviceProfile(name=device).baseline_place
     counter: Counter | str = ""
     if energy is not None:
         counter = (
-            find_counter(runtime(place[0]).device_uuid(device)) if energy == "counters" else estimator(energy)
+            find_counter(runtime(default[0]).device_uuid(device))
+            if energy == "counters"
+            else estimator(energy)
         )
         if isinstance(counter, str):
             raise MeasurementFailed(f"energy cannot be an objective here: {counter}")
-    tiny = _with_a_tiny_file(runtime(place[0]), 1)
+    tiny = _with_a_tiny_file(runtime(default[0]), 1)
     if request["limit"] is not None:
         limit_memory(request["limit"])
     del tiny
     schedule = Schedule(**request["schedule"])
     samples = load_feeds(Path(request["feeds"]))
-    return SettingBench.load(Path(request["path"]), samples, place, schedule, announce, counter)
+    return SettingBench.load(Path(request["path"]), samples, default, schedule, announce, counter)
 
 
 def _of_settings(bench: SettingBench, request: dict[str, Any]) -> object:

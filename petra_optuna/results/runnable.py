@@ -14,13 +14,13 @@ from petra_optuna.tasks import Task
 DEPLOYMENT_FILE = "deployment.json"
 
 
-def write_runnable(folder: Path, task: Task, place: tuple[str, str], answer: Recommendation | None) -> None:
+def write_runnable(folder: Path, task: Task, runs_in: tuple[str, str], answer: Recommendation | None) -> None:
     """Write ``preprocess.json``, ``run.py`` and, with a recommendation, ``deployment.json``, and try them.
 
     Args:
         folder: Folder that holds ``model.onnx``.
         task: Task of the file.
-        place: Runtime and device of the file; a recommendation names a runtime of its own.
+        runs_in: Runtime and device of the file; a recommendation names a runtime of its own.
         answer: How to serve the file; None leaves batch and threads to the runtime.
 
     Raises:
@@ -30,12 +30,12 @@ def write_runnable(folder: Path, task: Task, place: tuple[str, str], answer: Rec
     write_json(folder / "preprocess.json", {**preprocess, "output": describe_output(task)})
     if answer is not None:
         write_json(folder / DEPLOYMENT_FILE, answer.to_dict())
-        place = (answer.setting.runtime, answer.device.device)
-    (folder / RUN_FILE).write_text(run_script(*place), encoding="utf-8")
+        runs_in = (answer.setting.runtime, answer.device.device)
+    (folder / RUN_FILE).write_text(run_script(*runs_in), encoding="utf-8")
     if answer is None:
-        check_script(folder, task, place)
+        check_script(folder, task, runs_in)
     else:
-        check_script(folder, task, place, answer.setting.batch)
+        check_script(folder, task, runs_in, answer.setting.batch)
 
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:

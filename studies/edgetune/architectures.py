@@ -41,7 +41,14 @@ ARCHITECTURES: dict[str, Callable[[], Built]] = {
         f"residual {width}x{blocks}, {side} px": lambda width=width, blocks=blocks, side=side: _image(
             width, blocks, side
         )
-        for width, blocks, side in ((8, 1, 16), (16, 1, 16), (16, 2, 16), (32, 1, 16), (16, 1, 32), (32, 2, 32))
+        for width, blocks, side in (
+            (8, 1, 16),
+            (16, 1, 16),
+            (16, 2, 16),
+            (32, 1, 16),
+            (16, 1, 32),
+            (32, 2, 32),
+        )
     },
     **{f"M5 {width}": lambda width=width: _audio(width) for width in (8, 16, 32)},
     **{
@@ -64,8 +71,3 @@ def exported(names: list[str], folder: Path, seed: int = 0) -> Iterator[tuple[st
         path = folder / f"{index}-{seed}.onnx"
         lower(network.eval(), (example,), path)
         yield name, path, example
-
-
-def feeds_of(example: Tensor) -> dict[str, object]:
-    """The example by the name of the file's input."""
-    return {"input": example.numpy()}

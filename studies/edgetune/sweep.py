@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from petra_optuna.database import open_storage
 from petra_optuna.inference import EdgeDevice, InferenceTuner, inference_objective, serving_cores
 from petra_optuna.inference.objective import figures, value_of
 from petra_optuna.measurement import InferenceSetting, SettingProcess, available_cores
-from petra_optuna.noise import Reading
 from petra_optuna.nn.inputs import to_feeds
+from petra_optuna.noise import Reading
 from studies import script
 from studies.edgetune.architectures import ARCHITECTURES, exported
 
@@ -45,10 +46,14 @@ def main() -> None:
             algorithm=given.algorithm,
         )
         header = ("architecture", "settings", "measured", "best", "recommended", "of the best, %", "gain")
-        script.print_table(header, _rows(tuner, list(ARCHITECTURES)[: given.architectures], Path(folder), given))
+        script.print_table(
+            header, _rows(tuner, list(ARCHITECTURES)[: given.architectures], Path(folder), given)
+        )
 
 
-def _rows(tuner: InferenceTuner, names: list[str], folder: Path, given: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _rows(
+    tuner: InferenceTuner, names: list[str], folder: Path, repeats: int
+) -> Iterator[tuple[object, ...]]:
     sign = 1 if tuner.objective.direction == "maximize" else -1
     shares = []
     for name, file, example in exported(names, folder):
@@ -63,7 +68,7 @@ def _rows(tuner: InferenceTuner, names: list[str], folder: Path, given: argparse
             swept = {setting: value(setting) for setting in settings}
             best = max(settings, key=lambda setting: sign * swept[setting])
             compared = (best, answer.setting, tuner.space.first_settings()[0])
-            again = [[value(setting) for setting in compared] for _ in range(given.repeats)]
+            again = [[value(setting) for setting in compared] for _ in range(repeats)]
         of_best, of_answer, simple = np.median(again, axis=0)
         share = (of_answer / of_best) ** sign
         shares.append(share)
