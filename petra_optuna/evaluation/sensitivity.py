@@ -233,9 +233,10 @@ def _factorings(model: nn.Module, inputs: Inputs) -> list[_Cut]:
 
         return _Cut(name, count_parameters(layer), versions)
 
-    classes = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
     layers = decomposable_layers(model).items()
-    return [cut(name, layer) for name, layer in layers if isinstance(layer, classes) and name not in shared]
+    return [
+        cut(name, layer) for name, layer in layers if isinstance(layer, Decomposable) and name not in shared
+    ]
 
 
 def _drops(model: nn.Module, inputs: Inputs) -> list[_Cut]:

@@ -51,6 +51,7 @@ LEAVES: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.Conv3d: _CONV,
     nn.ConvTranspose1d: _TRANSPOSED,
     nn.ConvTranspose2d: _TRANSPOSED,
+    nn.ConvTranspose3d: _TRANSPOSED,
     nn.BatchNorm1d: _BATCH_NORM,
     nn.BatchNorm2d: _BATCH_NORM,
     nn.BatchNorm3d: _BATCH_NORM,

@@ -113,7 +113,7 @@ def _nothing_to_decompose(left_out: dict[str, str]) -> str:
     first = "".join(f"; {name or 'the model'}: {reason}" for name, reason in [*left_out.items()][:1])
     return (
         "low_rank: the model has no layer to decompose "
-        f"(ungrouped Linear, Conv1d, Conv2d, Embedding, GRU or LSTM{first}); leave low_rank out of the space"
+        f"(Linear, ungrouped convolution, Embedding, GRU or LSTM{first}); leave low_rank out of the space"
     )
 
 

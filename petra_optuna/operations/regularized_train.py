@@ -217,7 +217,8 @@ def _layer_weights(model: nn.Module) -> list[Tensor]:
     for module in model.modules():
         if isinstance(module, LowRankPair):
             inside_pairs |= {module.first, module.second}
-            if not isinstance(module.first, nn.Embedding) and module.first.weight.requires_grad:
+            known = isinstance(module.second, kinds) and not isinstance(module.first, nn.Embedding)
+            if known and module.first.weight.requires_grad:
                 weights.append(weight_matrix(module).reshape(len(module.second.weight), -1))
         elif isinstance(module, kinds) and module not in inside_pairs and module.weight.requires_grad:
             weights.append(module.weight)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from petra_optuna.nn.quantization import why_too_coarse
 from petra_optuna.operations.saturation import LIMITS
@@ -53,15 +54,46 @@ def derived(graph: onnx.GraphProto) -> set[str]:
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose nodes have names of their own, and which carries no shapes of intermediate values."""
+    """A copy whose nodes have names of their own, and which carries no shapes of intermediate values.
+
+    Parts of a weight that nodes split off it are stored, as attention's projections of queries and of keys.
+    """
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
+    _store_parts(copied.graph)
     del copied.graph.value_info[:]
     taken = Counter(node.name for node in copied.graph.node)
     for index, node in enumerate(copied.graph.node):
         if not node.name or taken[node.name] > 1:
             node.name = f"{node.op_type}_node_{index}"
     return copied
+
+
+def _store_parts(graph: onnx.GraphProto) -> None:
+    """Store what is split off a weight that nothing else reads, and the transpose of that, in place."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    uses = Counter(name for node in graph.node for name in node.input)
+    uses.update(value.name for value in graph.output)
+    parts: set[str] = set()
+    kept = []
+    for node in graph.node:
+        split = node.op_type == "Split" or (node.op_type == "Transpose" and node.input[0] in parts)
+        if not split or uses[node.input[0]] > 1 or any(name not in stored for name in node.input):
+            kept.append(node)
+            continue
+        arrays = [numpy_helper.to_array(stored[name]) for name in node.input]
+        computed = ReferenceEvaluator(node).run(None, dict(zip(node.input, arrays, strict=True)))
+        uses.subtract(node.input)
+        parts.update(node.output)
+        stored |= {
+            name: numpy_helper.from_array(np.ascontiguousarray(array), name)
+            for name, array in zip(node.output, computed, strict=True)
+        }
+    if parts:
+        tensors = [tensor for name, tensor in stored.items() if uses[name]]
+        del graph.node[:], graph.initializer[:]
+        graph.node.extend(kept)
+        graph.initializer.extend(tensors)
 
 
 def round_symmetric(weight: np.ndarray, axis: int, limit: int) -> tuple[np.ndarray, np.ndarray]:

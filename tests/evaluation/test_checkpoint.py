@@ -195,6 +195,9 @@ def test_a_users_module_with_tensors_of_its_own(change: Callable[[Token], Token]
         (decompose(nn.Conv2d(4, 8, 3, padding=1), 2), torch.randn(2, 4, 9, 9)),
         (decompose(nn.Conv2d(4, 8, 3, stride=2, padding="valid"), 2, "spatial"), torch.randn(2, 4, 9, 9)),
         (decompose(nn.Conv1d(4, 8, 3, padding=1, padding_mode="circular"), 2), torch.randn(2, 4, 9)),
+        (nn.ConvTranspose3d(4, 6, 2, stride=2), torch.randn(2, 4, 3, 3, 3)),
+        (decompose(nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1), 2), torch.randn(2, 8, 5, 5)),
+        (decompose(nn.Conv3d(4, 8, 3, padding=1), 2, "spatial"), torch.randn(2, 4, 5, 5, 5)),
         (recompose(decompose(nn.Linear(4, 6), 4)), torch.randn(2, 4)),
     ],
 )

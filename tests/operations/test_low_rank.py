@@ -9,6 +9,7 @@ from support.loaders import apart
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from petra_optuna.deploy import check_parity, export_onnx
 from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.inputs import forward
@@ -401,6 +402,47 @@ def test_sequences_all_kinds_are_factored_counted_and_named() -> None:
     assert all(before is None or after < before for before, after in again["ranks"].values())
     assert again["ranks"].keys() >= {"embed", "conv", *recurrent} - again["left_out"].keys()
     assert again["parameters_after"] < report["parameters_after"]
+
+
+class Volumes(nn.Module):
+    """Volumes (N, 2, 8, 8, 8) halved by a convolution and brought back by a transposed one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv3d(2, 24, 3, stride=2, padding=1)
+        self.middle = nn.Conv3d(24, 24, 3, padding=1)
+        self.up = nn.ConvTranspose3d(24, 16, 3, stride=2, padding=1, output_padding=1)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        features = self.middle(self.down(volumes).relu()).relu()
+        return self.head(self.up(features).relu().mean((2, 3, 4)))
+
+
+@pytest.fixture
+def volumes() -> Task:
+    torch.manual_seed(0)
+    data = TensorDataset(torch.randn(12, 2, 8, 8, 8), torch.arange(12) % 3)
+    loader = DataLoader(data, batch_size=4)
+    return Task.from_loaders(Volumes().eval(), loader, apart(loader), metric="accuracy")
+
+
+def test_volumes_and_transposed_convolutions_are_factored_and_counted(volumes: Task) -> None:
+    applied = LowRank(rule="share", scope="local", kept_weights=0.4).apply(volumes.model, context_of(volumes))
+    pairs = {name: part for name, part in applied.model.named_modules() if isinstance(part, LowRankPair)}
+    assert pairs.keys() >= {"middle", "up"}
+    assert [type(part) for part in pairs["up"]] == [nn.Conv3d, nn.ConvTranspose3d]
+    report, example = applied.report, volumes.example
+    assert report["parameters_after"] == count_parameters(applied.model)
+    assert report["macs_after"] == count_macs(applied.model, example) < report["macs_before"]
+    saved = count_parameters(volumes.model) - count_parameters(applied.model)
+    layers = {name: volumes.model.get_submodule(name) for name in pairs}
+    assert saved == sum(count_parameters(layers[name]) - count_parameters(pairs[name]) for name in pairs)
+    proto = export_onnx(applied.model, example)
+    check_parity(applied.model, proto, example)
+    pruned = Prune(removed=0.3).apply(applied.model, context_of(volumes))
+    assert pruned.report["parameters_after"] < report["parameters_after"]
+    assert forward(pruned.model, example).isfinite().all()
 
 
 def test_all_layers_of_torchs_encoder_layer_are_factored() -> None:

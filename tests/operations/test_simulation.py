@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -113,6 +115,120 @@ def test_the_simulation_rounds_computed_weights_and_volumes_as_the_file_does(nam
     assert np.linalg.norm(simulated - actual) < 0.7 * np.linalg.norm(original - actual)
 
 
+class Attending(nn.Module):
+    """Tokens (N, 6, 16) through a layer and attention under test."""
+
+    def __init__(self, body: Callable[[Attending, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body, self.layer, self.head = body, nn.Linear(16, 16), nn.Linear(16, 4)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.encoder = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+        self.register_buffer("bias", torch.randn(6, 6))
+        self.memory = nn.Parameter(torch.randn(1, 6, 16))
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.3)  # torch's biases of attention are zero
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.body(self, tokens).mean(1))
+
+
+def _heads(net: Attending, x: Tensor) -> Tensor:
+    return net.layer(x).unflatten(2, (4, 4)).transpose(1, 2)
+
+
+def _dot_product(net: Attending, x: Tensor, **options: Any) -> Tensor:
+    heads = _heads(net, x)
+    return functional.scaled_dot_product_attention(heads, heads, heads, **options).transpose(1, 2).flatten(2)
+
+
+ATTENTION: dict[str, tuple[Callable[[Attending, Tensor], Tensor], set[str]]] = {
+    "self": (
+        lambda net, x: net.attention(x, x, x, need_weights=False)[0],
+        {"attention", "attention.out_proj"},
+    ),
+    "weights and mask": (
+        lambda net, x: net.attention(x, x, x, attn_mask=net.bias)[0],
+        {"attention", "attention.out_proj"},
+    ),
+    "cross": (
+        lambda net, x: net.attention(net.layer(x), x, x, need_weights=False)[0],
+        {"attention", "attention.out_proj", "layer"},
+    ),
+    "encoder layer": (
+        lambda net, x: net.encoder(x),
+        {f"encoder.{name}" for name in ("self_attn", "self_attn.out_proj", "linear1", "linear2")},
+    ),
+    "causal": (lambda net, x: _dot_product(net, x, is_causal=True), {"layer"}),
+    "scaled with a bias": (lambda net, x: _dot_product(net, x, attn_mask=net.bias, scale=0.3), {"layer"}),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_the_simulation_rounds_inside_attention_what_the_file_rounds(name: str) -> None:
+    torch.manual_seed(0)
+    body, layers = ATTENTION[name]
+    model, tokens = Attending(body).eval(), torch.randn(32, 6, 16)
+    proto = export_onnx(model, (tokens,))
+    file = QuantizeStatic().apply(proto, Samples(tokens)).model
+    simulation = FakeQuantization(model, [(tokens,)], LIMITS[weight_bits()])
+    assert set(simulation.layers) == {*layers, "head"}
+    assert _steps_of_simulation(simulation) == pytest.approx(_steps_of_file(file), rel=1e-4)
+    with torch.no_grad():
+        simulated = model(tokens).numpy()
+    actual, original = (_as_written(graph, tokens) for graph in (file, proto))
+    assert np.linalg.norm(simulated - actual) < 0.35 * np.linalg.norm(original - actual)
+
+
+def _as_written(proto: onnx.ModelProto, tokens: Tensor) -> np.ndarray:
+    """Outputs of the graph node by node; fused kernels round a few values to the other side."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    (outputs,) = session.run(None, {"input": tokens.numpy()})
+    return outputs
+
+
+def test_values_computed_of_weights_alone_stay_as_they_are() -> None:
+    """The file has them ready: a table that is read at fixed positions, a network over a buffer."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.bias = nn.Embedding(6, 16), nn.Linear(2, 16)
+            self.head = nn.Linear(16, 4)
+            self.register_buffer("positions", torch.arange(6))
+            self.register_buffer("coordinates", torch.randn(6, 2))
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(tokens + self.table(self.positions) + self.bias(self.coordinates))
+
+    torch.manual_seed(0)
+    model, tokens = Positions().eval(), torch.randn(32, 6, 16)
+    file = QuantizeStatic().apply(export_onnx(model, (tokens,)), Samples(tokens)).model
+    simulation = FakeQuantization(model, [(tokens,)], LIMITS[weight_bits()])
+    assert simulation.layers == ("head",)
+    assert _steps_of_simulation(simulation) == pytest.approx(_steps_of_file(file), rel=1e-4)
+
+
+def test_what_an_int8_layer_reads_does_not_bring_an_addition_in_front_of_it_into_int8() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.norm = nn.Linear(16, 16), nn.Linear(16, 16), nn.LayerNorm(16)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            values = tokens + self.norm(self.first(tokens))
+            return self.second(values + self.norm(values))
+
+    torch.manual_seed(0)
+    model, tokens = Normed().eval(), torch.randn(32, 6, 16)
+    file = QuantizeStatic().apply(export_onnx(model, (tokens,)), Samples(tokens)).model
+    simulation = FakeQuantization(model, [(tokens,)], LIMITS[weight_bits()])
+    assert _steps_of_simulation(simulation) == pytest.approx(_steps_of_file(file), rel=1e-4)
+
+
 def test_a_trained_residual_network_decides_as_its_file(tiny_task: Task) -> None:
     batches = [inputs for inputs, _ in tiny_task.calibration.batches(64)]
     images = torch.cat([inputs[0] for inputs, _ in open_once(tiny_task.test).batches(64)])
@@ -133,9 +249,17 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _steps_of_file(file: onnx.ModelProto) -> list[float]:
-    """Distinct steps of activations, ascending; those of weights and biases are one a channel."""
+    """Distinct steps of activations, ascending; those of weights and biases are one a channel.
+
+    A single stored number is as exact in INT8 as in float.
+    """
     tensors = {tensor.name: tensor for tensor in file.graph.initializer}
-    scales = [tensors[node.input[1]] for node in file.graph.node if node.op_type == "DequantizeLinear"]
+    scales = [
+        tensors[node.input[1]]
+        for node in file.graph.node
+        if node.op_type == "DequantizeLinear"
+        and (node.input[0] not in tensors or np.prod(tensors[node.input[0]].dims) > 1)
+    ]
     return sorted({round(float(numpy_helper.to_array(scale)), 7) for scale in scales if not scale.dims})
 
 

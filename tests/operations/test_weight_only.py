@@ -6,12 +6,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from petra_optuna.deploy import OnnxRuntimeModel, export_onnx
 from petra_optuna.deploy.checks import check_kernels, check_weights
 from petra_optuna.errors import OperationFailed
+from petra_optuna.operations.int8_graph import weighted_layers
 from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.weight_only import STORED, named, round_symmetric, store_int8
@@ -185,3 +186,44 @@ def test_what_is_too_small_stays_in_float_and_is_named() -> None:
     for operation in (QuantizeStatic(), QuantizeDynamic()):
         with pytest.raises(OperationFailed, match="none of the model's weights"):
             operation.apply(only, Samples((codes,)))
+
+
+class Cross(nn.Module):
+    """Attention to the input from a layer of it: queries and keys split the fused projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.attention(self.layer(tokens), tokens, tokens, need_weights=False)[0]
+
+
+def test_parts_of_a_weight_are_stored_and_compute_the_same() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randn(4, 6, 16)
+    proto = export_onnx(Cross().eval(), (tokens,))
+    prepared = named(proto)
+    assert "Split" in [node.op_type for node in proto.graph.node]
+    assert len(weighted_layers(prepared.graph)) == len(weighted_layers(proto.graph)) + 2
+    read = {name for node in prepared.graph.node for name in node.input}
+    assert read.issuperset(tensor.name for tensor in prepared.graph.initializer)
+    outputs = [OnnxRuntimeModel(graph).run({"input": tokens.numpy()}) for graph in (proto, prepared)]
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_weight_that_is_read_whole_as_well_is_not_split() -> None:
+    weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "weight")
+    sizes = numpy_helper.from_array(np.array([2, 2]), "sizes")
+    nodes = [
+        helper.make_node("Split", ["weight", "sizes"], ["left", "right"], axis=1),
+        helper.make_node("MatMul", ["input", "weight"], ["whole"]),
+        helper.make_node("MatMul", ["whole", "left"], ["output"]),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("input", "output")
+    ]
+    graph = helper.make_graph(nodes, "graph", values[:1], values[1:], [weight, sizes])
+    prepared = named(helper.make_model(graph))
+    assert [node.op_type for node in prepared.graph.node] == ["Split", "MatMul", "MatMul"]

@@ -1,5 +1,12 @@
 """Low-rank factors of linear, convolution, embedding and recurrent layers."""
 
+from petra_optuna.nn.low_rank.factored_models import (
+    decomposable_layers,
+    factorize_fully,
+    merge_factors,
+    shared_names,
+    trainable_factors,
+)
 from petra_optuna.nn.low_rank.factored_recurrent import (
     GATES,
     FactoredRecurrent,
@@ -10,14 +17,9 @@ from petra_optuna.nn.low_rank.factored_recurrent import (
 )
 from petra_optuna.nn.low_rank.pairs import (
     LowRankPair,
-    decomposable_layers,
     decompose,
-    factorize_fully,
     is_decomposable,
-    merge_factors,
     reason_against_low_rank,
-    shared_names,
-    trainable_factors,
     weight_matrix,
 )
 from petra_optuna.nn.low_rank.ranks import Factors, RankRule, break_even_rank, singular_values_of

@@ -6,44 +6,53 @@ follow from the pair at any time: the normalised columns of the second weight, t
 of columns and rows, and the normalised rows of the first weight.
 
 The weight of a layer as a matrix (m, n) is ``out x in`` for Linear, ``features x entries`` for Embedding,
-``out x (in k k)`` for a convolution by channels, and ``(out k) x (in k)`` for Conv2d by space: a column of
-the kernel, then a row (Jaderberg et al., 2014, scheme 2).
+``out x (in k k)`` for a convolution by channels, ``(out k k) x in`` for a transposed one, and
+``(out k) x (in k)`` for a convolution by space: of two dimensions a column of the kernel, then a row
+(Jaderberg et al., 2014, scheme 2), of three a slice along the first two dimensions, then the third.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import typing
 
 import torch
 from torch import Tensor, nn
 
-from petra_optuna.nn.low_rank.factored_recurrent import (
-    FactoredRecurrent,
-    assemble_recurrent,
-    is_recurrent,
-    is_trained,
-    matrix_names,
-    weight_of,
-)
+from petra_optuna.nn.low_rank.factored_recurrent import is_recurrent
 from petra_optuna.nn.low_rank.ranks import SVD, Factors
-from petra_optuna.nn.low_rank.split_layers import Decomposable, Split, joined_geometry, split_geometry
-from petra_optuna.nn.surgery import has_hooks, replace_module, shared_layers
+from petra_optuna.nn.low_rank.split_layers import (
+    ONE_POSITION,
+    Convolution,
+    Decomposable,
+    Split,
+    Transposed,
+    joined_geometry,
+    split_axis,
+    split_geometry,
+)
+from petra_optuna.nn.surgery import has_hooks
 
 _PAIRS = {
     (nn.Linear, nn.Linear),
     (nn.Conv1d, nn.Conv1d),
     (nn.Conv2d, nn.Conv2d),
+    (nn.Conv3d, nn.Conv3d),
     (nn.Embedding, nn.Linear),
+    *((first, second) for second, first in ONE_POSITION.items()),
 }
+_CONVOLUTIONS = (*typing.get_args(Convolution), *typing.get_args(Transposed))
+_FIRST_POSITION = 2
+"""Dimension of a convolution's weight at which the kernel begins."""
 
 
 class LowRankPair(nn.Sequential):
     """Two layers in place of one: ``first`` (n -> r, no bias), then ``second`` (r -> m).
 
     Args:
-        first: Layer that maps n to r features; it holds the kernel, or the kernel's first dimension alone.
+        first: Layer that maps n to r features; it holds the kernel, or all but one of its dimensions, and in
+            front of a transposed convolution one position.
         second: Layer that maps r to m features: Linear behind Linear and Embedding, a convolution
-            of one position, or of the kernel's other dimension, behind a convolution.
+            of one position, or of the kernel's other dimension, behind a convolution; or a transposed one.
 
     Raises:
         ValueError: When the two are no such pair.
@@ -69,17 +78,19 @@ class LowRankPair(nn.Sequential):
     @property
     def rank(self) -> int:
         """Number of features between the two layers."""
-        return self.second.weight.shape[1]
+        return self.second.weight.shape[0 if isinstance(self.second, Transposed) else 1]
 
     @property
     def split(self) -> Split:
         """Whether the weight is a matrix by channels or by space."""
-        return "spatial" if self.second.weight[0, 0].numel() > 1 else "channel"
+        return (
+            "spatial" if isinstance(self.second, Convolution) and _positions(self.second) > 1 else "channel"
+        )
 
 
 def is_decomposable(module: nn.Module) -> bool:
     """Whether ``decompose`` takes the module; ``reason_against_low_rank`` says why not."""
-    if type(module) is nn.Conv1d or type(module) is nn.Conv2d:
+    if isinstance(module, Convolution | Transposed) and type(module) in _CONVOLUTIONS:
         return module.groups == 1
     if type(module) is nn.Embedding:
         return module.max_norm is None and not module.sparse and not module.scale_grad_by_freq
@@ -93,7 +104,7 @@ def reason_against_low_rank(module: nn.Module) -> str | None:
     """
     if is_decomposable(module) or is_recurrent(module):
         return "its calls pass through hooks" if has_hooks(module) else None
-    if type(module) in (nn.Conv1d, nn.Conv2d):
+    if type(module) in _CONVOLUTIONS:
         return "its channels are in groups"
     if type(module) is nn.Embedding:
         return "max_norm, sparse and scale_grad_by_freq belong to whole rows"
@@ -103,11 +114,6 @@ def reason_against_low_rank(module: nn.Module) -> str | None:
     if isinstance(module, (*unknown, nn.Bilinear, nn.MultiheadAttention)):
         return f"low rank does not know {type(module).__name__}"
     return None
-
-
-def has_spatial_split(layer: Decomposable) -> bool:
-    """Whether the kernel has two dimensions to split."""
-    return isinstance(layer, nn.Conv2d) and min(layer.kernel_size) > 1
 
 
 def weight_matrix(layer: Decomposable | LowRankPair, split: Split = "channel") -> Tensor:
@@ -121,8 +127,10 @@ def weight_matrix(layer: Decomposable | LowRankPair, split: Split = "channel") -
         return _left(layer) @ _right(layer)
     if isinstance(layer, nn.Embedding):
         return layer.weight.T
+    if isinstance(layer, Transposed):
+        return layer.weight.flatten(1).T
     if split == "spatial":
-        return layer.weight.permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
+        return layer.weight.movedim(_FIRST_POSITION + _axis(layer), 1).flatten(2).flatten(0, 1)
     return layer.weight.flatten(1)
 
 
@@ -170,8 +178,11 @@ def assemble_pair(
             first[padding] = 0  # the eigenvectors' rounding is not quite zero
     else:
         first.copy_(right.reshape(first.shape))
-    positions = second[0, 0].numel()
-    second.copy_(left.reshape(-1, positions, rank).transpose(1, 2).reshape(second.shape))
+    if isinstance(pair.second, Transposed):
+        second.copy_(left.T.reshape(second.shape))
+    else:
+        positions = _positions(pair.second)
+        second.copy_(left.reshape(-1, positions, rank).transpose(1, 2).reshape(second.shape))
     for factor in (first, second):
         factor.requires_grad_(layer.weight.requires_grad)
     _copy_bias(layer, pair.second)
@@ -186,10 +197,11 @@ def recompose(pair: LowRankPair) -> Decomposable:
     layer = joined_geometry(pair.first, pair.second)
     if isinstance(layer, nn.Embedding):
         layer.weight.copy_(weight.T)
-    elif isinstance(layer, nn.Conv2d) and pair.split == "spatial":
-        rows, columns = layer.kernel_size
-        shaped = weight.reshape(layer.out_channels, columns, layer.in_channels, rows)
-        layer.weight.copy_(shaped.permute(0, 2, 3, 1))
+    elif isinstance(layer, Transposed):
+        layer.weight.copy_(weight.T.reshape(layer.weight.shape))
+    elif pair.split == "spatial":
+        moved = layer.weight.movedim(_FIRST_POSITION + _axis(layer), 1)
+        moved.copy_(weight.reshape(moved.shape))
     else:
         layer.weight.copy_(weight.reshape(layer.weight.shape))
     layer.weight.requires_grad_(pair.second.weight.requires_grad)
@@ -198,92 +210,16 @@ def recompose(pair: LowRankPair) -> Decomposable:
     return layer
 
 
-def trainable_factors(model: nn.Module) -> dict[str, Factors]:
-    """Factors of everything in a model that is factored and not frozen.
-
-    Returns:
-        Factors by the name of each pair, and by the torch name of each factored matrix of a recurrent
-        layer, for example ``encoder.weight_hh_l0``.
-    """
-    factors: dict[str, Factors] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, LowRankPair):
-            factors[name] = pair_factors(module)
-        elif isinstance(module, FactoredRecurrent):
-            for matrix in module.ranks:
-                factors[f"{name}.{matrix}" if name else matrix] = module.factors(matrix)
-    return {name: pair for name, pair in factors.items() if pair[0].requires_grad}
+def _axis(layer: Decomposable) -> int:
+    axis = split_axis(layer)
+    if axis is None:
+        raise ValueError(f"{layer} has no kernel to split by space")
+    return axis
 
 
-def decomposable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Pairs, recurrent layers, and decomposable layers outside pairs, by name; none that has hooks."""
-    layers: dict[str, nn.Module] = {}
-    inside_pairs: set[nn.Module] = set()
-    for name, module in model.named_modules():
-        if isinstance(module, LowRankPair):
-            inside_pairs |= set(module.children())
-        elif module in inside_pairs or not (is_decomposable(module) or is_recurrent(module)):
-            continue
-        if not has_hooks(module):
-            layers[name] = module
-    return layers
-
-
-def shared_names(model: nn.Module) -> set[str]:
-    """Names of layers and pairs that share a parameter with another name."""
-    shared = shared_layers(model)
-    return shared | {owner.rpartition(".")[0] for owner in shared}
-
-
-def factorize_fully(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """Replace every whole layer that shares no weight and is not frozen by factors of full rank, in place.
-
-    Returns:
-        The model, or its replacement where it is one layer, and the names of the layers: Linear,
-        Conv1d, Conv2d (by channels), Embedding, GRU and LSTM (each matrix).
-    """
-    shared = shared_names(model)
-    names = []
-    for name, layer in decomposable_layers(model).items():
-        if name in shared or isinstance(layer, LowRankPair | FactoredRecurrent):
-            continue
-        if isinstance(layer, nn.GRU | nn.LSTM):
-            whole = {matrix: weight_of(layer, matrix) for matrix in matrix_names(layer)}
-            factors = {
-                matrix: SVD.of(weight).truncate(min(weight.shape)) if is_trained(layer, matrix) else weight
-                for matrix, weight in whole.items()
-            }
-            if not any(is_trained(layer, matrix) for matrix in whole):
-                continue
-            model = replace_module(model, name, assemble_recurrent(layer, factors))
-        else:
-            assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)
-            if not layer.weight.requires_grad:
-                continue
-            model = replace_module(model, name, decompose(layer, min(weight_matrix(layer).shape)))
-        names.append(name)
-    return model, tuple(names)
-
-
-def merge_factors(model: nn.Module, names: Sequence[str]) -> nn.Module:
-    """Replace pairs and factored recurrent layers of these names by plain layers, in place.
-
-    Returns:
-        The model, or its replacement where it is one layer.
-    """
-    for name in names:
-        model = replace_module(model, name, whole_layer(model.get_submodule(name)))
-    return model
-
-
-def whole_layer(layer: nn.Module) -> nn.Module:
-    """The plain layer that computes what a pair or factored recurrent layer does; others as they are."""
-    if isinstance(layer, LowRankPair):
-        return recompose(layer)
-    if isinstance(layer, FactoredRecurrent):
-        whole = {matrix: weight_of(layer, matrix) for matrix in matrix_names(layer)}
-        return assemble_recurrent(layer, whole)
-    return layer
+def _positions(layer: Decomposable) -> int:
+    """Number of positions of the kernel; 1 where there is none."""
+    return layer.weight[0, 0].numel()
 
 
 def _copy_bias(source: Decomposable, target: Decomposable) -> None:
@@ -297,6 +233,8 @@ def _copy_bias(source: Decomposable, target: Decomposable) -> None:
 def _left(pair: LowRankPair) -> Tensor:
     """The second weight as (m, r)."""
     weight = pair.second.weight
+    if isinstance(pair.second, Transposed):
+        return weight.flatten(1).T
     return weight.reshape(*weight.shape[:2], -1).transpose(1, 2).flatten(0, 1)
 
 

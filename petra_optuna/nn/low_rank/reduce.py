@@ -19,7 +19,6 @@ from petra_optuna.nn.low_rank.factored_recurrent import (
 from petra_optuna.nn.low_rank.pairs import (
     LowRankPair,
     assemble_pair,
-    has_spatial_split,
     recompose,
     weight_matrix,
 )
@@ -31,7 +30,7 @@ from petra_optuna.nn.low_rank.ranks import (
     kept_energy,
     round_rank,
 )
-from petra_optuna.nn.low_rank.split_layers import Decomposable, Split
+from petra_optuna.nn.low_rank.split_layers import Convolution, Decomposable, Split, split_axis
 from petra_optuna.nn.time_limit import check_time
 
 SAVES_NOTHING = "no rank that keeps what the rule asks for saves weights"
@@ -57,8 +56,8 @@ class ReductionResult:
 def reduce_layer(layer: nn.Module, rule: RankRule, threshold: float) -> ReductionResult:
     """Reduce a layer to the rank that the rule asks of it alone.
 
-    A Conv2d gets the split that costs less at the same error. What is factored already gets a smaller rank,
-    or becomes whole where that has fewer weights.
+    A convolution of two or three dimensions gets the split that costs less at the same error. What is
+    factored already gets a smaller rank, or becomes whole where that has fewer weights.
 
     Args:
         layer: Layer that ``decomposable_layers`` gives.
@@ -120,7 +119,7 @@ def _decompose_matrices(layer: nn.Module) -> dict[str, SVD]:
     check_time()
     if isinstance(layer, nn.GRU | nn.LSTM | FactoredRecurrent):
         return {name: SVD.of(weight_of(layer, name)) for name in matrix_names(layer)}
-    assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding | LowRankPair)
+    assert isinstance(layer, Decomposable | LowRankPair)
     return {"": SVD.of(weight_matrix(layer))}
 
 
@@ -131,7 +130,7 @@ def _reduce(
         return _reduce_recurrent(layer, decompositions, requested)
     if isinstance(layer, LowRankPair):
         return _reduce_pair(layer, decompositions[""], requested[""])
-    assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)
+    assert isinstance(layer, Decomposable)
     svd, rank, split = _cheaper_split(layer, decompositions[""], requested[""])
     if rank is None:
         return ReductionResult(None, {}, {"": SAVES_NOTHING})
@@ -180,9 +179,10 @@ def _cheaper_split(layer: Decomposable, channel: SVD, requested: int) -> tuple[S
     spatial pair run at more positions.
     """
     rank = _saving_rank(channel, None, requested)
-    if not has_spatial_split(layer) or requested >= len(channel.singular_values):
+    axis = split_axis(layer)
+    if axis is None or requested >= len(channel.singular_values):
         return channel, rank, "channel"
-    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(layer, Convolution)
     spatial = SVD.of(weight_matrix(layer, "spatial"))
     kept = kept_energy(channel.singular_values, requested)
     equal_rank = choose_rank(spatial.singular_values, "energy", kept, _break_even(spatial))
@@ -190,7 +190,7 @@ def _cheaper_split(layer: Decomposable, channel: SVD, requested: int) -> tuple[S
     if spatial_rank is None:
         return channel, rank, "channel"
     rows, columns = spatial.matrix.shape
-    cost = spatial_rank * (2 * rows + (1 + layer.stride[1]) * columns)
+    cost = spatial_rank * (2 * rows + (1 + layer.stride[axis]) * columns)
     if rank is None or cost < rank * 2 * sum(channel.matrix.shape):
         return spatial, spatial_rank, "spatial"
     return channel, rank, "channel"

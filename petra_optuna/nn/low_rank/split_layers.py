@@ -5,13 +5,33 @@ Nothing is initialised: initialising would draw random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from torch import Tensor, nn
 
-Decomposable = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+Decomposable = nn.Linear | Convolution | Transposed | nn.Embedding
 Split = Literal["channel", "spatial"]
+
+ONE_POSITION: Mapping[type[nn.Module], type[Convolution]] = {
+    nn.ConvTranspose1d: nn.Conv1d,
+    nn.ConvTranspose2d: nn.Conv2d,
+    nn.ConvTranspose3d: nn.Conv3d,
+}
+"""Class of the first half of a pair by that of its second half, where this is a transposed convolution."""
+
+
+def split_axis(layer: Decomposable) -> int | None:
+    """The kernel's dimension that the second half of a spatial pair takes: the last longer than one.
+
+    None where the kernel has not two such dimensions, and of what is no convolution.
+    """
+    if not isinstance(layer, Convolution):
+        return None
+    long = [axis for axis, size in enumerate(layer.kernel_size) if size > 1]
+    return long[-1] if len(long) > 1 else None
 
 
 def split_geometry(layer: Decomposable, rank: int, split: Split) -> tuple[Decomposable, Decomposable]:
@@ -20,8 +40,9 @@ def split_geometry(layer: Decomposable, rank: int, split: Split) -> tuple[Decomp
     Args:
         layer: Layer n -> m; a convolution without groups.
         rank: Number of features r between the two.
-        split: ``channel`` gives the first layer the whole kernel and the second one position;
-            ``spatial`` the first layer the kernel's rows and the second its columns (Conv2d only).
+        split: ``channel`` gives one layer the whole kernel and the other one position: the first has the
+            kernel of a convolution, the second that of a transposed one, so that the other runs at fewer
+            positions. ``spatial`` gives the second the kernel along ``split_axis``, the first the rest.
     """
     weight = layer.weight
     if isinstance(layer, nn.Embedding):
@@ -33,10 +54,14 @@ def split_geometry(layer: Decomposable, rank: int, split: Split) -> tuple[Decomp
         return _linear(weight, layer.in_features, rank, False), _linear(
             weight, rank, layer.out_features, bias
         )
-    all_axes = range(len(layer.kernel_size))
-    first_axes, second_axes = ((0,), (1,)) if split == "spatial" else (all_axes, ())
+    if isinstance(layer, Transposed):
+        pointwise = ONE_POSITION[type(layer)]
+        first_half = pointwise(layer.in_channels, rank, 1, bias=False, dtype=weight.dtype, device="meta")
+        return first_half.to_empty(device=weight.device), _transposed(layer, rank, bias=bias)
+    axes = set(range(len(layer.kernel_size)))
+    second_axes = {split_axis(layer)} & axes if split == "spatial" else set()
     return (
-        _convolution(layer, layer.in_channels, rank, first_axes, bias=False),
+        _convolution(layer, layer.in_channels, rank, axes - second_axes, bias=False),
         _convolution(layer, rank, layer.out_channels, second_axes, bias=bias),
     )
 
@@ -52,7 +77,9 @@ def joined_geometry(first: Decomposable, second: Decomposable) -> Decomposable:
         return layer.to_empty(device=weight.device)
     if isinstance(first, nn.Linear):
         return _linear(weight, first.in_features, second.weight.shape[0], bias)
-    assert isinstance(second, nn.Conv1d | nn.Conv2d)
+    if isinstance(second, Transposed):
+        return _transposed(second, first.in_channels, bias=bias)
+    assert isinstance(second, Convolution)
     padding = first.padding
     if not isinstance(padding, str):
         padding = tuple(a + b for a, b in zip(padding, second.padding, strict=True))  # type: ignore[operator]
@@ -76,8 +103,8 @@ def _linear(like: Tensor, inputs: int, outputs: int, bias: bool) -> nn.Linear:
 
 
 def _convolution(
-    like: nn.Conv1d | nn.Conv2d, inputs: int, outputs: int, axes: Collection[int], *, bias: bool
-) -> nn.Conv1d | nn.Conv2d:
+    like: Convolution, inputs: int, outputs: int, axes: Collection[int | None], *, bias: bool
+) -> Convolution:
     """A convolution like this along ``axes`` alone, of one position along the other dimensions."""
 
     def along(values: tuple[int, ...], other: int) -> tuple[int, ...]:
@@ -96,6 +123,24 @@ def _convolution(
         dilation=along(like.dilation, 1),  # type: ignore[arg-type]
         padding_mode=like.padding_mode,
         bias=bias,
+        dtype=like.weight.dtype,
+        device="meta",
+    )
+    return layer.to_empty(device=like.weight.device)
+
+
+def _transposed(like: Transposed, inputs: int, *, bias: bool) -> Transposed:
+    """A transposed convolution like this with another number of input channels."""
+    layer = type(like)(
+        inputs,
+        like.out_channels,
+        like.kernel_size,  # type: ignore[arg-type]
+        stride=like.stride,  # type: ignore[arg-type]
+        padding=like.padding,  # type: ignore[arg-type]
+        output_padding=like.output_padding,  # type: ignore[arg-type]
+        bias=bias,
+        dilation=like.dilation,  # type: ignore[arg-type]
+        padding_mode=like.padding_mode,
         dtype=like.weight.dtype,
         device="meta",
     )

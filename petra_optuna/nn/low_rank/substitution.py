@@ -23,8 +23,9 @@ from petra_optuna.nn.agreement import agree, largest_change
 from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.culprits import find_culprits
 from petra_optuna.nn.inputs import Inputs, call, forward
+from petra_optuna.nn.low_rank.factored_models import whole_layer
 from petra_optuna.nn.low_rank.factored_recurrent import FactoredRecurrent, matrix_names, weight_of
-from petra_optuna.nn.low_rank.pairs import LowRankPair, recompose, whole_layer
+from petra_optuna.nn.low_rank.pairs import LowRankPair, recompose
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.surgery import replace_module
 

@@ -20,8 +20,8 @@ class FakeQuantization:
     """Simulation of INT8 in one model: its forward pass rounds as its file will, until ``remove``.
 
     It intercepts torch functions and not modules, so functional calls, shared layers, tied weights and
-    modules that read the weight of a child are covered. Calls of a part of the model from outside are not
-    simulated, nor what torch runs as one function, such as the input projection of ``MultiheadAttention``.
+    modules that read the weight of a child are covered, and so is what lies inside of torch's attention
+    functions. Calls of a part of the model from outside are not simulated.
     Batch norms are not folded: rounding per output channel gives the same before and after folding.
 
     Args:

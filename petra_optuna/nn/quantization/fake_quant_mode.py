@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -20,9 +20,11 @@ from torch.nn import functional
 
 from petra_optuna.nn.function_mode import FunctionMode
 from petra_optuna.nn.quantization.observers import QuantState, RangeObserver
+from petra_optuna.nn.quantization.torch_call import TorchCall
+from petra_optuna.nn.quantization.written_out import WRITTEN_OUT
 
 _LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
-_PRODUCTS = ("bmm", "matmul", "scaled_dot_product_attention")
+_PRODUCTS = ("bmm", "matmul")
 _RECURRENT = ("gru", "lstm", "rnn_relu", "rnn_tanh")
 _WEIGHT_ONLY = (*_RECURRENT, "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "embedding")
 """Functions whose weight is stored in INT8 and computed in float."""
@@ -47,57 +49,27 @@ _SAME_SCALE = (
         "narrow",
         "pad",
     ),
-    *("permute", "reshape", "select", "split", "squeeze", "transpose", "unbind", "unsqueeze", "view"),
+    *(
+        "permute",
+        "reshape",
+        "select",
+        "split",
+        "squeeze",
+        "transpose",
+        "unbind",
+        "unflatten",
+        "unsqueeze",
+        "view",
+    ),
     *_AVERAGES,
 )
 """Functions that return values of the scale of their input."""
+_SPLITS = ("chunk", "split")
+"""Functions that make weights of a weight: the file stores the parts."""
 _QUERIES = ("__get__", "data_ptr", "dim", "is_contiguous", "is_floating_point", "numel", "size", "stride")
 
 Stage = Literal["layer", "open", "rounded"]
 """``layer``: straight from a layer, so that a batch norm is fused; ``open``: still to be rounded."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """A call of a torch function."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return getattr(self.function, "__name__", "")
-
-    def run(self) -> Any:
-        return self.function(*self.args, **self.kwargs)
-
-    def get(self, index: int, name: str) -> Any:
-        return self.args[index] if index < len(self.args) else self.kwargs.get(name)
-
-    def replace(self, index: int, name: str, value: Any) -> _Call:
-        """The call with another argument."""
-        if index < len(self.args):
-            return dataclasses.replace(self, args=(*self.args[:index], value, *self.args[index + 1 :]))
-        return dataclasses.replace(self, kwargs={**self.kwargs, name: value})
-
-    def tensors(self) -> Iterator[Tensor]:
-        tensors: list[Tensor] = []
-        self.map(tensors.append)
-        yield from tensors
-
-    def map(self, change: Callable[[Tensor], Any]) -> _Call:
-        """The call with every tensor changed, those in lists as well."""
-
-        def change_value(value: Any) -> Any:
-            if isinstance(value, list | tuple):
-                return type(value)([change_value(item) for item in value])
-            return change(value) if isinstance(value, Tensor) else value
-
-        kwargs = {name: change_value(value) for name, value in self.kwargs.items()}
-        return dataclasses.replace(
-            self, args=tuple(change_value(value) for value in self.args), kwargs=kwargs
-        )
 
 
 @dataclasses.dataclass
@@ -107,12 +79,15 @@ class _TrackedTensor:
     Attributes:
         tensor: Tensor itself.
         stage: Whether and where it is rounded.
+        reached: Whether a function in INT8 made it; else it is only read by one, and what other functions
+            make of it is in float.
         rounded: The tensor after rounding, once it has been read.
         observer: Observer of the range that it was rounded within.
     """
 
     tensor: Tensor
     stage: Stage
+    reached: bool = True
     rounded: Tensor | None = None
     observer: RangeObserver | None = None
 
@@ -131,6 +106,12 @@ class FakeQuantMode(FunctionMode):
         self._calls: Counter[tuple[str, int, int]] = Counter()
         # Tensors made of parameters and buffers alone, held like tracked ones, with the owners of the former.
         self._computed: dict[int, tuple[Tensor, tuple[str, ...]]] = {}
+        self._parts: set[int] = set()
+
+    def _reached(self, value: Any) -> _TrackedTensor | None:
+        """The record of a value that a function in INT8 made; None for anything else."""
+        tracked = self._tracked.get(id(value))
+        return tracked if tracked is not None and tracked.reached else None
 
     def finish(self, output: Tensor) -> Tensor:
         """The model's output as the file returns it, once this is no longer active."""
@@ -138,18 +119,23 @@ class FakeQuantMode(FunctionMode):
 
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the call as the file computes it, with rounded inputs and weights."""
-        call = _Call(func, args, kwargs)
+        call = TorchCall(func, args, kwargs)
         if call.name in _QUERIES:
             return call.run()
+        if call.name in WRITTEN_OUT:
+            with self:
+                return WRITTEN_OUT[call.name](*args, **kwargs)
+        if call.name not in _PRODUCTS and self._is_constant(call):
+            return self._run_in_float(call)
         if call.name in _LAYERS and self._owners_of(call.get(1, "weight")):
             return self._run_layer(call)
         if call.name in _PRODUCTS:
             return self._run_product(call)
         if call.name in _WEIGHT_ONLY:
             return self._run_in_float(call.map(lambda tensor: self._store(tensor, call.name)))
-        if call.name in _INT8_FUNCTIONS and any(id(tensor) in self._tracked for tensor in call.tensors()):
+        if call.name in _INT8_FUNCTIONS and any(self._reached(tensor) for tensor in call.tensors()):
             return self._run_in_int8(call)
-        tracked = self._tracked.get(id(call.get(0, "input")))
+        tracked = self._reached(call.get(0, "input"))
         if tracked is None:
             return self._run_in_float(call)
         if call.name == "silu":
@@ -158,7 +144,7 @@ class FakeQuantMode(FunctionMode):
             return self._track(call.run(), "rounded" if tracked.stage == "rounded" else "open")
         return self._keep_scale(call) if call.name in _SAME_SCALE else self._run_in_float(call)
 
-    def _run_layer(self, call: _Call) -> Any:
+    def _run_layer(self, call: TorchCall) -> Any:
         weight = call.get(1, "weight")
         weight = self._state.round_owned(weight, self._owners_of(weight), limit=self._state.limit)
         values, bias = self._read(call.get(0, "input"), call.name, 0), call.get(2, "bias")
@@ -168,7 +154,7 @@ class FakeQuantMode(FunctionMode):
         product = self._track(functional.linear(values, weight), "open")
         return self._track(self._read(product, call.name, 1) + self._read(bias, call.name, 2), "open")
 
-    def _run_product(self, call: _Call) -> Any:
+    def _run_product(self, call: TorchCall) -> Any:
         left, right = call.get(0, "input"), call.get(1, "other")
         if self._state.is_weight(left) and self._state.is_weight(right):  # the factors of a matrix
             return call.map(lambda tensor: self._store(tensor, call.name)).run()
@@ -180,20 +166,20 @@ class FakeQuantMode(FunctionMode):
         values = self._read(left, call.name, 0)
         return self._track(call.replace(0, "input", values).replace(1, "other", weight).run(), "layer")
 
-    def _run_in_int8(self, call: _Call) -> Any:
+    def _run_in_int8(self, call: TorchCall) -> Any:
         rounded = self._read_all(call)
         if call.name not in _IN_PLACE:
             return self._track(rounded.run(), "open")
         result = _IN_PLACE[call.name](*rounded.args, **rounded.kwargs)
         return self._track(call.args[0].copy_(result), "open")
 
-    def _run_silu(self, call: _Call) -> Any:
+    def _run_silu(self, call: TorchCall) -> Any:
         """Compute x sigmoid(x), as the file does."""
         values = self._read(call.get(0, "input"), call.name, 0)
         gate = self._track(values.sigmoid(), "open")
         return self._track(values * self._read(gate, call.name, 1), "open")
 
-    def _keep_scale(self, call: _Call) -> Any:
+    def _keep_scale(self, call: TorchCall) -> Any:
         values = self._read(call.get(0, "input"), call.name, 0)
         observer = self._tracked[id(values)].observer
         result = call.replace(0, "input", values).run()
@@ -201,7 +187,7 @@ class FakeQuantMode(FunctionMode):
             result = observer.round(result)
         return self._track(result, "rounded", observer)
 
-    def _run_in_float(self, call: _Call) -> Any:
+    def _run_in_float(self, call: TorchCall) -> Any:
         result = call.map(
             lambda tensor: self._read(tensor, call.name, 0) if id(tensor) in self._tracked else tensor
         ).run()
@@ -209,7 +195,17 @@ class FakeQuantMode(FunctionMode):
         self._note_computed(call, result)
         return result
 
-    def _note_computed(self, call: _Call, result: Any) -> None:
+    def _is_constant(self, call: TorchCall) -> bool:
+        """Whether a call reads parameters, buffers and what is computed of them alone, as a layer never does.
+
+        The file computes such values before any input is known, from the weights as they are.
+        """
+        read = list(call.tensors())
+        return bool(read) and all(
+            id(tensor) in self._computed or id(tensor) in self._state.sources for tensor in read
+        )
+
+    def _note_computed(self, call: TorchCall, result: Any) -> None:
         """Remember who owns a weight that is computed of parameters and buffers alone."""
         owners: dict[str, None] = {}
         read = list(call.tensors())
@@ -220,17 +216,26 @@ class FakeQuantMode(FunctionMode):
                 owners |= dict.fromkeys(self._state.sources[id(tensor)])
             else:
                 return
-        if isinstance(result, Tensor) and read:
-            self._computed[id(result)] = (result, tuple(owners))
+        if not read:
+            return
+        of_weight = self._state.is_weight(read[0]) or id(read[0]) in self._parts
+        for tensor in result if isinstance(result, list | tuple) else (result,):
+            if isinstance(tensor, Tensor):
+                self._computed[id(tensor)] = (tensor, tuple(owners))
+                if of_weight and call.name in _SPLITS:
+                    self._parts.add(id(tensor))
 
     def _owners_of(self, weight: Any) -> tuple[str, ...]:
         """Names of the modules whose parameters a weight is or is computed of; empty for anything else.
 
         What a ``forward`` of its own computes of parameters is no weight: the file has it as it is written.
+        Parts that are split off a weight are weights.
         """
         if self._state.is_weight(weight):
             return tuple(self._state.owners[id(weight)])
         owners = self._computed[id(weight)][1] if id(weight) in self._computed else ()
+        if id(weight) in self._parts:
+            return owners
         return owners if self._state.computing.issuperset(owners) else ()
 
     def _store(self, tensor: Tensor, name: str) -> Tensor:
@@ -240,7 +245,7 @@ class FakeQuantMode(FunctionMode):
         is_table = name == "embedding" or name.startswith("conv_transpose")
         return self._state.round_weight(tensor, axis=1 if is_table else 0)
 
-    def _read_all(self, call: _Call) -> _Call:
+    def _read_all(self, call: TorchCall) -> TorchCall:
         indices = iter(range(sum(1 for _ in call.tensors())))
         return call.map(lambda tensor: self._read(tensor, call.name, next(indices)))
 
@@ -254,7 +259,7 @@ class FakeQuantMode(FunctionMode):
         """
         if not tensor.is_floating_point() or tensor.numel() == 0:
             return tensor
-        tracked = self._tracked.setdefault(id(tensor), _TrackedTensor(tensor, "open"))
+        tracked = self._tracked.setdefault(id(tensor), _TrackedTensor(tensor, "open", reached=False))
         if tracked.stage == "rounded":
             return tensor
         if tracked.rounded is None:
@@ -267,7 +272,8 @@ class FakeQuantMode(FunctionMode):
                 tracked.rounded = tensor.view_as(tensor)
             else:
                 tracked.rounded = observer.round(tensor.float())
-            self._track(tracked.rounded, "rounded", observer)
+            rounded = _TrackedTensor(tracked.rounded, "rounded", tracked.reached, observer=observer)
+            self._tracked[id(tracked.rounded)] = rounded
         return tracked.rounded
 
     def _track(self, result: Any, stage: Stage, observer: RangeObserver | None = None) -> Any:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -9,21 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from petra_optuna.nn.low_rank.factored_recurrent import matrix_names
+from petra_optuna.nn.counting import count_macs, count_parameters
 from petra_optuna.nn.low_rank.pairs import (
     LowRankPair,
     decompose,
-    factorize_fully,
     is_decomposable,
-    merge_factors,
     pair_factors,
     reason_against_low_rank,
     recompose,
-    trainable_factors,
     weight_matrix,
 )
 from petra_optuna.nn.low_rank.ranks import break_even_rank, singular_values_of
-from petra_optuna.nn.low_rank.split_layers import Decomposable, Split
+from petra_optuna.nn.low_rank.split_layers import Decomposable, Split, Transposed
 from petra_optuna.nn.training.penalties import orthogonal_penalty
 
 LAYERS: dict[str, tuple[Callable[[], Decomposable], tuple[int, ...], Split]] = {
@@ -52,6 +48,37 @@ LAYERS: dict[str, tuple[Callable[[], Decomposable], tuple[int, ...], Split]] = {
         "spatial",
     ),
     "same-padded spatial conv": (lambda: nn.Conv2d(5, 4, (3, 5), padding="same"), (2, 5, 8, 8), "spatial"),
+    "strided conv3d": (
+        lambda: nn.Conv3d(3, 8, (3, 2, 3), stride=(1, 2, 1), padding=1, dilation=(1, 1, 2)),
+        (2, 3, 5, 6, 7),
+        "channel",
+    ),
+    "spatial conv3d": (
+        lambda: nn.Conv3d(3, 8, 3, stride=(1, 2, 2), padding=(0, 1, 2), bias=False, padding_mode="circular"),
+        (2, 3, 5, 6, 7),
+        "spatial",
+    ),
+    "spatial conv3d of a plane": (
+        lambda: nn.Conv3d(4, 6, (3, 3, 1), stride=(1, 2, 2), padding=(1, 1, 0)),
+        (2, 4, 5, 6, 7),
+        "spatial",
+    ),
+    "transposed conv1d": (
+        lambda: nn.ConvTranspose1d(8, 5, 4, stride=2, padding=1, dilation=2),
+        (2, 8, 7),
+        "channel",
+    ),
+    "transposed conv": (
+        lambda: nn.ConvTranspose2d(8, 4, (3, 2), stride=(2, 1), padding=(1, 0), output_padding=(1, 0)),
+        (2, 8, 5, 6),
+        "channel",
+    ),
+    "transposed conv to more channels": (
+        lambda: nn.ConvTranspose2d(5, 9, 3, stride=2, bias=False),
+        (2, 5, 4, 4),
+        "channel",
+    ),
+    "transposed conv3d": (lambda: nn.ConvTranspose3d(6, 4, 2, stride=2), (2, 6, 3, 4, 3), "channel"),
     "embedding": (lambda: nn.Embedding(40, 8), (2, 5), "channel"),
     "padded embedding": (lambda: nn.Embedding(6, 10, padding_idx=2), (2, 5), "channel"),
 }
@@ -70,12 +97,18 @@ def as_matrix(layer: Decomposable, split: Split) -> np.ndarray:
     weight = layer.weight.detach().double().numpy()
     if isinstance(layer, nn.Embedding):
         return np.transpose(weight)
+    if isinstance(layer, Transposed):
+        return weight.reshape(len(weight), -1).T
     if split == "channel":
         return weight.reshape(len(weight), -1)
-    outputs, inputs, rows, columns = weight.shape
-    matrix = np.empty((outputs * columns, inputs * rows))
-    for o, i, a, b in np.ndindex(weight.shape):
-        matrix[o * columns + b, i * rows + a] = weight[o, i, a, b]
+    outputs, inputs, *kernel = weight.shape
+    last = max(axis for axis, size in enumerate(kernel) if size > 1)
+    others = kernel[:last] + kernel[last + 1 :]
+    matrix = np.empty((outputs * kernel[last], inputs * int(np.prod(others))))
+    for o, i, *at in np.ndindex(weight.shape):
+        column = at.pop(last)
+        row = i * int(np.prod(others)) + int(np.ravel_multi_index(at, others))
+        matrix[o * kernel[last] + column, row] = weight[(o, i, *at[:last], column, *at[last:])]
     return matrix
 
 
@@ -126,6 +159,43 @@ def test_a_spatial_pair_is_a_column_of_the_kernel_then_a_row() -> None:
     assert [part.stride for part in pair] == [(2, 1), (1, 1)]
     assert [part.padding for part in pair] == [(1, 0), (0, 2)]
     assert pair(torch.randn(2, 4, 9, 9)).shape == layer(torch.randn(2, 4, 9, 9)).shape
+
+
+def test_a_spatial_pair_of_a_volume_is_a_slice_then_the_last_dimension() -> None:
+    pair = decompose(nn.Conv3d(4, 10, (3, 5, 7), stride=(1, 2, 3), padding=(1, 2, 3)), 6, "spatial")
+    assert [tuple(part.weight.shape) for part in pair] == [(6, 4, 3, 5, 1), (10, 6, 1, 1, 7)]
+    assert [part.stride for part in pair] == [(1, 2, 1), (1, 1, 3)]
+
+
+def test_a_transposed_pair_mixes_channels_first_where_there_are_fewer_positions() -> None:
+    layer = nn.ConvTranspose2d(8, 6, 4, stride=2, padding=1)
+    pair = decompose(layer, 3)
+    assert [type(part) for part in pair] == [nn.Conv2d, nn.ConvTranspose2d]
+    assert [tuple(part.weight.shape) for part in pair] == [(3, 8, 1, 1), (3, 6, 4, 4)]
+    inputs = (torch.randn(2, 8, 5, 5),)
+    assert count_parameters(pair) == 3 * (8 + 6 * 16) + 6
+    assert count_macs(layer, inputs) == 25 * 8 * 6 * 16
+    assert count_macs(pair, inputs) == 25 * 3 * (8 + 6 * 16)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv3d(6, 8, 3, padding=1),
+        nn.ConvTranspose1d(6, 8, 3, stride=2),
+        nn.ConvTranspose2d(8, 6, 2, stride=2),
+        nn.ConvTranspose3d(6, 8, 2, stride=2, output_padding=1),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_weight_of_rank_two_is_computed_by_a_pair_of_rank_two(layer: Decomposable) -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        left, right = torch.randn(len(layer.weight), 2), torch.randn(2, layer.weight[0].numel())
+        layer.weight.copy_((left @ right).reshape(layer.weight.shape))
+    assert not isinstance(layer, nn.Linear | nn.Embedding)
+    inputs = torch.randn(2, layer.in_channels, *[5] * len(layer.kernel_size))
+    torch.testing.assert_close(decompose(layer, 2)(inputs), layer(inputs), rtol=1e-4, atol=1e-4)
 
 
 def test_the_row_of_the_padding_index_stays_zero() -> None:
@@ -188,12 +258,21 @@ def test_decomposition_draws_no_random_numbers_and_leaves_the_layer_alone() -> N
     assert torch.equal(layer.weight, kept)
 
 
+class LearnedUpsampling(nn.ConvTranspose2d):
+    """A class of somebody's own."""
+
+
 def test_only_plain_layers_are_decomposable() -> None:
     attention = nn.MultiheadAttention(8, 2)
     assert is_decomposable(nn.Linear(4, 4))
     assert not is_decomposable(LowRankPair(nn.Linear(4, 2), nn.Linear(2, 4)))
     whole = {
-        "groups": [nn.Conv2d(8, 8, 3, groups=8), nn.Conv1d(8, 8, 3, groups=2)],
+        "groups": [
+            nn.Conv2d(8, 8, 3, groups=8),
+            nn.Conv1d(8, 8, 3, groups=2),
+            nn.Conv3d(8, 8, 3, groups=4),
+            nn.ConvTranspose2d(8, 8, 3, groups=2),
+        ],
         "whole rows": [
             nn.Embedding(4, 4, max_norm=1.0),
             nn.Embedding(4, 4, sparse=True),
@@ -201,7 +280,7 @@ def test_only_plain_layers_are_decomposable() -> None:
         ],
         "projected": [nn.LSTM(4, 4, proj_size=2)],
         "does not know NonDynamicallyQuantizableLinear": [attention.out_proj],
-        "does not know": [attention, nn.RNN(4, 4), nn.ConvTranspose2d(4, 4, 3), nn.EmbeddingBag(4, 4)],
+        "does not know": [attention, nn.RNN(4, 4), LearnedUpsampling(4, 4, 2), nn.EmbeddingBag(4, 4)],
     }
     for reason, modules in whole.items():
         for module in modules:
@@ -222,63 +301,3 @@ def test_only_plain_layers_are_decomposable() -> None:
 def test_what_is_no_pair_is_refused(layers: tuple[nn.Module, nn.Module]) -> None:
     with pytest.raises(ValueError, match="low-rank pair"):
         LowRankPair(*layers)  # type: ignore[arg-type]
-
-
-class Everything(nn.Module):
-    """A layer of each kind, a pair, a grouped and two tied layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(30, 8, padding_idx=0)
-        self.conv = nn.Conv1d(8, 12, 3, padding=1)
-        self.grouped = nn.Conv1d(12, 12, 3, padding=1, groups=12)
-        self.image = nn.Conv2d(1, 4, 3, padding=1)
-        self.gru = nn.GRU(12, 10, 2, batch_first=True, bidirectional=True)
-        self.lstm = nn.LSTM(20, 10, batch_first=True, bias=False)
-        self.pair = decompose(nn.Linear(40, 10), 4)
-        self.tied = nn.ModuleList([nn.Linear(10, 10), nn.Linear(10, 10)])
-        self.tied[1].weight = self.tied[0].weight
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        values = self.grouped(self.conv(self.embed(tokens).transpose(1, 2))).transpose(1, 2)
-        values = self.lstm(self.gru(values)[0])[0]
-        hidden = self.pair(self.image(values[:, None]).mean(2).flatten(1))
-        return self.tied[1](self.tied[0](hidden))
-
-
-WHOLE = ("embed", "conv", "image", "gru", "lstm")
-
-
-def test_all_layers_of_their_own_weight_become_factors_of_full_rank_and_whole_again() -> None:
-    torch.manual_seed(0)
-    model, tokens = Everything().eval(), torch.randint(0, 30, (3, 7))
-    factored, names = factorize_fully(copy.deepcopy(model))
-    assert names == WHOLE
-    torch.testing.assert_close(factored(tokens), model(tokens), rtol=1e-4, atol=1e-5)
-    factors = trainable_factors(factored)
-    recurrent = [f"gru.{name}" for name in matrix_names(model.gru)]
-    recurrent += [f"lstm.{name}" for name in matrix_names(model.lstm)]
-    assert list(factors) == ["embed", "conv", "image", *recurrent, "pair"]
-    for name, (left, right) in factors.items():
-        if name in recurrent:
-            assert len(right) == min(len(left), right.shape[1])
-            torch.testing.assert_close(left @ right, model.get_parameter(name), rtol=1e-4, atol=1e-5)
-    merged = merge_factors(factored, names)
-    assert repr(merged) == repr(model)
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(merged.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-
-
-def test_factors_of_all_kinds_are_differentiable() -> None:
-    model, _ = factorize_fully(Everything())
-    sum(singular_values_of(*pair).sum() for pair in trainable_factors(model).values()).backward()  # type: ignore[union-attr]
-    trained = {name.split(".")[0] for name, value in model.named_parameters() if value.grad is not None}
-    assert trained == {*WHOLE, "pair"}
-
-
-@pytest.mark.parametrize("whole", [lambda: nn.Linear(6, 4), lambda: nn.LSTM(6, 4)])
-def test_a_model_that_is_one_layer_is_replaced(whole: Callable[[], nn.Module]) -> None:
-    factored, names = factorize_fully(whole())
-    assert names == ("",)
-    assert trainable_factors(factored)
-    assert repr(merge_factors(factored, names)) == repr(whole())
