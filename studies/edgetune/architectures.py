@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,31 +37,26 @@ def _table(width: int, depth: int) -> Built:
     return nn.Sequential(nn.Linear(24, width), *layers, nn.Linear(width, 2)), torch.randn(8, 24)
 
 
+_KINDS: tuple[tuple[str, Callable[..., Built], tuple[tuple[int, ...], ...]], ...] = (
+    ("residual", _image, ((8, 1, 16), (16, 1, 16), (16, 2, 16), (32, 1, 16), (16, 1, 32), (32, 2, 32))),
+    ("M5", _audio, ((8,), (16,), (32,))),
+    ("TextRNN", _text, ((1, 32), (4, 32), (16, 32), (4, 128), (16, 128))),
+    ("YOLO", _detector, ((4,), (8,))),
+    ("perceptron", _table, ((32, 1), (128, 2), (256, 3), (512, 2))),
+)
+
 ARCHITECTURES: dict[str, Callable[[], Built]] = {
-    **{
-        f"residual {width}x{blocks}, {side} px": lambda width=width, blocks=blocks, side=side: _image(
-            width, blocks, side
-        )
-        for width, blocks, side in (
-            (8, 1, 16),
-            (16, 1, 16),
-            (16, 2, 16),
-            (32, 1, 16),
-            (16, 1, 32),
-            (32, 2, 32),
-        )
-    },
-    **{f"M5 {width}": lambda width=width: _audio(width) for width in (8, 16, 32)},
-    **{
-        f"TextRNN stride {stride}, {hidden}": lambda stride=stride, hidden=hidden: _text(stride, hidden)
-        for stride, hidden in ((1, 32), (4, 32), (16, 32), (4, 128), (16, 128))
-    },
-    **{f"YOLO {width}": lambda width=width: _detector(width) for width in (4, 8)},
-    **{
-        f"perceptron {width}x{depth}": lambda width=width, depth=depth: _table(width, depth)
-        for width, depth in ((32, 1), (128, 2), (256, 3), (512, 2))
-    },
+    f"{kind} {'-'.join(map(str, sizes))}": functools.partial(build, *sizes)
+    for kind, build, several in _KINDS
+    for sizes in several
 }
+"""Width, blocks and side of images; embedding; stride and hidden units; width; width and depth."""
+
+
+def every(count: int) -> list[str]:
+    """Names of so many architectures, spread over their kinds."""
+    names = list(ARCHITECTURES)
+    return [names[index * len(names) // count] for index in range(min(count, len(names)))]
 
 
 def exported(names: list[str], folder: Path, seed: int = 0) -> Iterator[tuple[str, Path, Tensor]]:

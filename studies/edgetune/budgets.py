@@ -16,10 +16,10 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from petra_optuna.edgetune import TuningBudget, Workload, build_workload, record_of, tune
+from petra_optuna.edgetune import BudgetKind, TuningBudget, Workload, build_workload, record_of, tune
 from studies import script
 
-KINDS = ("multi", "epoch", "data")
+KINDS: tuple[BudgetKind, ...] = ("multi", "epoch", "data")
 
 
 def main() -> None:

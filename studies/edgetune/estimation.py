@@ -36,7 +36,7 @@ from petra_optuna.measurement import SettingProcess
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import to_feeds
 from studies import script
-from studies.edgetune.architectures import ARCHITECTURES, exported
+from studies.edgetune.architectures import every, exported
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     given = _arguments()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
-    names = list(ARCHITECTURES)[: given.architectures]
+    names = every(given.architectures)
     with tempfile.TemporaryDirectory() as folder:
         answers = _beside_a_training(names, Path(folder), given)
         header = ("architecture", "setting", "expected, samples/s", "measured, samples/s", "error, %")
@@ -67,7 +67,12 @@ def _beside_a_training(names: list[str], folder: Path, given: argparse.Namespace
     with InferenceServer(tuner, f"sqlite:///{path}", pause) as server:
         shapes = [server.ask(file, to_feeds((example,))) for _, file, example in exported(names, folder)]
         ended = threading.Event()
-        waiting = threading.Thread(target=lambda: (_answers(server, shapes), ended.set()))
+
+        def wait() -> None:
+            _answers(server, shapes)
+            ended.set()
+
+        waiting = threading.Thread(target=wait)
         waiting.start()
         _train_until(ended, pause)
         waiting.join()
@@ -88,7 +93,7 @@ def _train_until(ended: threading.Event, pause: Pause) -> None:
                 network(torch.randn(64, 3, 32, 32)), torch.randint(0, 10, (64,))
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             pause.step()
 

@@ -24,7 +24,7 @@ from petra_optuna.measurement import InferenceSetting, SettingProcess, available
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.noise import Reading
 from studies import script
-from studies.edgetune.architectures import ARCHITECTURES, exported
+from studies.edgetune.architectures import every, exported
 
 ANCHOR = Reading(1.0)
 """Settings of one file are compared with each other, so the anchor's own time does not matter."""
@@ -46,9 +46,7 @@ def main() -> None:
             algorithm=given.algorithm,
         )
         header = ("architecture", "settings", "measured", "best", "recommended", "of the best, %", "gain")
-        script.print_table(
-            header, _rows(tuner, list(ARCHITECTURES)[: given.architectures], Path(folder), given)
-        )
+        script.print_table(header, _rows(tuner, every(given.architectures), Path(folder), given.repeats))
 
 
 def _rows(
