@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from petra_optuna.cli import options
 from petra_optuna.cli.console import busy, make_console
 from petra_optuna.cli.tasks import stored_task
-from petra_optuna.database import DEFAULT_URL, open_storage
-from petra_optuna.edgetune import is_tuning, result_of
+from petra_optuna.database import DEFAULT_URL, absolute_url, cache_folder, open_storage
+from petra_optuna.edgetune import TuningResult, for_requests, is_tuning, result_of, stored_workload
 from petra_optuna.errors import UserError
 from petra_optuna.inference import (
     DEFAULT_ALGORITHM,
@@ -23,7 +25,13 @@ from petra_optuna.inference import (
     parse_device,
     serving_cores,
 )
-from petra_optuna.results import recommend_trial, recommendation_lines, recommendation_table
+from petra_optuna.inference.scenarios import FORMS, Scenario, parse_scenario
+from petra_optuna.results import (
+    recommend_trial,
+    recommendation_lines,
+    recommendation_table,
+    request_lines,
+)
 from petra_optuna.study import StudyRecord, load_study
 
 _OBJECTIVES = ", ".join(known.name for known in INFERENCE_OBJECTIVES)
@@ -46,6 +54,13 @@ def recommend(
     algorithm: Annotated[
         str, typer.Option(help="Search algorithm; see `petra tune --help`.", rich_help_panel=options.SEARCH)
     ] = DEFAULT_ALGORITHM,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How requests arrive, to recommend batch and wait: {FORMS}.",
+            rich_help_panel=options.LIMITS,
+        ),
+    ] = None,
     task: options.UserTask = None,
     data_root: options.DataRoot = None,
     checkpoint: options.Checkpoint = None,
@@ -59,10 +74,15 @@ def recommend(
 
     Example: petra recommend --storage sqlite:///storage/digits.db --study digits --trial 4
     """
+    requests = None if scenario is None else parse_scenario(scenario)
     console = make_console()
     database = open_storage(storage, must_exist=True)
     stored = load_study(database, study)
     if is_tuning(stored):
+        if requests is not None:
+            raise UserError(
+                "--scenario is for trials of `petra run`; a tuning study holds no task to measure"
+            )
         answer = _of_tuning(result_of(stored, trial).recommendation)
     else:
         if trial is None:
@@ -80,16 +100,28 @@ def recommend(
         )
         with busy(console, "measuring how the file is served best"):
             built = stored_task(StudyRecord(stored).specification, task, data_root, checkpoint, cache)
-            answer = recommend_trial(stored, trial, built, tuner)
+            answer = recommend_trial(stored, trial, built, tuner, requests)
     if as_json:
         typer.echo(json.dumps(answer.to_dict(), indent=2))
         return
     console.print(recommendation_table(answer))
-    for line in recommendation_lines(answer):
+    for line in (*recommendation_lines(answer), *request_lines(answer)):
         console.print(line, soft_wrap=True)
 
 
-def _of_tuning(answer: Recommendation | None) -> Recommendation:
+def _of_tuning(
+    result: TuningResult,
+    requests: Scenario | None,
+    storage: str,
+    data_root: Path | None,
+    cache: Path | None,
+    console: Console,
+) -> Recommendation:
+    answer = result.recommendation
     if answer is None:
         raise UserError("the tuning study has no inference objective, so it recommends no settings")
-    return answer
+    if requests is None:
+        return answer
+    with busy(console, "measuring how requests are served best"):
+        built = stored_workload(result.specification, data_root, cache or cache_folder(storage))
+        return for_requests(result, built, absolute_url(storage), requests)

@@ -31,6 +31,7 @@ from petra_optuna.edgetune import (
     result_lines,
     result_of,
     specification_of,
+    stored_workload,
     tune,
 )
 from petra_optuna.edgetune import resume_tuning as resume_study
@@ -151,7 +152,10 @@ def tune_command(
     database = open_storage(storage)  # before minutes go into the workload
     database.remove_session()
     console = make_console(quiet or as_json)
-    built = _built(source, cache or cache_folder(storage), seed, console)
+    with busy(console, f"preparing workload {workload}"):
+        built = build_workload(
+            workload, data_root=data_root, cache_dir=cache or cache_folder(storage), seed=seed
+        )
     parameters = {**built.model_space, **built.training_space}
     with _progress(console, trials) as callback:
         tuned = tune(
@@ -191,11 +195,9 @@ def resume_tuning(
 ) -> None:
     """Continue a stored tuning study; what is None comes from the study."""
     specification = specification_of(study)
-    source = specification.workload
-    if data_root is not None:
-        source = WorkloadSource(source.name, str(data_root.resolve()))
     console = make_console(quiet)
-    built = _built(source, cache or cache_folder(storage), specification.seed, console)
+    with busy(console, f"preparing workload {specification.workload.name}"):
+        built = stored_workload(specification, data_root, cache or cache_folder(storage))
     with _progress(console, trials) as callback:
         tuned = resume_study(
             built,
@@ -206,16 +208,6 @@ def resume_tuning(
             callbacks=[callback],
         )
     _conclude(tuned, built, storage, None, False, console)
-
-
-def _built(source: WorkloadSource, cache: Path, seed: int, console: Console) -> Workload:
-    with busy(console, f"preparing workload {source.name}"):
-        return build_workload(
-            source.name,
-            data_root=None if source.data_root is None else Path(source.data_root),
-            cache_dir=cache,
-            seed=seed,
-        )
 
 
 @contextmanager

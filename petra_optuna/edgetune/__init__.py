@@ -5,6 +5,7 @@ from petra_optuna.edgetune.export import export_tuned
 from petra_optuna.edgetune.objective import TUNING_OBJECTIVES, TrialFigures, TuningObjective
 from petra_optuna.edgetune.record import TunedRecord, counts_of, record_of
 from petra_optuna.edgetune.report import result_lines
+from petra_optuna.edgetune.requests import for_requests
 from petra_optuna.edgetune.result import TuningResult, fetch_file, result_of
 from petra_optuna.edgetune.space import parameter
 from petra_optuna.edgetune.specification import (
@@ -15,7 +16,7 @@ from petra_optuna.edgetune.specification import (
 )
 from petra_optuna.edgetune.tune import DEFAULT_INFERENCES, resume_tuning, tune
 from petra_optuna.edgetune.workload import TRAINING_SPACE, Workload
-from petra_optuna.edgetune.workloads import WORKLOADS, build_workload
+from petra_optuna.edgetune.workloads import WORKLOADS, build_workload, stored_workload
 
 __all__ = [
     "DEFAULT_INFERENCES",
@@ -35,6 +36,7 @@ __all__ = [
     "counts_of",
     "export_tuned",
     "fetch_file",
+    "for_requests",
     "is_tuning",
     "parameter",
     "record_of",
@@ -42,5 +44,6 @@ __all__ = [
     "result_of",
     "resume_tuning",
     "specification_of",
+    "stored_workload",
     "tune",
 ]

@@ -14,6 +14,7 @@ from petra_optuna.inference.objective import (
 )
 from petra_optuna.inference.pause import Pause
 from petra_optuna.inference.recommendation import Recommendation
+from petra_optuna.inference.requests import recommend_policy
 from petra_optuna.inference.server import InferenceServer, ServerCounts
 from petra_optuna.inference.space import MAX_BATCH, InferenceSpace
 from petra_optuna.inference.tuned import ServingTuner, cores_of, device_of
@@ -39,5 +40,6 @@ __all__ = [
     "inference_objective",
     "is_nested",
     "parse_device",
+    "recommend_policy",
     "serving_cores",
 ]

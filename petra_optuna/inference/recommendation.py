@@ -8,6 +8,7 @@ from typing import Any
 
 from petra_optuna.inference.device import EdgeDevice
 from petra_optuna.inference.objective import InferenceObjective, inference_objective
+from petra_optuna.inference.scenarios import PolicyRecommendation, Scenario
 from petra_optuna.measurement import InferenceSetting
 from petra_optuna.noise import Reading
 
@@ -28,6 +29,7 @@ class Recommendation:
         settings: Settings that there are.
         study: Name of the nested study that holds them.
         from_history: Whether a finished nested study answered, without any measurement.
+        requests: How requests of a scenario are served best, JSON-ready; None where nobody asked.
     """
 
     shape: str
@@ -41,6 +43,12 @@ class Recommendation:
     settings: int
     study: str
     from_history: bool = False
+    requests: Mapping[str, Any] | None = None
+
+    def for_requests(self, scenario: Scenario, served: PolicyRecommendation) -> Recommendation:
+        """The recommendation with how requests of a scenario are served best."""
+        asked = {"scenario": scenario.name, **dataclasses.asdict(scenario)}  # type: ignore[call-overload]
+        return dataclasses.replace(self, requests={**asked, **dataclasses.asdict(served)})
 
     @property
     def gain(self) -> float:

@@ -155,18 +155,22 @@ class InferenceTuner:
         Raises:
             UserError: When the device's memory does not hold the model, or nothing counts the energy.
         """
-        with SettingProcess(
+        with self.process(file, feeds) as process:
+            study = self._study(self.shape(file))
+            search = InferenceSearch(self.device, self.space, self.objective, self.budget, process, study)
+            search.run(file, self.timeout_s)
+            yield search
+
+    def process(self, file: Path, feeds: Mapping[str, np.ndarray]) -> SettingProcess:
+        """What measures settings of the file on the device; a context manager."""
+        return SettingProcess(
             file,
             feeds,
             self.cores,
             device=self.device.device,
             memory_limit_bytes=self.device.memory_bytes,
             energy=self.energy if self.objective.name == ENERGY else None,
-        ) as process:
-            study = self._study(self.shape(file))
-            search = InferenceSearch(self.device, self.space, self.objective, self.budget, process, study)
-            search.run(file, self.timeout_s)
-            yield search
+        )
 
     def concluded(self, search: InferenceSearch) -> Recommendation:
         """The answer of a search, which is history from then on.

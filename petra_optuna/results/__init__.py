@@ -32,7 +32,7 @@ from petra_optuna.results.report import (
     values_line,
 )
 from petra_optuna.results.runnable import write_json, write_runnable
-from petra_optuna.results.serving import recommendation_lines, recommendation_table
+from petra_optuna.results.serving import recommendation_lines, recommendation_table, request_lines
 
 __all__ = [
     "Confirmation",
@@ -61,6 +61,7 @@ __all__ = [
     "recommendation_lines",
     "recommendation_of",
     "recommendation_table",
+    "request_lines",
     "standing_line",
     "study_hypervolume",
     "values_line",

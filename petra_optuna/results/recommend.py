@@ -7,7 +7,8 @@ from typing import Final
 
 import optuna
 
-from petra_optuna.inference import InferenceTuner, Recommendation
+from petra_optuna.inference import InferenceTuner, Recommendation, recommend_policy
+from petra_optuna.inference.scenarios import Scenario
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.results.artifacts import check_task, fetch_model
 from petra_optuna.scratch import scratch_folder
@@ -19,7 +20,9 @@ RECOMMENDED: Final = "petra:recommended:"
 """Key of a trial's recommendation among the study's user attributes; the trial's number follows."""
 
 
-def recommend_trial(study: optuna.Study, number: int, task: Task, tuner: InferenceTuner) -> Recommendation:
+def recommend_trial(
+    study: optuna.Study, number: int, task: Task, tuner: InferenceTuner, scenario: Scenario | None = None
+) -> Recommendation:
     """Find how to serve a trial's file, and keep the answer with the study.
 
     Args:
@@ -27,17 +30,22 @@ def recommend_trial(study: optuna.Study, number: int, task: Task, tuner: Inferen
         number: Number of the trial.
         task: Task of the study; its example is what the file is measured on.
         tuner: What is searched, and where the nested studies are.
+        scenario: How requests arrive, for which batch size and wait are recommended too; None for none.
 
     Raises:
         StudyError: When the trial has no file, or the file is damaged.
-        UserError: When the device's memory does not hold the model, or nothing counts the energy.
+        UserError: When the device's memory does not hold the model, nothing counts the energy, or requests
+            arrive faster than they can be served.
         MeasurementFailed: When no setting can be measured.
     """
     task = check_task(study, task)
     with scratch_folder("recommend") as folder:
         file = Path(folder, MODEL_FILE)
         fetch_model(study, StudyRecord(study).evaluation(number), file)
-        answer = tuner.recommend(file, to_feeds(task.example))
+        feeds = to_feeds(task.example)
+        answer = tuner.recommend(file, feeds)
+        if scenario is not None:
+            answer = answer.for_requests(scenario, recommend_policy(tuner, answer, scenario, file, feeds))
     study.set_user_attr(f"{RECOMMENDED}{number}", answer.to_dict())
     return answer
 

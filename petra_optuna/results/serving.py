@@ -42,6 +42,21 @@ def recommendation_lines(answer: Recommendation) -> list[str]:
     return [searched, f"{answer.gain:.2f} times better than one sample by all threads ({_shown(answer)})"]
 
 
+def request_lines(answer: Recommendation) -> list[str]:
+    """How requests of a scenario are served best, and what they take; empty where nobody asked."""
+    served = answer.requests
+    if served is None:
+        return []
+    policy, response = served["policy"], served["response"]
+    wait = f", or after {policy['wait_s'] * 1e3:.3g} ms of waiting" if policy["wait_s"] else ""
+    return [
+        f"Scenario {served['scenario']}: calls of {policy['batch']} samples{wait}; response time "
+        f"{response['mean_ms']['value']:.4g} ms on average, {response['p99_ms']['value']:.4g} ms at 99 %; "
+        f"busy {100 * response['utilisation']:.0f} % of the time",
+        f"Largest sustainable rate: {served['largest_rate_per_s']:.4g} samples/s",
+    ]
+
+
 def _shown(answer: Recommendation) -> str:
     figure = answer.objective.figure
     _, unit, scale = _UNITS[figure]

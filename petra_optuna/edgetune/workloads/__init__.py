@@ -1,5 +1,5 @@
 """The built-in workloads."""
 
-from petra_optuna.edgetune.workloads.registry import WORKLOADS, build_workload
+from petra_optuna.edgetune.workloads.registry import WORKLOADS, build_workload, stored_workload
 
-__all__ = ["WORKLOADS", "build_workload"]
+__all__ = ["WORKLOADS", "build_workload", "stored_workload"]

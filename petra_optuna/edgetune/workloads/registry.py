@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from petra_optuna.edgetune.specification import TuningSpecification
 from petra_optuna.edgetune.workload import Workload
 from petra_optuna.edgetune.workloads import ic, nlp, od, sr
 from petra_optuna.errors import TaskError
@@ -50,3 +51,22 @@ def build_workload(
             f"unknown workload {name!r}; known: {', '.join(WORKLOADS)}; or make your own `Workload`"
         )
     return builder(data_root=data_root, cache_dir=cache_dir, seed=seed)
+
+
+def stored_workload(specification: TuningSpecification, data_root: Path | None, cache_dir: Path) -> Workload:
+    """The built-in workload of a tuning study, with its data where it was or in ``data_root``.
+
+    Raises:
+        TaskError: When it is the user's own; only the program that made it can give it.
+        DataError: When the data cannot be used.
+    """
+    source = specification.workload
+    if source.name not in WORKLOADS:
+        raise TaskError(
+            f"the study's workload {source.name!r} is not built in; continue it from Python with "
+            "petra_optuna.edgetune.resume_tuning(workload)"
+        )
+    stored = None if source.data_root is None else Path(source.data_root)
+    return build_workload(
+        source.name, data_root=data_root or stored, cache_dir=cache_dir, seed=specification.seed
+    )

@@ -4,6 +4,7 @@ from petra_optuna.inference.scenarios.base import Scenario
 from petra_optuna.inference.scenarios.groups import split
 from petra_optuna.inference.scenarios.multi_stream import MultiStream
 from petra_optuna.inference.scenarios.offline import Offline
+from petra_optuna.inference.scenarios.parse import FORMS, parse_scenario
 from petra_optuna.inference.scenarios.policy import Policy
 from petra_optuna.inference.scenarios.recommend import PolicyRecommendation, recommend
 from petra_optuna.inference.scenarios.response import Response, Run
@@ -14,6 +15,7 @@ SCENARIOS: tuple[type[Scenario], ...] = (SingleStream, MultiStream, Server, Offl
 """Every scenario; a new one is a row."""
 
 __all__ = [
+    "FORMS",
     "SCENARIOS",
     "MultiStream",
     "Offline",
@@ -24,6 +26,7 @@ __all__ = [
     "Scenario",
     "Server",
     "SingleStream",
+    "parse_scenario",
     "recommend",
     "split",
 ]
