@@ -79,11 +79,7 @@ def recommend(
     database = open_storage(storage, must_exist=True)
     stored = load_study(database, study)
     if is_tuning(stored):
-        if requests is not None:
-            raise UserError(
-                "--scenario is for trials of `petra run`; a tuning study holds no task to measure"
-            )
-        answer = _of_tuning(result_of(stored, trial).recommendation)
+        answer = _of_tuning(result_of(stored, trial), requests, storage, data_root, cache, console)
     else:
         if trial is None:
             raise UserError("give --trial, a number that `petra front` shows")
