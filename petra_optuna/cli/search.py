@@ -113,8 +113,8 @@ def run(
     device: Annotated[
         str,
         typer.Option(
-            help="Device to measure for: cpu, cpu:N (N threads), cpu@openvino, cpu@torch, cuda, or a .json "
-            "file.",
+            help="Device to measure for: cpu, cpu:N (N threads), cpu@openvino, cpu@torch, cuda, cuda:N "
+            "(GPU N), or a .json file.",
             rich_help_panel=options.LIMITS,
         ),
     ] = "cpu",

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from petra_optuna.errors import LoweringFailed
+from petra_optuna.nn.finite import tell_samples
 from petra_optuna.runtimes import WeightedKernels
 
 _TYPES = ("float32", "float16", "int8", "uint8", "int32")
@@ -50,8 +51,9 @@ def certificate(
     """
     if actual.shape != expected.shape:
         raise LoweringFailed(f"the model gives shape {expected.shape} and the file {actual.shape}")
-    if not np.isfinite(actual).all():
-        raise LoweringFailed("the file gives outputs that are not finite")
+    broken = ~np.isfinite(actual)
+    if broken.any():
+        raise LoweringFailed(f"the file gives outputs that are not finite for {tell_samples(broken)}")
     refuse_exchanged(expected, actual)
     difference = np.abs(actual.astype(np.float64) - expected)
     scores = expected.ndim == 2 and expected.shape[1] > 1

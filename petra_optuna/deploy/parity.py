@@ -11,6 +11,7 @@ from torch import nn
 
 from petra_optuna.deploy.probe import OnnxRuntimeModel
 from petra_optuna.errors import LoweringFailed
+from petra_optuna.nn.finite import tell_samples
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward, mapped, take, to_feeds
 
 TOLERANCE = 1e-3
@@ -98,9 +99,12 @@ def refuse_difference(expected: np.ndarray, actual: np.ndarray, allowed: np.ndar
     Raises:
         LoweringFailed: When one is, or is not finite.
     """
+    for outputs, whose in ((expected, "the model's own"), (actual, "its")):
+        broken = ~np.isfinite(outputs)
+        if broken.any():
+            raise LoweringFailed(f"{told}: {whose} outputs are not finite for {tell_samples(broken)}")
     differences = np.abs(actual - expected)
-    # Written so that NaN fails.
-    if not (differences <= allowed).all():
+    if (differences > allowed).any():
         worst = np.unravel_index(np.argmax(differences - allowed), differences.shape)
         raise LoweringFailed(
             f"{told} by {differences[worst]:.3g}, where it gives {expected[worst]:.3g}; allowed is "

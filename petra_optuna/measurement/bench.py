@@ -73,7 +73,7 @@ class Bench:
                 profile.baseline_place,
                 most_copies=schedule.max_pairs,
             )
-        counter = find_counter(runtime(profile.runtime).device_uuid(profile.name))
+        counter = find_counter(runtime(profile.runtime).device_uuid(profile.device))
         return cls(profile, schedule, announce, counter, CoreWaits(), baselines)
 
     def measure_baseline(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class DeviceProfile:
     """A device and how it is used while files are measured on it.
 
     Attributes:
-        name: ``cpu`` or ``cuda``.
+        name: Kind of the device, ``cpu`` or ``cuda``.
         threads: Threads of a session; on cuda those that feed the device.
         latency_batch: Samples per call when latency is measured.
         throughput_batches: Samples per call when throughput is measured; the best of them counts.
@@ -57,6 +57,7 @@ class DeviceProfile:
             failed trial. The baseline may need more.
         runtime: Name of the runtime of the candidates, in ``petra_optuna.runtimes``; the device's default
             one when empty. The baseline always runs in the device's default one.
+        gpu: Number of the GPU on cuda, among those that ``CUDA_VISIBLE_DEVICES`` lets CUDA see.
 
     Raises:
         StudyError: On construction, when a value is of another kind or out of range or the device unknown.
@@ -73,6 +74,7 @@ class DeviceProfile:
     affinity: tuple[int, ...] | None = None
     memory_limit_bytes: int | None = None
     runtime: str = ""
+    gpu: int = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -93,24 +95,34 @@ class DeviceProfile:
                 raise StudyError(
                     f"affinity of a device names {len(self.affinity)} cores for {self.threads} threads"
                 )
+        if not _is_whole(self.gpu) or self.gpu < 0:
+            raise StudyError(f"gpu of a device must be a whole number of at least 0, got {self.gpu!r}")
+        if self.gpu and self.name != "cuda":
+            raise StudyError(f"gpu of a device is for cuda; the device is {self.name}, gpu {self.gpu}")
         object.__setattr__(self, "runtime", self.runtime or _RUNTIME_ON[self.name])
         _check_runtime(self.runtime)
 
     @property
+    def device(self) -> str:
+        """``cpu``, or the GPU as PyTorch names it: ``cuda:1``."""
+        return f"{self.name}:{self.gpu}" if self.name == "cuda" else self.name
+
+    @property
     def place(self) -> tuple[str, str]:
         """Runtime and device of the candidates."""
-        return self.runtime, self.name
+        return self.runtime, self.device
 
     @property
     def baseline_place(self) -> tuple[str, str]:
         """Runtime and device of the baseline."""
-        return _RUNTIME_ON[self.name], self.name
+        return _RUNTIME_ON[self.name], self.device
 
     @classmethod
     def parse(cls, text: str) -> DeviceProfile:
-        """Read ``cpu`` (one thread), ``cpu:N`` (N threads), ``cuda``, or the name of a JSON file.
+        """Read ``cpu`` (one thread), ``cpu:N`` (N threads), ``cuda:N`` (GPU N), or the name of a JSON file.
 
-        ``@RUNTIME`` after the first three names another runtime than the default, as in ``cpu:2@openvino``.
+        ``cuda`` is GPU 0. ``@RUNTIME`` after a device names another runtime than the default, as in
+        ``cpu:2@openvino``.
         The file holds an object with attributes of this class, for example
         ``{"threads": 2, "affinity": [0, 1], "throughput_batches": [4, 16], "runtime": "openvino"}``.
 
@@ -126,7 +138,7 @@ class DeviceProfile:
             )
         if missing := sorted(set(profile.affinity or ()) - _cores_here()):
             raise StudyError(f"device {text!r} names core {missing[0]}, which this process may not use")
-        runtime(profile.runtime).check_device(profile.name)
+        runtime(profile.runtime).check_device(profile.device)
         return profile
 
     @classmethod
@@ -152,21 +164,22 @@ class DeviceProfile:
     def _from_name(cls, text: str) -> DeviceProfile:
         device, _, chosen = text.partition("@")
         name, colon, number = device.partition(":")
-        if name == "cuda" and colon:
-            raise StudyError(
-                f"device {text!r} names a GPU; give 'cuda' and choose the GPU by the environment variable "
-                f"CUDA_VISIBLE_DEVICES={number}"
-            )
         if colon and not number.isdecimal():
             raise StudyError(
-                "a device is 'cpu', 'cpu:THREADS' or 'cuda', any with '@RUNTIME' behind it, or a .json file, "
-                f"for example cpu:2@openvino; got {text!r}"
+                "a device is 'cpu', 'cpu:THREADS', 'cuda' or 'cuda:GPU', any with '@RUNTIME' behind it, or a "
+                f".json file, for example cpu:2@openvino; got {text!r}"
             )
+        if name == "cuda":
+            return cls(name=name, gpu=int(number or 0), runtime=chosen)
         return cls(name=name, threads=int(number) if colon else 1, runtime=chosen)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; ``from_dict`` is its inverse."""
-        return dataclasses.asdict(self)
+        """JSON-ready form; ``from_dict`` is its inverse.
+
+        GPU 0 is left out: readings that studies share are found by this form, which had no GPU at first.
+        """
+        fields = dataclasses.asdict(self)
+        return fields if self.gpu else {key: value for key, value in fields.items() if key != "gpu"}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DeviceProfile:
@@ -180,17 +193,18 @@ class DeviceProfile:
         """What a measurement depends on: CPU, instruction sets, cores, versions of libraries and runtime.
 
         Raises:
-            UserError: When the runtime is not installed.
+            UserError: When the runtime is not installed, or does not see the device.
         """
         model, flags = _cpu()
         chosen = runtime(self.runtime)
+        chosen.check_device(self.device)
         libraries = dict.fromkeys((*LIBRARIES, chosen.package))
         return {
             "cpu": model,
             "instruction_sets": [flag for flag in _INSTRUCTION_SETS if flag in flags],
             "cores": available_cores(),
             **{name: metadata.version(name) for name in libraries},
-            **chosen.machine(self.name),
+            **chosen.machine(self.device),
         }
 
     def check_host(self, recorded: Mapping[str, Any]) -> None:
@@ -202,7 +216,7 @@ class DeviceProfile:
 
         Raises:
             StudyError: When a value differs; the text names each.
-            UserError: When the runtime is not installed.
+            UserError: When the runtime is not installed, or does not see the device.
         """
         here = self.host()
         differences = [

@@ -87,7 +87,7 @@ class Runtime(abc.ABC):
         suffix: Suffix of its files, with the dot.
         weighted: Names of its kernels that multiply with weights.
         extra: Extra of this package that installs it; None where it is always installed.
-        devices: Devices that it serves where the machine has them.
+        devices: Kinds of devices that it serves where the machine has them.
     """
 
     name: ClassVar[str]
@@ -111,10 +111,17 @@ class Runtime(abc.ABC):
         Raises:
             UserError: When it is such a device.
         """
-        if device not in self.devices:
+        family, colon, number = device.partition(":")
+        if family not in self.devices or (colon and not (family == "cuda" and number.isdecimal())):
             raise UserError(f"runtime {self.name!r} runs on {' and '.join(self.devices)}, not on {device!r}")
-        if not self.precisions(device):
-            raise UserError(f"runtime {self.name!r} sees no {device} device here")
+        if not self.precisions(family):
+            raise UserError(f"runtime {self.name!r} sees no {family} device here")
+        if number and int(number) >= self.gpus():
+            last = self.gpus() - 1
+            raise UserError(
+                f"there is no {device} here: runtime {self.name!r} sees {last + 1} GPU(s), "
+                f"{'cuda:0' if last == 0 else f'cuda:0 to cuda:{last}'}; give one of them"
+            )
 
     @abc.abstractmethod
     def open(self, path: Path | bytes, threads: int, device: str = "cpu") -> Session:
@@ -123,7 +130,7 @@ class Runtime(abc.ABC):
         Args:
             path: The file, or its bytes.
             threads: Largest number of threads that one call computes with.
-            device: One of ``devices``.
+            device: One of ``devices``; ``cuda:N`` is GPU N, ``cuda`` the one that CUDA uses by itself.
 
         Raises:
             RuntimeFailed: When the file cannot be loaded; one line with the reason.
@@ -152,6 +159,10 @@ class Runtime(abc.ABC):
     def machine(self, device: str = "cpu") -> dict[str, Any]:
         """What a measurement depends on besides the CPU and the runtime's version, JSON-ready."""
         return {}
+
+    def gpus(self) -> int:
+        """Number of GPUs that it sees."""
+        return 0
 
     def device_uuid(self, device: str = "cpu") -> str | None:
         """UUID by which the driver knows the GPU that sessions use; None on the CPU."""

@@ -9,9 +9,6 @@ from typing import Protocol
 class Event(Protocol):
     """A mark in a device's queue, such as ``torch.cuda.Event(enable_timing=True)``."""
 
-    def record(self) -> None:
-        """Put the mark at the end of the queue."""
-
     def synchronize(self) -> None:
         """Wait until the device has reached the mark."""
 
@@ -22,16 +19,16 @@ class Event(Protocol):
 class DeviceClock:
     """A clock in seconds on the device, read at the end of all work that was queued before.
 
-    Each reading records an event and waits for it, so work that a call only queued lies between the readings
-    around the call. The short times between neighbouring events are summed: a device gives them as
-    single-precision milliseconds, which after a minute could no longer tell microseconds apart.
+    Each reading puts an event into the queue and waits for it, so work that a call only queued lies between
+    the readings around the call. The short times between neighbouring events are summed: a device gives
+    them as single-precision milliseconds, which after a minute could no longer tell microseconds apart.
 
     Args:
-        new_event: Makes an event of the device.
+        queue_event: Puts a new event at the end of the device's queue.
     """
 
-    def __init__(self, new_event: Callable[[], Event]) -> None:
-        self._new_event = new_event
+    def __init__(self, queue_event: Callable[[], Event]) -> None:
+        self._queue_event = queue_event
         self._seconds = 0.0
         self._last = self._next_event()
 
@@ -44,7 +41,6 @@ class DeviceClock:
 
     def _next_event(self) -> Event:
         """A new event that the device has reached."""
-        event = self._new_event()
-        event.record()
+        event = self._queue_event()
         event.synchronize()
         return event

@@ -52,9 +52,11 @@ class PyTorch(Runtime):
 
     def precisions(self, device: str = "cpu") -> tuple[str, ...]:
         """FP32 and BF16 on the CPU, FP16 as well on CUDA; none where PyTorch sees no such device."""
-        if device == "cuda":
-            return ("float32", "float16", "bfloat16") if _torch().cuda.is_available() else ()
-        return ("float32", "bfloat16") if device == "cpu" else ()
+        if device == "cpu":
+            return ("float32", "bfloat16")
+        if device.partition(":")[0] not in self.devices:
+            return ()
+        return ("float32", "float16", "bfloat16") if _torch().cuda.is_available() else ()
 
     def formats(self, device: str = "cpu") -> tuple[str, ...]:
         """FP32, and FP16 and BF16 where PyTorch computes in them."""
@@ -83,22 +85,24 @@ class PyTorch(Runtime):
         """The host's clock on the CPU, else a clock of events on the device."""
         if device == "cpu":
             return time.perf_counter
-        event = _torch().cuda.Event
-        return DeviceClock(lambda: event(enable_timing=True))
+        cuda = _torch().cuda
+        # An event that records itself would go to the GPU that CUDA uses by itself.
+        return DeviceClock(lambda: cuda.current_stream(device).record_event(cuda.Event(enable_timing=True)))
 
     def machine(self, device: str = "cpu") -> dict[str, Any]:
         """Name of the GPU and version of CUDA that PyTorch was built with; empty on the CPU."""
         if device == "cpu":
             return {}
         torch = _torch()
-        return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+        return {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+
+    def gpus(self) -> int:
+        """Number of GPUs that ``CUDA_VISIBLE_DEVICES`` lets CUDA see."""
+        return int(_torch().cuda.device_count())
 
     def device_uuid(self, device: str = "cpu") -> str | None:
-        """UUID of the GPU that CUDA uses, which ``CUDA_VISIBLE_DEVICES`` may have chosen; None on the CPU."""
-        if device == "cpu":
-            return None
-        torch = _torch()
-        return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+        """UUID of the GPU, which CUDA numbers within ``CUDA_VISIBLE_DEVICES``; None on the CPU."""
+        return None if device == "cpu" else f"GPU-{_torch().cuda.get_device_properties(device).uuid}"
 
 
 class PyTorchSession:
@@ -110,7 +114,7 @@ class PyTorchSession:
     Args:
         proto: File, parsed.
         threads: Largest number of CPU threads of a call.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     def __init__(self, proto: Any, threads: int, device: str) -> None:

@@ -93,7 +93,7 @@ def evaluator_of(study: optuna.Study, task: Task, *, cache: Path | None = None) 
                 rungs=specification.rungs,
                 baseline_quality=record.baseline_values[task.metric.name],
                 runtime=profile.runtime,
-                device=profile.name,
+                device=profile.device,
                 train_precision=specification.train_precision,
                 tune_inference=_serving_tuner(study, specification, task),
             )

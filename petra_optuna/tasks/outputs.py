@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from petra_optuna.errors import MeasurementFailed
+from petra_optuna.nn.finite import tell_samples
 from petra_optuna.nn.inputs import Inputs
 
 IGNORED = -100
@@ -40,8 +41,9 @@ class Outputs:
         output = self._predict(inputs)
         if len(output) != count:
             raise MeasurementFailed(f"the model gave {len(output)} outputs for {count} samples")
-        if np.isnan(output).any():
-            raise MeasurementFailed("the model's outputs are NaN")
+        broken = np.isnan(output)
+        if broken.any():
+            raise MeasurementFailed(f"in a batch the model's outputs are NaN for {tell_samples(broken)}")
         if self._collected is None:
             self._collected = np.empty((self._samples, *output.shape[1:]), dtype=output.dtype)
         if output.shape[1:] != self._collected.shape[1:]:

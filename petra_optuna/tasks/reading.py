@@ -16,7 +16,12 @@ from petra_optuna.errors import FOREIGN_ERRORS, DataError, one_line
 UNREADABLE = (
     *(*FOREIGN_ERRORS, OSError, SyntaxError),  # Pillow reports broken PNGs by syntax
     *(struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError),
+    # The sizes in a damaged header ask for memory, and decoders written in C report by SystemError.
+    *(MemoryError, SystemError, ReferenceError, NameError, Warning),
+    # Let through, a loop over the batches would take this for its end and leave the rest out.
+    *(StopIteration, StopAsyncIteration),
 )
+"""What reading a sample raises: all kinds of Python's own exceptions but those that end the program."""
 
 
 def fetch(dataset: Dataset[Any], rows: Sequence[int]) -> Any:

@@ -21,6 +21,36 @@ def shift_first_weight(proto, amount):
     raise AssertionError("no weight")
 
 
+class Masked(nn.Module):
+    """Attention that hides padding, token 0. PyTorch gives zeros for a sample of it alone, its file NaN."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 8)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, tokens):
+        return self.encoder(self.embedding(tokens), src_key_padding_mask=tokens == 0).mean(1)
+
+
+def test_a_sample_that_is_padding_alone_is_told_by_its_number():
+    model, tokens = Masked().eval(), torch.randint(1, 10, (4, 5))
+    proto = export_onnx(model, (tokens,))
+    check_parity(model, proto, (tokens,))
+    tokens[2] = 0
+    with pytest.raises(LoweringFailed, match=r"its outputs are not finite for sample 2 of 4, .*padding"):
+        check_parity(model, proto, (tokens,))
+
+
+def test_a_model_whose_own_outputs_are_no_numbers_is_told_from_its_file(images):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
+    proto = export_onnx(model, images)
+    with torch.no_grad():
+        model[1].bias[1] = torch.nan
+    with pytest.raises(LoweringFailed, match="the model's own outputs are not finite for sample 0 of"):
+        check_parity(model, proto, images)
+
+
 def test_a_faithful_file_passes_and_the_difference_is_small(residual, images):
     difference = check_parity(residual, export_onnx(residual, images), images)
     assert 0 <= difference < 1e-4

@@ -30,18 +30,17 @@ class Device:
         return self.host_s
 
     def event(self):
-        return Mark(self)
+        """A mark at the end of the queue."""
+        self.free_s = max(self.free_s, self.host_s)
+        return Mark(self, self.free_s)
 
 
 class Mark:
     """Refuses what ``torch.cuda.Event`` refuses, and knows times in single precision only."""
 
-    def __init__(self, device):
+    def __init__(self, device, at_s):
         self.device = device
-        self.at_s = None
-
-    def record(self):
-        self.device.free_s = self.at_s = max(self.device.free_s, self.device.host_s)
+        self.at_s = at_s
 
     def synchronize(self):
         self.device.host_s = max(self.device.host_s, self.at_s)

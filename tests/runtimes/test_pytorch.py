@@ -19,9 +19,9 @@ from petra_optuna.measurement import DeviceProfile, Schedule, bench
 from petra_optuna.nn.inputs import take, to_feeds
 from petra_optuna.operations import Half, QuantizeAware, Train, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
-from petra_optuna.runtimes import OnnxRuntime, runtime
+from petra_optuna.runtimes import OnnxRuntime, pytorch, runtime
 from petra_optuna.runtimes.device_clock import DeviceClock
-from petra_optuna.runtimes.pytorch import PyTorch
+from petra_optuna.runtimes.pytorch import PyTorch, PyTorchSession
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -201,23 +201,28 @@ def test_a_session_leaves_the_threads_of_the_process_as_they_are() -> None:
 def test_cuda_is_refused_in_one_line_where_torch_sees_none(tmp_path: Path) -> None:
     asking: list[Callable[[], object]] = [
         lambda: DeviceProfile.parse("cuda"),
+        lambda: DeviceProfile.parse("cuda:1"),
         lambda: runtime("torch").open(one("Relu", {"x": floats(3)}, {}), 1, "cuda"),
     ]
     for ask in asking:
         with pytest.raises(UserError, match="'torch' sees no cuda device here") as caught:
             ask()
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="runs on cpu, not on 'cuda'"):
-        DeviceProfile.parse("cuda@onnxruntime")
+    with pytest.raises(UserError, match="runs on cpu, not on 'cuda:1'"):
+        DeviceProfile.parse("cuda:1@onnxruntime")
+    for device in ("cuda:", "cuda:x", "cpu:2"):
+        with pytest.raises(UserError, match=f"runs on cpu and cuda, not on '{device}'"):
+            runtime("torch").check_device(device)
     with pytest.raises(StudyError, match="unknown device 'npu'"):
         DeviceProfile.parse("npu")
 
 
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
 def test_on_cuda_candidates_and_baseline_run_in_pytorch_by_device_events(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str
 ) -> None:
     """With a device that is faked: its events tell the time, and every file is opened on it."""
-    recorded: list[str] = []
+    waited: list[str] = []
     opened: list[str] = []
     asked: list[str] = []
 
@@ -228,41 +233,48 @@ def test_on_cuda_candidates_and_baseline_run_in_pytorch_by_device_events(
     class Mark:
         def __init__(self, enable_timing: bool) -> None:
             assert enable_timing
-
-        def record(self) -> None:
-            recorded.append("record")
+            self.queue = "none"
 
         def synchronize(self) -> None:
-            recorded.append("synchronize")
+            waited.append(self.queue)
 
         def elapsed_time(self, end: object) -> float:
             return 1.0
 
-    real = PyTorch.open
+    class Stream:
+        def __init__(self, device: str) -> None:
+            self.device = device
 
-    def on_the_fake(self: PyTorch, path: Path, threads: int, device: str = "cpu") -> object:
+        def record_event(self, mark: Mark) -> Mark:
+            mark.queue = self.device
+            return mark
+
+    def on_the_fake(proto: onnx.ModelProto, threads: int, device: str) -> PyTorchSession:
         opened.append(device)
-        return real(self, path, threads, "cpu")
+        return PyTorchSession(proto, threads, "cpu")
+
+    def properties(device: str) -> SimpleNamespace:
+        return SimpleNamespace(uuid=f"of-{device}")
 
     monkeypatch.setattr(torch.cuda, "Event", Mark)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(PyTorch, "open", on_the_fake)
-    monkeypatch.setattr(PyTorch, "device_uuid", lambda self, device: f"GPU-of-{device}")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    monkeypatch.setattr(pytorch, "PyTorchSession", on_the_fake)
     monkeypatch.setattr(bench, "find_counter", no_counter)
-    profile = DeviceProfile.parse("cuda")
-    assert (profile.place, profile.baseline_place) == (("torch", "cuda"), ("torch", "cuda"))
-    assert isinstance(runtime("torch").clock("cuda"), DeviceClock)
+    profile = DeviceProfile.parse(device)
+    assert isinstance(runtime("torch").clock(device), DeviceClock)
     file = tmp_path / "model.onnx"
     file.write_bytes(one("Relu", {"x": floats(2, 3)}, {}))
-    recorded.clear()
+    waited.clear()
     schedule = Schedule(block_s=0.003, settle_s=0.0, min_pairs=4, max_pairs=4)
     loaded = bench.Bench.load(file, {"x": floats(2, 3)}, profile, schedule, lambda seconds: None)
     found = loaded.measure(file)
-    assert asked == ["GPU-of-cuda"]
-    assert set(opened) == {"cuda"}
+    assert asked == [f"GPU-of-{device}"]
+    assert set(opened) == {device}
     assert found["latency"]["candidate_ms"] == pytest.approx(1.0)  # by the fake events alone
-    assert recorded[::2] == ["record"] * (len(recorded) // 2)
-    assert recorded[1::2] == ["synchronize"] * (len(recorded) // 2)
+    assert set(waited) == {device}
 
 
 def test_cuda_offers_what_computes_there(monkeypatch: pytest.MonkeyPatch) -> None:

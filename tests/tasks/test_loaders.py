@@ -195,9 +195,13 @@ class _Broken(Dataset[Any]):
         return torch.tensor([float(index)]), index % 2
 
 
-@pytest.mark.parametrize(
-    "error", [OSError("truncated"), SyntaxError("broken PNG"), KeyError("x"), EOFError()]
+_FOREIGN = (
+    *(OSError("truncated"), SyntaxError("broken PNG"), KeyError("x"), EOFError()),
+    *(StopIteration(), MemoryError(), SystemError("tile cannot extend"), NameError("decode")),
 )
+
+
+@pytest.mark.parametrize("error", _FOREIGN, ids=lambda error: type(error).__name__)
 def test_an_unreadable_sample_is_named_with_its_split(error: Exception) -> None:
     split = split_of("selection", DataLoader(_Broken(error), batch_size=4), default_unpack)
     with pytest.raises(DataError, match="sample 37 of the selection split cannot be read") as named:

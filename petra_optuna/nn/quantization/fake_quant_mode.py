@@ -36,7 +36,9 @@ _FUSED = (
     *("clone", "contiguous", "dropout", "dropout1d", "dropout2d", "dropout3d", "to"),
 )
 """Activations, whose effect is the range of what they return, and functions that the file does not have."""
-_AVERAGES = ("avg_pool1d", "avg_pool2d", "avg_pool3d")
+_ADAPTIVE = ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d")
+"""Pooling to a given size, which the file has as windows only where they are alike."""
+_AVERAGES = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")
 _SAME_SCALE = (
     *(
         "__getitem__",
@@ -62,6 +64,7 @@ _SAME_SCALE = (
         "view",
     ),
     *_AVERAGES,
+    *_ADAPTIVE,
 )
 """Functions that return values of the scale of their input."""
 _SPLITS = ("chunk", "split")
@@ -142,7 +145,7 @@ class FakeQuantMode(FunctionMode):
             return self._run_silu(call)
         if call.name in _FUSED or (call.name == "batch_norm" and tracked.stage == "layer"):
             return self._track(call.run(), "rounded" if tracked.stage == "rounded" else "open")
-        return self._keep_scale(call) if call.name in _SAME_SCALE else self._run_in_float(call)
+        return self._keep_scale(call) if _keeps_scale(call) else self._run_in_float(call)
 
     def _run_layer(self, call: TorchCall) -> Any:
         weight = call.get(1, "weight")
@@ -281,3 +284,17 @@ class FakeQuantMode(FunctionMode):
             if isinstance(tensor, Tensor) and tensor.is_floating_point():
                 self._tracked[id(tensor)] = _TrackedTensor(tensor, stage, observer=observer)
         return result
+
+
+def _keeps_scale(call: _Call) -> bool:
+    """Whether the file returns values of the scale of the input.
+
+    Pooling to one value is a mean or a maximum over axes there, and pooling by unlike windows a sum of parts.
+    """
+    if call.name not in _ADAPTIVE:
+        return call.name in _SAME_SCALE
+    values, size = call.get(0, "input"), call.get(1, "output_size")
+    axes = values.shape[-int(call.name[-2]) :]
+    wanted = [size] * len(axes) if isinstance(size, int) else size
+    pairs = [(axis, axis if kept is None else kept) for axis, kept in zip(axes, wanted, strict=True)]
+    return any(kept > 1 for _, kept in pairs) and all(axis % kept == 0 for axis, kept in pairs)
