@@ -21,9 +21,9 @@ TRAINING_SPACE = {
 }
 """EDGETUNE's batch sizes, and learning rates by which AdamW trains M5 on Free Spoken Digits.
 
-At batch 32 to 64 the least and the largest rate reach 75 and 81 % in four epochs of 2,440 clips. Such small data
-has five steps an epoch at batch 512: five epochs of them leave the statistics of the norms behind the weights,
-and the accuracy at chance.
+At batches of 32 and 64 the least and the largest rate reach 77 and 81 % in four epochs of 2,428 clips. At
+a batch of 512 these have five steps an epoch, in which the statistics of the norms do not follow the weights:
+after six epochs the network is right on 27 % of the test clips, and on 72 % with the statistics of the batch.
 """
 
 
