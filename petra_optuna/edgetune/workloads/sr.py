@@ -19,7 +19,12 @@ TRAINING_SPACE = {
     "batch_size": IntDistribution(32, 512, log=True),
     "learning_rate": FloatDistribution(1e-3, 3e-2, log=True),
 }
-"""EDGETUNE's batch sizes, and learning rates by which AdamW trains M5 on Free Spoken Digits."""
+"""EDGETUNE's batch sizes, and learning rates by which AdamW trains M5 on Free Spoken Digits.
+
+At batches of 32 and 64 the least and the largest rate reach 77 and 81 % in four epochs of 2,428 clips. At
+a batch of 512 these have five steps an epoch, in which the statistics of the norms do not follow the weights:
+after six epochs the network is right on 27 % of the test clips, and on 72 % with the statistics of the batch.
+"""
 
 
 def build(*, data_root: Path | None, cache_dir: Path, seed: int) -> Workload:
