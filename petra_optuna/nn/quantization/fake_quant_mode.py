@@ -286,7 +286,7 @@ class FakeQuantMode(FunctionMode):
         return result
 
 
-def _keeps_scale(call: _Call) -> bool:
+def _keeps_scale(call: TorchCall) -> bool:
     """Whether the file returns values of the scale of the input.
 
     Pooling to one value is a mean or a maximum over axes there, and pooling by unlike windows a sum of parts.
