@@ -28,7 +28,7 @@ class EdgeDevice:
         cores: Cores of the device.
         memory_bytes: Memory for loading and running a file; None for no limit.
         runtimes: Names of the runtimes that may serve.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda:N``.
         capped_from: Cores of the device where this machine has fewer, and ``cores`` is what it has.
 
     Raises:

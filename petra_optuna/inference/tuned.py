@@ -81,11 +81,11 @@ class ServingTuner:
 def device_of(profile: DeviceProfile, runtime: str) -> EdgeDevice:
     """The device of a study's profile: settings may use its threads and memory, in one runtime."""
     return EdgeDevice(
-        name=profile.name,
+        name=profile.device,
         cores=profile.threads,
         memory_bytes=profile.memory_limit_bytes,
         runtimes=(runtime,),
-        device=profile.name,
+        device=profile.device,
     )
 
 

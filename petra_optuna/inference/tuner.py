@@ -217,7 +217,9 @@ class InferenceTuner:
 
     def _request(self) -> dict[str, Any]:
         """What an answer depends on besides the file."""
-        hosts = {name: DeviceProfile(runtime=name).host() for name in self.device.runtimes}
+        hosts = {
+            name: DeviceProfile.named(f"{self.device.device}@{name}").host() for name in self.device.runtimes
+        }
         for host in hosts.values():
             del host["cores"]  # those that this process may use; the device's count
         return {

@@ -131,7 +131,7 @@ class DeviceProfile:
                 cores or other ones.
             UserError: When the runtime is not installed, or does not see the device.
         """
-        profile = cls._from_file(Path(text)) if text.endswith(".json") else cls._from_name(text)
+        profile = cls._from_file(Path(text)) if text.endswith(".json") else cls.named(text)
         if profile.threads > available_cores():
             raise StudyError(
                 f"device {text!r} asks for {profile.threads} threads, there are {available_cores()} cores"
@@ -161,7 +161,12 @@ class DeviceProfile:
             raise StudyError(f"device file {path}: {error}") from error
 
     @classmethod
-    def _from_name(cls, text: str) -> DeviceProfile:
+    def named(cls, text: str) -> DeviceProfile:
+        """Read what ``parse`` reads but a file, without a look at this machine.
+
+        Raises:
+            StudyError: When the text is no name of a device.
+        """
         device, _, chosen = text.partition("@")
         name, colon, number = device.partition(":")
         if colon and not number.isdecimal():

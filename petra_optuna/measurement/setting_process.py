@@ -29,7 +29,7 @@ class SettingProcess:
         file: Path of the file, which must stay there.
         feeds: Sample inputs by name, batch first; repeated up to the batch sizes.
         cores: Numbers of the cores that settings may use; a setting of ``n`` cores gets the last ``n``.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda:N``.
         memory_limit_bytes: Most private memory that a child may add once its runtime is loaded; None for no
             limit.
         energy: ``counters`` or an estimator (``energy.estimator``); None where energy is not asked for.
@@ -104,8 +104,8 @@ class SettingProcess:
         Raises:
             MeasurementFailed: When the file cannot be run so.
         """
-        profile = DeviceProfile(
-            name=self._device,
+        profile = dataclasses.replace(
+            DeviceProfile.named(self._device),
             threads=setting.threads,
             latency_batch=setting.batch,
             throughput_batches=(setting.batch,),

@@ -139,7 +139,7 @@ def _open_settings(request: dict[str, Any], announce: Announce) -> SettingBench:
     """
     device, energy = request["device"], request["energy"]
     _keep_to_cores(tuple(request["cores"]))
-    default = DeviceProfile(name=device).baseline_place
+    default = DeviceProfile.named(device).baseline_place
     counter: Counter | str = ""
     if energy is not None:
         counter = (
