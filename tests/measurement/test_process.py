@@ -266,7 +266,7 @@ def test_the_runtime_itself_takes_no_memory(files, feeds, runtime, tmp_path):
 def test_the_child_starts_without_torch_and_pinned():
     code = (
         "import os, sys, petra_optuna.measurement.worker as worker; "
-        "worker._apply_profile({"profile": worker.DeviceProfile().to_dict()}); "
+        "worker._apply_profile({'profile': worker.DeviceProfile().to_dict()}); "
         "print('torch' in sys.modules, len(os.sched_getaffinity(0)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
