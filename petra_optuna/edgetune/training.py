@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from petra_optuna.edgetune.workload import Workload
 from petra_optuna.evaluation import Budget
 from petra_optuna.measurement import Counter
+from petra_optuna.nn.batch_norm import reestimate_batch_norm
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.training import parameter_groups, run_epochs
+from petra_optuna.tasks.calibration import calibration_batches
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
+_NORM_SAMPLES, _NORM_BATCH = 512, 128
 SCHEDULE = "cosine"
 """Each segment ends at a low learning rate, so that trials are compared at their best (arXiv 1608.03983)."""
 
@@ -92,11 +95,21 @@ class TrialTraining:
                 steps_per_epoch=task.train.steps(batch_size, budget.data_fraction),
                 after_step=after_step,
             )
+            self._settle_norms()
         self.train_s += time.perf_counter() - began - stood_s
         self.epochs += budget.epochs
         after_j = self._joules()
         if before_j is not None and after_j is not None:
             self.train_j = (self.train_j or 0.0) + after_j - before_j
+
+    def _settle_norms(self) -> None:
+        """Replace the statistics of batch norms by those of the weights as they are now.
+
+        A rung of few steps leaves them behind the weights: M5 after 30 steps of 512 samples is right for 27 %
+        of its clips by them, and for 72 % by those of the weights.
+        """
+        batches = calibration_batches(self.workload.task.calibration, _NORM_SAMPLES, _NORM_BATCH)
+        reestimate_batch_norm(self.network, (inputs for inputs, _ in batches), self.workload.task.fixed_norms)
 
     def _loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
         task = self.workload.task
