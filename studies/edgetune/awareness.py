@@ -6,8 +6,8 @@ EDGETUNE's comparison of its section 5. Three arms search by BOHB for equal time
 ``onefold`` minimises (training + inference time) / quality, its serving tuned beside the training. ``plain``
 minimises training time / quality, and its best model serves one sample by all threads of the device.
 ``hierarchical`` is ``plain`` for the first part of the time, and then tunes the serving of its best model.
-The table shows the seconds of tuning until a file reaches the target, and how fast the result serves, measured
-at the end on an idle machine.
+The table shows the seconds of tuning until a file reaches the target, and how fast the result serves,
+measured at the end. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
