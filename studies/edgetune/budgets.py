@@ -16,7 +16,15 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from petra_optuna.edgetune import BudgetKind, TuningBudget, Workload, build_workload, record_of, tune
+from petra_optuna.edgetune import (
+    BudgetKind,
+    TuningBudget,
+    Workload,
+    build_workload,
+    parameter,
+    record_of,
+    tune,
+)
 from studies import script
 
 KINDS: tuple[BudgetKind, ...] = ("multi", "epoch", "data")
@@ -40,10 +48,12 @@ def main() -> None:
 
 
 def _rows(workload: Workload, given: argparse.Namespace) -> Iterator[tuple[object, ...]]:
+    parameters = {**workload.model_space, **workload.training_space}
     for seed in range(given.seeds):
         for kind in KINDS:
             study = tune(
                 workload,
+                dict(parameter(text, parameters) for text in given.space),
                 objective="quality",
                 inference_objective=None,
                 budget=TuningBudget(kind, max_epochs=given.max_epochs),
@@ -79,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("workload", help="name of the workload")
     parser.add_argument("--data-root", type=Path, help="folder of the workload's data")
     parser.add_argument("--target", type=float, required=True, help="quality at which a study ends")
+    parser.add_argument("--space", nargs="*", default=[], help="ranges, NAME=LOW:HIGH or NAME=VALUE,VALUE")
     parser.add_argument("--trials", type=int, default=20, help="most trials of a study")
     parser.add_argument("--max-epochs", type=int, default=10, help="most epochs of a trial")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
