@@ -22,6 +22,7 @@ from petra_optuna.errors import LoweringFailed, foreign_errors_as
 from petra_optuna.evaluation import TrainingLedger, quality_in_torch, quality_of
 from petra_optuna.inference import InferenceServer, Pause, Recommendation
 from petra_optuna.measurement import Counter
+from petra_optuna.nn.initialization import as_if_trained
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.nn.training import training_threads
 from petra_optuna.pipeline import suggest_value
@@ -151,7 +152,7 @@ class TuningTrial:
         if key not in self.shapes:
             path = self.folder / "architecture.onnx"
             with self.pause.working():
-                self._lower(network, path)
+                self._lower(as_if_trained(network, self.specification.seed), path)
             self.shapes[key] = self.server.ask(path, to_feeds(self.workload.task.example))
             path.unlink()
         else:

@@ -1,4 +1,4 @@
-"""Initialisation of a trained network: the same network before any training, with new weights."""
+"""Networks before any training: a trained one with new weights, and a new one that looks trained."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import math
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.randomness import seeded
 
+_SPREAD = 0.01
 _METHODS = ("reset_parameters", "_reset_parameters")
 """Methods of torch's modules that draw new weights; attention has the second."""
 
@@ -45,3 +47,29 @@ def reinitialize(model: nn.Module, seed: int) -> nn.Module:
             if not parameter.isfinite().all():
                 raise ValueError(f"{type(module).__name__} has no reset_parameters that draws {name!r} anew")
     return fresh
+
+
+def as_if_trained(model: nn.Module, seed: int) -> nn.Module:
+    """Copy an untrained model in eval mode, with no value left that only a model before training has.
+
+    Biases of zeros, scales of ones, fresh statistics of norms and parameters that equal each other are what
+    an exporter simplifies: the file of an untrained model has fewer operators and tensors than that of the
+    same model after training. Every parameter and every statistic gets a little noise.
+
+    Args:
+        model: Untrained model.
+        seed: Seed of the noise.
+    """
+    copy = private_copy(model).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            if parameter.is_floating_point():
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=_SPREAD)
+        for module in copy.modules():
+            if isinstance(module, _NormBase) and module.running_mean is not None:
+                assert module.running_var is not None
+                shape = module.running_mean.shape
+                module.running_mean.add_(torch.randn(shape, generator=generator), alpha=_SPREAD)
+                module.running_var.add_(torch.rand(shape, generator=generator), alpha=_SPREAD)
+    return copy

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from petra_optuna.deploy import lower
 from petra_optuna.models import M5, YOLO, ResidualNet, TextRNN
+from petra_optuna.nn.initialization import as_if_trained
 from petra_optuna.nn.randomness import seeded
 
 Built = tuple[nn.Module, Tensor]
@@ -60,10 +61,10 @@ def every(count: int) -> list[str]:
 
 
 def exported(names: list[str], folder: Path, seed: int = 0) -> Iterator[tuple[str, Path, Tensor]]:
-    """Name, file with random weights and example of each architecture."""
+    """Name, file with random weights and example of each architecture; the seed makes the weights."""
     for index, name in enumerate(names):
         with seeded(seed):
             network, example = ARCHITECTURES[name]()
         path = folder / f"{index}-{seed}.onnx"
-        lower(network.eval(), (example,), path)
+        lower(as_if_trained(network, seed), (example,), path)
         yield name, path, example
