@@ -1,8 +1,20 @@
 """Names that ``from petra_optuna import ...`` offers; loaded on first use, because they load torch."""
 
 from petra_optuna.database import open_storage
+from petra_optuna.edgetune import (
+    TrialFigures,
+    TuningBudget,
+    TuningObjective,
+    Workload,
+    build_workload,
+    export_tuned,
+    result_of,
+    resume_tuning,
+    tune,
+)
 from petra_optuna.evaluation import EFFICIENCY_METRICS, Budget, Limits, Rungs
 from petra_optuna.evolution import MUTATIONS, Mutation
+from petra_optuna.inference import EdgeDevice
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.operations import (
     BODY_OPERATIONS,
@@ -38,6 +50,7 @@ __all__ = [
     "Context",
     "DeviceProfile",
     "DropBlocks",
+    "EdgeDevice",
     "Half",
     "Limits",
     "LowRank",
@@ -59,16 +72,25 @@ __all__ = [
     "Task",
     "TaskSource",
     "Train",
+    "TrialFigures",
+    "TuningBudget",
+    "TuningObjective",
+    "Workload",
     "as_figure",
     "build_task",
+    "build_workload",
     "confirm",
     "confirmation_of",
     "default_space",
     "export_trial",
+    "export_tuned",
     "front",
     "load_study",
     "open_once",
     "open_storage",
     "optimize",
+    "result_of",
     "resume",
+    "resume_tuning",
+    "tune",
 ]

@@ -28,6 +28,11 @@ def export_tuned(result: TuningResult, task: Task, url: str, out: Path) -> Path:
 
     Raises:
         StudyError: When file or script disagrees, or the folder cannot be written.
+
+    Example:
+        >>> folder = export_tuned(result_of(tuned), task, "sqlite:///storage/tune.db", Path("tuned"))
+        >>> sorted(path.name for path in folder.iterdir())
+        ['deployment.json', 'model.onnx', 'preprocess.json', 'recipe.json', 'run.py']
     """
     with written_folder(out) as folder:
         file = folder / _MODEL_FILE

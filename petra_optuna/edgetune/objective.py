@@ -20,6 +20,10 @@ class TrialFigures:
         inference_s: Seconds of serving ``inferences`` samples as recommended; None without a recommendation.
         train_j: Joules of training; None where nothing counts them.
         inference_j: Joules of serving them; None where nothing counts them.
+
+    Example:
+        >>> TrialFigures(quality=0.9, train_s=12.0, inference_s=3.0).train_s
+        12.0
     """
 
     quality: float
@@ -40,7 +44,9 @@ class TuningObjective:
         needs_energy: Whether it needs energies.
 
     Example:
-        >>> faster = TuningObjective("seconds", "minimize", lambda figures: figures.train_s)
+        >>> seconds = TuningObjective("seconds", "minimize", lambda figures: figures.train_s)
+        >>> seconds.function(TrialFigures(quality=0.9, train_s=12.0))
+        12.0
     """
 
     name: str

@@ -66,6 +66,10 @@ def result_of(study: optuna.Study, number: int | None = None) -> TuningResult:
 
     Raises:
         StudyError: When it is no tuning study, or the trial has no file.
+
+    Example:
+        >>> sorted(result_of(tuned).training)
+        ['batch_size', 'learning_rate']
     """
     specification = specification_of(study)
     trial = _best(study) if number is None else _numbered(study, number)

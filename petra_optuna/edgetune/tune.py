@@ -114,10 +114,16 @@ def tune(
         callbacks: Called after each trial, as in Optuna.
 
     Returns:
-        The study; ``edgetune.result_of(study)`` reads its best trial.
+        The study; ``petra_optuna.result_of(study)`` reads its best trial.
 
     Raises:
         UserError: When something given cannot be used.
+
+    Example:
+        >>> short = TuningBudget(max_epochs=2)
+        >>> tuned = tune(workload, trials=1, budget=short, max_batch=2, storage="sqlite:///storage/tune.db")
+        >>> tuned.study_name
+        'tune-mine'
     """
     chosen = tuning_objective(objective, workload.task.metric)
     profile = parse_device(device) if isinstance(device, str) else device
@@ -164,6 +170,11 @@ def resume_tuning(
 
     Raises:
         UserError: When something given cannot be used, or the workload's model or data differ.
+
+    Example:
+        >>> tuned = resume_tuning(workload, storage="sqlite:///storage/tune.db", name="tuned", trials=2)
+        >>> len(tuned.trials) >= 2
+        True
     """
     url = absolute_url(storage_url(storage))
     study = load_study(open_storage(url, must_exist=True), name)

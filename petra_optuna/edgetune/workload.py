@@ -39,8 +39,13 @@ class Workload:
         optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adamw``.
 
     Example:
-        >>> Workload("mine", task, lambda depth: build_net(depth), {"depth": IntDistribution(1, 4)}).name
-        'mine'
+        >>> from optuna.distributions import IntDistribution
+        >>> from torch import nn
+        >>> def build(width):
+        ...     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 4))
+        >>> wide = Workload("wide", task, build, {"width": IntDistribution(8, 64)})
+        >>> wide.network({"width": 16}, seed=0)[1]
+        Linear(in_features=64, out_features=16, bias=True)
     """
 
     name: str

@@ -44,6 +44,11 @@ def build_workload(
     Raises:
         TaskError: When the name is unknown.
         DataError: When the data cannot be used.
+
+    Example:
+        >>> words = build_workload("sr", data_root=Path("words"), cache_dir=Path("bases"))
+        >>> words.model_space
+        {'embedding': CategoricalDistribution(choices=(32, 64, 128))}
     """
     builder = WORKLOADS.get(name)
     if builder is None:
