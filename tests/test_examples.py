@@ -12,11 +12,15 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from torch import nn
 
-from petra_optuna.errors import OperationFailed
+from petra_optuna.errors import OperationFailed, TaskError
+from petra_optuna.inference.call_times import CallTimes
+from petra_optuna.inference.scenarios import recommend
+from petra_optuna.nn.counting import count_parameters
 from petra_optuna.operations import Context, Prune, default_space
 from petra_optuna.pipeline import Pipeline, Recipe, SearchSpace, decode, encode
 
@@ -79,6 +83,35 @@ def test_example_mutation(example: ModuleType) -> None:
     child = reset(Pipeline((Prune(removed=0.3),)), default_space(), rng)
     assert child == Pipeline((Prune(),))
     assert reset(child, default_space(), rng) is None
+
+
+@pytest.mark.parametrize("example", ["A workload"], indirect=True)
+def test_example_workload(example: ModuleType, tmp_path: Path) -> None:
+    workload = example.build(data_root=None, cache_dir=tmp_path, seed=0)
+    width = workload.model_space["width"].high
+    widest = workload.network({"width": width}, seed=0)
+    outputs = widest(*workload.task.example)
+    assert outputs.shape[1:] == (10,)
+    assert count_parameters(workload.task.model) < count_parameters(widest)
+    with pytest.raises(TaskError):
+        example.build(data_root=tmp_path, cache_dir=tmp_path, seed=0)
+
+
+@pytest.mark.parametrize("example", ["A search algorithm"], indirect=True)
+def test_example_search_algorithm(example: ModuleType) -> None:
+    study = optuna.create_study(sampler=example.SOBOL.sampler(0, {}))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=9)
+    eighths = {int(8 * trial.params["x"]) for trial in study.trials[1:]}
+    assert len(eighths) == 8  # one of the first point, which Optuna draws without the sequence, is left out
+
+
+@pytest.mark.parametrize("example", ["A scenario"], indirect=True)
+def test_example_scenario(example: ModuleType) -> None:
+    times = CallTimes({batch: [0.004, 0.0044] for batch in (1, 8)})  # a full call takes as long as one sample
+    best = recommend(example.ClosedGroups(8), times, np.random.default_rng(0), repetitions=4, samples=400)
+    assert best.policy.batch == 8
+    assert best.response.mean_ms.value == pytest.approx(4.2, rel=0.02)
+    assert not best.response.saturated
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
