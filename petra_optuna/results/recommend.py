@@ -51,6 +51,11 @@ def recommend_trial(
 
 
 def recommendation_of(study: optuna.Study, number: int) -> Recommendation | None:
-    """The trial's recommendation that was found last; None where there is none."""
+    """The trial's recommendation that was found last; None where there is none.
+
+    It is that of ``recommend_trial``, else that by which the trial was measured (``tune_inference``).
+    """
     stored = study.user_attrs.get(f"{RECOMMENDED}{number}")
+    if stored is None:
+        stored = StudyRecord(study).evaluation(number).get("recommendation")
     return None if stored is None else Recommendation.from_dict(stored)

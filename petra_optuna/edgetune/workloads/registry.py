@@ -68,8 +68,8 @@ def stored_workload(specification: TuningSpecification, data_root: Path | None, 
     source = specification.workload
     if source.name not in WORKLOADS:
         raise TaskError(
-            f"the study's workload {source.name!r} is not built in; continue it from Python with "
-            "petra_optuna.edgetune.resume_tuning(workload)"
+            f"the study's workload {source.name!r} is not built in; use it from Python, where "
+            "petra_optuna.resume_tuning, export_tuned and edgetune.for_requests take it"
         )
     stored = None if source.data_root is None else Path(source.data_root)
     return build_workload(
