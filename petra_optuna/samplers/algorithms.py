@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -17,6 +18,7 @@ from optuna.distributions import (
 )
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, GridSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.errors import UserError
 from petra_optuna.samplers.grouped import GroupedSampler
@@ -25,6 +27,8 @@ from petra_optuna.samplers.petra import PetraSampler
 Space = Mapping[str, BaseDistribution]
 _FLOAT_POINTS = 5
 """Points of a continuous parameter on a grid."""
+_GRID_POINT = "grid_id"
+"""Key under which Optuna keeps the number of a trial's point on the grid."""
 _STARTUP_TRIALS = 6
 """Random trials before a model of the objective decides: nested searches are short."""
 
@@ -57,6 +61,11 @@ def grid_points(distribution: BaseDistribution) -> list[Any]:
             return list(dict.fromkeys(round(point) for point in points))
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     assert isinstance(distribution, FloatDistribution)
+    if distribution.step is not None:
+        steps = round((distribution.high - distribution.low) / distribution.step)
+        return [distribution.low + index * distribution.step for index in range(steps + 1)]
+    if distribution.single():
+        return [distribution.low]
     spread = np.geomspace if distribution.log else np.linspace
     return [float(point) for point in spread(distribution.low, distribution.high, _FLOAT_POINTS)]
 
@@ -82,8 +91,24 @@ def _random(seed: int, space: Space) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
+class _Grid(GridSampler):
+    """A grid of which a trial that runs a killed one again is no point."""
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """End the study after the last point."""
+        if _GRID_POINT in trial.system_attrs:
+            super().after_trial(study, trial, state, values)
+
+
 def _grid(seed: int, space: Space) -> BaseSampler:
-    return GridSampler({name: grid_points(one) for name, one in space.items()}, seed=seed)
+    # Trials store the number of their point, and the seed decides the order: a run that goes on keeps it.
+    return _Grid({name: grid_points(one) for name, one in space.items()}, seed=0)
 
 
 def _petra(seed: int, space: Space) -> BaseSampler:
@@ -116,8 +141,11 @@ def sampler_of(name: str, groups: Groups, space: Space, seed: int) -> BaseSample
         seed: Seed of all of them.
 
     Raises:
-        UserError: When an algorithm is unknown, or two draw one parameter.
+        UserError: When an algorithm is unknown, two draw one parameter, or a grid is to draw a group: it ends
+            the search after its own points.
     """
+    if whole := [other for other in groups if algorithm(other).exhaustive]:
+        raise UserError(f"algorithm {whole[0]!r} visits all points of a space and cannot draw a group")
     grouped = [parameter for names in groups.values() for parameter in names]
     if twice := sorted({one for one in grouped if grouped.count(one) > 1}):
         raise UserError(f"two algorithms are to draw parameter {twice[0]!r}; name it once")

@@ -1,0 +1,37 @@
+"""A process that answers JSON lines as a test says, without loading anything of ours.
+
+``python answering.py FOLDER``: each request is written to ``FOLDER/requests``, one JSON line each. What it
+does comes from ``FOLDER/script.json``, a list of which each process takes the first element that is left: ``answer`` for
+all requests, ``die`` or ``hang`` at its first one, ``refuse`` it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def main(folder: Path) -> None:
+    script = folder / "script.json"
+    acts = json.loads(script.read_text())
+    script.write_text(json.dumps(acts[1:]))
+    with (folder / "processes").open("a") as processes:
+        print(os.getpid(), file=processes, flush=True)
+    for line in sys.stdin:
+        with (folder / "requests").open("a") as requests:
+            requests.write(line)
+        if acts[0] == "die":
+            sys.exit("out of luck")
+        if acts[0] == "hang":
+            time.sleep(600)
+        request = json.loads(line)
+        result = json.loads((folder / "answer.json").read_text()) if request["command"] == "conclude" else None
+        answer = {"error": "the model is too large"} if acts[0] == "refuse" else {"result": result}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
