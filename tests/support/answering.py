@@ -1,8 +1,9 @@
 """A process that answers JSON lines as a test says, without loading anything of ours.
 
-``python answering.py FOLDER``: each request is written to ``FOLDER/requests``, one JSON line each. What it
-does comes from ``FOLDER/script.json``, a list of which each process takes the first element that is left: ``answer`` for
-all requests, ``die`` or ``hang`` at its first one, ``refuse`` it.
+``python answering.py FOLDER``: its number and its requests go to ``FOLDER/processes`` and ``FOLDER/requests``,
+a line each. ``FOLDER/script.json`` is a list of which each process takes the first element that is left:
+``answer`` or ``refuse`` all requests, ``die`` or ``hang`` at the first one. ``FOLDER/answer.json`` is what
+``conclude`` answers.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def main(folder: Path) -> None:
             sys.exit("out of luck")
         if acts[0] == "hang":
             time.sleep(600)
-        request = json.loads(line)
-        result = json.loads((folder / "answer.json").read_text()) if request["command"] == "conclude" else None
+        concludes = json.loads(line)["command"] == "conclude"
+        result = json.loads((folder / "answer.json").read_text()) if concludes else None
         answer = {"error": "the model is too large"} if acts[0] == "refuse" else {"result": result}
         print(json.dumps(answer), flush=True)
 
