@@ -1,6 +1,6 @@
 """A process that answers JSON lines as a test says, without loading anything of ours.
 
-``python answering.py FOLDER``: its number and its requests go to ``FOLDER/processes`` and ``FOLDER/requests``,
+``python answering.py FOLDER``: number and requests go to ``FOLDER/processes`` and ``FOLDER/requests``,
 a line each. ``FOLDER/script.json`` is a list of which each process takes the first element that is left:
 ``answer`` or ``refuse`` all requests, ``die`` or ``hang`` at the first one. ``FOLDER/answer.json`` is what
 ``conclude`` answers.
