@@ -61,13 +61,10 @@ def grid_points(distribution: BaseDistribution) -> list[Any]:
             return list(dict.fromkeys(round(point) for point in points))
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     assert isinstance(distribution, FloatDistribution)
-    if distribution.step is not None:
-        steps = round((distribution.high - distribution.low) / distribution.step)
-        return [distribution.low + index * distribution.step for index in range(steps + 1)]
-    if distribution.single():
-        return [distribution.low]
+    low, high, step = distribution.low, distribution.high, distribution.step
+    count = _FLOAT_POINTS if step is None else round((high - low) / step) + 1
     spread = np.geomspace if distribution.log else np.linspace
-    return [float(point) for point in spread(distribution.low, distribution.high, _FLOAT_POINTS)]
+    return [float(point) for point in spread(low, high, 1 if low == high else count)]
 
 
 def grid_size(space: Space) -> int:
