@@ -55,7 +55,13 @@ class TuningResult:
             "objective": self.specification.objective,
             "value": self.value,
             "model": dict(self.model),
-            "training": {**self.training, "epochs": last.epochs, "train_s": last.train_s},
+            "training": {
+                **self.training,
+                "epochs": last.epochs,
+                "train_s": last.train_s,
+                "train_j": self.record.train_j,
+                "energy_source": self.record.energy_source,
+            },
             "quality": self.record.quality,
             "size_bytes": self.record.size_bytes,
             "inference": self.recommendation and self.recommendation.to_dict(),
@@ -112,8 +118,8 @@ def _best(study: optuna.Study) -> FrozenTrial:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         trials = study.get_trials(deepcopy=False)
-        why = f": trial {trials[-1].number} ended so: {why_no_file(trials[-1])}" if trials else ""
-        raise StudyError(f"study {study.study_name!r} has no completed trial{why or '; give it more trials'}")
+        last = f" (trial {trials[-1].number}: {why_no_file(trials[-1])})" if trials else ""
+        raise StudyError(f"study {study.study_name!r} has no completed trial{last}; give it more trials")
     return study.best_trial
 
 

@@ -231,10 +231,13 @@ class _Run:
             if rule.is_reached(study):
                 return
             ends.append(rule)
-        # Another seed after each resumption, so that no draw is repeated.
-        seed = specification.seed + len(study.trials)
-        groups = specification.groups_in(specification.space)
-        study.sampler = sampler_of(specification.algorithm, groups, specification.space, seed)
+        study.sampler = sampler_of(
+            specification.algorithm,
+            specification.groups_in(specification.space),
+            specification.space,
+            specification.seed,
+            len(study.trials),
+        )
         study.pruner = _pruner(specification)
         with one_line_storage_errors(), self._trial(study) as trial:
             TrialLoop(study, self.stop, ends).run(trial)

@@ -42,12 +42,19 @@ class Algorithm:
         sampler: Makes its sampler from a seed and the space of parameters.
         early_stopping: Whether Hyperband ends weak trials at their rungs.
         exhaustive: Whether it visits each point of the space's grid once.
+        counts_trials: Whether a trial's number is a part of its seed, so that a study that goes on repeats no
+            draw with the same seed.
     """
 
     name: str
     sampler: Callable[[int, Space], BaseSampler]
     early_stopping: bool = False
     exhaustive: bool = False
+    counts_trials: bool = False
+
+    def seeded(self, seed: int, space: Space, trials: int) -> BaseSampler:
+        """The sampler of a study that has so many trials already, which repeats none of their draws."""
+        return self.sampler(seed if self.counts_trials else seed + trials, space)
 
 
 def grid_points(distribution: BaseDistribution) -> list[Any]:
@@ -119,7 +126,7 @@ ALGORITHMS: Sequence[Algorithm] = (
     Algorithm("gp", _gp),
     Algorithm("random", _random),
     Algorithm("grid", _grid, exhaustive=True),
-    Algorithm("petra", _petra),
+    Algorithm("petra", _petra, counts_trials=True),
 )
 """BOHB is TPE with Hyperband (Falkner et al. 2018), the default of EDGETUNE."""
 
@@ -128,7 +135,7 @@ Groups = Mapping[str, Sequence[str]]
 """Names of algorithms -> the parameters that they draw."""
 
 
-def sampler_of(name: str, groups: Groups, space: Space, seed: int) -> BaseSampler:
+def sampler_of(name: str, groups: Groups, space: Space, seed: int, trials: int = 0) -> BaseSampler:
     """The sampler of an algorithm, which leaves groups of parameters to other ones.
 
     Args:
@@ -136,6 +143,7 @@ def sampler_of(name: str, groups: Groups, space: Space, seed: int) -> BaseSample
         groups: Other algorithms and their parameters, all of which are in the space.
         space: All parameters.
         seed: Seed of all of them.
+        trials: Trials that the study has already.
 
     Raises:
         UserError: When an algorithm is unknown, two draw one parameter, or a grid is to draw a group: it ends
@@ -147,13 +155,13 @@ def sampler_of(name: str, groups: Groups, space: Space, seed: int) -> BaseSample
     if twice := sorted({one for one in grouped if grouped.count(one) > 1}):
         raise UserError(f"two algorithms are to draw parameter {twice[0]!r}; name it once")
     rest = {parameter: one for parameter, one in space.items() if parameter not in grouped}
-    default = algorithm(name).sampler(seed, rest)
+    default = algorithm(name).seeded(seed, rest, trials)
     if not grouped:
         return default
     return GroupedSampler(
         default,
         {
-            tuple(names): algorithm(other).sampler(seed, {one: space[one] for one in names})
+            tuple(names): algorithm(other).seeded(seed, {one: space[one] for one in names}, trials)
             for other, names in groups.items()
             if names
         },
