@@ -19,7 +19,6 @@ from support.serving import Served, fake_servers
 from support.small_task import data
 
 from petra_optuna.database import open_storage
-from petra_optuna.deploy import Artifact, Templates, lower
 from petra_optuna.edgetune import (
     TuningBudget,
     TuningObjective,
@@ -50,14 +49,8 @@ def workload() -> Workload:
 
 @pytest.fixture(scope="module", autouse=True)
 def searches() -> Iterator[list[Path]]:
-    """Files of the nested searches; each architecture is exported once in all tests."""
-    shared = Templates()
-
-    def lowered(*arguments: Any, templates: Templates, **options: Any) -> Artifact:
-        return lower(*arguments, templates=shared, **options)
-
-    with fake_servers(Served()) as files, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("petra_optuna.edgetune.trial.lower", lowered)
+    """Files of the nested searches."""
+    with fake_servers(Served()) as files, tiny_workload.quick_files():
         yield files
 
 
@@ -198,7 +191,7 @@ def lines_of(study: optuna.Study) -> list[str]:
 
 
 def test_the_seed_decides_the_parameters_and_the_weights(run) -> None:
-    runs = [run(name=str(index), seed=seed, trials=3) for index, seed in enumerate((4, 4, 5))]
+    runs = [run(name=str(index), seed=seed, trials=2) for index, seed in enumerate((4, 4, 5))]
     params = [[trial.params for trial in study.trials] for study in runs]
     qualities = [[record_of(trial).quality for trial in study.trials] for study in runs]
     assert params[0] == params[1] != params[2]
@@ -269,10 +262,10 @@ def interrupt() -> float:
 
 
 def test_a_target_ends_the_run_and_is_the_studys(run, workload, tmp_path) -> None:
-    study = run(trials=5, target_quality=0.0)
+    study = run(trials=3, target_quality=0.0)
     assert len(study.trials) == 1
     assert len(resume_tuning(workload, storage=tmp_path / "study.db").trials) == 1
-    assert len(run(trials=5, target_quality=1.1).trials) == 5
+    assert len(run(trials=2, target_quality=1.1).trials) == 2
 
 
 def test_a_grid_is_visited_whole(run) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from support.small_task import CLASSES, data
 from torch import nn
 from torch.utils.data import DataLoader
 
+from petra_optuna.deploy import Artifact, Templates, lower
+from petra_optuna.deploy.probe import Probe, probe
 from petra_optuna.edgetune import TuningBudget, Workload
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.tasks import Task
@@ -44,6 +51,28 @@ def make() -> Workload:
             "learning_rate": FloatDistribution(1e-2, 1e-1, log=True),
         },
     )
+
+
+@contextlib.contextmanager
+def quick_files() -> Iterator[None]:
+    """Export each architecture once in all studies, and try it once in a process of its own."""
+    shared = Templates()
+
+    def lowered(*arguments: Any, templates: Templates, **options: Any) -> Artifact:
+        return lower(*arguments, templates=shared, **options)
+
+    module = sys.modules[lower.__module__]  # the package has a function of the same name
+    probed: dict[int, Probe] = {}
+
+    def probe_once(data: bytes, *arguments: Any, **options: Any) -> Probe:
+        if len(data) not in probed:
+            probed[len(data)] = probe(data, *arguments, **options)
+        return probed[len(data)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("petra_optuna.edgetune.trial.lower", lowered)
+        patch.setattr(module, "probe", probe_once)
+        yield
 
 
 def build(*, data_root: Path | None, cache_dir: Path, seed: int) -> Workload:
