@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 from support import tiny_workload
+from support.children import kill_this_process, run_in_child
 from support.serving import Served, fake_servers
 from support.small_task import data
 
@@ -255,6 +257,21 @@ def test_a_trial_that_was_interrupted_runs_again_with_its_parameters(
     assert len(finished_trials(study)) == 3
     if algorithm == "grid":
         assert {trial.params["batch_size"] for trial in finished_trials(study)} == {16, 32, 64}
+
+
+def test_a_killed_run_goes_on_and_its_trial_runs_again(run, workload, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        evaluated = itertools.count()
+        patch.setattr(
+            "petra_optuna.edgetune.trial.quality_of",
+            lambda *_: kill_this_process() if next(evaluated) == 1 else 0.5,
+        )
+        assert run_in_child(lambda: run(trials=3)) == -signal.SIGKILL
+    study = resume_tuning(workload, storage=tmp_path / "study.db")
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert study.trials[2].params == study.trials[1].params != study.trials[3].params
+    assert record_of(study.trials[2]).artifact_id
 
 
 def interrupt() -> float:

@@ -61,6 +61,8 @@ class FakeProcess:
         call_ms: Milliseconds of a call in a setting.
         fails: Settings that cannot be measured.
         energy: Name of an estimator (``measurement.estimator``) of a sample's energy; None for none.
+            Nothing counts it where it is ``counters``.
+        opens: Whether the device's memory holds the file.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class FakeProcess:
         call_ms: CallMs,
         fails: Fails = never,
         energy: str | None = None,
+        opens: bool = True,
     ) -> None:
         self.energy = energy
+        self.opens = opens
         self.call_ms = call_ms
         self.fails = fails
         self.measured: list[InferenceSetting] = []
@@ -86,6 +90,10 @@ class FakeProcess:
         return dataclasses.replace(measured, energy_j=joules, energy_source=estimator(self.energy).source)
 
     def anchor_ms(self) -> float:
+        if not self.opens:
+            raise MeasurementFailed("std::bad_alloc")
+        if self.energy == "counters":
+            raise MeasurementFailed("energy cannot be an objective here: nothing counts it")
         return self.call_ms(InferenceSetting())
 
     def peak_memory(self, setting: InferenceSetting) -> int:
@@ -146,9 +154,12 @@ def fake_settings(patch: Any, call_ms: CallMs, fails: Fails = never) -> list[Pat
     """Let ``InferenceTuner`` measure by a formula; the list holds the files of the searches."""
     files: list[Path] = []
 
-    def process(file: Path, *_: Any, energy: str | None = None, **__: Any) -> FakeProcess:
+    def process(
+        file: Path, *_: Any, energy: str | None, memory_limit_bytes: int | None, **__: Any
+    ) -> FakeProcess:
         files.append(file)
-        return FakeProcess(call_ms, fails, energy)
+        too_large = memory_limit_bytes is not None and file.stat().st_size > memory_limit_bytes
+        return FakeProcess(call_ms, fails, energy, opens=not too_large)
 
     patch.setattr("petra_optuna.inference.tuner.SettingProcess", process)
     return files
