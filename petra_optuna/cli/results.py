@@ -15,7 +15,8 @@ from optuna.artifacts import FileSystemArtifactStore
 from petra_optuna.cli import options
 from petra_optuna.cli.console import make_console
 from petra_optuna.cli.tasks import stored_task
-from petra_optuna.database import DEFAULT_URL, artifacts_folder, open_storage
+from petra_optuna.database import DEFAULT_URL, absolute_url, artifacts_folder, cache_folder, open_storage
+from petra_optuna.edgetune import export_tuned, is_tuning, result_of, stored_workload
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.results import (
     added_line,
@@ -97,6 +98,13 @@ def export(
     Example: petra export --storage sqlite:///storage/digits.db --trial 4 --out exported
     """
     stored = load_study(open_storage(storage, read_only=True), study)
+    if is_tuning(stored):
+        result = result_of(stored, trial)
+        tuned = stored_workload(result.specification, data_root, cache or cache_folder(storage))
+        export_tuned(result, tuned.task, absolute_url(storage), out)
+        quality = f"{tuned.task.metric.name} {result.record.quality:.4f}"
+        typer.echo(f"{out}: {quality} on the selection split, as stored")
+        return
     specification = StudyRecord(stored).specification
     built = stored_task(specification, task, data_root, checkpoint, cache)
     exported = export_trial(stored, trial, out, built)

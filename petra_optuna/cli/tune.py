@@ -37,6 +37,7 @@ from petra_optuna.edgetune import (
 from petra_optuna.edgetune import resume_tuning as resume_study
 from petra_optuna.errors import UserError
 from petra_optuna.inference import DEFAULT_ALGORITHM, INFERENCE_OBJECTIVES, MAX_BATCH, parse_device
+from petra_optuna.results import check_new_folder
 from petra_optuna.samplers import ALGORITHMS
 from petra_optuna.study import Callback, why_no_file
 
@@ -145,6 +146,8 @@ def tune_command(
 
     Example: petra tune sr --data-root data/fsdd --trials 12 --storage sqlite:///storage/tune.db
     """
+    if out is not None:
+        check_new_folder(out)
     profile = parse_device(device, cap=cap)
     chosen = TuningBudget(budget, min_epochs, max_epochs, min_fraction, reduction_factor)
     grouped = _groups(group or [])
@@ -217,12 +220,13 @@ def _progress(console: Console, total: int | None) -> Iterator[Callback]:
     def line(study: optuna.Study, trial: FrozenTrial) -> None:
         record = record_of(trial)
         shown = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
-        if record is None or record.quality is None:
+        if record is None or record.quality is None or trial.value is None:
             ended = why_no_file(trial)
         else:
             ended = f"{study.metric_names[0] if study.metric_names else 'value'} {trial.value:.4g}, " + (
                 f"quality {record.quality:.4f}, training {record.rungs[-1].train_s:.1f} s"
             )
+            ended += f" ({record.energy_source})" if record.energy_source else ""
         console.print(f"[{trial.number + 1}/{total or '?'}] {shown}: {ended}", soft_wrap=True)
 
     yield line

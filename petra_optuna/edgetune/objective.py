@@ -71,9 +71,12 @@ def tuning_objective(given: str | TuningObjective, metric: Metric) -> TuningObje
         metric: The task's metric.
 
     Raises:
-        UserError: When there is none of that name, or the metric cannot be divided by.
+        UserError: When there is none of that name, the metric cannot be divided by, or one of the user's has
+            the name of a built-in one.
     """
     if isinstance(given, TuningObjective):
+        if given.name in (*TUNING_OBJECTIVES, metric.name):
+            raise UserError(f"{given.name!r} is the name of a built-in objective; give yours another one")
         return given
     if given == QUALITY:
         return TuningObjective(metric.name, metric.direction, lambda figures: figures.quality)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from rich.console import RenderableType
 
+from petra_optuna.edgetune.objective import ENERGY
 from petra_optuna.edgetune.result import TuningResult
 from petra_optuna.inference import ServerCounts
 from petra_optuna.results import recommendation_lines, recommendation_table
@@ -20,8 +21,11 @@ def result_lines(result: TuningResult, counts: ServerCounts) -> Iterator[Rendera
     """
     record, specification = result.record, result.specification
     last = record.rungs[-1]
+    objective = specification.objective
+    if objective == ENERGY:
+        objective += f" ({record.energy_source})"
     yield (
-        f"Best trial {result.trial}: {specification.objective} {result.value:.4g}, "
+        f"Best trial {result.trial}: {objective} {result.value:.4g}, "
         f"quality {record.quality:.4f} on the selection split, file {(record.size_bytes or 0) / 1e6:.3f} MB"
     )
     yield f"Model: {_listed(result.model)}"

@@ -16,6 +16,7 @@ from petra_optuna.edgetune.record import TunedRecord, record_of
 from petra_optuna.edgetune.specification import TuningSpecification, specification_of
 from petra_optuna.errors import StudyError
 from petra_optuna.inference import Recommendation
+from petra_optuna.study import why_no_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,13 @@ class TuningResult:
             "objective": self.specification.objective,
             "value": self.value,
             "model": dict(self.model),
-            "training": {**self.training, "epochs": last.epochs, "train_s": last.train_s},
+            "training": {
+                **self.training,
+                "epochs": last.epochs,
+                "train_s": last.train_s,
+                "train_j": self.record.train_j,
+                "energy_source": self.record.energy_source,
+            },
             "quality": self.record.quality,
             "size_bytes": self.record.size_bytes,
             "inference": self.recommendation and self.recommendation.to_dict(),
@@ -110,7 +117,9 @@ _TRAINING = ("batch_size", "learning_rate", "train_threads")
 def _best(study: optuna.Study) -> FrozenTrial:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
-        raise StudyError(f"study {study.study_name!r} has no completed trial yet; give it more trials")
+        trials = study.get_trials(deepcopy=False)
+        last = f" (trial {trials[-1].number}: {why_no_file(trials[-1])})" if trials else ""
+        raise StudyError(f"study {study.study_name!r} has no completed trial{last}; give it more trials")
     return study.best_trial
 
 

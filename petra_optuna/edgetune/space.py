@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from optuna.distributions import (
@@ -72,11 +73,18 @@ def parameter(text: str, known: Mapping[str, BaseDistribution]) -> tuple[str, Ba
             return name, CategoricalDistribution(chosen)
         low, _, high = values.partition(":")
         if isinstance(old, IntDistribution):
-            return name, IntDistribution(int(low), int(high or low), log=old.log)
+            return name, IntDistribution(int(low), int(high or low), log=old.log, step=old.step)
         assert isinstance(old, FloatDistribution)
-        return name, FloatDistribution(float(low), float(high or low), log=old.log)
+        return name, FloatDistribution(_finite(low), _finite(high or low), log=old.log, step=old.step)
     except ValueError as error:
         raise UserError(f"{text!r} does not suit parameter {name!r}: {error}") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
 
 
 def _choice(text: str, old: CategoricalDistribution) -> bool | int | float | str | None:

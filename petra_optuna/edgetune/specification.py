@@ -11,8 +11,9 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 
 from petra_optuna.edgetune.budgets import TuningBudget
-from petra_optuna.errors import StudyError
-from petra_optuna.inference import EdgeDevice
+from petra_optuna.errors import StudyError, UserError
+from petra_optuna.inference import EdgeDevice, InferenceSpace, inference_objective
+from petra_optuna.samplers import sampler_of
 
 SPECIFICATION: Final = "petra:tuning"
 """Key of the specification among a study's user attributes."""
@@ -78,6 +79,22 @@ class TuningSpecification:
             for name, parameters in self.groups.items()
             if any(one in space for one in parameters)
         }
+
+    def check(self) -> None:
+        """Refuse what no run could begin with.
+
+        Raises:
+            UserError: When an algorithm or objective is unknown, or a number is out of range.
+        """
+        sampler_of(self.algorithm, self.groups_in(self.space), self.space, self.seed)
+        settings = InferenceSpace.of(self.device, self.max_batch).parameters
+        sampler_of(self.inference_algorithm, self.groups_in(settings), settings, self.seed)
+        if self.inference_objective is not None:
+            inference_objective(self.inference_objective)
+        if self.train_threads < 1:
+            raise UserError(f"`train_threads` must be at least 1, got {self.train_threads}")
+        if self.inferences < 0:
+            raise UserError(f"`inferences` must be at least 0, got {self.inferences}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from petra_optuna.edgetune.record import RungReached, TunedRecord, store_record
 from petra_optuna.edgetune.specification import TuningSpecification
 from petra_optuna.edgetune.training import TrialTraining
 from petra_optuna.edgetune.workload import Workload
-from petra_optuna.errors import LoweringFailed, foreign_errors_as
+from petra_optuna.errors import LoweringFailed, MeasurementFailed, foreign_errors_as
 from petra_optuna.evaluation import TrainingLedger, quality_in_torch, quality_of
 from petra_optuna.inference import InferenceServer, Pause, Recommendation
 from petra_optuna.measurement import Counter
@@ -92,7 +93,7 @@ class TuningTrial:
                 quality = quality_in_torch(network, self.workload.task)
             ledger.train_s = training.train_s
             answer = self._answer(shape)
-            value = self.objective.function(self._figures(quality, training, answer))
+            value = self._value(quality, training, answer)
             reached = RungReached(
                 iteration, training.epochs, segment.data_fraction, training.train_s, quality, value
             )
@@ -142,7 +143,7 @@ class TuningTrial:
             recommendation=answer,
         )
         store_record(trial, record)
-        return self.objective.function(self._figures(quality, training, answer))
+        return self._value(quality, training, answer)
 
     def _ask(self, network: nn.Module, parameters: Mapping[str, Any]) -> str:
         """Ask the server for the architecture, once for the same model parameters; the shape asked for."""
@@ -176,6 +177,14 @@ class TuningTrial:
                 dynamic=task.dynamic,
                 others=task.other_examples,
             )
+
+    def _value(self, quality: float, training: TrialTraining, answer: Recommendation | None) -> float:
+        name = self.objective.name
+        with foreign_errors_as(MeasurementFailed, f"objective {name!r}"):
+            value = float(self.objective.function(self._figures(quality, training, answer)))
+        if not math.isfinite(value):
+            raise MeasurementFailed(f"objective {name!r} is {value} at quality {quality:g}")
+        return value
 
     def _figures(
         self, quality: float, training: TrialTraining, answer: Recommendation | None

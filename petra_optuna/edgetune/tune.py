@@ -13,7 +13,6 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
 
 from petra_optuna.database import (
     DEFAULT_URL,
@@ -26,7 +25,7 @@ from petra_optuna.database import (
 )
 from petra_optuna.edgetune.budgets import BudgetKind, TuningBudget
 from petra_optuna.edgetune.objective import RUNTIME, TuningObjective, tuning_objective
-from petra_optuna.edgetune.record import add_counts, record_of
+from petra_optuna.edgetune.record import add_counts
 from petra_optuna.edgetune.space import checked_groups, checked_space, most_threads
 from petra_optuna.edgetune.specification import (
     SPECIFICATION,
@@ -35,6 +34,7 @@ from petra_optuna.edgetune.specification import (
     is_tuning,
     specification_of,
 )
+from petra_optuna.edgetune.target import TARGET, TargetQuality
 from petra_optuna.edgetune.trial import TuningTrial
 from petra_optuna.edgetune.workload import Workload
 from petra_optuna.errors import StudyError, UserError
@@ -45,6 +45,7 @@ from petra_optuna.inference import (
     InferenceServer,
     InferenceTuner,
     Pause,
+    is_nested,
     parse_device,
     serving_cores,
 )
@@ -127,7 +128,7 @@ def tune(
     """
     chosen = tuning_objective(objective, workload.task.metric)
     profile = parse_device(device) if isinstance(device, str) else device
-    threads = train_threads or max(1, available_cores() - profile.cores)
+    threads = max(1, available_cores() - profile.cores) if train_threads is None else train_threads
     parameters = checked_space(workload, space or {})
     specification = TuningSpecification(
         workload=source or WorkloadSource(workload.name),
@@ -149,7 +150,8 @@ def tune(
     )
     url = absolute_url(storage_url(storage))
     run = _Run(workload, specification, chosen, url, _stop(specification, trials, timeout_s))
-    _counter(specification, chosen)  # refuse energy that nothing counts before there is a study
+    specification.check()  # refuse before there is a study
+    _counter(specification, chosen)
     study = _create(open_storage(url), name or f"tune-{workload.name}", specification)
     run.go_on(study, callbacks, target_quality)
     return study
@@ -188,7 +190,13 @@ def resume_tuning(
         chosen = tuning_objective("quality", workload.task.metric)
     else:
         chosen = tuning_objective(objective or specification.objective, workload.task.metric)
+    if chosen.name != specification.objective:
+        raise StudyError(
+            f"study {study.study_name!r} has the objective {specification.objective!r}, not {chosen.name!r}"
+        )
     given = None if (trials, timeout_s) == (None, None) else Stop(trials, timeout_s)
+    if given is None and target_quality is None:
+        target_quality = study.user_attrs.get(TARGET)
     run = _Run(workload, specification, chosen, url, stop_of(study, given))
     run.go_on(study, callbacks, target_quality)
     return study
@@ -216,13 +224,20 @@ class _Run:
         """Run trials until the end of the run; those of dead processes are run again first."""
         specification = self.specification
         ends: list[Callback] = list(callbacks)
-        if target is not None:
-            ends.append(_TargetReached(target, self.workload))
         StudyRecord(study).store_stop(dataclasses.asdict(self.stop))
-        # Another seed after each resumption, so that no draw is repeated.
-        seed = specification.seed + len(study.trials)
-        groups = specification.groups_in(specification.space)
-        study.sampler = sampler_of(specification.algorithm, groups, specification.space, seed)
+        study.set_user_attr(TARGET, target)
+        if target is not None:
+            rule = TargetQuality(target, self.workload.task.metric.direction)
+            if rule.is_reached(study):
+                return
+            ends.append(rule)
+        study.sampler = sampler_of(
+            specification.algorithm,
+            specification.groups_in(specification.space),
+            specification.space,
+            specification.seed,
+            len(study.trials),
+        )
         study.pruner = _pruner(specification)
         with one_line_storage_errors(), self._trial(study) as trial:
             TrialLoop(study, self.stop, ends).run(trial)
@@ -285,6 +300,8 @@ def _create(storage: RDBStorage, name: str, specification: TuningSpecification) 
     Raises:
         StudyError: When it exists with another specification, or is no tuning study.
     """
+    if is_nested(name):
+        raise StudyError(f"names such as {name!r} are those of nested searches; give another `name`")
     study = find(storage, name)
     if study is None:
         draft = draft_study(name, [(specification.objective, specification.direction)])
@@ -306,10 +323,16 @@ def _counter(specification: TuningSpecification, objective: TuningObjective) -> 
     """What counts or estimates the energy of training; None where nothing needs it.
 
     Raises:
-        UserError: When energy is an objective and nothing counts it.
+        UserError: When energy is an objective and nothing counts it, or that of serving is left out.
     """
-    if not objective.needs_energy and specification.inference_objective != "energy":
+    serving = specification.inference_objective
+    if not objective.needs_energy and serving != "energy":
         return None
+    if serving not in ("energy", None):
+        raise UserError(
+            f"objective {objective.name!r} counts the energy of serving too, which is measured only where "
+            "settings are tuned for it; give `inference_objective` energy, or none for training alone"
+        )
     counter = find_counter() if specification.energy == COUNTERS else estimator(specification.energy)
     if isinstance(counter, str):
         raise UserError(
@@ -338,19 +361,3 @@ def _pruner(specification: TuningSpecification) -> BasePruner:
         return NopPruner()
     budget = specification.budget
     return HyperbandPruner(min_resource=1, max_resource=budget.last, reduction_factor=budget.reduction_factor)
-
-
-class _TargetReached:
-    """An Optuna callback that ends the run once a file is good enough."""
-
-    def __init__(self, target: float, workload: Workload) -> None:
-        self._target = target
-        self._more_is_better = workload.task.metric.direction == "maximize"
-
-    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        record = record_of(trial)
-        if record is None or record.quality is None:
-            return
-        reached = record.quality >= self._target if self._more_is_better else record.quality <= self._target
-        if reached:
-            study.stop()

@@ -42,8 +42,10 @@ class Pause:
         with self._state:
             self._stands = True
             self._state.notify_all()
-            self._state.wait_for(lambda: not self._asked)
-            self._stands = False
+            try:
+                self._state.wait_for(lambda: not self._asked)
+            finally:
+                self._stands = False
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:

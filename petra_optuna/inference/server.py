@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -82,6 +83,7 @@ class InferenceServer:
         self._folder = scratch_folder("inference")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference-server")
         self._answers: dict[str, Future[Recommendation]] = {}
+        self._state = threading.Lock()
         self._child: Child | None = None
         self._closed = False
 
@@ -134,9 +136,10 @@ class InferenceServer:
 
     def close(self) -> None:
         """End the process; a search under way ends with it and has no answer."""
-        self._closed = True
-        if self._child is not None:
-            self._child.kill()
+        with self._state:
+            self._closed = True
+            if self._child is not None:
+                self._child.kill()
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._folder.cleanup()
 
@@ -172,14 +175,23 @@ class InferenceServer:
             "file": str(folder / MODEL),
             "feeds": str(folder),
         }
-        if self._child is None:
-            self._child = Child(self._worker)
+        child = self._started()
         try:
-            self._child.ask(request, self._tuner.timeout_s + _SLACK_S)
+            child.ask(request, self._tuner.timeout_s + _SLACK_S)
             with self._pause.quiet():
-                answer = self._child.ask({"command": "conclude"}, _SLACK_S)
+                answer = child.ask({"command": "conclude"}, _SLACK_S)
         except MeasurementFailed:  # it has ended or hangs
-            self._child.kill()
-            self._child = None
+            with self._state:
+                child.kill()
+                self._child = None
             raise
         return Recommendation.from_dict(answer)
+
+    def _started(self) -> Child:
+        """The process, which a closed server does not start any more."""
+        with self._state:
+            if self._closed:
+                raise MeasurementFailed("the inference server was closed")
+            if self._child is None:
+                self._child = Child(self._worker)
+            return self._child

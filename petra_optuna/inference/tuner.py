@@ -44,6 +44,8 @@ DEFAULT_ALGORITHM = "tpe"
 MOST_MEASUREMENTS = 30
 SHARE = 10
 """One in so many settings is measured, at most ``MOST_MEASUREMENTS``."""
+_BEYOND_FIRST = 2
+"""Least settings that are measured besides those where a search begins and those that are measured again."""
 TIMEOUT_S = 600.0
 _NESTED = "inference-"
 Quiet = Callable[[], AbstractContextManager[None]]
@@ -101,7 +103,8 @@ class InferenceTuner:
             return self.measurements
         if algorithm(self.algorithm).exhaustive:
             return self.space.size + FINALISTS
-        return min(MOST_MEASUREMENTS, max(len(self.space.first_settings()) + 2, self.space.size // SHARE))
+        least = len(self.space.first_settings()) + _BEYOND_FIRST + FINALISTS
+        return min(MOST_MEASUREMENTS, max(least, self.space.size // SHARE))
 
     def shape(self, file: Path) -> str:
         """Signature of the file's shape.

@@ -118,9 +118,9 @@ class SettingBench:
 
     def _open(self, setting: InferenceSetting) -> OpenFile:
         self.announce(0.0)
-        feeds = batch_of(self.samples, setting.batch)
         place = (setting.runtime, self.place[1])
         try:
+            feeds = batch_of(self.samples, setting.batch)
             return OpenFile.load(
                 self.path, feeds, setting.threads, place, most_copies=self.schedule.max_pairs
             )

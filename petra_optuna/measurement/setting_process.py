@@ -149,20 +149,28 @@ class SettingProcess:
 
     def _ask(self, cores: int, request: dict[str, Any]) -> Any:
         with self._lock:
-            child = self._children.pop(cores, None)  # until it has answered: it may not be trusted after
-            usable = False
+            child = self._children.pop(cores, None) or self._opened(cores)
             try:
-                if child is None:
-                    child = Child(self._worker)
-                    child.ask({**self._opening, "cores": self._cores[-cores:]}, self._timeout_s)
                 answer = child.ask(request, self._timeout_s)
-                usable = True
+                self._children[cores] = child  # after anything else than an answer it cannot be trusted
             except RequestRefused as error:
-                usable = True
+                self._children[cores] = child
                 raise MeasurementFailed(str(error)) from error
             finally:
-                if child is not None and usable:
-                    self._children[cores] = child
-                elif child is not None:
+                if cores not in self._children:
                     child.kill()
         return answer
+
+    def _opened(self, cores: int) -> Child:
+        """A child that has opened the file on so many cores; one that could not is of no use."""
+        child = Child(self._worker)
+        opened = False
+        try:
+            child.ask({**self._opening, "cores": self._cores[-cores:]}, self._timeout_s)
+            opened = True
+        except RequestRefused as error:
+            raise MeasurementFailed(str(error)) from error
+        finally:
+            if not opened:
+                child.kill()
+        return child

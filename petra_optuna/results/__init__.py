@@ -1,6 +1,6 @@
 """Reading a study: front, tables, page, note, export, confirmation."""
 
-from petra_optuna.results.artifacts import written_folder
+from petra_optuna.results.artifacts import check_new_folder, written_folder
 from petra_optuna.results.confirmation import (
     Confirmation,
     Progress,
@@ -47,6 +47,7 @@ __all__ = [
     "as_html",
     "as_json",
     "as_table",
+    "check_new_folder",
     "confirm",
     "confirmation_of",
     "confirmed_table",

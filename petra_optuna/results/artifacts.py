@@ -51,6 +51,16 @@ def fetch_model(study: optuna.Study, evaluation: Mapping[str, Any], path: Path) 
         raise StudyError(f"the stored file has SHA-256 {digest}, not {stored['sha256']}: it is damaged")
 
 
+def check_new_folder(out: Path) -> None:
+    """Refuse a folder to be written that holds something.
+
+    Raises:
+        StudyError: When it does, or is a file.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StudyError(f"{out} exists and is not an empty folder; give another `out`")
+
+
 @contextlib.contextmanager
 def written_folder(out: Path) -> Iterator[Path]:
     """An empty folder that becomes ``out`` when the block ends without an error.
@@ -59,8 +69,7 @@ def written_folder(out: Path) -> Iterator[Path]:
         StudyError: At once, when ``out`` holds something or cannot be made.
     """
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise StudyError(f"{out} exists and is not an empty folder; give another `out`")
+        check_new_folder(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
             folder = Path(temporary, "new")

@@ -61,7 +61,8 @@ def _shown(answer: Recommendation) -> str:
     figure = answer.objective.figure
     _, unit, scale = _UNITS[figure]
     values = (answer.simple, answer.expected[figure])
-    return " against ".join(f"{_value(reading, scale)} {unit}" for reading in reversed(values))
+    shown = " against ".join(f"{_value(reading, scale)} {unit}" for reading in reversed(values))
+    return f"{shown}, {answer.energy_source}" if figure == "energy_j" else shown
 
 
 def _value(reading: Reading, scale: float) -> str:

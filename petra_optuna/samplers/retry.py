@@ -2,6 +2,7 @@
 
 Optuna's own retry copies everything that the dead trial had stored, stale constraints included. Here a
 re-run gets the plan index, the plan where there was one, and what the user had enqueued; nothing else.
+Other samplers would draw anew, so a trial without a plan hands on the parameters that it had drawn.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def _enqueue_rerun(study: optuna.Study, trial: FrozenTrial) -> bool:
     if not _may_retry(trial) or trial.number in _rerun(trials):
         return False
     inherited = {key: trial.system_attrs[key] for key in (FIXED, PLAN) if key in trial.system_attrs}
+    if PLAN not in inherited and trial.params:
+        inherited[FIXED] = inherited.get(FIXED, {}) | trial.params
     retry = {
         "of": trial.number,
         "index": plan_indices(trials)[trial.number],

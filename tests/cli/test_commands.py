@@ -50,7 +50,18 @@ def petra(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return 0
 
 
-COMMANDS = ("run", "resume", "front", "confirm", "export", "sensitivity", "tasks", "dashboard")
+COMMANDS = (
+    "run",
+    "resume",
+    "front",
+    "confirm",
+    "export",
+    "recommend",
+    "tune",
+    "sensitivity",
+    "tasks",
+    "dashboard",
+)
 
 pytestmark = pytest.mark.usefixtures("measured_shortly")
 

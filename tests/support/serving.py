@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from petra_optuna.errors import MeasurementFailed
-from petra_optuna.measurement import InferenceSetting, Measurement, SettingMeasurement
+from petra_optuna.inference import server_process
+from petra_optuna.measurement import (
+    InferenceSetting,
+    Measurement,
+    RequestRefused,
+    SettingMeasurement,
+    estimator,
+)
 
 CallMs = Callable[[InferenceSetting], float]
+Fails = Callable[[InferenceSetting], bool]
+
+
+def never(setting: InferenceSetting) -> bool:
+    """No setting fails."""
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +60,20 @@ class FakeProcess:
     Args:
         call_ms: Milliseconds of a call in a setting.
         fails: Settings that cannot be measured.
-        cpu_w: Watts of a busy core, for the energy of a sample.
+        energy: Name of an estimator (``measurement.estimator``) of a sample's energy; None for none.
+            Nothing counts it where it is ``counters``.
+        opens: Whether the device's memory holds the file.
     """
 
     def __init__(
-        self, call_ms: CallMs, fails: Callable[[InferenceSetting], bool] = lambda setting: False
+        self,
+        call_ms: CallMs,
+        fails: Fails = never,
+        energy: str | None = None,
+        opens: bool = True,
     ) -> None:
+        self.energy = energy
+        self.opens = opens
         self.call_ms = call_ms
         self.fails = fails
         self.measured: list[InferenceSetting] = []
@@ -58,9 +82,18 @@ class FakeProcess:
         self.measured.append(setting)
         if self.fails(setting):
             raise MeasurementFailed(f"batch {setting.batch} does not fit")
-        return setting_measurement(setting, self.call_ms(setting), self.anchor_ms())
+        call_ms = self.call_ms(setting)
+        measured = setting_measurement(setting, call_ms, self.anchor_ms())
+        if self.energy is None:
+            return measured
+        joules = call_ms / 1e3 * setting.threads / setting.batch
+        return dataclasses.replace(measured, energy_j=joules, energy_source=estimator(self.energy).source)
 
     def anchor_ms(self) -> float:
+        if not self.opens:
+            raise MeasurementFailed("std::bad_alloc")
+        if self.energy == "counters":
+            raise MeasurementFailed("energy cannot be an objective here: nothing counts it")
         return self.call_ms(InferenceSetting())
 
     def peak_memory(self, setting: InferenceSetting) -> int:
@@ -93,13 +126,40 @@ def setting_measurement(setting: InferenceSetting, call_ms: float, anchor_ms: fl
     return SettingMeasurement(setting, call)
 
 
-def fake_settings(patch: Any, call_ms: CallMs) -> list[Path]:
+class ChildInThisProcess:
+    """Stands in for the inference server's process: the same code, run by the server's own thread."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._server = server_process._Server()
+
+    def ask(self, request: dict[str, Any], timeout_s: float) -> Any:
+        answer = self._server.answer(request)
+        if "error" in answer:
+            raise RequestRefused(answer["error"])
+        return answer["result"]
+
+    def kill(self) -> None:
+        self._server.close()
+
+
+@contextlib.contextmanager
+def fake_servers(call_ms: CallMs, fails: Fails = never) -> Iterator[list[Path]]:
+    """Let inference servers search in this process and measure by a formula; gives the searched files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("petra_optuna.inference.server.Child", ChildInThisProcess)
+        yield fake_settings(patch, call_ms, fails)
+
+
+def fake_settings(patch: Any, call_ms: CallMs, fails: Fails = never) -> list[Path]:
     """Let ``InferenceTuner`` measure by a formula; the list holds the files of the searches."""
     files: list[Path] = []
 
-    def process(file: Path, *_: Any, **__: Any) -> FakeProcess:
+    def process(
+        file: Path, *_: Any, energy: str | None, memory_limit_bytes: int | None, **__: Any
+    ) -> FakeProcess:
         files.append(file)
-        return FakeProcess(call_ms)
+        too_large = memory_limit_bytes is not None and file.stat().st_size > memory_limit_bytes
+        return FakeProcess(call_ms, fails, energy, opens=not too_large)
 
     patch.setattr("petra_optuna.inference.tuner.SettingProcess", process)
     return files

@@ -33,10 +33,10 @@ def make() -> Task:
     return Task.from_loaders(model, train, selection, test, metric="accuracy", name="tiny", labels=labels)
 
 
-def data(count: int, seed: int) -> TensorDataset:
+def data(count: int, seed: int, noise: float = 1.2) -> TensorDataset:
     """Noisy copies of one fixed pattern a class: images (N, 1, 8, 8), classes (N,)."""
     patterns = torch.randn(CLASSES, 1, 8, 8, generator=torch.Generator().manual_seed(1234))
     generator = torch.Generator().manual_seed(seed)
     targets: Tensor = torch.arange(count) % CLASSES
-    noise = torch.randn(count, 1, 8, 8, generator=generator)
-    return TensorDataset(patterns[targets] + 1.2 * noise, targets)
+    distance = torch.randn(count, 1, 8, 8, generator=generator)
+    return TensorDataset(patterns[targets] + noise * distance, targets)
