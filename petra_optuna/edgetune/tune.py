@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.storages import RDBStorage
 
 from petra_optuna.database import (
     DEFAULT_URL,
     StorageLike,
     absolute_url,
-    artifacts_folder,
-    one_line_storage_errors,
     open_storage,
     storage_url,
 )
 from petra_optuna.edgetune.budgets import BudgetKind, TuningBudget
 from petra_optuna.edgetune.objective import RUNTIME, TuningObjective, tuning_objective
-from petra_optuna.edgetune.record import add_counts
+from petra_optuna.edgetune.run import COUNTERS, TuningRun, counter_of
 from petra_optuna.edgetune.space import checked_groups, checked_space, most_threads
 from petra_optuna.edgetune.specification import (
     SPECIFICATION,
@@ -34,29 +26,22 @@ from petra_optuna.edgetune.specification import (
     is_tuning,
     specification_of,
 )
-from petra_optuna.edgetune.target import TARGET, TargetQuality
-from petra_optuna.edgetune.trial import TuningTrial
+from petra_optuna.edgetune.target import TARGET
 from petra_optuna.edgetune.workload import Workload
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.inference import (
     DEFAULT_ALGORITHM,
     MAX_BATCH,
     EdgeDevice,
-    InferenceServer,
-    InferenceTuner,
-    Pause,
     is_nested,
     parse_device,
     serving_cores,
 )
-from petra_optuna.inference import inference_objective as find_inference_objective
-from petra_optuna.measurement import Counter, available_cores, estimator, find_counter
-from petra_optuna.samplers import Groups, grid_size, sampler_of, store_whole
+from petra_optuna.measurement import available_cores
+from petra_optuna.samplers import Groups, grid_size, store_whole
 from petra_optuna.samplers import algorithm as find_algorithm
-from petra_optuna.scratch import scratch_folder
-from petra_optuna.study import Callback, Stop, StudyRecord, TrialLoop, draft_study, find, load_study, stop_of
+from petra_optuna.study import Callback, Stop, draft_study, find, load_study, stop_of
 
-COUNTERS = "counters"
 DEFAULT_INFERENCES = 10_000
 _LARGEST_GRID = 1000
 
@@ -149,9 +134,9 @@ def tune(
         seed=seed,
     )
     url = absolute_url(storage_url(storage))
-    run = _Run(workload, specification, chosen, url, _stop(specification, trials, timeout_s))
+    run = TuningRun(workload, specification, chosen, url, _stop(specification, trials, timeout_s))
     specification.check()  # refuse before there is a study
-    _counter(specification, chosen)
+    counter_of(specification, chosen)
     study = _create(open_storage(url), name or f"tune-{workload.name}", specification)
     run.go_on(study, callbacks, target_quality)
     return study
@@ -197,101 +182,9 @@ def resume_tuning(
     given = None if (trials, timeout_s) == (None, None) else Stop(trials, timeout_s)
     if given is None and target_quality is None:
         target_quality = study.user_attrs.get(TARGET)
-    run = _Run(workload, specification, chosen, url, stop_of(study, given))
+    run = TuningRun(workload, specification, chosen, url, stop_of(study, given))
     run.go_on(study, callbacks, target_quality)
     return study
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """One run of trials, of a new study or of a stored one.
-
-    Attributes:
-        workload: What is tuned.
-        specification: Specification of the study.
-        objective: Value of a trial.
-        url: URL of the database, right in any working folder.
-        stop: When the run ends.
-    """
-
-    workload: Workload
-    specification: TuningSpecification
-    objective: TuningObjective
-    url: str
-    stop: Stop
-
-    def go_on(self, study: optuna.Study, callbacks: Sequence[Callback], target: float | None) -> None:
-        """Run trials until the end of the run; those of dead processes are run again first."""
-        specification = self.specification
-        ends: list[Callback] = list(callbacks)
-        StudyRecord(study).store_stop(dataclasses.asdict(self.stop))
-        study.set_user_attr(TARGET, target)
-        if target is not None:
-            rule = TargetQuality(target, self.workload.task.metric.direction)
-            if rule.is_reached(study):
-                return
-            ends.append(rule)
-        study.sampler = sampler_of(
-            specification.algorithm,
-            specification.groups_in(specification.space),
-            specification.space,
-            specification.seed,
-            len(study.trials),
-        )
-        study.pruner = _pruner(specification)
-        with one_line_storage_errors(), self._trial(study) as trial:
-            TrialLoop(study, self.stop, ends).run(trial)
-
-    @contextlib.contextmanager
-    def _trial(self, study: optuna.Study) -> Iterator[TuningTrial]:
-        """The study's objective with a scratch folder and an inference server of its own."""
-        specification = self.specification
-        counter = _counter(specification, self.objective)
-        store_folder = artifacts_folder(self.url)
-        store_folder.mkdir(parents=True, exist_ok=True)
-        threads = most_threads(specification.space, specification.train_threads)
-        cores = serving_cores(specification.device, threads)
-        pause = Pause()
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(scratch_folder("tuning")))
-            server = None
-            if specification.inference_objective is not None:
-                server = stack.enter_context(InferenceServer(self._tuner(cores), self.url, pause))
-                stack.callback(lambda: add_counts(study, server.counts))
-            stack.enter_context(_kept_from(cores))
-            store = FileSystemArtifactStore(str(store_folder))
-            yield TuningTrial(
-                self.workload, specification, self.objective, store, folder, server, pause, counter
-            )
-
-    def _tuner(self, cores: tuple[int, ...]) -> InferenceTuner:
-        specification = self.specification
-        assert specification.inference_objective is not None
-        tuner = InferenceTuner(
-            storage=open_storage(self.url),
-            device=specification.device,
-            cores=cores,
-            objective=find_inference_objective(specification.inference_objective),
-            max_batch=specification.max_batch,
-            algorithm=specification.inference_algorithm,
-            seed=specification.seed,
-            energy=specification.energy,
-        )
-        return dataclasses.replace(tuner, groups=specification.groups_in(tuner.space.parameters))
-
-
-@contextlib.contextmanager
-def _kept_from(cores: tuple[int, ...]) -> Iterator[None]:
-    """Keep this thread, which trains, from the cores that serve, where others are left."""
-    if not hasattr(os, "sched_getaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, (before - set(cores)) or before)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _create(storage: RDBStorage, name: str, specification: TuningSpecification) -> optuna.Study:
@@ -319,29 +212,6 @@ def _create(storage: RDBStorage, name: str, specification: TuningSpecification) 
     return study
 
 
-def _counter(specification: TuningSpecification, objective: TuningObjective) -> Counter | None:
-    """What counts or estimates the energy of training; None where nothing needs it.
-
-    Raises:
-        UserError: When energy is an objective and nothing counts it, or that of serving is left out.
-    """
-    serving = specification.inference_objective
-    if not objective.needs_energy and serving != "energy":
-        return None
-    if serving not in ("energy", None):
-        raise UserError(
-            f"objective {objective.name!r} counts the energy of serving too, which is measured only where "
-            "settings are tuned for it; give `inference_objective` energy, or none for training alone"
-        )
-    counter = find_counter() if specification.energy == COUNTERS else estimator(specification.energy)
-    if isinstance(counter, str):
-        raise UserError(
-            f"energy cannot be an objective here: {counter}; name an estimator, for example "
-            "`energy_estimator` cpu-time:6"
-        )
-    return counter
-
-
 def _stop(specification: TuningSpecification, trials: int | None, timeout_s: float | None) -> Stop:
     """When the run ends.
 
@@ -354,10 +224,3 @@ def _stop(specification: TuningSpecification, trials: int | None, timeout_s: flo
             raise UserError(f"the grid has {size} points; give `trials`, or a smaller space")
         trials = size
     return Stop(trials, timeout_s)
-
-
-def _pruner(specification: TuningSpecification) -> BasePruner:
-    if not find_algorithm(specification.algorithm).early_stopping:
-        return NopPruner()
-    budget = specification.budget
-    return HyperbandPruner(min_resource=1, max_resource=budget.last, reduction_factor=budget.reduction_factor)
