@@ -47,7 +47,7 @@ Generations = Annotated[
     int | None,
     typer.Option(
         "--generations",
-        help="Stop after N generations (population-sized blocks of finished trials).",
+        help="Stop after N population-sized blocks of trials.",
         rich_help_panel=SEARCH,
     ),
 ]
@@ -55,7 +55,7 @@ StagnationTrials = Annotated[
     int | None,
     typer.Option(
         "--stagnation",
-        help="Stop when N trials together raise the hypervolume by less than 1 %.",
+        help="Stop when N trials gain under 1 % of hypervolume.",
         rich_help_panel=SEARCH,
     ),
 ]

@@ -92,9 +92,7 @@ def run(
     ] = DEFAULT_REGION,
     from_study: Annotated[
         str | None,
-        typer.Option(
-            help="Start from the front and operator credit of this study.", rich_help_panel=options.SEARCH
-        ),
+        typer.Option(help="Start from another study's front and credit.", rich_help_panel=options.SEARCH),
     ] = None,
     from_storage: Annotated[
         str | None,

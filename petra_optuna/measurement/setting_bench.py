@@ -118,11 +118,14 @@ class SettingBench:
 
     def _open(self, setting: InferenceSetting) -> OpenFile:
         self.announce(0.0)
-        place = (setting.runtime, self.place[1])
         try:
             feeds = batch_of(self.samples, setting.batch)
             return OpenFile.load(
-                self.path, feeds, setting.threads, place, most_copies=self.schedule.max_pairs
+                self.path,
+                feeds,
+                setting.threads,
+                (setting.runtime, self.place[1]),
+                most_copies=self.schedule.max_pairs,
             )
         except MemoryError as error:
             raise RuntimeFailed("the device's memory does not hold the batch") from error
