@@ -32,7 +32,7 @@ def searches() -> Iterator[list[Path]]:
 
 def _run(task: Task, folder: Path, **changes: object) -> optuna.Study:
     settings = {
-        "trials": 3,
+        "trials": 2,
         "space": SPACE,
         "budget": Budget(1),
         "objectives": ["latency_ms", "throughput_per_s"],
@@ -42,8 +42,13 @@ def _run(task: Task, folder: Path, **changes: object) -> optuna.Study:
 
 
 @pytest.fixture(scope="module")
-def study(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
-    return _run(tiny_task, tmp_path_factory.mktemp("served"))
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def study(tiny_task: Task, home: Path) -> optuna.Study:
+    return _run(tiny_task, home)
 
 
 def test_latency_and_throughput_are_those_of_the_recommended_setting(study: optuna.Study) -> None:
@@ -88,18 +93,9 @@ def test_each_shape_is_searched_once(study: optuna.Study, searches: list[Path]) 
     assert any(answer["from_history"] for answer in answers)
 
 
-def test_another_objective_is_another_study(tiny_task: Task, study: optuna.Study, tmp_path: Path) -> None:
-    url = tmp_path / "study.db"
-    first = optimize(
-        tiny_task, trials=1, space=SPACE, budget=Budget(1), storage=url, cache=tmp_path, name="one",
-        tune_inference="latency",
-    )  # fmt: skip
-    assert StudyRecord(first).evaluation(0)["recommendation"]["setting"]["batch"] == 1
-    with pytest.raises(UserError, match="tune_inference"):
-        optimize(
-            tiny_task, trials=1, space=SPACE, budget=Budget(1), storage=url, cache=tmp_path, name="one",
-            tune_inference="throughput",
-        )  # fmt: skip
+def test_a_study_is_tuned_for_one_objective(tiny_task: Task, study: optuna.Study, home: Path) -> None:
+    with pytest.raises(UserError, match=r"another specification .*tune_inference"):
+        _run(tiny_task, home, tune_inference="latency")
 
 
 @pytest.mark.parametrize(
