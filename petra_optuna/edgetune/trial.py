@@ -126,8 +126,9 @@ class TuningTrial:
         with self.pause.working():
             artifact = self._lower(network, path)
             quality = quality_of(path, self.workload.task, self.workload.task.selection)
-        if self.server is not None and self.server.shape(path) != shape:  # training has changed it
-            shape = self.server.ask(path, to_feeds(self.workload.task.example))
+        feeds = to_feeds(self.workload.task.example)
+        if self.server is not None and self.server.shape(path, feeds) != shape:  # training has changed it
+            shape = self.server.ask(path, feeds)
         answer = self._answer(shape)
         stored = path.rename(self.folder / MODEL_FILE)
         artifact_id = upload_artifact(
