@@ -133,16 +133,23 @@ def counter_of(specification: TuningSpecification, objective: TuningObjective) -
 
 @contextlib.contextmanager
 def _kept_from(cores: tuple[int, ...]) -> Iterator[None]:
-    """Keep this thread, which trains, from the cores that serve, where others are left."""
+    """Keep this process, which trains, from the cores that serve, where others are left."""
     if not hasattr(os, "sched_getaffinity"):
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, (before - set(cores)) or before)
+    _keep_threads_to((before - set(cores)) or before)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        _keep_threads_to(before)
+
+
+def _keep_threads_to(cores: set[int]) -> None:
+    """Keep all threads to these cores: those with which PyTorch computed before do not follow this one."""
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread), cores)
 
 
 def _pruner(specification: TuningSpecification) -> BasePruner:

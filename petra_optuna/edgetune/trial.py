@@ -110,7 +110,7 @@ class TuningTrial:
             if iteration != budget.last and trial.should_prune():
                 raise optuna.TrialPruned(f"Hyperband ended it at iteration {iteration} of {budget.last}")
             before = iteration
-        return self._finish(trial, network, training, record)
+        return self._finish(trial, network, training, record, shape)
 
     def _finish(
         self,
@@ -118,6 +118,7 @@ class TuningTrial:
         network: nn.Module,
         training: TrialTraining,
         record: TunedRecord,
+        shape: str,
     ) -> float:
         """Make the file, and give the value by what was measured of it."""
         began, waited_s = time.perf_counter(), self._waited_s()
@@ -125,9 +126,10 @@ class TuningTrial:
         with self.pause.working():
             artifact = self._lower(network, path)
             quality = quality_of(path, self.workload.task, self.workload.task.selection)
-        answer = None
-        if self.server is not None:  # the file's own shape counts, should training have changed it
-            answer = self._answer(self.server.ask(path, to_feeds(self.workload.task.example)))
+        feeds = to_feeds(self.workload.task.example)
+        if self.server is not None and self.server.shape(path, feeds) != shape:  # training has changed it
+            shape = self.server.ask(path, feeds)
+        answer = self._answer(shape)
         stored = path.rename(self.folder / MODEL_FILE)
         artifact_id = upload_artifact(
             artifact_store=self.artifacts, file_path=str(stored), study_or_trial=trial

@@ -18,7 +18,7 @@ class Recommendation:
     """How to serve files of one shape on a device.
 
     Attributes:
-        shape: Signature of the file's shape (``measurement.shape_signature``).
+        shape: Signature of the file's shape and its inputs' (``InferenceTuner.shape``).
         device: Device, with the cores that emulated it.
         objective: What the setting is best for.
         setting: The setting.

@@ -26,6 +26,8 @@ MEASURED: Final = "petra:setting"
 """Key of what a trial of a nested study measured (``SettingMeasurement``)."""
 FAILURE: Final = "petra:failure"
 """Key of why a setting could not be measured, one line."""
+ANCHOR_MS: Final = "petra:anchor_ms"
+"""Key of the anchor's time by which all values of a nested study are computed, also after it was killed."""
 FINALISTS = 3
 """Settings that are measured again at the end."""
 _TRIALS_A_MEASUREMENT = 4
@@ -43,7 +45,7 @@ class InferenceSearch:
         budget: Settings that are measured, those that are measured again at the end included.
         process: Measures settings.
         study: The nested study.
-        anchor: Milliseconds of the anchor as it was first measured; 1 until then.
+        anchor: Milliseconds of the anchor as the study first measured it; 1 until then.
     """
 
     device: EdgeDevice
@@ -64,7 +66,9 @@ class InferenceSearch:
         Raises:
             UserError: When the model does not fit the device, or nothing counts the energy.
         """
-        self.anchor = self._open(file)
+        opened = self._open(file)
+        self.anchor = Reading(self.study.user_attrs.get(ANCHOR_MS, opened.value))
+        self.study.set_user_attr(ANCHOR_MS, self.anchor.value)
         for setting in self.space.first_settings():
             self.study.enqueue_trial(setting.to_dict(), skip_if_exists=True)
         left = self.budget - FINALISTS
@@ -101,7 +105,7 @@ class InferenceSearch:
             objective=objective,
             setting=chosen,
             expected=expected,
-            simple=self._simple(anchor),
+            simple=self._simple(anchor, {setting: values for setting, values, _ in measured}),
             energy_source=source,
             measurements=len(self._known()) + len(best),
             settings=self.space.size,
@@ -139,11 +143,12 @@ class InferenceSearch:
             return known
         try:
             measured = self.process.measure(setting)
+            value = value_of(self.objective, self._figures(setting, measured, self.anchor)[1])
         except TrialError as error:
             trial.set_user_attr(FAILURE, str(error))
             raise
         trial.set_user_attr(MEASURED, measured.to_dict())
-        return value_of(self.objective, self._figures(setting, measured, self.anchor)[1])
+        return value
 
     def _figures(
         self, setting: InferenceSetting, measured: SettingMeasurement, anchor: Reading
@@ -165,17 +170,26 @@ class InferenceSearch:
         reverse = self.objective.direction == "maximize"
         return sorted(known, key=lambda setting: known[setting], reverse=reverse)[:FINALISTS]
 
-    def _simple(self, anchor: Reading) -> Reading:
-        """The objective's figure for one sample by all threads, which is the first setting of a search."""
+    def _simple(self, anchor: Reading, again: Mapping[InferenceSetting, Mapping[str, Reading]]) -> Reading:
+        """The objective's figure for one sample by all threads, which is the first setting of a search.
+
+        Times are ratios to the anchor, so that of the search serves. Energy that was counted beside a
+        training may hold that of the training, so it is counted again.
+        """
         first = self.space.first_settings()[0]
+        if first in again:
+            return again[first][self.objective.figure]
+        measured = None if self.objective.name == ENERGY else self._stored(first)
+        _, values, _ = self._figures(first, measured or self.process.measure(first), anchor)
+        return values[self.objective.figure]
+
+    def _stored(self, setting: InferenceSetting) -> SettingMeasurement | None:
+        """What the study holds of a setting."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             stored = trial.user_attrs.get(MEASURED)
-            if stored is not None and InferenceSetting(**stored["setting"]) == first:
-                measured = SettingMeasurement.from_dict(stored)
-                _, values, _ = self._figures(first, measured, anchor)
-                return values[self.objective.figure]
-        _, values, _ = self._figures(first, self.process.measure(first), anchor)
-        return values[self.objective.figure]
+            if stored is not None and InferenceSetting(**stored["setting"]) == setting:
+                return SettingMeasurement.from_dict(stored)
+        return None
 
     def _stop_when_spent(self, study: optuna.Study, trial: FrozenTrial) -> None:
         measured = len(self._known())

@@ -87,6 +87,14 @@ class InferenceServer:
         self._child: Child | None = None
         self._closed = False
 
+    def shape(self, file: Path, feeds: Mapping[str, np.ndarray]) -> str:
+        """The shape of a file, as ``ask`` returns it; the arguments are those of ``ask``.
+
+        Raises:
+            MeasurementFailed: When the file cannot be read.
+        """
+        return self._tuner.shape(file, feeds)
+
     def ask(self, file: Path, feeds: Mapping[str, np.ndarray]) -> str:
         """Ask how to serve files of this one's shape, without waiting for the answer.
 
@@ -100,7 +108,7 @@ class InferenceServer:
         Raises:
             MeasurementFailed: When the file cannot be read.
         """
-        shape = self._tuner.shape(file)
+        shape = self.shape(file, feeds)
         if shape in self._answers:
             self.counts.hits += 1
             return shape

@@ -106,13 +106,17 @@ class InferenceTuner:
         least = len(self.space.first_settings()) + _BEYOND_FIRST + FINALISTS
         return min(MOST_MEASUREMENTS, max(least, self.space.size // SHARE))
 
-    def shape(self, file: Path) -> str:
-        """Signature of the file's shape.
+    def shape(self, file: Path, feeds: Mapping[str, np.ndarray]) -> str:
+        """Signature of the file's shape and of its inputs', whose sizes a graph of dynamic axes leaves open.
+
+        Args:
+            file: ONNX file.
+            feeds: Sample inputs by name, batch first.
 
         Raises:
             MeasurementFailed: When the file cannot be read.
         """
-        return shape_signature(file)
+        return shape_signature(file, [list(values.shape[1:]) for values in feeds.values()])
 
     def study_name(self, shape: str) -> str:
         """Name of the nested study that answers for a shape."""
@@ -145,7 +149,7 @@ class InferenceTuner:
             UserError: When the device's memory does not hold the model, or nothing counts the energy.
             MeasurementFailed: When no setting can be measured.
         """
-        known = self.known(self.shape(file))
+        known = self.known(self.shape(file, feeds))
         if known is not None:
             return known
         with self.searched(file, feeds) as search, quiet():
@@ -159,7 +163,7 @@ class InferenceTuner:
             UserError: When the device's memory does not hold the model, or nothing counts the energy.
         """
         with self.process(file, feeds) as process:
-            study = self._study(self.shape(file))
+            study = self._study(self.shape(file, feeds))
             search = InferenceSearch(self.device, self.space, self.objective, self.budget, process, study)
             search.run(file, self.timeout_s)
             yield search

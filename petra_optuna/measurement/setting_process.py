@@ -148,6 +148,10 @@ class SettingProcess:
         self.close()
 
     def _ask(self, cores: int, request: dict[str, Any]) -> Any:
+        if cores > len(self._cores):
+            raise MeasurementFailed(
+                f"a setting has {cores} cores, and there are {len(self._cores)} for it here"
+            )
         with self._lock:
             child = self._children.pop(cores, None) or self._opened(cores)
             try:

@@ -31,6 +31,8 @@ _GRID_POINT = "grid_id"
 """Key under which Optuna keeps the number of a trial's point on the grid."""
 _STARTUP_TRIALS = 6
 """Random trials before a model of the objective decides: nested searches are short."""
+_BETWEEN_GROUPS = 1_000_003
+"""Distance of the seeds of two groups, more than a study has trials."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +144,7 @@ def sampler_of(name: str, groups: Groups, space: Space, seed: int, trials: int =
         name: Name of the algorithm.
         groups: Other algorithms and their parameters, all of which are in the space.
         space: All parameters.
-        seed: Seed of all of them.
+        seed: Seed of all of them; each draws by a seed of its own, or their draws would be the same.
         trials: Trials that the study has already.
 
     Raises:
@@ -161,8 +163,10 @@ def sampler_of(name: str, groups: Groups, space: Space, seed: int, trials: int =
     return GroupedSampler(
         default,
         {
-            tuple(names): algorithm(other).seeded(seed, {one: space[one] for one in names}, trials)
-            for other, names in groups.items()
+            tuple(names): algorithm(other).seeded(
+                seed + _BETWEEN_GROUPS * place, {one: space[one] for one in names}, trials
+            )
+            for place, (other, names) in enumerate(groups.items(), start=1)
             if names
         },
     )

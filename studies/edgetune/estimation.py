@@ -38,6 +38,8 @@ from petra_optuna.nn.inputs import to_feeds
 from studies import script
 from studies.edgetune.architectures import every, exported
 
+DEVICE = EdgeDevice("host", 1)
+
 
 def main() -> None:
     """Print the table."""
@@ -45,32 +47,36 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     names = every(given.architectures)
+    cores = serving_cores(DEVICE, training_threads=1)
     with tempfile.TemporaryDirectory() as folder:
-        answers = _beside_a_training(names, Path(folder), given)
+        answers = _beside_a_training(names, cores, Path(folder), given)
         header = ("architecture", "setting", "expected, samples/s", "measured, samples/s", "error, %")
-        script.print_table(header, _rows(names, answers, Path(folder)))
+        script.print_table(header, _rows(names, cores, answers, Path(folder)))
 
 
-def _beside_a_training(names: list[str], folder: Path, given: argparse.Namespace) -> list[Recommendation]:
-    device = EdgeDevice("host", 1)
-    cores = serving_cores(device, training_threads=1)
+def _beside_a_training(
+    names: list[str], cores: tuple[int, ...], folder: Path, given: argparse.Namespace
+) -> list[Recommendation]:
     path = folder / "estimation.db"
     pause = Pause()
     tuner = InferenceTuner(
         storage=open_storage(path),
-        device=device,
+        device=DEVICE,
         cores=cores,
         objective=inference_objective("throughput"),
         max_batch=given.max_batch,
     )
-    os.sched_setaffinity(0, os.sched_getaffinity(0) - set(cores))
+    here = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, (here - set(cores)) or here)
     with InferenceServer(tuner, f"sqlite:///{path}", pause) as server:
         shapes = [server.ask(file, to_feeds((example,))) for _, file, example in exported(names, folder)]
         ended = threading.Event()
 
         def wait() -> None:
-            _answers(server, shapes)
-            ended.set()
+            try:
+                _answers(server, shapes)
+            finally:  # the training below would go on for ever
+                ended.set()
 
         waiting = threading.Thread(target=wait)
         waiting.start()
@@ -98,11 +104,12 @@ def _train_until(ended: threading.Event, pause: Pause) -> None:
             pause.step()
 
 
-def _rows(names: list[str], answers: list[Recommendation], folder: Path) -> Iterator[tuple[object, ...]]:
-    cores = sorted(os.sched_getaffinity(0))
+def _rows(
+    names: list[str], cores: tuple[int, ...], answers: list[Recommendation], folder: Path
+) -> Iterator[tuple[object, ...]]:
     errors = []
     for (name, file, example), answer in zip(exported(names, folder, seed=1), answers, strict=True):
-        with SettingProcess(file, to_feeds((example,)), cores[-1:]) as process:
+        with SettingProcess(file, to_feeds((example,)), cores) as process:
             ratio = process.measure(answer.setting).call.ratio
             measured = answer.setting.batch * 1e3 / (ratio * process.anchor_ms())
         expected = answer.expected["throughput_per_s"].value

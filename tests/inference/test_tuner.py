@@ -70,10 +70,16 @@ def test_weights_are_no_part_of_the_question_and_shapes_are(tuner, file, tmp_pat
     assert len(files) == 2
 
 
+def test_inputs_of_another_size_are_another_question(tuner, file):
+    longer = {"input": np.zeros((1, FEATURES, 3), dtype=np.float32)}
+    more = {"input": np.zeros((2, FEATURES), dtype=np.float32)}
+    assert tuner.shape(file, FEEDS) == tuner.shape(file, more) != tuner.shape(file, longer)
+
+
 def test_a_search_that_was_cut_off_is_no_history(tuner, file, monkeypatch):
     fake_settings(monkeypatch, Served())
     with tuner.searched(file, FEEDS):
-        assert tuner.known(tuner.shape(file)) is None
+        assert tuner.known(tuner.shape(file, FEEDS)) is None
     assert not tuner.recommend(file, FEEDS).from_history
 
 
