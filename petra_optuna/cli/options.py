@@ -121,6 +121,12 @@ ServingDevice = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+OtherServingDevice = Annotated[
+    str | None,
+    typer.Option(
+        help="Device that serves, as of `petra tune` (default: host, this machine).", rich_help_panel=LIMITS
+    ),
+]
 Cap = Annotated[
     bool,
     typer.Option(

@@ -19,6 +19,7 @@ from petra_optuna.inference import (
     DEFAULT_ALGORITHM,
     INFERENCE_OBJECTIVES,
     MAX_BATCH,
+    THIS_MACHINE,
     InferenceTuner,
     Recommendation,
     inference_objective,
@@ -45,9 +46,13 @@ def recommend(
     storage: options.Storage = DEFAULT_URL,
     study: options.StudyName = None,
     objective: Annotated[
-        str, typer.Option(help=f"What serving is tuned for: {_OBJECTIVES}.", rich_help_panel=options.LIMITS)
-    ] = "throughput",
-    device: options.ServingDevice = "host",
+        str | None,
+        typer.Option(
+            help=f"What serving is tuned for: {_OBJECTIVES} (default: throughput).",
+            rich_help_panel=options.LIMITS,
+        ),
+    ] = None,
+    device: options.OtherServingDevice = None,
     cap: options.Cap = False,
     max_batch: options.MaxBatch = MAX_BATCH,
     energy_estimator: options.EnergyEstimator = None,
@@ -79,17 +84,19 @@ def recommend(
     database = open_storage(storage, must_exist=True)
     stored = load_study(database, study)
     if is_tuning(stored):
+        if (objective, device) != (None, None):
+            raise UserError("--objective and --device are those of the tuning study; `petra tune` sets them")
         answer = _of_tuning(result_of(stored, trial), requests, storage, data_root, cache, console)
     else:
         if trial is None:
             raise UserError("give --trial, a number that `petra front` shows")
         StudyRecord(stored).evaluation(trial)  # before minutes go into the task
-        chosen = parse_device(device, cap=cap)
+        chosen = parse_device(device or THIS_MACHINE, cap=cap)
         tuner = InferenceTuner(
             storage=database,
             device=chosen,
             cores=serving_cores(chosen),
-            objective=inference_objective(objective),
+            objective=inference_objective(objective or INFERENCE_OBJECTIVES[0].name),
             max_batch=max_batch,
             algorithm=algorithm,
             energy=energy_estimator or InferenceTuner.energy,

@@ -40,7 +40,7 @@ def heads(count: int = 4) -> torch.Tensor:
         {"attn_mask": torch.eye(6, dtype=torch.bool)},
         {"enable_gqa": True},
     ],
-    ids=str,
+    ids=["plain", "causal", "scaled", "added mask", "boolean mask", "grouped"],
 )
 def test_a_dot_product_written_out_is_that_of_torch(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
