@@ -35,7 +35,7 @@ class TrialTraining:
         network: The network, which is trained in place.
         parameters: ``batch_size`` and ``learning_rate``.
         seed: Seed of order, augmentation and dropout.
-        step: Called after each training step; the seconds that it takes are no training.
+        step: Called after each training step; the seconds and joules that it takes are no training.
         counter: Counter of energy, which counts this process; None for none.
         train_s: Seconds of training so far.
         train_j: Joules of training so far; None without a counter.
@@ -70,13 +70,14 @@ class TrialTraining:
         """
         task, batch_size = self.workload.task, self.parameters["batch_size"]
         first = self.epochs
-        stood_s = 0.0
+        stood_s = stood_j = 0.0
 
         def after_step(taken: int) -> None:
-            nonlocal stood_s
-            paused = time.perf_counter()
+            nonlocal stood_s, stood_j
+            paused, paused_j = time.perf_counter(), self._joules()
             self.step()
             stood_s += time.perf_counter() - paused
+            stood_j += (self._joules() or 0.0) - (paused_j or 0.0)
 
         began, before_j = time.perf_counter(), self._joules()
         with seeded(self.seed + first):
@@ -100,7 +101,7 @@ class TrialTraining:
         self.epochs += budget.epochs
         after_j = self._joules()
         if before_j is not None and after_j is not None:
-            self.train_j = (self.train_j or 0.0) + after_j - before_j
+            self.train_j = (self.train_j or 0.0) + after_j - before_j - stood_j
 
     def _settle_norms(self) -> None:
         """Replace the statistics of batch norms by those of the weights as they are now.
