@@ -29,7 +29,10 @@ def result_lines(result: TuningResult, counts: ServerCounts) -> Iterator[Rendera
         f"quality {record.quality:.4f} on the selection split, file {(record.size_bytes or 0) / 1e6:.3f} MB"
     )
     yield f"Model: {_listed(result.model)}"
-    training = f"Training: {_listed(result.training)}, {last.epochs} epochs, {last.train_s:.1f} s"
+    training = (
+        f"Training: {_listed(result.training)}, {last.epochs} epochs over shares of the data up to "
+        f"{last.data_fraction:g}, {last.train_s:.1f} s"
+    )
     if record.train_j is not None:
         training += f", {record.train_j:.0f} J ({record.energy_source})"
     yield training

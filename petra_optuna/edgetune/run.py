@@ -86,7 +86,7 @@ class TuningRun:
             if specification.inference_objective is not None:
                 server = stack.enter_context(InferenceServer(self._tuner(cores), self.url, pause))
                 stack.callback(lambda: add_counts(study, server.counts))
-            stack.enter_context(_kept_from(cores))
+                stack.enter_context(_kept_from(cores))
             store = FileSystemArtifactStore(str(store_folder))
             yield TuningTrial(
                 self.workload, specification, self.objective, store, folder, server, pause, counter

@@ -136,6 +136,11 @@ def tune(
     url = absolute_url(storage_url(storage))
     run = TuningRun(workload, specification, chosen, url, _stop(specification, trials, timeout_s))
     specification.check()  # refuse before there is a study
+    if inference_objective is not None and most_threads(parameters, threads) >= max(2, available_cores()):
+        raise UserError(
+            f"`train_threads` of {most_threads(parameters, threads)} leave none of this machine's "
+            f"{available_cores()} cores to the inference server; give fewer, or no `inference_objective`"
+        )
     counter_of(specification, chosen)
     study = _create(open_storage(url), name or f"tune-{workload.name}", specification)
     run.go_on(study, callbacks, target_quality)

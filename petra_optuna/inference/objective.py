@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
 
 from petra_optuna.aliases import Direction
 from petra_optuna.errors import MeasurementFailed, UserError
 from petra_optuna.measurement import SettingMeasurement
-from petra_optuna.noise import Reading
+from petra_optuna.noise import BETWEEN_READINGS, Reading
 
 LATENCY, THROUGHPUT, ENERGY, MEMORY = "latency", "throughput", "energy", "memory"
 
@@ -22,28 +22,18 @@ class InferenceObjective:
         name: Name by which ``inference_objective`` finds it.
         figure: Name of the figure among those of ``figures``.
         direction: Whether less or more of it is better.
-        unit: Unit of the figure.
     """
 
     name: str
     figure: str
     direction: Direction
-    unit: str
-
-    def is_better(self, one: float, other: float) -> bool:
-        """Whether one value is better than the other."""
-        return one < other if self.direction == "minimize" else one > other
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return dataclasses.asdict(self)
 
 
 INFERENCE_OBJECTIVES = (
-    InferenceObjective(THROUGHPUT, "throughput_per_s", "maximize", "samples/s"),
-    InferenceObjective(LATENCY, "latency_ms", "minimize", "ms"),
-    InferenceObjective(ENERGY, "energy_j", "minimize", "J"),
-    InferenceObjective(MEMORY, "peak_memory_bytes", "minimize", "bytes"),
+    InferenceObjective(THROUGHPUT, "throughput_per_s", "maximize"),
+    InferenceObjective(LATENCY, "latency_ms", "minimize"),
+    InferenceObjective(ENERGY, "energy_j", "minimize"),
+    InferenceObjective(MEMORY, "peak_memory_bytes", "minimize"),
 )
 
 
@@ -74,7 +64,7 @@ def figures(
         ``latency_ms`` of a call, ``throughput_per_s``, ``energy_j`` of a sample, ``peak_memory_bytes``.
     """
     ratio = measured.call.reading
-    error = (ratio.error**2 + anchor.error**2) ** 0.5
+    error = math.hypot(ratio.error, BETWEEN_READINGS, anchor.error)
     latency_ms = ratio.value * anchor.value
     values = {
         "latency_ms": Reading(latency_ms, error),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from petra_optuna.inference.call_times import CallTimes
+from petra_optuna.inference.objective import THROUGHPUT, inference_objective
 from petra_optuna.inference.recommendation import Recommendation
 from petra_optuna.inference.scenarios import PolicyRecommendation, Scenario, recommend
 from petra_optuna.inference.tuner import InferenceTuner
@@ -40,7 +41,8 @@ def recommend_policy(
         MeasurementFailed: When the file cannot be run at a batch size.
     """
     seconds = {}
-    with tuner.process(file, feeds) as process:
+    timed = dataclasses.replace(tuner, objective=inference_objective(THROUGHPUT))  # energy is not asked for
+    with timed.process(file, feeds) as process:
         for batch in _batches(tuner.max_batch):
             setting = dataclasses.replace(answer.setting, batch=batch)
             seconds[batch] = process.call_seconds(setting, _CALLS)

@@ -1,7 +1,7 @@
 """One search among the settings of a file: a nested study, concluded while nothing else runs.
 
 The study measures ratios to the file's own anchor, so it may run beside a training. At its end the best
-settings are measured again, and the anchor by the clock alone: of many noisy values the best one is too good.
+settings are measured again, and the anchor's own time: of many noisy values the best one is too good.
 """
 
 from __future__ import annotations
@@ -160,6 +160,7 @@ class InferenceSearch:
         if known is not None:
             return known
         try:
+            self._refuse_failed(setting)
             measured = self.process.measure(setting)
             value = value_of(self.objective, self._figures(setting, measured, self.anchor)[1])
         except TrialError as error:
@@ -167,6 +168,12 @@ class InferenceSearch:
             raise
         trial.set_user_attr(MEASURED, measured.to_dict())
         return value
+
+    def _refuse_failed(self, setting: InferenceSetting) -> None:
+        """Fail as the setting failed before: another crash of a child says nothing new."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+            if FAILURE in trial.user_attrs and self.space.setting(trial.params) == setting:
+                raise MeasurementFailed(trial.user_attrs[FAILURE])
 
     def _figures(
         self, setting: InferenceSetting, measured: SettingMeasurement, anchor: Reading

@@ -311,6 +311,10 @@ class _Run:
         """Run trials until the end of the run; those of dead processes are run again first."""
         record = StudyRecord(study)
         specification = record.specification
+        if specification.tune_inference is not None and self.workers > 1:
+            raise UserError(
+                "`tune_inference` measures while nothing else runs, and other `workers` would train; give one"
+            )
         self.stop.check(study.metric_names or ())
         record.store_stop(dataclasses.asdict(self.stop))
         study.sampler = self.sampler or PetraSampler(
