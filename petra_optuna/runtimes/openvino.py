@@ -30,6 +30,7 @@ model = core.read_model(file)
 # The file says in which type it was measured; OpenVINO's default is another.
 key = ["framework", "{ARITHMETIC}"]
 half = model.has_rt_info(key) and model.get_rt_info(key).value == "bfloat16"
+half = half and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 hints = {{"INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "INFERENCE_NUM_THREADS": threads}}
 session = core.compile_model(model, "CPU", hints)
 names = [item.any_name for item in session.inputs]"""
@@ -76,7 +77,10 @@ class OpenVino(Runtime):
         core = _library().Core()
         try:
             model = core.read_model(path)
-            compiled = core.compile_model(model, "CPU", _config(_arithmetic(model), threads))
+            arithmetic = _arithmetic(model)
+            if arithmetic not in self.precisions():  # it would emulate what the CPU does not have
+                arithmetic = "float32"
+            compiled = core.compile_model(model, "CPU", _config(arithmetic, threads))
         except RuntimeError as error:
             raise RuntimeFailed(f"OpenVINO cannot load the file: {_reason(error)}") from error
         return OpenVinoSession(compiled)

@@ -248,7 +248,7 @@ import sys
 from pathlib import Path
 import numpy as np
 {script.imports}
-file = Path(sys.argv[1])
+file, threads = Path(sys.argv[1]), 1
 {script.load}
 feeds = {{names[0]: np.load(sys.argv[2])}}
 np.save(sys.argv[3], {script.run}[0])
