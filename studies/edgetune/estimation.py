@@ -3,8 +3,9 @@
     python -m studies.edgetune.estimation
 
 Figure 15 of EDGETUNE. For each architecture the inference server tunes a file of random weights while this
-process trains on its own cores. Afterwards a file with other weights is measured in the recommended setting
-by a fresh process while nothing else runs. The error is |measured - expected| / measured; the paper's is at
+process trains on its own cores. Afterwards, a file with other weights is measured in the recommended setting
+by a fresh process while nothing else runs, several times minutes apart, and the fastest counts: other guests
+of a machine make it slower for a while, and nothing makes it faster. The error is |measured - expected| / measured; the paper's is at
 most 20 %. Run it on a machine that does nothing else.
 """
 
@@ -51,7 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         answers = _beside_a_training(names, cores, Path(folder), given)
         header = ("architecture", "setting", "expected, samples/s", "measured, samples/s", "error, %")
-        script.print_table(header, _rows(names, cores, answers, Path(folder)))
+        measured = _measured(names, cores, answers, Path(folder), given.rounds)
+        script.print_table(header, _rows(names, answers, measured))
 
 
 def _beside_a_training(
@@ -104,17 +106,29 @@ def _train_until(ended: threading.Event, pause: Pause) -> None:
             pause.step()
 
 
+def _measured(
+    names: list[str], cores: tuple[int, ...], answers: list[Recommendation], folder: Path, rounds: int
+) -> list[float]:
+    """Most samples a second of each architecture over some rounds."""
+    files = list(exported(names, folder, seed=1))
+    best = [0.0] * len(files)
+    for _ in range(rounds):
+        for index, ((_, file, example), answer) in enumerate(zip(files, answers, strict=True)):
+            with SettingProcess(file, to_feeds((example,)), cores) as process:
+                ratio = process.measure(answer.setting).call.ratio
+                rate = answer.setting.batch * 1e3 / (ratio * process.anchor_ms())
+            best[index] = max(best[index], rate)
+    return best
+
+
 def _rows(
-    names: list[str], cores: tuple[int, ...], answers: list[Recommendation], folder: Path
+    names: list[str], answers: list[Recommendation], measured: list[float]
 ) -> Iterator[tuple[object, ...]]:
     errors = []
-    for (name, file, example), answer in zip(exported(names, folder, seed=1), answers, strict=True):
-        with SettingProcess(file, to_feeds((example,)), cores) as process:
-            ratio = process.measure(answer.setting).call.ratio
-            measured = answer.setting.batch * 1e3 / (ratio * process.anchor_ms())
+    for name, answer, rate in zip(names, answers, measured, strict=True):
         expected = answer.expected["throughput_per_s"].value
-        errors.append(abs(measured - expected) / measured)
-        cells = (f"{expected:.0f}", f"{measured:.0f}", f"{100 * errors[-1]:.1f}")
+        errors.append(abs(rate - expected) / rate)
+        cells = (f"{expected:.0f}", f"{rate:.0f}", f"{100 * errors[-1]:.1f}")
         yield name, answer.setting.describe(), *cells
     quartiles = np.percentile(100 * np.array(errors), (25, 50, 75, 100))
     yield "quartiles and largest", "", "", "", ", ".join(f"{value:.1f}" for value in quartiles)
@@ -123,6 +137,7 @@ def _rows(
 def _arguments() -> argparse.Namespace:
     parser = script.parser(__doc__)
     parser.add_argument("--architectures", type=int, default=20, help="number of architectures")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each file afterwards")
     parser.add_argument("--max-batch", type=int, default=64, help="largest batch of the searches")
     return parser.parse_args()
 
