@@ -5,8 +5,8 @@
 Figure 15 of EDGETUNE. For each architecture the inference server tunes a file of random weights while this
 process trains on its own cores. Afterwards, a file with other weights is measured in the recommended setting
 by a fresh process while nothing else runs, several times minutes apart, and the fastest counts: other guests
-of a machine make it slower for a while, and nothing makes it faster. The error is |measured - expected| / measured; the paper's is at
-most 20 %. Run it on a machine that does nothing else.
+of a machine make it slower for a while, and nothing makes it faster. The error is
+|measured - expected| / measured; the paper's is at most 20 %. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
