@@ -2,8 +2,8 @@
 
     python -m studies.edgetune.sweep
 
-For each architecture every setting of the grid is measured once, and a search is run by the algorithm with a
-tenth of the measurements. The best setting of the sweep, the recommended one and one sample by all threads
+For each architecture every setting of the grid is measured once, in short blocks, and a search is run by the
+algorithm with a tenth of the measurements. The best setting of the sweep, the recommended one and one sample by all threads
 are then measured again in turn; the table shows the medians. Run it on a machine that does nothing else.
 """
 
@@ -20,12 +20,13 @@ import optuna
 from petra_optuna.database import open_storage
 from petra_optuna.inference import EdgeDevice, InferenceTuner, inference_objective, serving_cores
 from petra_optuna.inference.objective import figures, value_of
-from petra_optuna.measurement import InferenceSetting, SettingProcess, available_cores
+from petra_optuna.measurement import InferenceSetting, Schedule, SettingProcess, available_cores
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.noise import Reading
 from studies import script
 from studies.edgetune.architectures import every, exported
 
+SHORT = Schedule(block_s=0.01, settle_s=0.002, min_pairs=4, max_pairs=4)
 ANCHOR = Reading(1.0)
 """Settings of one file are compared with each other, so the anchor's own time does not matter."""
 
@@ -57,16 +58,13 @@ def _rows(
     for name, file, example in exported(names, folder):
         feeds = to_feeds((example,))
         answer = tuner.recommend(file, feeds)
+        settings = tuner.space.settings()
+        with SettingProcess(file, feeds, tuner.cores, schedule=SHORT) as process:
+            swept = {setting: _value(tuner, process, setting) for setting in settings}
+        best = max(settings, key=lambda setting: sign * swept[setting])
         with SettingProcess(file, feeds, tuner.cores) as process:
-
-            def value(setting: InferenceSetting, process: SettingProcess = process) -> float:
-                return value_of(tuner.objective, figures(process.measure(setting), ANCHOR))
-
-            settings = tuner.space.settings()
-            swept = {setting: value(setting) for setting in settings}
-            best = max(settings, key=lambda setting: sign * swept[setting])
             compared = (best, answer.setting, tuner.space.first_settings()[0])
-            again = [[value(setting) for setting in compared] for _ in range(repeats)]
+            again = [[_value(tuner, process, setting) for setting in compared] for _ in range(repeats)]
         of_best, of_answer, simple = np.median(again, axis=0)
         share = (of_answer / of_best) ** sign
         shares.append(share)
@@ -80,6 +78,10 @@ def _rows(
             f"{(of_answer / simple) ** sign:.2f}",
         )
     yield "least, median", "", "", "", "", f"{100 * min(shares):.1f}, {100 * np.median(shares):.1f}", ""
+
+
+def _value(tuner: InferenceTuner, process: SettingProcess, setting: InferenceSetting) -> float:
+    return value_of(tuner.objective, figures(process.measure(setting), ANCHOR))
 
 
 def _arguments() -> argparse.Namespace:
