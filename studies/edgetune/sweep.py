@@ -3,8 +3,9 @@
     python -m studies.edgetune.sweep
 
 For each architecture every setting of the grid is measured once, in short blocks, and a search is run by the
-algorithm with a tenth of the measurements. The best setting of the sweep, the recommended one and one sample by all threads
-are then measured again in turn; the table shows the medians. Run it on a machine that does nothing else.
+algorithm with a tenth of the measurements. The best setting of the sweep, the recommended one and one sample
+by all threads are then measured again in turn; the table shows the medians. Run it on a machine that does
+nothing else.
 """
 
 from __future__ import annotations
