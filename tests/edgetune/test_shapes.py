@@ -29,7 +29,12 @@ def signature(network, example, path):
     return shape_signature(path)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("m5", "text")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_random_weights_have_the_shape_of_trained_ones(name, tmp_path):
     build, make_example = NETWORKS[name]
     with seeded(0):
