@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from petra_optuna.edgetune import Workload, build_workload
 from petra_optuna.errors import UserError
 from petra_optuna.evaluation import quality_of
 from petra_optuna.measurement import FileMeasurement, Measurement
@@ -43,6 +44,19 @@ def task_parser(description: str | None) -> argparse.ArgumentParser:
 def given_task(given: argparse.Namespace, cache: Path = CACHE) -> Task:
     """The task that the arguments of ``task_parser`` name."""
     return build_task(given.task, data_root=given.data_root, checkpoint=given.checkpoint, cache_dir=cache)
+
+
+def workload_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the arguments that ``given_workload`` reads."""
+    arguments = parser(description)
+    arguments.add_argument("workload", help="name of the workload")
+    arguments.add_argument("--data-root", type=Path, help="folder of the workload's data")
+    return arguments
+
+
+def given_workload(given: argparse.Namespace) -> Workload:
+    """The workload that the arguments of ``workload_parser`` name."""
+    return build_workload(given.workload, data_root=given.data_root, cache_dir=CACHE, seed=0)
 
 
 def synthetic_task(

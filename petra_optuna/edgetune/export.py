@@ -8,9 +8,9 @@ from petra_optuna.edgetune.result import TuningResult, fetch_file
 from petra_optuna.errors import StudyError
 from petra_optuna.evaluation import quality_of
 from petra_optuna.results import write_json, write_runnable, written_folder
+from petra_optuna.study import MODEL_FILE
 from petra_optuna.tasks import Task
 
-_MODEL_FILE = "model.onnx"
 _TOLERANCE = 1e-3
 
 
@@ -35,7 +35,7 @@ def export_tuned(result: TuningResult, task: Task, url: str, out: Path) -> Path:
         ['deployment.json', 'model.onnx', 'preprocess.json', 'recipe.json', 'run.py']
     """
     with written_folder(out) as folder:
-        file = folder / _MODEL_FILE
+        file = folder / MODEL_FILE
         fetch_file(result, url, file)
         quality, stored = quality_of(file, task, task.selection), result.record.quality
         if stored is None or abs(quality - stored) > _TOLERANCE * max(1.0, abs(stored)):

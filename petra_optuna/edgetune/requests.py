@@ -12,6 +12,7 @@ from petra_optuna.inference import InferenceTuner, Recommendation, recommend_pol
 from petra_optuna.inference.scenarios import Scenario
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.scratch import scratch_folder
+from petra_optuna.study import MODEL_FILE
 
 
 def for_requests(result: TuningResult, workload: Workload, url: str, scenario: Scenario) -> Recommendation:
@@ -39,7 +40,7 @@ def for_requests(result: TuningResult, workload: Workload, url: str, scenario: S
         energy=result.specification.energy,
     )
     with scratch_folder("requests") as folder:
-        file = Path(folder, "model.onnx")
+        file = Path(folder, MODEL_FILE)
         fetch_file(result, url, file)
         feeds = to_feeds(workload.task.example)
         return answer.for_requests(scenario, recommend_policy(tuner, answer, scenario, file, feeds))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore, download_artifact
 from optuna.trial import FrozenTrial, TrialState
 
 from petra_optuna.database import artifacts_folder
@@ -16,7 +15,7 @@ from petra_optuna.edgetune.record import TunedRecord, record_of
 from petra_optuna.edgetune.specification import TuningSpecification, specification_of
 from petra_optuna.errors import StudyError
 from petra_optuna.inference import Recommendation
-from petra_optuna.study import why_no_file
+from petra_optuna.study import fetch_artifact, why_no_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,14 +100,8 @@ def fetch_file(result: TuningResult, url: str, path: Path) -> None:
     Raises:
         StudyError: When it is not there.
     """
-    store = FileSystemArtifactStore(str(artifacts_folder(url)))
     assert result.record.artifact_id is not None
-    try:
-        download_artifact(artifact_store=store, artifact_id=result.record.artifact_id, file_path=str(path))
-    except optuna.artifacts.exceptions.ArtifactNotFound as error:
-        raise StudyError(
-            f"the file of trial {result.trial} is not in {artifacts_folder(url)}; restore the folder"
-        ) from error
+    fetch_artifact(artifacts_folder(url), result.record.artifact_id, path)
 
 
 _TRAINING = ("batch_size", "learning_rate", "train_threads")

@@ -22,12 +22,10 @@ from petra_optuna.edgetune.trial import TuningTrial
 from petra_optuna.edgetune.workload import Workload
 from petra_optuna.errors import UserError
 from petra_optuna.inference import InferenceServer, InferenceTuner, Pause, inference_objective, serving_cores
-from petra_optuna.measurement import Counter, estimator, find_counter
+from petra_optuna.measurement import Counter, counter_named
 from petra_optuna.samplers import algorithm, sampler_of
 from petra_optuna.scratch import scratch_folder
 from petra_optuna.study import Callback, Stop, StudyRecord, TrialLoop
-
-COUNTERS = "counters"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +120,7 @@ def counter_of(specification: TuningSpecification, objective: TuningObjective) -
             f"objective {objective.name!r} counts the energy of serving too, which is measured only where "
             "settings are tuned for it; give `inference_objective` energy, or none for training alone"
         )
-    counter = find_counter() if specification.energy == COUNTERS else estimator(specification.energy)
+    counter = counter_named(specification.energy)
     if isinstance(counter, str):
         raise UserError(
             f"energy cannot be an objective here: {counter}; name an estimator, for example "

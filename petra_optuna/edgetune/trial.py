@@ -27,9 +27,7 @@ from petra_optuna.nn.initialization import as_if_trained
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.nn.training import training_threads
 from petra_optuna.pipeline import suggest_value
-from petra_optuna.study import TrialEnd, TrialRecord, this_worker
-
-MODEL_FILE = "model.onnx"
+from petra_optuna.study import MODEL_FILE, TrialEnd, TrialRecord, this_worker
 
 
 @dataclasses.dataclass

@@ -17,7 +17,7 @@ from petra_optuna.database import (
 )
 from petra_optuna.edgetune.budgets import BudgetKind, TuningBudget
 from petra_optuna.edgetune.objective import RUNTIME, TuningObjective, tuning_objective
-from petra_optuna.edgetune.run import COUNTERS, TuningRun, counter_of
+from petra_optuna.edgetune.run import TuningRun, counter_of
 from petra_optuna.edgetune.space import checked_groups, checked_space, most_threads
 from petra_optuna.edgetune.specification import (
     SPECIFICATION,
@@ -37,7 +37,7 @@ from petra_optuna.inference import (
     parse_device,
     serving_cores,
 )
-from petra_optuna.measurement import available_cores
+from petra_optuna.measurement import COUNTERS, available_cores
 from petra_optuna.samplers import Groups, grid_size, store_whole
 from petra_optuna.samplers import algorithm as find_algorithm
 from petra_optuna.study import Callback, Stop, draft_study, find, load_study, stop_of

@@ -96,27 +96,27 @@ class InferenceSearch:
         measured = self._again(best, anchor)
         objective = self.objective
         sign = 1 if objective.direction == "minimize" else -1
-        chosen, expected, source = min(measured, key=lambda one: sign * value_of(objective, one[1]))
+        chosen, expected = min(measured, key=lambda one: sign * value_of(objective, one[1]))
         if "peak_memory_bytes" not in expected:
-            peak = self.process.peak_memory(chosen)
+            peak = self.process.peak_memory(chosen.setting)
             expected = {**expected, **({} if peak is None else {"peak_memory_bytes": Reading(float(peak))})}
         return Recommendation(
             shape=shape,
             device=self.device,
             objective=objective,
-            setting=chosen,
+            setting=chosen.setting,
             expected=expected,
-            simple=self._simple(anchor, {setting: values for setting, values, _ in measured}),
-            energy_source=source,
-            measurements=len(self._known()) + len(best),
+            simple=self._simple(anchor, {one.setting: values for one, values in measured}),
+            energy_source=chosen.energy_source,
+            measurements=len(self._measured()) + len(best),
             settings=self.space.size,
             study=self.study.study_name,
         )
 
     def _again(
         self, settings: Sequence[InferenceSetting], anchor: Reading
-    ) -> list[tuple[InferenceSetting, Mapping[str, Reading], str]]:
-        """Figures of the settings that can be measured once more.
+    ) -> list[tuple[SettingMeasurement, Mapping[str, Reading]]]:
+        """The settings that can be measured once more, with their figures.
 
         Raises:
             MeasurementFailed: When none can.
@@ -124,7 +124,8 @@ class InferenceSearch:
         measured, reason = [], ""
         for setting in settings:
             try:
-                measured.append(self._figures(setting, self.process.measure(setting), anchor))
+                one = self.process.measure(setting)
+                measured.append((one, self._figures(one, anchor)))
             except MeasurementFailed as error:  # the others may do
                 reason = str(error)
         if not measured:
@@ -157,13 +158,13 @@ class InferenceSearch:
             "runtime": trial.suggest_categorical("runtime", space.runtimes),
         }
         setting = space.setting(parameters)
-        known = self._known().get(setting)
-        if known is not None:
-            return known
+        stored = self._measured().get(setting)
+        if stored is not None:
+            return stored[1]
         try:
             self._refuse_failed(setting)
             measured = self.process.measure(setting)
-            value = value_of(self.objective, self._figures(setting, measured, self.anchor)[1])
+            value = value_of(self.objective, self._figures(measured, self.anchor))
         except TrialError as error:
             trial.set_user_attr(FAILURE, str(error))
             raise
@@ -176,25 +177,23 @@ class InferenceSearch:
             if FAILURE in trial.user_attrs and self.space.setting(trial.params) == setting:
                 raise MeasurementFailed(trial.user_attrs[FAILURE])
 
-    def _figures(
-        self, setting: InferenceSetting, measured: SettingMeasurement, anchor: Reading
-    ) -> tuple[InferenceSetting, Mapping[str, Reading], str]:
+    def _figures(self, measured: SettingMeasurement, anchor: Reading) -> Mapping[str, Reading]:
         of_memory = self.objective.name == MEMORY
-        peak = self.process.peak_memory(setting) if of_memory else None
-        return setting, figures(measured, anchor, peak), measured.energy_source
+        return figures(measured, anchor, self.process.peak_memory(measured.setting) if of_memory else None)
 
-    def _known(self) -> dict[InferenceSetting, float]:
-        """Values of the settings that were measured."""
-        return {
-            InferenceSetting(**trial.user_attrs[MEASURED]["setting"]): trial.value
+    def _measured(self) -> dict[InferenceSetting, tuple[SettingMeasurement, float]]:
+        """What the study holds of the settings that were measured, and their values."""
+        stored = [
+            (SettingMeasurement.from_dict(trial.user_attrs[MEASURED]), trial.value)
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if MEASURED in trial.user_attrs and trial.value is not None
-        }
+        ]
+        return {one.setting: (one, value) for one, value in stored}
 
     def _finalists(self) -> list[InferenceSetting]:
-        known = self._known()
+        measured = self._measured()
         reverse = self.objective.direction == "maximize"
-        return sorted(known, key=lambda setting: known[setting], reverse=reverse)[:FINALISTS]
+        return sorted(measured, key=lambda setting: measured[setting][1], reverse=reverse)[:FINALISTS]
 
     def _simple(self, anchor: Reading, again: Mapping[InferenceSetting, Mapping[str, Reading]]) -> Reading:
         """The objective's figure for one sample by all threads, which is the first setting of a search.
@@ -205,19 +204,11 @@ class InferenceSearch:
         first = self.space.first_settings()[0]
         if first in again:
             return again[first][self.objective.figure]
-        measured = None if self.objective.name == ENERGY else self._stored(first)
-        _, values, _ = self._figures(first, measured or self.process.measure(first), anchor)
-        return values[self.objective.figure]
-
-    def _stored(self, setting: InferenceSetting) -> SettingMeasurement | None:
-        """What the study holds of a setting."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            stored = trial.user_attrs.get(MEASURED)
-            if stored is not None and InferenceSetting(**stored["setting"]) == setting:
-                return SettingMeasurement.from_dict(stored)
-        return None
+        stored = None if self.objective.name == ENERGY else self._measured().get(first)
+        measured = self.process.measure(first) if stored is None else stored[0]
+        return self._figures(measured, anchor)[self.objective.figure]
 
     def _stop_when_spent(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        measured = len(self._known())
+        measured = len(self._measured())
         if measured >= self.budget - FINALISTS or measured >= self.space.size:
             study.stop()

@@ -25,7 +25,7 @@ from petra_optuna.database import open_storage
 from petra_optuna.errors import TrialError, UserError, one_line
 from petra_optuna.inference.search import InferenceSearch
 from petra_optuna.inference.tuner import InferenceTuner
-from petra_optuna.measurement import load_feeds
+from petra_optuna.measurement import load_feeds, private_stdout
 
 
 class _Server:
@@ -62,10 +62,9 @@ class _Server:
 
 
 def main() -> None:
-    """Serve on stdin and a private copy of stdout: native code may print on the original."""
+    """Serve on stdin and a private copy of stdout."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    answers = private_stdout()
     server = _Server()
     for line in sys.stdin:
         answers.write(json.dumps(server.answer(json.loads(line))) + "\n")

@@ -30,6 +30,7 @@ from petra_optuna.inference.recommendation import Recommendation
 from petra_optuna.inference.search import FINALISTS, InferenceSearch
 from petra_optuna.inference.space import MAX_BATCH, InferenceSpace
 from petra_optuna.measurement import (
+    COUNTERS,
     DeviceProfile,
     SettingProcess,
     shape_signature,
@@ -82,7 +83,7 @@ class InferenceTuner:
     algorithm: str = DEFAULT_ALGORITHM
     groups: Groups = dataclasses.field(default_factory=dict)
     seed: int = 0
-    energy: str = "counters"
+    energy: str = COUNTERS
     timeout_s: float = TIMEOUT_S
     measurements: int | None = None
 
@@ -129,11 +130,9 @@ class InferenceTuner:
         if name not in optuna.get_all_study_names(self.storage):
             return None
         answer = optuna.load_study(study_name=name, storage=self.storage).user_attrs.get(ANSWER)
-        return (
-            None
-            if answer is None
-            else dataclasses.replace(Recommendation.from_dict(answer), from_history=True)
-        )
+        if answer is None:
+            return None
+        return dataclasses.replace(Recommendation.from_dict(answer), from_history=True)
 
     def recommend(
         self, file: Path, feeds: Mapping[str, np.ndarray], quiet: Quiet = contextlib.nullcontext

@@ -1,7 +1,8 @@
 """How fast a file is against the baseline on this device. Does not import torch."""
 
+from petra_optuna.measurement.answers import private_stdout
 from petra_optuna.measurement.child import Child, RequestRefused
-from petra_optuna.measurement.energy import ESTIMATED, Counter, estimator, find_counter
+from petra_optuna.measurement.energy import COUNTERS, ESTIMATED, Counter, counter_named
 from petra_optuna.measurement.feeds import load_feeds, write_feeds
 from petra_optuna.measurement.load import ForeignLoad
 from petra_optuna.measurement.pool import TOLERANCE, Measurer, ShapeMeasurement, ShapeMeasurer, ShapeStore
@@ -14,6 +15,7 @@ from petra_optuna.measurement.setting_process import SettingProcess
 from petra_optuna.measurement.shape import shape_signature
 
 __all__ = [
+    "COUNTERS",
     "ESTIMATED",
     "LIBRARIES",
     "TOLERANCE",
@@ -36,9 +38,9 @@ __all__ = [
     "ShapeMeasurer",
     "ShapeStore",
     "available_cores",
-    "estimator",
-    "find_counter",
+    "counter_named",
     "load_feeds",
+    "private_stdout",
     "shape_signature",
     "write_feeds",
 ]

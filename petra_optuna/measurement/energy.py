@@ -23,6 +23,8 @@ from petra_optuna.measurement.record import Energy
 RAPL = Path("/sys/class/powercap")
 NO_RAPL = "not measured: this machine lets nobody read RAPL counters"
 NO_NVML = "not measured: NVML cannot be read (pip install petra-optuna[energy])"
+COUNTERS = "counters"
+"""Name of whatever counts the energy of the device."""
 ESTIMATED = "estimated"
 """First word of the source of an energy that nothing counted."""
 _PAIRS = 6
@@ -118,6 +120,19 @@ def estimator(text: str) -> CpuTime:
     if name != "cpu-time" or not 0 < value < math.inf:
         raise UserError(f"an energy estimator is cpu-time:WATTS, for example cpu-time:6; got {text!r}")
     return CpuTime(value)
+
+
+def counter_named(name: str, gpu: str | None = None) -> Counter | str:
+    """The estimator of that name; for ``COUNTERS`` a device's counter, or the reason why there is none.
+
+    Args:
+        name: ``COUNTERS``, or what ``estimator`` reads.
+        gpu: UUID of the GPU; the CPU when None.
+
+    Raises:
+        UserError: When the name is neither.
+    """
+    return find_counter(gpu) if name == COUNTERS else estimator(name)
 
 
 def find_counter(gpu: str | None = None, root: Path = RAPL) -> Counter | str:

@@ -35,8 +35,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from petra_optuna.errors import MeasurementFailed, RuntimeFailed, one_line
+from petra_optuna.measurement.answers import private_stdout
 from petra_optuna.measurement.bench import Announce, Bench, batch_of
-from petra_optuna.measurement.energy import Counter, estimator, find_counter
+from petra_optuna.measurement.energy import Counter, counter_named
 from petra_optuna.measurement.feeds import load_feeds
 from petra_optuna.measurement.memory import PeakMemory, limit_memory
 from petra_optuna.measurement.profile import DeviceProfile
@@ -142,11 +143,7 @@ def _open_settings(request: dict[str, Any], announce: Announce) -> SettingBench:
     default = DeviceProfile.named(device).baseline_place
     counter: Counter | str = ""
     if energy is not None:
-        counter = (
-            find_counter(runtime(default[0]).device_uuid(device))
-            if energy == "counters"
-            else estimator(energy)
-        )
+        counter = counter_named(energy, runtime(default[0]).device_uuid(device))
         if isinstance(counter, str):
             raise MeasurementFailed(f"energy cannot be an objective here: {counter}")
     tiny = _with_a_tiny_file(runtime(default[0]), 1)
@@ -219,9 +216,8 @@ def _with_a_tiny_file(chosen: Runtime, threads: int) -> Session:
 
 
 def main() -> None:
-    """Serve on stdin and a private copy of stdout: native code may print on the original."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    """Serve on stdin and a private copy of stdout."""
+    answers = private_stdout()
     gc.disable()
     serve(sys.stdin, answers)
 

@@ -4,8 +4,8 @@ from petra_optuna.study.controls import controls
 from petra_optuna.study.create import create_study
 from petra_optuna.study.draft import draft_study
 from petra_optuna.study.lookup import find, load_study
-from petra_optuna.study.objective import Objective
-from petra_optuna.study.record import StudyRecord
+from petra_optuna.study.objective import MODEL_FILE, Objective
+from petra_optuna.study.record import StudyRecord, fetch_artifact
 from petra_optuna.study.replay import recorded_trials, replay_objective, replay_study
 from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, PETRA, optimize, resume
 from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_CACHE",
     "DEFAULT_POPULATION",
     "DEFAULT_REGION",
+    "MODEL_FILE",
     "PETRA",
     "Callback",
     "Objective",
@@ -36,6 +37,7 @@ __all__ = [
     "controls",
     "create_study",
     "draft_study",
+    "fetch_artifact",
     "find",
     "load_study",
     "optimize",

@@ -161,14 +161,7 @@ class StudyRecord:
         Raises:
             StudyError: When the artifact store does not hold it.
         """
-        try:
-            download_artifact(
-                artifact_store=self.artifact_store, file_path=str(path), artifact_id=artifact_id
-            )
-        except (ArtifactNotFound, FileNotFoundError) as error:
-            raise StudyError(
-                f"artifact {artifact_id} is not in {self.artifact_folder}; was the folder moved or emptied?"
-            ) from error
+        fetch_artifact(self.artifact_folder, artifact_id, path)
 
     def fetch_baseline(self, path: Path) -> None:
         """Copy the baseline's file to ``path``.
@@ -323,6 +316,21 @@ def may_be_replaced(attributes: Mapping[str, Any], trials: int) -> bool:
         trials: Number of its trials.
     """
     return _is_cut_off(attributes) or (not attributes and trials == 0)
+
+
+def fetch_artifact(folder: Path, artifact_id: str, path: Path) -> None:
+    """Copy an artifact of a folder to ``path``.
+
+    Raises:
+        StudyError: When the folder does not hold it.
+    """
+    store = FileSystemArtifactStore(str(folder))
+    try:
+        download_artifact(artifact_store=store, file_path=str(path), artifact_id=artifact_id)
+    except (ArtifactNotFound, FileNotFoundError) as error:
+        raise StudyError(
+            f"artifact {artifact_id} is not in {folder}; was the folder moved or emptied?"
+        ) from error
 
 
 def artifact_store(specification: Specification, url: str) -> FileSystemArtifactStore:

@@ -25,7 +25,6 @@ from petra_optuna.database import open_storage
 from petra_optuna.edgetune import (
     TuningBudget,
     Workload,
-    build_workload,
     fetch_file,
     record_of,
     result_of,
@@ -47,7 +46,7 @@ def main() -> None:
     """Print the table."""
     given = _arguments()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    workload = build_workload(given.workload, data_root=given.data_root, cache_dir=script.CACHE, seed=0)
+    workload = script.given_workload(given)
     header = (
         *("workload", "arm", "seed", "trials", "tuning, s", "until the target, s", "quality", "model"),
         *("served with", "samples/s"),
@@ -113,9 +112,7 @@ def _until(study: optuna.Study, target: float) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = script.parser(__doc__)
-    parser.add_argument("workload", help="name of the workload")
-    parser.add_argument("--data-root", type=Path, help="folder of the workload's data")
+    parser = script.workload_parser(__doc__)
     parser.add_argument("--target", type=float, required=True, help="quality whose time is shown")
     parser.add_argument("--seconds", type=float, default=240.0, help="time of each arm")
     parser.add_argument("--max-epochs", type=int, default=6, help="most epochs of a trial")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
@@ -20,7 +19,6 @@ from petra_optuna.edgetune import (
     BudgetKind,
     TuningBudget,
     Workload,
-    build_workload,
     parameter,
     record_of,
     tune,
@@ -34,7 +32,7 @@ def main() -> None:
     """Print the table."""
     given = _arguments()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    workload = build_workload(given.workload, data_root=given.data_root, cache_dir=script.CACHE, seed=0)
+    workload = script.given_workload(given)
     header = (
         "workload",
         "budget",
@@ -85,9 +83,7 @@ def _cells(study: optuna.Study, target: float) -> tuple[object, ...]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = script.parser(__doc__)
-    parser.add_argument("workload", help="name of the workload")
-    parser.add_argument("--data-root", type=Path, help="folder of the workload's data")
+    parser = script.workload_parser(__doc__)
     parser.add_argument("--target", type=float, required=True, help="quality at which a study ends")
     parser.add_argument("--space", nargs="*", default=[], help="ranges, NAME=LOW:HIGH or NAME=VALUE,VALUE")
     parser.add_argument("--trials", type=int, default=20, help="most trials of a study")

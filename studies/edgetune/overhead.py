@@ -17,7 +17,7 @@ from pathlib import Path
 
 import optuna
 
-from petra_optuna.edgetune import TuningBudget, Workload, build_workload, counts_of, record_of, tune
+from petra_optuna.edgetune import TuningBudget, Workload, counts_of, record_of, tune
 from studies import script
 
 ARMS = (("without", None), ("with", "throughput"), ("with, again", "throughput"))
@@ -27,7 +27,7 @@ def main() -> None:
     """Print the table."""
     given = _arguments()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    workload = build_workload(given.workload, data_root=given.data_root, cache_dir=script.CACHE, seed=0)
+    workload = script.given_workload(given)
     header = (
         *("seed", "server", "trials", "tuning time, s", "of without, %", "training, s"),
         *("searches", "from history", "waits", "waited, s"),
@@ -72,9 +72,7 @@ def _tuned(
 
 
 def _arguments() -> argparse.Namespace:
-    parser = script.parser(__doc__)
-    parser.add_argument("workload", help="name of the workload")
-    parser.add_argument("--data-root", type=Path, help="folder of the workload's data")
+    parser = script.workload_parser(__doc__)
     parser.add_argument("--trials", type=int, default=6, help="trials of each arm")
     parser.add_argument("--max-epochs", type=int, default=4, help="epochs of a trial")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from petra_optuna.deploy import lower
-from petra_optuna.edgetune import Workload, build_workload
+from petra_optuna.edgetune import Workload
 from petra_optuna.inference import EdgeDevice, serving_cores
 from petra_optuna.inference.objective import figures
 from petra_optuna.measurement import InferenceSetting, SettingProcess, available_cores
@@ -28,7 +28,7 @@ from studies import script
 def main() -> None:
     """Print the table."""
     given = _arguments()
-    workload = build_workload(given.workload, data_root=given.data_root, cache_dir=script.CACHE, seed=0)
+    workload = script.given_workload(given)
     header = ("network", "parameters", "MACs a sample", "cores", "batch", "latency, ms", "samples/s")
     script.print_table(header, _rows(workload, given))
 
@@ -57,9 +57,7 @@ def _rows(workload: Workload, given: argparse.Namespace) -> Iterator[tuple[objec
 
 
 def _arguments() -> argparse.Namespace:
-    parser = script.parser(__doc__)
-    parser.add_argument("workload", help="name of the workload")
-    parser.add_argument("--data-root", type=Path, help="folder of the workload's data")
+    parser = script.workload_parser(__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 10, 100], help="batch sizes")
     return parser.parse_args()
 

@@ -17,8 +17,8 @@ from petra_optuna.measurement import (
     Measurement,
     RequestRefused,
     SettingMeasurement,
-    estimator,
 )
+from petra_optuna.measurement.energy import estimator
 
 CallMs = Callable[[InferenceSetting], float]
 Fails = Callable[[InferenceSetting], bool]
