@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from petra_optuna.database import DEFAULT_URL
+from petra_optuna.errors import UserError
 
 SEARCH: Final = "Search"
 LIMITS: Final = "Objectives and limits"
@@ -205,6 +206,22 @@ FUNCTIONS = {
     "resume": "`petra resume`",
 }
 """Functions of the library and their commands."""
+
+
+def refuse_for_tuning(context: typer.Context, *names: str) -> None:
+    """Pass over no option that means nothing for a tuning study.
+
+    Args:
+        context: Context of the running command.
+        names: Python names of such options.
+
+    Raises:
+        UserError: When one of them was given.
+    """
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise UserError(f"--{name.replace('_', '-')} is not for a tuning study")
 
 
 def as_options(text: str) -> str:

@@ -39,6 +39,7 @@ _OBJECTIVES = ", ".join(known.name for known in INFERENCE_OBJECTIVES)
 
 
 def recommend(
+    context: typer.Context,
     trial: Annotated[
         int | None,
         typer.Option(help="Trial number, as `petra front` shows it (of a tuning study: its best)."),
@@ -84,8 +85,11 @@ def recommend(
     database = open_storage(storage, must_exist=True)
     stored = load_study(database, study)
     if is_tuning(stored):
-        if (objective, device) != (None, None):
-            raise UserError("--objective and --device are those of the tuning study; `petra tune` sets them")
+        options.refuse_for_tuning(
+            context,
+            *("objective", "device", "cap", "max_batch", "energy_estimator", "algorithm"),
+            *("task", "checkpoint"),
+        )
         answer = _of_tuning(result_of(stored, trial), requests, storage, data_root, cache, console)
     else:
         if trial is None:

@@ -82,6 +82,7 @@ def front(
 
 
 def export(
+    context: typer.Context,
     trial: Annotated[int, typer.Option(help="Trial number, as `petra front` shows it.")],
     out: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],
     storage: options.Storage = DEFAULT_URL,
@@ -99,6 +100,7 @@ def export(
     """
     stored = load_study(open_storage(storage, read_only=True), study)
     if is_tuning(stored):
+        options.refuse_for_tuning(context, "task", "checkpoint")
         result = result_of(stored, trial)
         tuned = stored_workload(result.specification, data_root, cache or cache_folder(storage))
         export_tuned(result, tuned.task, absolute_url(storage), out)

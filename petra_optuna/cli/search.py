@@ -275,6 +275,7 @@ def run(
 
 
 def resume(
+    context: typer.Context,
     storage: options.Storage = DEFAULT_URL,
     study: options.StudyName = None,
     trials: options.Trials = None,
@@ -298,13 +299,8 @@ def resume(
     """
     stored = load_study(open_storage(storage, must_exist=True), study)
     if is_tuning(stored):
-        _refuse_for_tuning(
-            generations=generations,
-            stagnation=stagnation,
-            target=target,
-            task=task,
-            checkpoint=checkpoint,
-            workers=workers > 1,
+        options.refuse_for_tuning(
+            context, "generations", "stagnation", "target", "task", "checkpoint", "workers"
         )
         resume_tuning(stored, storage, trials, timeout, data_root, cache, quiet)
         return
@@ -342,13 +338,6 @@ def _stop(
     """What the options say; None where they say nothing."""
     ends = (trials, timeout, generations, stagnation, _targets(target))
     return None if ends == (None,) * len(ends) else Stop(*ends)
-
-
-def _refuse_for_tuning(**given: object) -> None:
-    """Options that mean nothing for a tuning study are not passed over."""
-    for name, value in given.items():
-        if value:
-            raise UserError(f"--{name} is not for a tuning study")
 
 
 def _scaled(option: str, given: float | None, unit: float) -> float | None:

@@ -99,6 +99,14 @@ def tune_command(
             rich_help_panel=options.LIMITS,
         ),
     ] = "throughput",
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Bound on a figure of a trial, such as 'quality>=0.9' or 'inference_s<=2'; also train_s, "
+            "train_j, inference_j; repeatable.",
+            rich_help_panel=options.LIMITS,
+        ),
+    ] = None,
     inferences: Annotated[
         int,
         typer.Option(min=0, help="Samples that count as inference.", rich_help_panel=options.LIMITS),
@@ -181,6 +189,7 @@ def tune_command(
             max_batch=max_batch,
             energy_estimator=energy_estimator,
             train_threads=train_threads,
+            limits=limit or (),
             seed=seed,
             callbacks=[callback],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -85,19 +86,19 @@ class TunedRecord:
 
 
 COUNTS: Final = "petra:inference_counts"
-"""Key of what the inference servers of a study's runs did (``ServerCounts``), summed."""
+"""Beginning of the keys of what the inference servers of a study's runs did (``ServerCounts``), one a run."""
 
 
 def add_counts(study: optuna.Study, counts: ServerCounts) -> None:
-    """Add what the inference server of a run did."""
-    before, now = counts_of(study), dataclasses.asdict(counts)
-    summed = {name: value + getattr(before, name) for name, value in now.items()}
-    study.set_user_attr(COUNTS, summed)
+    """Store what the inference server of a run did; runs at the same time have keys of their own."""
+    study.set_user_attr(f"{COUNTS}:{uuid.uuid4().hex[:12]}", dataclasses.asdict(counts))
 
 
 def counts_of(study: optuna.Study) -> ServerCounts:
-    """What the inference servers of all runs of the study did."""
-    return ServerCounts(**study.user_attrs.get(COUNTS, {}))
+    """What the inference servers of all runs of the study did, summed."""
+    runs = [counts for key, counts in study.user_attrs.items() if key.startswith(COUNTS)]
+    names = [field.name for field in dataclasses.fields(ServerCounts)]
+    return ServerCounts(**{name: sum(counts[name] for counts in runs) for name in names})
 
 
 def store_record(trial: optuna.Trial, record: TunedRecord) -> None:

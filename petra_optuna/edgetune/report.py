@@ -28,6 +28,8 @@ def result_lines(result: TuningResult, counts: ServerCounts) -> Iterator[Rendera
         f"Best trial {result.trial}: {objective} {result.value:.4g}, "
         f"quality {record.quality:.4f} on the selection split, file {(record.size_bytes or 0) / 1e6:.3f} MB"
     )
+    if specification.limits:
+        yield f"Within {', '.join(map(str, specification.limits))}"
     yield f"Model: {_listed(result.model)}"
     training = (
         f"Training: {_listed(result.training)}, {last.epochs} epochs over shares of the data up to "

@@ -14,6 +14,7 @@ from petra_optuna.database import artifacts_folder
 from petra_optuna.edgetune.record import TunedRecord, record_of
 from petra_optuna.edgetune.specification import TuningSpecification, specification_of
 from petra_optuna.errors import StudyError
+from petra_optuna.evolution import is_feasible
 from petra_optuna.inference import Recommendation
 from petra_optuna.study import fetch_artifact, why_no_file
 
@@ -53,6 +54,7 @@ class TuningResult:
             "trial": self.trial,
             "objective": self.specification.objective,
             "value": self.value,
+            "limits": [str(limit) for limit in self.specification.limits],
             "model": dict(self.model),
             "training": {
                 **self.training,
@@ -113,6 +115,11 @@ def _best(study: optuna.Study) -> FrozenTrial:
         trials = study.get_trials(deepcopy=False)
         last = f" (trial {trials[-1].number}: {why_no_file(trials[-1])})" if trials else ""
         raise StudyError(f"study {study.study_name!r} has no completed trial{last}; give it more trials")
+    if not any(is_feasible(trial.constraints) for trial in complete):
+        limits = ", ".join(map(str, specification_of(study).limits))
+        raise StudyError(
+            f"no completed trial of study {study.study_name!r} is within {limits}; give it more trials"
+        )
     return study.best_trial
 
 

@@ -113,13 +113,16 @@ def counter_of(specification: TuningSpecification, objective: TuningObjective) -
         UserError: When energy is an objective and nothing counts it, or that of serving is left out.
     """
     serving = specification.inference_objective
-    if not objective.needs_energy and serving != "energy":
-        return None
-    if serving not in ("energy", None):
+    needing = [f"objective {objective.name!r}"] if objective.needs_energy else []
+    needing += [f"limit {limit}" for limit in specification.limits if limit.figure == "inference_j"]
+    if needing and serving not in ("energy", None):
         raise UserError(
-            f"objective {objective.name!r} counts the energy of serving too, which is measured only where "
+            f"{needing[0]} counts the energy of serving too, which is measured only where "
             "settings are tuned for it; give `inference_objective` energy, or none for training alone"
         )
+    bounded = any(limit.needs_energy for limit in specification.limits)
+    if not (objective.needs_energy or bounded or serving == "energy"):
+        return None
     counter = counter_named(specification.energy)
     if isinstance(counter, str):
         raise UserError(

@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 
 from petra_optuna.edgetune.budgets import TuningBudget
+from petra_optuna.edgetune.limits import FigureLimit
 from petra_optuna.errors import StudyError, UserError
 from petra_optuna.inference import EdgeDevice, InferenceSpace, inference_objective
 from petra_optuna.samplers import sampler_of
@@ -53,6 +54,7 @@ class TuningSpecification:
         energy: What counts or estimates energy.
         train_threads: Threads of training where they are no parameter.
         seed: Seed of the search and of all training.
+        limits: Bounds on figures of a trial (``FigureLimit``); one beyond them is no result.
     """
 
     workload: WorkloadSource
@@ -71,6 +73,7 @@ class TuningSpecification:
     energy: str
     train_threads: int
     seed: int
+    limits: tuple[FigureLimit, ...] = ()
 
     def groups_in(self, space: Mapping[str, BaseDistribution]) -> dict[str, tuple[str, ...]]:
         """The groups' parameters that are in a space, that of the study or that of the nested searches."""
@@ -95,6 +98,11 @@ class TuningSpecification:
             raise UserError(f"`train_threads` must be at least 1, got {self.train_threads}")
         if self.inferences < 0:
             raise UserError(f"`inferences` must be at least 0, got {self.inferences}")
+        for limit in self.limits:
+            if limit.needs_serving and self.inference_objective is None:
+                raise UserError(
+                    f"limit {limit} bounds serving, which nothing tunes; give `inference_objective`"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` is its inverse."""
@@ -106,6 +114,7 @@ class TuningSpecification:
             "budget": self.budget.to_dict(),
             "groups": {name: list(names) for name, names in self.groups.items()},
             "device": self.device.to_dict(),
+            "limits": [str(limit) for limit in self.limits],
         }
 
     @classmethod
@@ -119,6 +128,7 @@ class TuningSpecification:
                 "budget": TuningBudget(**data["budget"]),
                 "groups": {name: tuple(names) for name, names in data["groups"].items()},
                 "device": EdgeDevice.from_dict(data["device"]),
+                "limits": tuple(FigureLimit.parse(text) for text in data.get("limits", ())),
             }
         )
 

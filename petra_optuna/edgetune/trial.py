@@ -91,7 +91,8 @@ class TuningTrial:
                 quality = quality_in_torch(network, self.workload.task)
             ledger.train_s = training.train_s
             answer = self._answer(shape)
-            value = self._value(quality, training, answer)
+            figures = self._figures(quality, training, answer)
+            value = self._value(figures)
             reached = RungReached(
                 iteration, training.epochs, segment.data_fraction, training.train_s, quality, value
             )
@@ -106,6 +107,7 @@ class TuningTrial:
             store_record(trial, record)
             trial.report(value, iteration)
             if iteration != budget.last and trial.should_prune():
+                self._store_excesses(trial, figures)
                 raise optuna.TrialPruned(f"Hyperband ended it at iteration {iteration} of {budget.last}")
             before = iteration
         return self._finish(trial, network, training, record, shape)
@@ -143,7 +145,9 @@ class TuningTrial:
             recommendation=answer,
         )
         store_record(trial, record)
-        return self._value(quality, training, answer)
+        figures = self._figures(quality, training, answer)
+        self._store_excesses(trial, figures)
+        return self._value(figures)
 
     def _ask(self, network: nn.Module, parameters: Mapping[str, Any]) -> str:
         """Ask the server for the architecture, once for the same model parameters; the shape asked for."""
@@ -178,13 +182,18 @@ class TuningTrial:
                 others=task.other_examples,
             )
 
-    def _value(self, quality: float, training: TrialTraining, answer: Recommendation | None) -> float:
+    def _value(self, figures: TrialFigures) -> float:
         name = self.objective.name
         with foreign_errors_as(MeasurementFailed, f"objective {name!r}"):
-            value = float(self.objective.function(self._figures(quality, training, answer)))
+            value = float(self.objective.function(figures))
         if not math.isfinite(value):
-            raise MeasurementFailed(f"objective {name!r} is {value} at quality {quality:g}")
+            raise MeasurementFailed(f"objective {name!r} is {value} at quality {figures.quality:g}")
         return value
+
+    def _store_excesses(self, trial: optuna.Trial, figures: TrialFigures) -> None:
+        """Tell Optuna's samplers by how much the trial is beyond each limit."""
+        for limit in self.specification.limits:
+            trial.set_constraint(str(limit), limit.excess(figures))
 
     def _figures(
         self, quality: float, training: TrialTraining, answer: Recommendation | None

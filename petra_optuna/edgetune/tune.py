@@ -16,6 +16,7 @@ from petra_optuna.database import (
     storage_url,
 )
 from petra_optuna.edgetune.budgets import BudgetKind, TuningBudget
+from petra_optuna.edgetune.limits import FigureLimit
 from petra_optuna.edgetune.objective import RUNTIME, TuningObjective, tuning_objective
 from petra_optuna.edgetune.run import TuningRun, counter_of
 from petra_optuna.edgetune.space import checked_groups, checked_space, most_threads
@@ -67,6 +68,7 @@ def tune(
     max_batch: int = MAX_BATCH,
     energy_estimator: str | None = None,
     train_threads: int | None = None,
+    limits: Sequence[str] = (),
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
 ) -> optuna.Study:
@@ -96,6 +98,8 @@ def tune(
         max_batch: Largest batch that is served.
         energy_estimator: ``cpu-time:WATTS`` where nothing counts energy.
         train_threads: Threads of training where they are no parameter; what the device leaves free when None.
+        limits: Bounds such as ``quality>=0.9`` or ``inference_s<=2`` on figures of a trial, the fields of
+            ``TrialFigures``. Trials beyond them lead the search away and are no result.
         seed: Seed of the search and of all training.
         callbacks: Called after each trial, as in Optuna.
 
@@ -132,6 +136,7 @@ def tune(
         energy=energy_estimator or COUNTERS,
         train_threads=threads,
         seed=seed,
+        limits=tuple(FigureLimit.parse(text) for text in limits),
     )
     url = absolute_url(storage_url(storage))
     run = TuningRun(workload, specification, chosen, url, _stop(specification, trials, timeout_s))

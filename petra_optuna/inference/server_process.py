@@ -50,7 +50,8 @@ class _Server:
         if request["command"] == "search":
             self._open.close()
             self._tuner = InferenceTuner.from_dict(request["tuner"], open_storage(request["storage"]))
-            os.sched_setaffinity(0, self._tuner.cores)
+            if hasattr(os, "sched_setaffinity"):  # elsewhere the measuring process says that it cannot
+                os.sched_setaffinity(0, self._tuner.cores)
             searched = self._tuner.searched(Path(request["file"]), load_feeds(Path(request["feeds"])))
             self._search = self._open.enter_context(searched)
             return None

@@ -99,11 +99,11 @@ class CpuTime:
 
     def __init__(self, watts: float) -> None:
         self.source = f"{ESTIMATED}: cpu-time at {watts:g} W a core"
-        self._watts = watts
+        self.watts = watts
 
     def joules(self) -> float:
         """Joules so far, by the time on cores of all threads of this process."""
-        return time.process_time() * self._watts
+        return time.process_time() * self.watts
 
 
 def estimator(text: str) -> CpuTime:

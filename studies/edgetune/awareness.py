@@ -1,13 +1,15 @@
-"""Print what tuning for serving is worth against plain tuning, and onefold against hierarchical tuning.
+"""Print what tuning for serving is worth against plain, hierarchical and constrained tuning.
 
-    python -m studies.edgetune.awareness nlp --data-root data/ag_news --target 0.87 --seconds 240
+    python -m studies.edgetune.awareness sr --data-root data/fsdd --target 0.9 --seconds 240
 
-EDGETUNE's comparison of its section 5. Three arms search by BOHB for equal time, on one core of training.
-``onefold`` minimises (training + inference time) / quality, its serving tuned beside the training. ``plain``
-minimises training time / quality, and its best model serves one sample by all threads of the device.
+EDGETUNE's comparison of its section 5, with Figure 17. The arms search by BOHB for equal time, on one core of
+training. ``onefold`` minimises (training + inference time) / quality, its serving tuned beside the training.
+``plain`` minimises training time / quality, and its best model serves one sample by all of the device.
 ``hierarchical`` is ``plain`` for the first part of the time, and then tunes the serving of its best model.
-The table shows the seconds of tuning until a file reaches the target, and how fast the result serves,
-measured at the end. Run it on a machine that does nothing else.
+``constrained`` is what HyperPower does (arXiv 1712.02446): Bayesian optimisation of the quality with early
+termination, under a limit on the time of samples that are served one by one. The table shows the seconds of
+tuning until a file reaches the target, and how fast the result serves, measured at the end. Run it on a
+machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -15,31 +17,30 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
 from petra_optuna.database import open_storage
-from petra_optuna.edgetune import (
-    TuningBudget,
-    Workload,
-    fetch_file,
-    record_of,
-    result_of,
-    tune,
-)
+from petra_optuna.edgetune import TuningBudget, Workload, record_of, result_of, tune
 from petra_optuna.inference import EdgeDevice, InferenceTuner, inference_objective, serving_cores
-from petra_optuna.inference.objective import figures
-from petra_optuna.measurement import InferenceSetting, SettingProcess
-from petra_optuna.nn.inputs import to_feeds
-from petra_optuna.noise import Reading
+from petra_optuna.measurement import InferenceSetting
 from studies import script
+from studies.edgetune.served import best_file, samples_of, served
 
 DEVICE = EdgeDevice("one core", 1)
 FIRST_PART = 0.8
 """Share of the time in which ``hierarchical`` tunes the model."""
+PLAIN: Mapping[str, Any] = {"inference_objective": None}
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    "onefold": {"inference_objective": "throughput"},
+    "plain": PLAIN,
+    "hierarchical": PLAIN,
+    "constrained": {"objective": "quality", "inference_objective": "latency", "max_batch": 1},
+}
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
 
 def _rows(workload: Workload, given: argparse.Namespace) -> Iterator[tuple[object, ...]]:
     for seed in range(given.seeds):
-        for arm in ("onefold", "plain", "hierarchical"):
+        for arm in ARMS:
             with tempfile.TemporaryDirectory() as folder:
                 yield workload.name, arm, seed, *_arm(arm, workload, seed, Path(folder), given)
 
@@ -65,37 +66,34 @@ def _arm(
     arm: str, workload: Workload, seed: int, folder: Path, given: argparse.Namespace
 ) -> tuple[object, ...]:
     began = time.perf_counter()
-    path = folder / "study.db"
+    url = f"sqlite:///{folder / 'study.db'}"
     study = tune(
         workload,
-        inference_objective="throughput" if arm == "onefold" else None,
         budget=TuningBudget(max_epochs=given.max_epochs),
         device=DEVICE,
         timeout_s=given.seconds * (FIRST_PART if arm == "hierarchical" else 1.0),
-        storage=path,
+        storage=url,
         name=arm,
         train_threads=1,
+        limits=[given.limit] if arm == "constrained" else [],
         seed=seed,
+        **ARMS[arm],
     )
     result = result_of(study)
-    url = f"sqlite:///{path}"
-    file = folder / "model.onnx"
-    fetch_file(result, url, file)
-    feeds = to_feeds(workload.task.example)
+    file = best_file(study, url, folder)
     cores = serving_cores(DEVICE)
     setting = InferenceSetting()
     if result.recommendation is not None:
         setting = result.recommendation.setting
     elif arm == "hierarchical":
         tuner = InferenceTuner(open_storage(url), DEVICE, cores, inference_objective("throughput"))
-        setting = tuner.recommend(file, feeds).setting
+        setting = tuner.recommend(file, samples_of(workload)).setting
     seconds = time.perf_counter() - began
-    with SettingProcess(file, feeds, cores) as process:
-        served = figures(process.measure(setting), Reading(process.anchor_ms()))["throughput_per_s"].value
+    rate = served(file, workload, setting, cores)["throughput_per_s"].value
     return (
         *(len(study.trials), f"{seconds:.0f}", _until(study, given.target), f"{result.record.quality:.4f}"),
         *(", ".join(f"{name} {value}" for name, value in result.model.items()), setting.describe()),
-        f"{served:.0f}",
+        f"{rate:.0f}",
     )
 
 
@@ -114,6 +112,7 @@ def _until(study: optuna.Study, target: float) -> str:
 def _arguments() -> argparse.Namespace:
     parser = script.workload_parser(__doc__)
     parser.add_argument("--target", type=float, required=True, help="quality whose time is shown")
+    parser.add_argument("--limit", default="inference_s<=30", help="limit of the constrained arm")
     parser.add_argument("--seconds", type=float, default=240.0, help="time of each arm")
     parser.add_argument("--max-epochs", type=int, default=6, help="most epochs of a trial")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")

@@ -3,10 +3,11 @@
     python -m studies.edgetune.estimation
 
 Figure 15 of EDGETUNE. For each architecture the inference server tunes a file of random weights while this
-process trains on its own cores. Afterwards, a file with other weights is measured in the recommended setting
-by a fresh process while nothing else runs, several times minutes apart, and the fastest counts: other guests
-of a machine make it slower for a while, and nothing makes it faster. The error is
-|measured - expected| / measured; the paper's is at most 20 %. Run it on a machine that does nothing else.
+process trains on its own cores. Once it has answered, the training ends, and a file with other weights is
+measured in the recommended setting by fresh processes while nothing else runs. The fastest counts, as it does
+in the search: other guests of a machine make it slower, and nothing makes it faster. Both measurements are
+seconds apart, since such guests halve the speed for minutes. The error is |measured - expected| / measured;
+the paper's is at most 20 %. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import argparse
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ from petra_optuna.inference import (
     inference_objective,
     serving_cores,
 )
-from petra_optuna.measurement import SettingProcess
+from petra_optuna.measurement import InferenceSetting, SettingProcess
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import to_feeds
 from studies import script
@@ -47,48 +49,61 @@ def main() -> None:
     given = _arguments()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
-    names = every(given.architectures)
-    cores = serving_cores(DEVICE, training_threads=1)
+    header = ("architecture", "setting", "expected, samples/s", "measured, samples/s", "error, %")
     with tempfile.TemporaryDirectory() as folder:
-        answers = _beside_a_training(names, cores, Path(folder), given)
-        header = ("architecture", "setting", "expected, samples/s", "measured, samples/s", "error, %")
-        measured = _measured(names, cores, answers, Path(folder), given.rounds)
-        script.print_table(header, _rows(names, answers, measured))
+        script.print_table(header, _rows(every(given.architectures), Path(folder), given))
 
 
-def _beside_a_training(
-    names: list[str], cores: tuple[int, ...], folder: Path, given: argparse.Namespace
-) -> list[Recommendation]:
+def _rows(names: list[str], folder: Path, given: argparse.Namespace) -> Iterator[tuple[object, ...]]:
     path = folder / "estimation.db"
     pause = Pause()
     tuner = InferenceTuner(
         storage=open_storage(path),
         device=DEVICE,
-        cores=cores,
+        cores=serving_cores(DEVICE, training_threads=1),
         objective=inference_objective("throughput"),
         max_batch=given.max_batch,
     )
     here = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, (here - set(cores)) or here)
+    os.sched_setaffinity(0, (here - set(tuner.cores)) or here)
+    errors = []
+    pairs = zip(exported(names, folder), exported(names, folder, seed=1), strict=True)
     with InferenceServer(tuner, f"sqlite:///{path}", pause) as server:
-        shapes = [server.ask(file, to_feeds((example,))) for _, file, example in exported(names, folder)]
-        ended = threading.Event()
+        for (name, file, example), (_, trained, _) in pairs:
+            feeds = to_feeds((example,))
+            answer = _beside_a_training(server, server.ask(file, feeds), pause)
+            expected = answer.expected["throughput_per_s"].value
+            rate = max(_measured(trained, feeds, tuner.cores, answer.setting) for _ in range(given.rounds))
+            errors.append(abs(rate - expected) / rate)
+            cells = (f"{expected:.0f}", f"{rate:.0f}", f"{100 * errors[-1]:.1f}")
+            yield name, answer.setting.describe(), *cells
+    quartiles = np.percentile(100 * np.array(errors), (25, 50, 75, 100))
+    yield "quartiles and largest", "", "", "", ", ".join(f"{value:.1f}" for value in quartiles)
 
-        def wait() -> None:
-            try:
-                _answers(server, shapes)
-            finally:  # the training below would go on for ever
-                ended.set()
 
-        waiting = threading.Thread(target=wait)
-        waiting.start()
+def _beside_a_training(server: InferenceServer, shape: str, pause: Pause) -> Recommendation:
+    """The answer for a shape, for which this process trains until it is there."""
+    ended = threading.Event()
+
+    def wait() -> Recommendation:
+        try:
+            return server.answer(shape)
+        finally:  # the training below would go on for ever
+            ended.set()
+
+    with ThreadPoolExecutor(1) as waiting:
+        answer = waiting.submit(wait)
         _train_until(ended, pause)
-        waiting.join()
-        return _answers(server, shapes)
+        return answer.result()
 
 
-def _answers(server: InferenceServer, shapes: list[str]) -> list[Recommendation]:
-    return [server.answer(shape) for shape in shapes]
+def _measured(
+    file: Path, feeds: Mapping[str, np.ndarray], cores: tuple[int, ...], setting: InferenceSetting
+) -> float:
+    """Samples a second of a file in a setting."""
+    with SettingProcess(file, feeds, cores) as process:
+        ratio = process.measure(setting).call.ratio
+        return setting.batch * 1e3 / (ratio * process.anchor_ms())
 
 
 def _train_until(ended: threading.Event, pause: Pause) -> None:
@@ -104,34 +119,6 @@ def _train_until(ended: threading.Event, pause: Pause) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             pause.step()
-
-
-def _measured(
-    names: list[str], cores: tuple[int, ...], answers: list[Recommendation], folder: Path, rounds: int
-) -> list[float]:
-    """Most samples a second of each architecture over some rounds."""
-    files = list(exported(names, folder, seed=1))
-    best = [0.0] * len(files)
-    for _ in range(rounds):
-        for index, ((_, file, example), answer) in enumerate(zip(files, answers, strict=True)):
-            with SettingProcess(file, to_feeds((example,)), cores) as process:
-                ratio = process.measure(answer.setting).call.ratio
-                rate = answer.setting.batch * 1e3 / (ratio * process.anchor_ms())
-            best[index] = max(best[index], rate)
-    return best
-
-
-def _rows(
-    names: list[str], answers: list[Recommendation], measured: list[float]
-) -> Iterator[tuple[object, ...]]:
-    errors = []
-    for name, answer, rate in zip(names, answers, measured, strict=True):
-        expected = answer.expected["throughput_per_s"].value
-        errors.append(abs(rate - expected) / rate)
-        cells = (f"{expected:.0f}", f"{rate:.0f}", f"{100 * errors[-1]:.1f}")
-        yield name, answer.setting.describe(), *cells
-    quartiles = np.percentile(100 * np.array(errors), (25, 50, 75, 100))
-    yield "quartiles and largest", "", "", "", ", ".join(f"{value:.1f}" for value in quartiles)
 
 
 def _arguments() -> argparse.Namespace:

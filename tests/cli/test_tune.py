@@ -133,6 +133,11 @@ def test_a_study_from_tuning_to_a_folder_that_serves_as_recommended(call, capsys
     for option in (["--workers", 2], ["--target", "accuracy=1"], ["--generations", 2], ["--task", "a:b"]):
         assert call("resume", *stored, "--trials", 4, *option) == 2
         assert capsys.readouterr().err == f"petra: {option[0]} is not for a tuning study\n"
+    for option in (["--cap"], ["--max-batch", 8], ["--algorithm", "tpe"], ["--device", "host"]):
+        assert call("recommend", *stored, *option) == 2
+        assert capsys.readouterr().err == f"petra: {option[0]} is not for a tuning study\n"
+    assert call("export", *stored, "--trial", 0, "--out", "other", "--checkpoint", "a.pt") == 2
+    assert capsys.readouterr().err == "petra: --checkpoint is not for a tuning study\n"
 
 
 def test_tuning_without_regard_to_inference_recommends_nothing(call, capsys) -> None:

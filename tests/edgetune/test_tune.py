@@ -329,6 +329,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"objective": "energy", "energy_estimator": ESTIMATOR},
         "give `inference_objective` energy, or none",
     ),
+    "limit": ({"limits": ["speed<=1"]}, "limit 'speed<=1' bounds no figure of a trial"),
+    "limit of serving": (
+        {"limits": ["inference_s<=1"], "inference_objective": None},
+        "limit inference_s<=1 bounds serving, which nothing tunes",
+    ),
+    "limit of serving's energy": (
+        {"limits": ["inference_j<=1"], "energy_estimator": ESTIMATOR},
+        "limit inference_j<=1 counts the energy of serving too",
+    ),
     "name of a built-in objective": (
         {"objective": TuningObjective("runtime", "maximize", lambda figures: 1.0)},
         "'runtime' is the name of a built-in objective",
@@ -348,11 +357,63 @@ def test_what_cannot_be_used_is_one_line_before_there_is_a_study(run, tmp_path, 
     assert not database.exists() or optuna.get_all_study_names(open_storage(database)) == []
 
 
+def test_a_trial_beyond_a_limit_is_no_result_and_optuna_knows_by_how_much(run, workload, tmp_path) -> None:
+    """Of the two widths the narrow one has the lower, better value."""
+    narrow = TuningObjective("narrow", "minimize", lambda figures: figures.quality)
+    space = {"batch_size": CategoricalDistribution((32,)), "learning_rate": CategoricalDistribution((0.05,))}
+    settings = {"algorithm": "grid", "trials": None, "space": space, "inference_objective": None}
+    free = result_of(run(name="free", objective=narrow, **settings))
+    others = [record_of(trial).quality for trial in run(name="free", objective=narrow, **settings).trials]
+    limit = f"quality>={(min(others) + max(others)) / 2:.12g}"
+    study = run(objective=narrow, limits=[limit], **settings)
+    kept = result_of(study)
+    assert free.record.quality == min(others) < max(others) == kept.record.quality
+    excesses = sorted(trial.constraints[limit] for trial in study.trials)
+    assert excesses == pytest.approx([(min(others) - max(others)) / 2, (max(others) - min(others)) / 2])
+    assert kept.to_dict()["limits"] == [limit]
+    assert f"Within {limit}" in lines_of(study)
+    with pytest.raises(StudyError, match=r"exists with another specification .*limits was"):
+        run(objective=narrow, **settings)
+    assert (
+        len(
+            resume_tuning(
+                workload, storage=tmp_path / "study.db", name=study.study_name, objective=narrow, trials=2
+            ).trials
+        )
+        == 2
+    )
+    with pytest.raises(StudyError, match=r"no completed trial of study 'none' is within quality>=2"):
+        result_of(run(name="none", objective=narrow, limits=["quality>=2"], **settings))
+
+
+def test_trials_that_end_early_are_held_to_the_limits_too(workload, tmp_path) -> None:
+    study = tune(
+        workload,
+        objective="quality",
+        inference_objective=None,
+        budget=tiny_workload.BUDGET,
+        trials=9,
+        limits=["train_s<=0"],
+        storage=tmp_path / "study.db",
+        seed=1,
+    )
+    ended = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
+    assert ended
+    assert all(trial.constraints["train_s<=0"] > 0 for trial in study.trials)
+
+
 @pytest.mark.skipif((RAPL / "intel-rapl:0").exists(), reason="this machine counts energy")
-@pytest.mark.parametrize("change", [{"objective": "energy"}, {}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inference_objective": "energy", "objective": "energy"},
+        {"inference_objective": "energy"},
+        {"limits": ["train_j<=1"]},
+    ],
+)
 def test_energy_that_nothing_counts_is_refused_before_there_is_a_study(run, tmp_path, change) -> None:
     with pytest.raises(UserError, match=r"energy cannot be an objective here: not measured.*`energy_estim"):
-        run(inference_objective="energy", **change)
+        run(**change)
     assert not (tmp_path / "study.db").exists()
 
 

@@ -1,22 +1,24 @@
 """Print response times of two scenarios as simulated from call times and as replayed, and saturation rates.
 
-    python -m studies.edgetune_scenarios
-    python -m studies.edgetune_scenarios --seeds 0 1 2 --seconds 30
+    python -m studies.edgetune.scenarios
+    python -m studies.edgetune.scenarios --seeds 0 1 2 --seconds 30
 
 A recurrent network in ONNX Runtime on one thread serves the requests; its calls gain by larger batches. Call
-times are measured in the thread that serves the replays, which keeps to one core. At three loads, as shares
-of the largest rate, the recommended policy is simulated, then replayed: single samples (``multi_stream``) by
-MLCommons' load generator, groups (``server``) by a clock. Errors are those of the simulation, in percent of
-what was replayed. A replay that is offered 1.3 times the largest rate finds the rate that the model sustains.
-The machine has to be idle, with two cores or more.
+times are measured in the thread that serves the replays, which keeps to one core. At several loads, as shares
+of the largest rate, the recommended policy is replayed: single samples (``multi_stream``) by MLCommons' load
+generator, groups (``server``) by a clock. Call times are measured right before and right after each replay,
+and the simulation draws from both, since a shared machine changes its speed within minutes. Errors are those
+of the simulation, in percent of what was replayed. A replay that is offered 1.3 times the largest rate finds
+the rate that the model sustains. The machine has to be idle, with two cores or more.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,7 @@ from studies import script
 WIDTH, LENGTH, HIDDEN, CLASSES = 32, 96, 384, 10
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 GROUP = 20
-LOADS = (0.3, 0.6, 0.85)
+LOADS = (0.3, 0.6, 0.75, 0.85)
 OVERLOAD = 1.3
 
 
@@ -60,7 +62,7 @@ def main() -> None:
     parser = script.parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of arrivals and simulation")
     parser.add_argument("--seconds", type=float, default=15.0, help="length of each replay")
-    parser.add_argument("--calls", type=int, default=100, help="measured calls of each batch size")
+    parser.add_argument("--calls", type=int, default=50, help="calls of each batch size at each measuring")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         session = _session(Path(folder, "model.onnx"))
@@ -75,12 +77,12 @@ def main() -> None:
                 *("seed", "scenario", "load, %", "batch", "wait, ms", "mean, simulated, ms"),
                 *("mean, replayed, ms", "error, %", "99 %, simulated, ms", "99 %, replayed, ms", "error, %"),
             ),
-            _responses(session, times, arguments),
+            _responses(session, arguments),
         )
         print()
         script.print_table(
             ("seed", "scenario", "batch", "rate, predicted, samples/s", "rate, found, samples/s", "error, %"),
-            _rates(session, times, arguments),
+            _rates(session, arguments),
         )
 
 
@@ -108,44 +110,52 @@ def _call_cells(times: CallTimes, batch: int) -> list[str]:
     return [*(f"{1e3 * value:.3f}" for value in seconds), f"{batch / seconds[0]:.1f}"]
 
 
-def _scenarios(times: CallTimes, load: float) -> tuple[MultiStream, Server]:
-    """Both scenarios at a share of the largest rates that they sustain."""
-    group_rate = Server(GROUP, 1.0).largest_rate_per_s(times)
-    single_rate = MultiStream(1.0).largest_rate_per_s(times)
-    return MultiStream(load * single_rate), Server(GROUP, GROUP / (load * group_rate))
+def _single(times: CallTimes, load: float) -> MultiStream:
+    """Single samples at a share of the largest rate."""
+    return MultiStream(load * MultiStream(1.0).largest_rate_per_s(times))
 
 
-def _responses(
-    session: OpenSession, times: CallTimes, arguments: argparse.Namespace
-) -> Iterator[list[object]]:
-    for seed in arguments.seeds:
-        for load in LOADS:
-            for scenario in _scenarios(times, load):
-                best = recommend(scenario, times, np.random.default_rng(seed))
-                replayed = replay(session, scenario, best.policy, duration_s=arguments.seconds, seed=seed)
-                pairs = (
-                    (best.response.mean_ms.value, replayed.mean_ms.value),
-                    (best.response.p99_ms.value, replayed.p99_ms.value),
-                )
-                policy = best.policy
-                cells = [cell for simulated, measured in pairs for cell in _compared(simulated, measured, 3)]
-                yield [
-                    seed,
-                    scenario.name,
-                    f"{100 * load:.0f}",
-                    policy.batch,
-                    f"{1e3 * policy.wait_s:.2f}",
-                    *cells,
-                ]
+def _groups(times: CallTimes, load: float) -> Server:
+    """Groups at a share of the largest rate."""
+    return Server(GROUP, GROUP / (load * Server(GROUP, 1.0).largest_rate_per_s(times)))
 
 
-def _rates(session: OpenSession, times: CallTimes, arguments: argparse.Namespace) -> Iterator[list[object]]:
-    for seed in arguments.seeds:
-        for scenario, most in zip(_scenarios(times, OVERLOAD), (times.largest_batch, GROUP), strict=True):
-            policy = _fastest(scenario, times, most, seed)
+KINDS: tuple[Callable[[CallTimes, float], MultiStream | Server], ...] = (_single, _groups)
+
+
+def _responses(session: OpenSession, arguments: argparse.Namespace) -> Iterator[list[object]]:
+    for seed, load in itertools.product(arguments.seeds, LOADS):
+        for kind in KINDS:
+            before = measure_call_times(session, BATCHES, arguments.calls)
+            scenario = kind(before, load)
+            policy = recommend(scenario, before, np.random.default_rng(seed)).policy
             replayed = replay(session, scenario, policy, duration_s=arguments.seconds, seed=seed)
+            times = _joined(before, measure_call_times(session, BATCHES, arguments.calls))
+            (simulated,) = scenario.simulate(
+                [policy], times, np.random.default_rng(seed), repetitions=16, samples=4000
+            )
+            yield [
+                *(seed, scenario.name, f"{100 * load:.0f}", policy.batch, f"{1e3 * policy.wait_s:.2f}"),
+                *_compared(simulated.mean_ms.value, replayed.mean_ms.value, 3),
+                *_compared(simulated.p99_ms.value, replayed.p99_ms.value, 3),
+            ]
+
+
+def _rates(session: OpenSession, arguments: argparse.Namespace) -> Iterator[list[object]]:
+    for seed in arguments.seeds:
+        for kind, most in zip(KINDS, (max(BATCHES), GROUP), strict=True):
+            before = measure_call_times(session, BATCHES, arguments.calls)
+            scenario = kind(before, OVERLOAD)
+            policy = _fastest(scenario, before, most, seed)
+            replayed = replay(session, scenario, policy, duration_s=arguments.seconds, seed=seed)
+            times = _joined(before, measure_call_times(session, BATCHES, arguments.calls))
             predicted = scenario.largest_rate_per_s(times)
             yield [seed, scenario.name, policy.batch, *_compared(predicted, replayed.throughput_per_s, 1)]
+
+
+def _joined(first: CallTimes, second: CallTimes) -> CallTimes:
+    """The calls of both."""
+    return CallTimes({batch: (*calls, *second.seconds[batch]) for batch, calls in first.seconds.items()})
 
 
 def _fastest(scenario: Scenario, times: CallTimes, most: int, seed: int) -> Policy:
