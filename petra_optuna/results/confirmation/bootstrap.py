@@ -7,6 +7,7 @@ one: where they depend on each other, as neighbouring windows of a series do, in
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -30,6 +31,7 @@ def resample(
 ) -> Array:
     """The metric of each file on each resample, shape (resamples, files).
 
+    What a metric prepares of a split is prepared once for each file, and the rows that are left are drawn.
     Resamples on which the metric is undefined for a file (AUC with one class only, say) are left out for
     all files.
 
@@ -44,7 +46,9 @@ def resample(
     Raises:
         MeasurementFailed: When the metric is undefined on every resample.
     """
-    score = _scorer(metric, outputs, targets)
+    prepared = [metric.prepared(array, targets) for array in outputs]
+    outputs, targets = [array for array, _ in prepared], prepared[0][1]
+    score = _scorer(dataclasses.replace(metric, prepare=None), outputs, targets)
     rows = []
     for done in range(1, count + 1):
         row = score(rng.integers(0, len(targets), len(targets)))

@@ -1,0 +1,4 @@
+"""Tasks of event sequences of clients: financial transactions, purchases, monthly statements."""
+
+
+
