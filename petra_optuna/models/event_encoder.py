@@ -23,17 +23,17 @@ _CELLS: dict[Cell, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LS
 class EventEncoder(nn.Module):
     """Embeddings of categories beside numbers, GRU or LSTM, the state of the last event, length one.
 
-    Numbers are normalised by statistics over events alone, padding left out. A recurrent layer reads forwards,
-    so what fills up a sequence at its end changes nothing before: the state is taken at the last event. A
-    sequence without events gets zeros.
+    Numbers are normalised by statistics over events alone, padding left out. A recurrent layer reads
+    forwards, so what fills up a sequence at its end changes nothing before: the state is taken at the last
+    event. A sequence without events gets zeros.
 
     Args:
         categories: Rows and width of each category's embedding; two rows are for padding and unknown values.
         numbers: Number of numeric values of an event.
         hidden: Number of hidden units.
         cell: ``gru`` or ``lstm``.
-        embedding: Width of the output, made by a linear layer. None for the state itself, as in the paper; a
-            file of other width needs other consumers, so its hidden units cannot be pruned.
+        embedding: Width of the output, made by a linear layer. None for the state itself, as in the paper;
+            its hidden units cannot be pruned then, because outputs keep their width.
 
     Raises:
         ValueError: When an event has neither categories nor numbers.
@@ -50,11 +50,7 @@ class EventEncoder(nn.Module):
         super().__init__()
         if not categories and not numbers:
             raise ValueError("an event needs a category or a number, got neither")
-        self.embeddings = nn.ModuleList(
-            nn.Embedding(rows, width, padding_idx=PADDING) for rows, width in categories
-        )
-        for table in self.embeddings:
-            nn.init.zeros_(table.weight[UNKNOWN : UNKNOWN + 1].detach())
+        self.embeddings = nn.ModuleList(_table(rows, width) for rows, width in categories)
         self.norm = nn.BatchNorm1d(numbers) if numbers else nn.Identity()
         width = sum(width for _, width in categories) + numbers
         self.recurrent = _CELLS[cell](width, hidden, batch_first=True)
@@ -95,8 +91,14 @@ class EventEncoder(nn.Module):
             normalized: Tensor = self.norm(numbers.transpose(1, 2)).transpose(1, 2)
             return normalized
         is_event = torch.arange(numbers.shape[1], device=lengths.device) < lengths.unsqueeze(1)
+        of_events: Tensor = self.norm(numbers[is_event])
         # Under autocast the norm may answer in another type than it was given.
-        of_events = self.norm(numbers[is_event])
         filled = of_events.new_zeros(numbers.shape)
         filled[is_event] = of_events
         return filled
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    table = nn.Embedding(rows, width, padding_idx=PADDING)
+    nn.init.zeros_(table.weight.detach()[UNKNOWN])
+    return table

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from petra_optuna.errors import DataError
 from petra_optuna.tasks.classification import BaseRecipe
 from petra_optuna.tasks.events.downstream import Classifier
-from petra_optuna.tasks.events.files import arrow, read_batches
+from petra_optuna.tasks.events.files import Kind, arrow, read_batches
 from petra_optuna.tasks.events.parts import read_targets
 from petra_optuna.tasks.events.schema import Category, EventSchema, Number
 from petra_optuna.tasks.events.store import EventSource
+from petra_optuna.tasks.events.tables import data_folder
 from petra_optuna.tasks.events.task import Coles, event_task
 from petra_optuna.tasks.task import Task
 
@@ -78,11 +78,7 @@ def source(data_root: Path | None) -> EventSource:
     Raises:
         DataError: When there is no such file.
     """
-    if data_root is None:
-        raise DataError(f"credit_default brings no data; give a `data_root` with {FILE}")
-    path = next((path for path in (data_root / FILE, data_root / "credit_default" / FILE) if path.is_file()), None)
-    if path is None:
-        raise DataError(f"no {FILE} in {data_root}, nor in its folder credit_default")
+    path = data_folder("credit_default", data_root, FILE) / FILE
     return EventSource(
         "credit_default",
         (path,),
@@ -101,7 +97,8 @@ def _targets(path: Path) -> Mapping[str, str]:
 def _events(path: Path) -> Iterator[Any]:
     """Record batches of six events a client, from April to September."""
     numbers = (LIMIT, *BILLS, *PAYMENTS)
-    columns = {CLIENT: "text", **dict.fromkeys(STATES, "text"), **dict.fromkeys(numbers, "number")}
+    columns: dict[str, Kind] = {name: "text" for name in (CLIENT, *STATES)}
+    columns |= {name: "number" for name in numbers}
     pyarrow = arrow()
     for batch in read_batches(path, columns):
         limits = batch.column(LIMIT).to_numpy(zero_copy_only=False)

@@ -34,7 +34,7 @@ class Coder:
         # One more at the end, for the index -1 of what is missing.
         codes = np.array([*map(self._code, texts), MISSING], dtype=np.int64)
         indices = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        return codes.astype(np.min_scalar_type(len(self.texts)))[indices]
+        return np.asarray(codes.astype(np.min_scalar_type(len(self.texts)))[indices])
 
     def _code(self, text: str | None) -> int:
         if not text:
@@ -160,7 +160,7 @@ def _numbers(column: Any, name: str, described: str) -> np.ndarray:
         values = column.cast(arrow().float64())
     except (arrow().ArrowException, *FOREIGN_ERRORS) as error:
         raise DataError(
-            f"column {name!r} of {described} is of type {column.type}, which is no number; name another column"
+            f"column {name!r} of {described} is of type {column.type}, no number; name another column"
         ) from error
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
 

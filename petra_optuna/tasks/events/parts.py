@@ -101,8 +101,8 @@ def parts_of(clients: Sequence[str], targets: Mapping[str, str], described: str)
     for label, count in sorted(Counter(targets.values()).items()):
         if count < LEAST_CLIENTS:
             raise DataError(
-                f"class {label!r} of {described} has {count} clients; at least {LEAST_CLIENTS} are needed, one "
-                "each for train, selection and test"
+                f"class {label!r} of {described} has {count} clients; at least {LEAST_CLIENTS} are needed, "
+                "one each for train, selection and test"
             )
     order = np.argsort([hashlib.sha1(name.encode()).hexdigest() for name in clients], kind="stable")
     order = order[classes[order] != NO_CLASS]

@@ -39,8 +39,8 @@ class Category:
         """
         if self.width < 1 or (self.rows is not None and self.rows <= FIRST_VALUE):
             raise DataError(
-                f"category {self.name!r} needs a width of at least 1 and more than {FIRST_VALUE} rows (padding "
-                f"and unknown values take two), got {self.width} and {self.rows}"
+                f"category {self.name!r} needs a width of at least 1 and more than {FIRST_VALUE} rows "
+                f"(padding and unknown values take two), got {self.width} and {self.rows}"
             )
 
 
@@ -93,7 +93,7 @@ class EventSchema:
         """
         if not self.categories and not self.numbers:
             raise DataError("the schema names neither categories nor numbers; name a column of one of them")
-        names = [column.name for column in (*self.categories, *self.numbers)]
+        names = self._values
         for name in names:
             if names.count(name) > 1 or name == self.client:
                 raise DataError(f"the schema names column {name!r} twice; name it once")
@@ -103,8 +103,11 @@ class EventSchema:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of all columns, each once."""
-        values = [column.name for column in (*self.categories, *self.numbers)]
-        return tuple(dict.fromkeys((self.client, self.time, *values)))
+        return tuple(dict.fromkeys((self.client, self.time, *self._values)))
+
+    @property
+    def _values(self) -> list[str]:
+        return [category.name for category in self.categories] + [number.name for number in self.numbers]
 
     def key(self) -> dict[str, Any]:
         """JSON-ready form, on which stored events depend."""
@@ -121,4 +124,3 @@ def transformed(values: np.ndarray, transform: Transform) -> np.ndarray:
     if transform == "log":
         values = np.sign(values) * np.log1p(np.abs(values))
     return values.astype(np.float32)
-

@@ -258,7 +258,7 @@ def _numbered(codes: np.ndarray, texts: Sequence[str], vocabulary: Sequence[str]
     numbers = {text: FIRST_VALUE + index for index, text in enumerate(vocabulary)}
     table = np.array([UNKNOWN, *(numbers.get(text, UNKNOWN) for text in texts)])
     assert MISSING == 0
-    return table.astype(np.min_scalar_type(FIRST_VALUE + len(vocabulary)))[codes]
+    return np.asarray(table.astype(np.min_scalar_type(FIRST_VALUE + len(vocabulary)))[codes])
 
 
 def _write_columns(

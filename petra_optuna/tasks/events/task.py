@@ -181,9 +181,7 @@ def event_splits(name: str, store: EventStore, coles: Coles) -> LabeledSplits:
     parts = store.parts
     (learning,) = np.nonzero((parts == TRAIN) | (parts == UNLABELLED))
     labelled = _drawn_clients(np.flatnonzero(parts == TRAIN))
-    augment = functools.partial(
-        sliced, count=coles.slices, shortest=coles.shortest, longest=coles.longest
-    )
+    augment = functools.partial(sliced, count=coles.slices, shortest=coles.shortest, longest=coles.longest)
     train = ClientEvents(store, learning, np.full(len(learning), FITTED))
     splits = {
         "train": Split(train, whole_batch, augment=augment, name="train"),
