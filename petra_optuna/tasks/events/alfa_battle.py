@@ -61,8 +61,8 @@ def build(
     Args:
         data_root: A folder with ``train_transactions_contest`` (parquet files) and
             ``alfabattle2_train_target.csv``, or with such a folder ``alfa_battle``.
-        checkpoint: safetensors with the state_dict of the encoder. When None it is trained, which takes days on a CPU,
-            and kept.
+        checkpoint: safetensors with the state_dict of the encoder. When None it is trained and kept,
+            which takes days on a CPU.
         cache_dir: Folder of the stored events and of the encoder.
         seed: Seed of the encoder's training.
 

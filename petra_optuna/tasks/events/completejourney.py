@@ -45,8 +45,8 @@ def build(
     Args:
         data_root: A folder with ``transactions.csv`` and ``demographics.csv``, or with such a folder
             ``completejourney``.
-        checkpoint: safetensors with the state_dict of the encoder. When None it is trained, which takes minutes,
-            and kept.
+        checkpoint: safetensors with the state_dict of the encoder. When None it is trained and kept,
+            which takes minutes.
         cache_dir: Folder of the stored events and of the encoder.
         seed: Seed of the encoder's training.
 

@@ -97,8 +97,8 @@ def _targets(path: Path) -> Mapping[str, str]:
 def _events(path: Path) -> Iterator[Any]:
     """Record batches of six events a client, from April to September."""
     numbers = (LIMIT, *BILLS, *PAYMENTS)
-    columns: dict[str, Kind] = {name: "text" for name in (CLIENT, *STATES)}
-    columns |= {name: "number" for name in numbers}
+    texts: dict[str, Kind] = dict.fromkeys((CLIENT, *STATES), "text")
+    columns: dict[str, Kind] = {**texts, **dict.fromkeys(numbers, "number")}
     pyarrow = arrow()
     for batch in read_batches(path, columns):
         limits = batch.column(LIMIT).to_numpy(zero_copy_only=False)
