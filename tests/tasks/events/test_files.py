@@ -53,7 +53,7 @@ def test_a_cut_parquet_part_is_one_line(tmp_path: Path, share: float) -> None:
     path = _parquet(tmp_path / "part_000.parquet")
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(
-        DataError, match="part_000.parquet is empty, cut or damaged: .*; give the whole"
+        DataError, match=r"part_000.parquet is empty, cut or damaged: .*; give the whole"
     ) as caught:
         list(read_batches(path, COLUMNS))
     assert "\n" not in str(caught.value)
@@ -81,7 +81,7 @@ def test_a_table_is_a_file_or_the_parts_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "parts" / "readme.txt").write_text("no part")
     assert table_files(tmp_path, "parts") == (parts[1], parts[0])
     with pytest.raises(
-        DataError, match="nothing is neither a file nor a folder with .csv, .csv.gz, .parquet"
+        DataError, match=r"nothing is neither a file nor a folder with .csv, .csv.gz, .parquet"
     ):
         table_files(tmp_path, "nothing")
 

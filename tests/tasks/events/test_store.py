@@ -197,5 +197,5 @@ def test_targets_that_fit_no_events_are_one_line(
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(DataError, match="cannot write to .*give another `cache_dir`"):
+    with pytest.raises(DataError, match=r"cannot write to .*give another `cache_dir`"):
         open_store(_source(tmp_path), tmp_path / "cache")
