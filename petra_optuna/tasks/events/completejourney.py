@@ -29,7 +29,7 @@ COLES = Coles(
     slices=5,
     shortest=5,
     longest=30,
-    recipe=BaseRecipe(epochs=60, batch_size=64, peak_lr=2e-3, optimizer="adamw"),
+    recipe=BaseRecipe(epochs=30, batch_size=64, peak_lr=2e-3, optimizer="adamw"),
     quality="auc",
     classifier=Classifier(),
 )
