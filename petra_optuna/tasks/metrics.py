@@ -25,7 +25,7 @@ class Metric:
             mean. With it resampling is a hundred times faster.
         prepare: Maps outputs and targets of a whole split to those that ``function`` and ``per_sample`` read;
             None where they read them as they are. It may leave rows out: a split can hold rows on which a
-            classifier of the outputs is fitted. Resampling prepares once and draws from what is left.
+            classifier of the outputs is fitted. A confirmation prepares once and resamples what is left.
 
     Example:
         >>> error = Metric("mae", "minimize", lambda outputs, targets: float(abs(outputs - targets).mean()))

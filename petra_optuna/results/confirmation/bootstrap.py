@@ -7,7 +7,6 @@ one: where they depend on each other, as neighbouring windows of a series do, in
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -31,14 +30,13 @@ def resample(
 ) -> Array:
     """The metric of each file on each resample, shape (resamples, files).
 
-    What a metric prepares of a split is prepared once for each file, and the rows that are left are drawn.
     Resamples on which the metric is undefined for a file (AUC with one class only, say) are left out for
     all files.
 
     Args:
         metric: Metric of the quality.
-        outputs: Outputs (N, ...) of each file.
-        targets: Targets (N, ...).
+        outputs: Outputs (N, ...) of each file, as ``Metric.prepared`` gives them.
+        targets: Targets (N, ...), as it gives them.
         count: Resamples to draw, N samples with replacement each.
         rng: Generator that draws them.
         progress: Called with the number of resamples done.
@@ -46,9 +44,7 @@ def resample(
     Raises:
         MeasurementFailed: When the metric is undefined on every resample.
     """
-    prepared = [metric.prepared(array, targets) for array in outputs]
-    outputs, targets = [array for array, _ in prepared], prepared[0][1]
-    score = _scorer(dataclasses.replace(metric, prepare=None), outputs, targets)
+    score = _scorer(metric, outputs, targets)
     rows = []
     for done in range(1, count + 1):
         row = score(rng.integers(0, len(targets), len(targets)))
@@ -77,6 +73,6 @@ def _scorer(
 
 def _score(metric: Metric, outputs: np.ndarray, targets: np.ndarray) -> float:
     try:
-        return metric(outputs, targets)
+        return float(metric.function(outputs, targets))
     except (ArithmeticError, TaskError, ValueError):  # what a metric says of samples it cannot serve
         return float("nan")
