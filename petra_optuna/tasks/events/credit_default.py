@@ -43,7 +43,7 @@ COLES = Coles(
     slices=5,
     shortest=2,
     longest=5,
-    recipe=BaseRecipe(epochs=20, batch_size=256, peak_lr=2e-3, optimizer="adamw"),
+    recipe=BaseRecipe(epochs=10, batch_size=256, peak_lr=2e-3, optimizer="adamw"),
     quality="auc",
     classifier=Classifier(),
 )

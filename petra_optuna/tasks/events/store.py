@@ -21,7 +21,7 @@ from filelock import FileLock
 from petra_optuna.errors import DataError
 from petra_optuna.files import write_to_cache
 from petra_optuna.models.event_encoder import FIRST_VALUE, UNKNOWN
-from petra_optuna.tasks.events.gather import MISSING, Events, gather
+from petra_optuna.tasks.events.gather import Events, gather
 from petra_optuna.tasks.events.parts import SELECTION, TEST, parts_of
 from petra_optuna.tasks.events.schema import EventSchema
 
@@ -247,17 +247,16 @@ def _by_client_and_time(events: Events) -> tuple[np.ndarray | slice, np.ndarray]
 def _vocabulary(codes: np.ndarray, texts: Sequence[str], rows: int | None) -> list[str]:
     """The most frequent values of training clients, the most frequent first, as many as have a row."""
     counts = np.bincount(codes, minlength=len(texts) + 1)[1:].tolist()
-    values = sorted((text for text, count in zip(texts, counts, strict=True) if count), key=str)
-    frequency = dict(zip(texts, counts, strict=True))
-    values.sort(key=lambda text: -frequency[text])
+    ranked = sorted((-count, text) for text, count in zip(texts, counts, strict=True) if count)
+    values = [text for _, text in ranked]
     return values if rows is None else values[: rows - FIRST_VALUE]
 
 
 def _numbered(codes: np.ndarray, texts: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
     """Category number of each event; missing values and those out of the vocabulary are ``UNKNOWN``."""
     numbers = {text: FIRST_VALUE + index for index, text in enumerate(vocabulary)}
+    # Indexed by code, the first of which is that of missing values.
     table = np.array([UNKNOWN, *(numbers.get(text, UNKNOWN) for text in texts)])
-    assert MISSING == 0
     return np.asarray(table.astype(np.min_scalar_type(FIRST_VALUE + len(vocabulary)))[codes])
 
 

@@ -114,6 +114,15 @@ def test_it_passes_the_checks_that_a_task_of_ones_own_has_to(task: Task) -> None
     check_training(copy.deepcopy(task.model), task.train, task.loss, None)
 
 
+def test_a_search_may_start_from_an_untrained_encoder(task: Task) -> None:
+    untrained = task.in_mode("untrained")
+    start, again = untrained.start(1), untrained.start(1)
+    with torch.no_grad():
+        outputs = forward(start, task.example)
+        assert torch.equal(outputs, forward(again, task.example))
+        assert not torch.allclose(outputs, forward(task.model, task.example))
+
+
 def test_the_loss_is_that_of_the_slices_of_each_client(task: Task) -> None:
     inputs, targets = next(task.train.batches(6, shuffle_seed=0, augment=True))
     assert batch_size_of(inputs) == 5 * len(targets)
