@@ -154,7 +154,8 @@ def _predict(model: nn.Module, split: Split, count: int) -> tuple[np.ndarray, np
 def _check_metric(metric: Metric, outputs: np.ndarray, targets: np.ndarray) -> None:
     fitting = f"{metric.name} does not fit outputs {outputs.shape} and targets {targets.shape}"
     with foreign_errors_as(TaskError, fitting):
-        quality = metric(outputs, targets)
+        outputs, targets = metric.prepared(outputs, targets)
+        quality = float(metric.function(outputs, targets))
         parts = None if metric.per_sample is None else np.asarray(metric.per_sample(outputs, targets))
     if not math.isfinite(quality):
         raise TaskError(f"{metric.name} of the model's outputs is {quality}")

@@ -75,6 +75,9 @@ def fingerprint_of(
     if metric not in METRICS:
         digest.update(f"{metric.direction} {source_sha256(metric.per_sample)}".encode())
         functions.append(metric.per_sample)
+        if metric.prepare is not None:
+            digest.update(source_sha256(metric.prepare).encode())
+            functions.append(metric.prepare)
     digest.update(held_sha256(model, *functions, *augments).encode())
     return digest.hexdigest()
 

@@ -23,6 +23,9 @@ class Metric:
         function: Maps outputs (N, ...) and targets (N, ...) to a float.
         per_sample: Maps the same arguments to the numbers (N,) whose mean is the metric; None where it is no
             mean. With it resampling is a hundred times faster.
+        prepare: Maps outputs and targets of a whole split to those that ``function`` and ``per_sample`` read;
+            None where they read them as they are. It may leave rows out: a split can hold rows on which a
+            classifier of the outputs is fitted. A confirmation prepares once and resamples what is left.
 
     Example:
         >>> error = Metric("mae", "minimize", lambda outputs, targets: float(abs(outputs - targets).mean()))
@@ -34,10 +37,15 @@ class Metric:
     direction: Direction
     function: Callable[[np.ndarray, np.ndarray], float]
     per_sample: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    prepare: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
     def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """The metric of all samples at once."""
-        return float(self.function(outputs, targets))
+        return float(self.function(*self.prepared(outputs, targets)))
+
+    def prepared(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs and targets as ``function`` reads them."""
+        return (outputs, targets) if self.prepare is None else self.prepare(outputs, targets)
 
 
 def accuracy(outputs: np.ndarray, targets: np.ndarray) -> float:

@@ -7,6 +7,13 @@ from typing import Protocol
 
 from petra_optuna.errors import TaskError
 from petra_optuna.tasks import ag_news, cifar10, detection, digits, speech
+from petra_optuna.tasks.events import (
+    age_group,
+    alfa_battle,
+    completejourney,
+    credit_default,
+    event_sequences,
+)
 from petra_optuna.tasks.task import Task
 
 
@@ -21,9 +28,14 @@ class TaskBuilder(Protocol):
 
 TASKS: dict[str, TaskBuilder] = {
     "ag_news": ag_news.build,
+    "age_group": age_group.build,
+    "alfa_battle": alfa_battle.build,
     "cifar10": cifar10.build,
+    "completejourney": completejourney.build,
+    "credit_default": credit_default.build,
     "detection": detection.build,
     "digits": digits.build,
+    "event_sequences": event_sequences.build,
     "speech": speech.build,
 }
 

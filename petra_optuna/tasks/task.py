@@ -223,7 +223,15 @@ class Task:
         Raises:
             MeasurementFailed: When it is not finite.
         """
-        quality = self.metric(outputs, targets)
+        return self.score_prepared(*self.metric.prepared(outputs, targets))
+
+    def score_prepared(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """The metric of what ``Metric.prepared`` made of outputs and targets.
+
+        Raises:
+            MeasurementFailed: When it is not finite.
+        """
+        quality = float(self.metric.function(outputs, targets))
         if not np.isfinite(quality):
             raise MeasurementFailed(f"{self.metric.name} of the model's outputs is {quality}")
         return quality

@@ -149,7 +149,7 @@ def test_a_reading_that_is_cut_off_counts(
         raise KeyboardInterrupt
 
     _reset(searched)
-    monkeypatch.setattr(Task, "score", stop)
+    monkeypatch.setattr(Task, "score_prepared", stop)
     with pytest.raises(KeyboardInterrupt):
         confirm(searched, tiny_task, bootstrap=100, rounds=1)
     assert StudyRecord(searched).test_readings == 1

@@ -84,3 +84,15 @@ def test_rmse_of_several_outputs_is_the_root_of_the_mean_of_all() -> None:
     assert metric("rmse")(np.zeros((2, 2)), np.array([[0.0, 2.0], [0.0, 2.0]])) == pytest.approx(np.sqrt(2))
     even, uneven = (np.tile(errors, (100, 1)) for errors in ([1.0, 1.0], [0.2, 1.5]))
     assert metric("rmse")(even, np.zeros((100, 2))) < metric("rmse")(uneven, np.zeros((100, 2)))
+
+
+def _without_first_rows(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first rows are there to learn from: what is left are scores less their mean."""
+    return outputs[2:] - outputs[:2].mean(), targets[2:]
+
+
+def test_a_metric_may_prepare_a_split_and_leave_rows_out() -> None:
+    own = Metric("shifted", "minimize", lambda outputs, targets: outputs.sum(), prepare=_without_first_rows)
+    assert own(np.array([1.0, 3.0, 10.0, 20.0]), np.zeros(4)) == 26.0
+    plain = Metric("shifted", "minimize", own.function)
+    assert plain(np.array([1.0, 3.0, 10.0, 20.0]), np.zeros(4)) == 34.0

@@ -35,8 +35,8 @@ def resample(
 
     Args:
         metric: Metric of the quality.
-        outputs: Outputs (N, ...) of each file.
-        targets: Targets (N, ...).
+        outputs: Outputs (N, ...) of each file, as ``Metric.prepared`` gives them.
+        targets: Targets (N, ...), as it gives them.
         count: Resamples to draw, N samples with replacement each.
         rng: Generator that draws them.
         progress: Called with the number of resamples done.
@@ -73,6 +73,6 @@ def _scorer(
 
 def _score(metric: Metric, outputs: np.ndarray, targets: np.ndarray) -> float:
     try:
-        return metric(outputs, targets)
+        return float(metric.function(outputs, targets))
     except (ArithmeticError, TaskError, ValueError):  # what a metric says of samples it cannot serve
         return float("nan")

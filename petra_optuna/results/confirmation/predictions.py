@@ -32,10 +32,11 @@ class TestPredictions:
     """What files predict on the test split.
 
     Attributes:
-        outputs: Outputs (N, ...) by name of the file.
+        outputs: Outputs (N, ...) by name of the file, as ``Metric.prepared`` gives them: of the samples that
+            the metric scores.
         quality: The task's metric by name of the file.
         failures: Why a file has neither, by its name.
-        targets: Targets (N, ...).
+        targets: Targets (N, ...), prepared likewise.
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -74,13 +75,13 @@ def predict(
                 failures[name] = str(error)
         done += batch_size_of(inputs)
         progress(done)
-    targets = joined_targets(batches)
+    targets = scored = joined_targets(batches)
     outputs, quality = {}, {}
     for name in [name for name in collected if name not in failures]:
         try:
             with foreign_errors_as(MeasurementFailed, task.metric.name):
-                outputs[name] = collected[name].joined()
-                quality[name] = task.score(outputs[name], targets)
+                outputs[name], scored = task.metric.prepared(collected[name].joined(), targets)
+                quality[name] = task.score_prepared(outputs[name], scored)
         except TrialError as error:
             failures[name] = str(error)
-    return TestPredictions(outputs, quality, failures, targets)
+    return TestPredictions(outputs, quality, failures, scored)
