@@ -15,6 +15,7 @@ from petra_optuna.nn.training.losses import (
     Loss,
     TrainingStep,
     functional_form,
+    mean_absolute_error,
     mean_squared_error,
     with_label_smoothing,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "input_steepness",
     "inputs_device",
     "lai_scale",
+    "mean_absolute_error",
     "mean_hoyer",
     "mean_orthogonal",
     "mean_squared_error",
