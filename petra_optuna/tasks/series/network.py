@@ -1,0 +1,72 @@
+"""InceptionTime between the units of the data: scales of inputs and outputs are parts of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+
+import numpy as np
+from torch import nn
+
+from petra_optuna.aliases import Array
+from petra_optuna.errors import DataError
+from petra_optuna.models import InceptionTime
+from petra_optuna.nn.normalize import Denormalize, Normalize
+
+
+@dataclasses.dataclass(frozen=True)
+class Scales:
+    """Mean and standard deviation of each channel, and of the target where it is a value.
+
+    Attributes:
+        mean, std: Of each channel.
+        target: Mean and standard deviation of the target; None for classes.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    target: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, rows: Array, names: tuple[str, ...], targets: Array | None = None) -> Scales:
+        """The scales of training data, and of nothing else.
+
+        Args:
+            rows: Channels at each step (N, C).
+            names: Names of the channels, for the error.
+            targets: Targets (M,); None for classes.
+
+        Raises:
+            DataError: When a channel or the target never varies.
+        """
+        std = rows.std(axis=0)
+        constant = [name for name, spread in zip(names, std, strict=True) if not spread > 0]
+        if constant:
+            raise DataError(f"channel {constant[0]!r} is constant in the training part; leave it out")
+        target = None if targets is None else (float(targets.mean()), float(targets.std()))
+        if target is not None and not target[1] > 0:
+            raise DataError(f"the target is {target[0]:g} in the whole training part; take another one")
+        return cls(_floats(rows.mean(axis=0)), _floats(std), target)
+
+
+def build_network(scales: Scales, outputs: int, filters: int = 32, depth: int = 6) -> nn.Module:
+    """The untrained network: raw channels to values in the target's units, or to logits.
+
+    Args:
+        scales: Scales of the training data.
+        outputs: Number of logits, or of values.
+        filters: Number of channels of each branch of a module.
+        depth: Number of modules.
+    """
+    layers = OrderedDict[str, nn.Module](
+        normalize=Normalize(scales.mean, scales.std),
+        model=InceptionTime(len(scales.mean), outputs, filters, depth),
+    )
+    if scales.target is not None:
+        mean, std = scales.target
+        layers["denormalize"] = Denormalize([mean], [std])
+    return nn.Sequential(layers)
+
+
+def _floats(values: Array) -> tuple[float, ...]:
+    return tuple(np.asarray(values, dtype=float).tolist())
