@@ -28,9 +28,18 @@ from petra_optuna.nn.training.penalties import (
     sparsity_penalty,
     trainable_matrices,
 )
-from petra_optuna.nn.training.precision import disagreement, forward_in, inputs_device, training_dtype
+from petra_optuna.nn.training.precision import (
+    OUTPUT_TOLERANCE,
+    VALUE_TOLERANCE,
+    disagreement,
+    forward_in,
+    inputs_device,
+    training_dtype,
+)
 
 __all__ = [
+    "OUTPUT_TOLERANCE",
+    "VALUE_TOLERANCE",
     "Loss",
     "TrainingStep",
     "disagreement",
