@@ -36,7 +36,7 @@ ARCHIVE_CHANNELS = (*_ROOMS, "T_out", "Press_mm_hg", "RH_out", "Windspeed", "Vis
 ARCHIVE_PARTS = {"train": range(0, 75), "selection": range(75, 95), "test": range(95, 137)}
 """Days of each split; the archive has 95 days for training and 42 for testing."""
 
-RECIPE = BaseRecipe(epochs=4, batch_size=64, peak_lr=2e-3, optimizer="adamw")
+RECIPE = BaseRecipe(epochs=3, batch_size=64, peak_lr=2e-3, optimizer="adamw")
 ARCHIVE_RECIPE = BaseRecipe(epochs=200, batch_size=16, peak_lr=1e-3, optimizer="adamw")
 
 
