@@ -47,7 +47,7 @@ POOLING_TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
 
 
 class PoolingOperators(FunctionMode):
-    """Replaces ``max_pool1d``, called as module or function, by the operator above within a ``with`` block."""
+    """Replaces ``max_pool1d`` of modules and functions by the operator above within a ``with`` block."""
 
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Redirect a call that wants no indices."""
