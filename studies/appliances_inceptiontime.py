@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from petra_optuna import build_task
+from petra_optuna.nn.inputs import Inputs
 from petra_optuna.study import TaskSource
-from petra_optuna.tasks import Split, Task, open_once
+from petra_optuna.tasks import Task, open_once
 from petra_optuna.tasks.arrays import first_input
 from petra_optuna.tasks.series.appliances import HORIZON
 from studies import script
@@ -71,11 +72,12 @@ def _task(arguments: argparse.Namespace) -> Task:
 def _print_controls(task: Task) -> bool:
     """Print both tables; True where the original beats the controls on test for certain."""
     assert task.test is not None
-    mean = float(np.mean(_targets(task.train)))
+    mean = float(np.mean(np.concatenate([targets.numpy() for _, targets in task.train.batches(256)])))
     holds = False
     header = ("", *(f"{name}{end}" for name in controls.METRICS for end in ("", ", low", ", high")))
     for name, split in (("selection", task.selection), ("test", open_once(task.test))):
-        found = controls.predictions(task, split, mean, _persistence(task, split, mean))
+        persistence = _last_hour if task.name == "appliances" else None
+        found = controls.predictions(task, split, mean, persistence)
         print(f"\n{name}, {len(split)} samples, {task.preprocess['unit']}\n")
         script.print_table(header, controls.rows(found, task.block))
         best, less = controls.margin(found, task.block)
@@ -87,19 +89,10 @@ def _print_controls(task: Task) -> bool:
     return holds
 
 
-def _targets(split: Split) -> np.ndarray:
-    return np.concatenate([targets.numpy() for _, targets in split.batches(256)])
-
-
-def _persistence(task: Task, split: Split, mean: float) -> np.ndarray:
-    """The last hour's mean of the first channel, which is the energy; or the target of the day before.
-
-    The first day of a split has none, and gets the mean of train.
-    """
-    if task.name == "appliances":
-        windows = [first_input(inputs)[:, 0, -HORIZON:] for inputs, _ in split.batches(256)]
-        return np.concatenate([window.mean(dim=1).numpy() for window in windows])
-    return np.concatenate([[mean], _targets(split)[:-1]])
+def _last_hour(inputs: Inputs) -> np.ndarray:
+    """The last hour's mean of the first channel, which is the energy."""
+    means: np.ndarray = first_input(inputs)[:, 0, -HORIZON:].mean(dim=1).numpy()
+    return means
 
 
 if __name__ == "__main__":

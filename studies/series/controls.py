@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 
-from petra_optuna.nn.inputs import batch_size_of, forward
+from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 from petra_optuna.results.confirmation.bootstrap import interval, resample
 from petra_optuna.results.confirmation.record import Estimate
 from petra_optuna.tasks import Split, Task
@@ -31,24 +31,28 @@ class Predictions:
     targets: np.ndarray
 
 
-def predictions(task: Task, split: Split, mean: float, persistence: np.ndarray) -> Predictions:
+def predictions(
+    task: Task, split: Split, mean: float, persistence: Callable[[Inputs], np.ndarray] | None
+) -> Predictions:
     """The mean of train, the given persistence, and the original.
 
     Args:
         task: Task of values.
         split: Split that may be read.
         mean: Mean of the targets of train.
-        persistence: What is predicted when nothing changes, (N,).
+        persistence: Maps the inputs of a batch to what is predicted when nothing changes; the target of the
+            sample before when None, and the mean for the first one.
     """
-    original, targets = [], []
+    original, targets, unchanged = [], [], []
     with torch.inference_mode():
         for inputs, target in split.batches(task.samples_per_call):
             original.append(forward(task.model, inputs).reshape(batch_size_of(inputs)).numpy())
             targets.append(target.numpy())
+            unchanged += [] if persistence is None else [persistence(inputs)]
     joined = np.concatenate(targets)
     outputs = {
         "mean of train": np.full(len(joined), mean, dtype=np.float32),
-        "persistence": persistence.astype(np.float32),
+        "persistence": np.concatenate(unchanged or [[mean], joined[:-1]]).astype(np.float32),
         "original": np.concatenate(original),
     }
     return Predictions(outputs, joined)

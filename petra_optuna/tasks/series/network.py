@@ -6,11 +6,12 @@ import dataclasses
 from collections import OrderedDict
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from petra_optuna.aliases import Array
 from petra_optuna.errors import DataError
-from petra_optuna.models import InceptionTime
+from petra_optuna.models import Forecast, InceptionTime
 from petra_optuna.nn.normalize import Denormalize, Normalize
 
 
@@ -66,6 +67,40 @@ def build_network(scales: Scales, outputs: int, filters: int = 32, depth: int = 
         mean, std = scales.target
         layers["denormalize"] = Denormalize([mean], [std])
     return nn.Sequential(layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """Where the past of the target is in a window.
+
+    Attributes:
+        channel: Index of its channel.
+        length: Steps of a window.
+        recent: Last steps of the window whose mean is persistence.
+    """
+
+    channel: int
+    length: int
+    recent: int
+
+    def persistence(self, rows: Array, starts: npt.NDArray[np.int64]) -> Array:
+        """What is forecast when nothing changes, of windows of rows (N, C) that begin at ``starts``: (M,)."""
+        ends = starts + self.length
+        return np.array([rows[end - self.recent : end, self.channel].mean() for end in ends])
+
+
+def build_forecast(scales: Scales, past: Past, filters: int = 32, depth: int = 6) -> nn.Module:
+    """The untrained network that forecasts a channel of its window (see ``models.forecast``).
+
+    Args:
+        scales: Scales of the training data; that of the target is of its difference from persistence.
+        past: Where the past of the target is.
+        filters: Number of channels of each branch of a module.
+        depth: Number of modules.
+    """
+    assert scales.target is not None
+    network = InceptionTime(len(scales.mean), 1, filters, depth)
+    return Forecast(network, scales.mean, scales.std, scales.target, past.channel, past.length, past.recent)
 
 
 def _floats(values: Array) -> tuple[float, ...]:

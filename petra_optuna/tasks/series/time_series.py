@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from petra_optuna.aliases import Array
 from petra_optuna.errors import DataError
 from petra_optuna.tasks.checks import check_classes
 from petra_optuna.tasks.classification import BaseRecipe, LabeledSplits, classification_task
 from petra_optuna.tasks.metrics import Metric, metric
-from petra_optuna.tasks.series.network import Scales, build_network
+from petra_optuna.tasks.series.network import Past, Scales, build_forecast, build_network
 from petra_optuna.tasks.series.schema import NAME, Schema, read_schema
 from petra_optuna.tasks.series.table import SeriesTable, read_series
 from petra_optuna.tasks.series.task import BaseOrigin, base_of, regression_task
-from petra_optuna.tasks.series.windows import sliding_splits
+from petra_optuna.tasks.series.windows import Sliding, sliding_splits
 from petra_optuna.tasks.task import Task
 
 logger = logging.getLogger(__name__)
@@ -65,12 +67,30 @@ def build(
     if quality.regression == bool(labels):
         raise DataError(f"`metric` {quality.name} is not for {schema.kind}")
     check_classes(data.splits["train"], labels)
-    scales = Scales.of(sliding.rows, names, None if labels else sliding.targets)
-    return _task(data, scales, schema, quality, BaseOrigin(checkpoint, cache_dir, seed))
+    scales, make = _network(sliding, schema, names, len(labels))
+    return _task(data, scales, make, schema, quality, BaseOrigin(checkpoint, cache_dir, seed))
 
 
-def _task(data: LabeledSplits, scales: Scales, schema: Schema, quality: Metric, base: BaseOrigin) -> Task:
-    make = functools.partial(build_network, scales, len(data.labels) or 1, schema.filters)
+def _network(
+    sliding: Sliding, schema: Schema, names: tuple[str, ...], classes: int
+) -> tuple[Scales, Callable[[], nn.Module]]:
+    """The scales of train, and what makes the network: a forecast where a window holds the target's past."""
+    if classes or schema.target not in names:
+        scales = Scales.of(sliding.rows, names, None if classes else sliding.targets)
+        return scales, functools.partial(build_network, scales, classes or 1, schema.filters)
+    past = Past(names.index(schema.target), schema.window, min(schema.horizon, schema.window))
+    scales = Scales.of(sliding.rows, names, sliding.targets - past.persistence(sliding.rows, sliding.starts))
+    return scales, functools.partial(build_forecast, scales, past, schema.filters)
+
+
+def _task(
+    data: LabeledSplits,
+    scales: Scales,
+    make: Callable[[], nn.Module],
+    schema: Schema,
+    quality: Metric,
+    base: BaseOrigin,
+) -> Task:
     recipe = BaseRecipe(epochs=schema.epochs, batch_size=64, peak_lr=2e-3, optimizer="adamw")
     block = -(-(schema.window + schema.horizon) // schema.stride)
     if scales.target is not None:

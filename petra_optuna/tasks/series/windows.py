@@ -60,12 +60,14 @@ class Sliding:
     Attributes:
         splits: ``train``, ``selection`` and ``test``.
         rows: Channels at each step of train (N, C), of which scales are made.
+        starts: First row of each window of train (M,).
         targets: Targets of train (M,).
         holes: Holes of missing rows in all parts; windows across them are left out.
     """
 
     splits: dict[str, Split]
     rows: Array
+    starts: Indices
     targets: Array
     holes: int
 
@@ -80,6 +82,7 @@ def sliding_splits(
     shares: Sequence[float],
     gap: int | None = None,
     stride: int = 1,
+    train_stride: int | None = None,
 ) -> Sliding:
     """Cut a series into parts, and each part into windows; no row is in two parts.
 
@@ -92,6 +95,7 @@ def sliding_splits(
         shares: Shares of the rows for train, selection and test.
         gap: Rows between two parts that belong to none; ``window`` when None.
         stride: Rows from a window to the next one.
+        train_stride: The same in train; ``stride`` when None.
 
     Raises:
         DataError: When a part has fewer than two windows.
@@ -100,12 +104,13 @@ def sliding_splits(
     parts = parts_in_time(len(rows), window + horizon, window if gap is None else gap, shares)
     for name, part in parts.items():
         own = slice(part.start, part.stop)
-        starts = starts_of(holes[part.start : part.stop - 1], window, horizon, stride)
+        step = (train_stride or stride) if name == "train" else stride
+        starts = starts_of(holes[part.start : part.stop - 1], window, horizon, step)
         if len(starts) < 2:
             raise DataError(f"the {name} part has {len(starts)} windows without missing rows; 2 are needed")
         targets = targets_behind(values[own], starts, window, horizon)
         splits[name] = windows_split(rows[own], starts, window, targets)
-        trained = trained or (rows[own], targets)
+        trained = trained or (rows[own], starts, targets)
     assert trained is not None
     return Sliding(splits, *trained, holes=int(holes.sum()))
 

@@ -12,9 +12,10 @@ from petra_optuna.errors import DataError
 from petra_optuna.nn.counting import count_parameters
 from petra_optuna.nn.inputs import forward
 from petra_optuna.tasks import Task, build_task
+from petra_optuna.tasks.arrays import first_input
 from petra_optuna.tasks.guard import contents
 from petra_optuna.tasks.series import appliances
-from petra_optuna.tasks.series.network import Scales, build_network
+from petra_optuna.tasks.series.network import Past, Scales, build_forecast, build_network
 
 ROWS = 1150
 NAMES = COLUMNS[1:]
@@ -24,7 +25,9 @@ NAMES = COLUMNS[1:]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("appliances")
     scales = Scales((0.0,) * 24, (1.0,) * 24, (0.0, 1.0))
-    save_file(build_network(scales, 1).state_dict(), folder / "base.safetensors")
+    save_file(build_network(scales, 1).state_dict(), folder / "appliances_archive.safetensors")
+    forecast = build_forecast(scales, Past(0, 144, 6))
+    save_file(forecast.state_dict(), folder / "appliances.safetensors")
     return folder
 
 
@@ -39,7 +42,7 @@ def task(home: Path, values: np.ndarray) -> Task:
 
 
 def _build(name: str, home: Path, root: Path | None) -> Task:
-    return build_task(name, data_root=root, checkpoint=home / "base.safetensors", cache_dir=home / "cache")
+    return build_task(name, data_root=root, checkpoint=home / f"{name}.safetensors", cache_dir=home / "cache")
 
 
 def test_a_sample_is_a_day_of_24_channels_and_the_mean_of_the_next_hour(
@@ -50,9 +53,9 @@ def test_a_sample_is_a_day_of_24_channels_and_the_mean_of_the_next_hour(
     assert inputs.shape == (3, 24, 144)
     assert NAMES[columns[0]] == "Appliances"
     assert not {"rv1", "rv2"} & set(task.preprocess["channels"])
-    np.testing.assert_allclose(inputs[2], values[2:146, columns].T, rtol=1e-6)
+    np.testing.assert_allclose(inputs[2], values[6:150, columns].T, rtol=1e-6)
     np.testing.assert_allclose(
-        targets, [values[row + 144 : row + 150, 0].mean() for row in range(3)], rtol=1e-6
+        targets, [values[row + 144 : row + 150, 0].mean() for row in (0, 3, 6)], rtol=1e-6
     )
     assert forward(task.model, (inputs,)).shape == (3, 1)
 
@@ -69,11 +72,13 @@ def test_parts_share_no_row_and_scales_come_from_train_alone(task: Task, values:
     np.testing.assert_allclose(scales.std.flatten(), first.std(0), rtol=1e-5)
 
 
-def test_losses_are_in_deviations_of_the_target(task: Task) -> None:
-    targets = torch.cat([part for _, part in task.train.batches(256)])
-    mean = torch.full((len(targets), 1), float(targets.mean()))
-    assert float(task.loss(mean, targets)) == pytest.approx(1.0, rel=1e-3)
-    assert float(task.distillation(mean, targets[:, None], 3.0)) == pytest.approx(1.0, rel=1e-3)
+def test_losses_are_in_deviations_of_the_change_from_the_last_hour(task: Task) -> None:
+    batches = list(task.train.batches(256))
+    targets = torch.cat([part for _, part in batches])
+    last_hour = torch.cat([first_input(inputs)[:, 0, -6:].mean(1) for inputs, _ in batches])
+    guess = (last_hour + (targets - last_hour).mean())[:, None]
+    assert float(task.loss(guess, targets)) == pytest.approx(1.0, rel=1e-3)
+    assert float(task.distillation(guess, targets[:, None], 3.0)) == pytest.approx(1.0, rel=1e-3)
     assert task.block == 144
 
 
