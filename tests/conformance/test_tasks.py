@@ -31,7 +31,7 @@ def series_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     state = ["high" if value > 300 else "low" for value in columns["load"]]
     table = {"hour": columns["hour"], "cause": columns["cause"], "state": state}
     schema = {"time": "hour", "target": "state", "kind": "classification", "horizon": 0}
-    root = write_series(folder / "wave", table, **schema, window=24, filters=4, epochs=4)
+    root = write_series(folder / "wave", table, **schema, window=24, filters=4, depth=2, epochs=12)
     return build_task("time_series", data_root=root, cache_dir=folder)
 
 

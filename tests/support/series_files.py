@@ -52,4 +52,5 @@ def waves(rows: int, noise: float = 0.05) -> dict[str, Sequence[Any]]:
     steps = np.arange(rows)
     phase = 2 * np.pi * steps / 12
     target = 300 + 100 * (np.sin(phase) + noise * rng.normal(size=rows))
-    return {"hour": steps, "load": target.round(4), "cause": (1e4 + 5 * np.cos(phase)).round(4)}
+    cause = 1e4 + 5 * (np.cos(phase) + noise * rng.normal(size=rows))
+    return {"hour": steps, "load": target.round(4), "cause": cause.round(4)}

@@ -35,6 +35,7 @@ class Schema:
         shares: Shares of the rows for train, selection and test.
         epochs: Epochs of the base's training.
         filters: Filters of each branch of InceptionTime.
+        depth: Number of its modules.
 
     Raises:
         DataError: On construction, when a value breaks a rule.
@@ -53,10 +54,12 @@ class Schema:
     shares: tuple[float, ...] = (0.6, 0.2, 0.2)
     epochs: int = 10
     filters: int = 32
+    depth: int = 6
 
     def __post_init__(self) -> None:
         """Check the rules."""
-        for name, least in (("window", 2), ("horizon", 0), ("stride", 1), ("epochs", 1), ("filters", 1)):
+        leasts = {"window": 2, "horizon": 0, "stride": 1, "epochs": 1, "filters": 1, "depth": 1}
+        for name, least in leasts.items():
             if getattr(self, name) < least:
                 raise DataError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
         if self.gap is not None and self.gap < 0:
@@ -118,8 +121,8 @@ def _typed(given: dict[str, Any]) -> dict[str, Any]:
 def _fits(value: Any, kind: Any) -> bool:
     if kind in (int, int | None):
         return (isinstance(value, int) and not isinstance(value, bool)) or (value is None and kind is not int)
-    if kind is tuple[str, ...]:
+    if kind == tuple[str, ...]:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    if kind is tuple[float, ...]:
+    if kind == tuple[float, ...]:
         return isinstance(value, list) and all(isinstance(one, int | float) for one in value)
     return isinstance(value, str)

@@ -77,10 +77,10 @@ def _network(
     """The scales of train, and what makes the network: a forecast where a window holds the target's past."""
     if classes or schema.target not in names:
         scales = Scales.of(sliding.rows, names, None if classes else sliding.targets)
-        return scales, functools.partial(build_network, scales, classes or 1, schema.filters)
+        return scales, functools.partial(build_network, scales, classes or 1, schema.filters, schema.depth)
     past = Past(names.index(schema.target), schema.window, min(schema.horizon, schema.window))
     scales = Scales.of(sliding.rows, names, sliding.targets - past.persistence(sliding.rows, sliding.starts))
-    return scales, functools.partial(build_forecast, scales, past, schema.filters)
+    return scales, functools.partial(build_forecast, scales, past, schema.filters, schema.depth)
 
 
 def _task(
