@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.news_files import write_news
-from support.series_files import waves, write_series
+from support.series_files import states, waves, write_series
 from support.wav_files import write_tones
 
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
@@ -26,10 +26,9 @@ def news_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 @pytest.fixture(scope="module")
 def series_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """Windows of a wave, and whether what follows from it is high."""
+    """Windows of a wave, and whether another wave is high at their end."""
     folder, columns = tmp_path_factory.mktemp("series"), waves(700)
-    state = ["high" if value > 300 else "low" for value in columns["load"]]
-    table = {"hour": columns["hour"], "cause": columns["cause"], "state": state}
+    table = {"hour": columns["hour"], "cause": columns["cause"], "state": states(700)}
     schema = {"time": "hour", "target": "state", "kind": "classification", "horizon": 0}
     root = write_series(folder / "wave", table, **schema, window=24, filters=4, depth=2, epochs=12)
     return build_task("time_series", data_root=root, cache_dir=folder)

@@ -54,3 +54,9 @@ def waves(rows: int, noise: float = 0.05) -> dict[str, Sequence[Any]]:
     target = 300 + 100 * (np.sin(phase) + noise * rng.normal(size=rows))
     cause = 1e4 + 5 * (np.cos(phase) + noise * rng.normal(size=rows))
     return {"hour": steps, "load": target.round(4), "cause": cause.round(4)}
+
+
+def states(rows: int) -> list[str]:
+    """Whether the sine of ``waves`` is above zero, half a step later: never on the line between both."""
+    phase = 2 * np.pi * (np.arange(rows) + 0.5) / 12
+    return ["high" if value > 0 else "low" for value in np.sin(phase)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.series_files import waves, write_series
+from support.series_files import states, waves, write_series
 
 from petra_optuna.errors import DataError
 from petra_optuna.evaluation import Budget
@@ -65,7 +65,7 @@ def test_the_base_is_kept_by_the_data_that_it_saw(tmp_path: Path) -> None:
 
 def test_classes_are_predicted_from_windows_too(tmp_path: Path) -> None:
     columns = waves(700)
-    above = ["high" if value > 300 else "low" for value in columns["load"]]
+    above = states(700)
     table = {"hour": columns["hour"], "cause": columns["cause"], "state": above}
     root = write_series(
         tmp_path / "data", table, target="state", kind="classification", horizon=0, **SMALL | {"epochs": 12}
