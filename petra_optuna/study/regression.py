@@ -24,7 +24,7 @@ _GENTLE: Sequence[tuple[type[Operation], str, float, dict[str, Value]]] = (
     (LowRank, "kept_energy", 0.97, {"rule": "energy"}),
     (LowRank, "kept_singular_values", 0.8, {"rule": "singular_values"}),
     (LowRank, "kept_weights", 0.7, {"rule": "share"}),
-    (QuantizeStatic, "keep_float", 2, {}),
+    (QuantizeStatic, "keep_float", 1, {}),
 )
 
 
@@ -34,7 +34,7 @@ def default_region(metric: Metric) -> float:
 
 
 def gentle_priors(space: SearchSpace, others: Sequence[FieldPrior] = ()) -> tuple[FieldPrior, ...]:
-    """Priors of new nodes for a task of values: weaker cuts, and the two worst layers of INT8 in float.
+    """Priors of new nodes for a task of values: weaker cuts, and the worst layer of INT8 in float.
 
     Args:
         space: Search space, whose operations count.

@@ -52,7 +52,7 @@ def predictions(
     joined = np.concatenate(targets)
     outputs = {
         "mean of train": np.full(len(joined), mean, dtype=np.float32),
-        "persistence": np.concatenate(unchanged or [[mean], joined[:-1]]).astype(np.float32),
+        "persistence": np.concatenate(unchanged or [np.array([mean]), joined[:-1]]).astype(np.float32),
         "original": np.concatenate(original),
     }
     return Predictions(outputs, joined)
