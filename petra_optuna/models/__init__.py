@@ -8,5 +8,4 @@ from petra_optuna.models.residual import ResidualNet
 from petra_optuna.models.text_rnn import TextRNN
 from petra_optuna.models.yolo import YOLO
 
-__all__ = ["M5", "YOLO", "EventEncoder", "InceptionTime", "ResidualNet", "TextRNN"]
-__all__ = ["M5", "YOLO", "Forecast", "InceptionTime", "ResidualNet", "TextRNN"]
+__all__ = ["M5", "YOLO", "EventEncoder", "Forecast", "InceptionTime", "ResidualNet", "TextRNN"]
