@@ -20,7 +20,7 @@ class Scales:
     """Mean and standard deviation of each channel, and of the target where it is a value.
 
     Attributes:
-        mean, std: Of each channel.
+        mean, std: Mean and standard deviation of each channel.
         target: Mean and standard deviation of the target; None for classes.
     """
 

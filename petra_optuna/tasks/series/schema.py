@@ -110,19 +110,21 @@ def _typed(given: dict[str, Any]) -> dict[str, Any]:
         raise DataError(f"`{missing[0]}` is missing; {', '.join(required)} must be given")
     values = {}
     for name, value in given.items():
-        kind = types[name]
-        if not _fits(value, kind):
+        wanted = types[name]
+        if not _fits(value, wanted):
             expected = {int: "a whole number", int | None: "a whole number or null", str: "a text"}
-            raise DataError(f"`{name}` must be {expected.get(kind, 'a list')}, got {value!r}")
+            raise DataError(f"`{name}` must be {expected.get(wanted, 'a list')}, got {value!r}")
         values[name] = tuple(value) if isinstance(value, list) else value
     return values
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    if kind in (int, int | None):
-        return (isinstance(value, int) and not isinstance(value, bool)) or (value is None and kind is not int)
-    if kind == tuple[str, ...]:
+def _fits(value: Any, wanted: Any) -> bool:
+    if wanted in (int, int | None):
+        return (isinstance(value, int) and not isinstance(value, bool)) or (
+            value is None and wanted is not int
+        )
+    if wanted == tuple[str, ...]:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    if kind == tuple[float, ...]:
+    if wanted == tuple[float, ...]:
         return isinstance(value, list) and all(isinstance(one, int | float) for one in value)
     return isinstance(value, str)

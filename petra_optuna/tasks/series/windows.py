@@ -124,12 +124,12 @@ def windows_split(rows: Array, starts: Indices, length: int, targets: Array) -> 
         length: Rows of a window.
         targets: Values or class indices (M,).
     """
-    kind = torch.float32 if np.issubdtype(targets.dtype, np.floating) else torch.int64
+    dtype = torch.float32 if np.issubdtype(targets.dtype, np.floating) else torch.int64
     dataset = Windows(
         torch.from_numpy(np.ascontiguousarray(rows)).float(),
         torch.from_numpy(np.ascontiguousarray(starts)).long(),
         length,
-        torch.from_numpy(np.ascontiguousarray(targets)).to(kind),
+        torch.from_numpy(np.ascontiguousarray(targets)).to(dtype),
     )
     return Split(dataset, whole_batch)
 
