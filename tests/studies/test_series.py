@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,13 @@ def test_the_first_samples_are_of_the_90th_percentile() -> None:
     assert {lengths[row] for row in order[:8]} == {*range(87, 95)}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_epochs() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ucr, "LEAST_STEPS", 20)
+        yield
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sets")
@@ -135,7 +143,7 @@ def test_a_set_of_one_length_is_an_ordinary_task(home: Path) -> None:
     assert data.axis == "Made: the time axis is fixed, because every series has 16 steps"
     task = ucr.task_of(data, home / "cache", epochs=2, filters=4)
     assert task.test is not None
-    assert (len(task.train), len(task.selection), len(task.test)) == (640, 8, 12)
+    assert (len(task.train), len(task.selection), len(task.test)) == (320, 8, 12)
     assert (task.dynamic, task.labels) == ({}, ("up", "down"))
     assert _accuracy(task) == 1.0
     again = ucr.task_of(data, home / "cache", epochs=2, filters=4)
