@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.fast_measurement import BySize
 from support.series_files import states, waves, write_series
 
 from petra_optuna.errors import DataError
-from petra_optuna.evaluation import Budget
+from petra_optuna.evaluation import Budget, Evaluator
+from petra_optuna.measurement import Baseline, ShapeMeasurer
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.operations import QuantizeStatic, Train
-from petra_optuna.pipeline import SearchSpace
-from petra_optuna.results import front
-from petra_optuna.study import StudyRecord, optimize
+from petra_optuna.pipeline import Pipeline, Recipe
 from petra_optuna.tasks import Task, build_task
 from petra_optuna.tasks.guard import contents
 
@@ -79,24 +79,15 @@ def test_classes_are_predicted_from_windows_too(tmp_path: Path) -> None:
     assert task.evaluate(_predict(task), task.selection) > 0.9
 
 
-def test_a_whole_study_compresses_it(task: Task, tmp_path: Path, measured_shortly: None) -> None:
-    space = SearchSpace((Train,), (QuantizeStatic,), max_length=1)
-    study = optimize(
-        task,
-        trials=3,
-        storage=f"sqlite:///{tmp_path}/study.db",
-        space=space,
-        budget=Budget(epochs=1),
-        cache=tmp_path / "cache",
-    )
-    record = StudyRecord(study)
-    evaluations = [record.evaluation(trial.number) for trial in study.trials]
-    static = next(one for one in evaluations if one["notation"] == "PTQ")
-    reasons = {layer["reason"] for layer in static["lowering"]["conversion"]["left_float"]}
+def test_a_pipeline_becomes_a_file_that_forecasts(task: Task, tmp_path: Path) -> None:
+    """Trained, distilled, converted and run; measured by its size, so that no clock is waited for."""
+    measurer = ShapeMeasurer(BySize(), Baseline(10.0, {16: 900.0, 64: 1000.0}))
+    evaluator = Evaluator(task, measurer, tmp_path, budget=Budget(epochs=1))
+    recipe = Recipe(lr=1e-3, distillation_weight=0.5)
+    evaluation = evaluator.evaluate(Pipeline((Train(epochs=1), QuantizeStatic()), recipe))
+    reasons = {layer["reason"] for layer in evaluation.artifact.lowering["conversion"]["left_float"]}
     assert "the last layer of a task of values stays in float" in reasons
-    assert static["values"]["rmse"] < 1.5 * record.baseline_values["rmse"]
-    assert front(study).region is not None
-    assert front(study).region.share == 0.05
+    assert evaluation.values["rmse"] < 1.2 * task.evaluate(_predict(task), task.selection)
 
 
 GOOD: dict[str, Any] = {**SMALL, "target": "load"}
