@@ -21,6 +21,7 @@ from onnxscript import ir
 from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
+from petra_optuna.deploy.pooling_operators import POOLING_TRANSLATIONS, PoolingOperators
 from petra_optuna.deploy.recurrent_operators import TRANSLATIONS, RecurrentOperators
 from petra_optuna.deploy.templates import Template
 from petra_optuna.deploy.unwritable import refuse_unwritable
@@ -76,7 +77,8 @@ def capture(model: nn.Module, inputs: Inputs, dynamic: DynamicAxes = ONLY_BATCH)
     refuse_unwritable(model, inputs)
     example = _at_least_two(inputs, dynamic)
     private = _with_signature(private_copy(model), example)
-    with _exporting(), RecurrentOperators():
+    pooling = PoolingOperators() if dynamic else contextlib.nullcontext()
+    with _exporting(), RecurrentOperators(), pooling:
         program = _export(private, example, dynamic)
         if _fixed_axis(program, dynamic) is not None:
             program = _export(_captured_strictly(private, example, dynamic), example, dynamic)
@@ -131,7 +133,7 @@ def _export(
         output_names=[OUTPUT_NAME],
         dynamic_shapes=_dynamic_shapes(example, dynamic),
         dynamo=True,
-        custom_translation_table=dict(TRANSLATIONS),
+        custom_translation_table={**TRANSLATIONS, **POOLING_TRANSLATIONS},
         external_data=False,
         optimize=False,
         verbose=False,

@@ -35,11 +35,17 @@ class InceptionModule(nn.Module):
         self.norm = nn.BatchNorm1d((len(KERNEL_SIZES) + 1) * filters)
         self.activation = nn.ReLU()
 
-    def forward(self, series: Tensor) -> Tensor:
-        """Map series (B, channels, T) to features (B, 4 filters, T)."""
+    def forward(self, series: Tensor, repeated: Tensor | None = None) -> Tensor:
+        """Map series (B, channels, T) to features (B, 4 filters, T).
+
+        Args:
+            series: Series; beyond the end of a shorter one stand zeros, which is what convolutions pad with.
+            repeated: The same series with the last step repeated beyond the end, which no maximum sees;
+                ``series`` itself when None, which is right where no value is negative.
+        """
         reduced = self.bottleneck(series)
         branches = [branch(reduced) for branch in self.branches]
-        joined = torch.cat([*branches, self.pooled(series)], dim=1)
+        joined = torch.cat([*branches, self.pooled(series if repeated is None else repeated)], dim=1)
         return self.activation(self.norm(joined))  # type: ignore[no-any-return]
 
 
@@ -64,7 +70,9 @@ class Shortcut(nn.Module):
 class InceptionTime(nn.Module):
     """Classifier or regressor of series: inception modules, mean over time, linear head.
 
-    A shortcut spans every three modules.
+    A shortcut spans every three modules. With ``lengths`` a batch may hold series of several lengths, padded
+    at their end with anything: each gets the outputs that it gets alone. Batch norm counts the padding while
+    it trains.
 
     Args:
         in_channels: Number of channels of the series.
@@ -87,11 +95,51 @@ class InceptionTime(nn.Module):
         self.shortcuts = nn.ModuleList(Shortcut(widths[start], width) for start in starts)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, series: Tensor) -> Tensor:
-        """Map series (B, in_channels, T) to outputs (B, outputs)."""
-        features = earlier = series
+    def forward(self, series: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map series (B, in_channels, T) to outputs (B, outputs).
+
+        Args:
+            series: Series, padded at their end.
+            lengths: Number of steps of each series, int64 (B,), from 1 to T; T for all when None.
+        """
+        if lengths is None:
+            return self.head(self._features(series).mean(-1))  # type: ignore[no-any-return]
+        inside = steps_inside(lengths, series)
+        pooled = self._features(series, inside, lengths).sum(-1) / lengths.unsqueeze(1)
+        return self.head(pooled)  # type: ignore[no-any-return]
+
+    def _features(
+        self, series: Tensor, inside: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Features (B, 4 filters, T) of the last module, zero outside of the series."""
+        repeated = None if lengths is None else _last_step_repeated(series, lengths)
+        features = earlier = _cut(series, inside)
         for index, block in enumerate(self.blocks):
-            features = block(features)
+            features = _cut(block(features, repeated), inside)
+            repeated = None
             if index % RESIDUAL_EVERY == RESIDUAL_EVERY - 1:
-                features = earlier = self.shortcuts[index // RESIDUAL_EVERY](earlier, features)
-        return self.head(features.mean(-1))  # type: ignore[no-any-return]
+                features = self.shortcuts[index // RESIDUAL_EVERY](earlier, features)
+                features = earlier = _cut(features, inside)
+        return features
+
+
+def steps_inside(lengths: Tensor, series: Tensor) -> Tensor:
+    """1 for each step of a series and 0 beyond its end, in the type of the series: (B, 1, T).
+
+    Args:
+        lengths: Number of steps of each series, int64 (B,).
+        series: Series (B, C, T).
+    """
+    steps = torch.arange(series.shape[-1], device=series.device)
+    return (steps < lengths.unsqueeze(1)).unsqueeze(1).to(series.dtype)
+
+
+def _cut(values: Tensor, inside: Tensor | None) -> Tensor:
+    return values if inside is None else values * inside
+
+
+def _last_step_repeated(series: Tensor, lengths: Tensor) -> Tensor:
+    """The series with the last step of each in the place of its padding."""
+    last = (lengths - 1).view(-1, 1, 1).expand(-1, series.shape[1], 1)
+    beyond = torch.arange(series.shape[-1], device=series.device) >= lengths.view(-1, 1, 1)
+    return torch.where(beyond, series.gather(2, last), series)

@@ -1,4 +1,4 @@
-"""Input normalisation as a layer, so that it is part of the exported graph."""
+"""Scales of inputs and outputs as layers, so that they are part of the exported graph."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or not mean or min(std) <= 0:
-            raise ValueError(
-                f"`mean` and `std` need one value a channel, `std` positive; got {mean} and {std}"
-            )
+        _check_scales(mean, std)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
@@ -47,3 +44,36 @@ class Normalize(nn.Module):
             return (batch - self.mean) / self.std
         shape = (-1, *(1 for _ in batch.shape[2:]))
         return (batch - self.mean.view(shape)) / self.std.view(shape)
+
+
+class Denormalize(nn.Module):
+    """Values in the units of the data, ``x std + mean``: the inverse of a normalisation of targets.
+
+    Args:
+        mean: Mean of each output, in the units of the targets.
+        std: Standard deviation of each output, positive.
+
+    Shape:
+        Outputs (B, O) to the same shape.
+
+    Raises:
+        ValueError: When lengths differ or a deviation is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        _check_scales(mean, std)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Bring a batch into the units of the targets."""
+        return outputs * self.std + self.mean
+
+
+def _check_scales(mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(mean) != len(std) or not mean or min(std) <= 0:
+        raise ValueError(f"`mean` and `std` need one value a channel, `std` positive; got {mean} and {std}")

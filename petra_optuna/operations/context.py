@@ -55,6 +55,11 @@ class Context:
     train_precision: TrainPrecision = "auto"
     on_step: Callable[[Callable[[], nn.Module], float], None] | None = None
 
+    @property
+    def regression(self) -> bool:
+        """Whether the task's targets are values and not classes."""
+        return self.task.metric.regression
+
     def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Inputs, Tensor]]:
         """At most ``limit`` samples of the calibration split, the same ones each time, no batch of one."""
         size = min(batch_size, max(2, self.task.samples_per_call))

@@ -16,6 +16,7 @@ from petra_optuna.errors import OperationFailed
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.operations.context import Context
 from petra_optuna.operations.half_range import clamp_stored, fit_half
+from petra_optuna.operations.outer_nodes import last_layers, outer_nodes
 from petra_optuna.operations.weight_only import named
 from petra_optuna.pipeline import Applied, FloatReason
 from petra_optuna.pipeline.nodes import BFloat16Node, HalfNode
@@ -56,7 +57,7 @@ class Half(HalfNode):
         prepared = named(model)
         inputs, _ = next(context.calibration_batches(limit=_SAMPLES, batch_size=_SAMPLES))
         fitting, kept = fit_half(prepared, to_feeds(inputs))
-        kept |= _crashing_transposes(fitting.graph)
+        kept |= {**outer_nodes(fitting.graph, context.regression), **_crashing_transposes(fitting.graph)}
         with warnings.catch_warnings():
             # It warns of every value that it rounds.
             warnings.simplefilter("ignore")
@@ -108,7 +109,8 @@ class BFloat16(BFloat16Node):
         del converted.graph.value_info[:]
         clamp_stored(converted.graph, _LARGEST_BFLOAT16, _LARGEST_BFLOAT16)
         stored = _stored(converted, TensorProto.FLOAT)
-        halved = [tensor for tensor in stored if _is_worth_it(tensor)]
+        exact = _weights_of(last_layers(converted.graph, context.regression), converted.graph)
+        halved = [tensor for tensor in stored if _is_worth_it(tensor) and tensor.name not in exact]
         if not halved:
             raise OperationFailed("bf16: the model stores no float32 matrix or kernel that it would shorten")
         count = _count(halved)
@@ -184,6 +186,11 @@ def _join_floats(graph: onnx.GraphProto, own: Collection[str]) -> None:
 
 def _casts_to(node: onnx.NodeProto, dtype: int) -> bool:
     return any(attribute.name == "to" and attribute.i == dtype for attribute in node.attribute)
+
+
+def _weights_of(names: Collection[str], graph: onnx.GraphProto) -> set[str]:
+    """Names of the stored values that these nodes read."""
+    return {name for node in graph.node if node.name in names for name in node.input}
 
 
 def _is_worth_it(tensor: onnx.TensorProto) -> bool:

@@ -17,7 +17,13 @@ from petra_optuna.errors import one_line
 from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import Inputs, forward, mapped, tensors
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import functional_form, input_steepness, lai_scale, mean_squared_error
+from petra_optuna.nn.training import (
+    functional_form,
+    input_steepness,
+    lai_scale,
+    mean_absolute_error,
+    mean_squared_error,
+)
 from petra_optuna.operations.context import Context
 
 PROBE_SAMPLES = 4
@@ -69,8 +75,8 @@ def residuals(
         smoothing = label_smoothing or options.get("label_smoothing", 0.0)
         losses = functional.cross_entropy(outputs, targets, reduction="none", label_smoothing=smoothing)
         return losses.reshape(rows, -1).mean(1), 1
-    differences = outputs.reshape(rows, -1) - targets.reshape(rows, -1)
-    if loss is functional.l1_loss:
+    differences = (outputs.reshape(rows, -1) - targets.reshape(rows, -1)) / options.get("scale", 1.0)
+    if loss in (functional.l1_loss, mean_absolute_error):
         return differences.abs().mean(1), 1
     if loss in (functional.mse_loss, mean_squared_error):
         return differences.square().mean(1).clamp_min(_SMALLEST_SQUARE).sqrt(), 2

@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import disagreement, inputs_device, training_dtype
+from petra_optuna.nn.training import (
+    OUTPUT_TOLERANCE,
+    VALUE_TOLERANCE,
+    disagreement,
+    inputs_device,
+    training_dtype,
+)
 from petra_optuna.operations.context import Context
 
 COMPARED_SAMPLES = 64
@@ -56,5 +62,6 @@ def precision_of(model: nn.Module, context: Context, only_float32: str | None = 
         return Precision(torch.bfloat16)
     batch = next(context.calibration_batches(COMPARED_SAMPLES, COMPARED_SAMPLES))
     with seeded(context.seed):
-        reason = disagreement(model, batch, task.loss, gains, task.fixed_norms)
+        tolerance = VALUE_TOLERANCE if context.regression else OUTPUT_TOLERANCE
+        reason = disagreement(model, batch, task.loss, gains, task.fixed_norms, tolerance)
     return Precision(gains) if reason is None else Precision(reason=reason)

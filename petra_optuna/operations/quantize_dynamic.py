@@ -15,6 +15,7 @@ from petra_optuna.operations.context import Context
 from petra_optuna.operations.int8_graph import batched_products
 from petra_optuna.operations.left_float import left_float, nothing_in_int8
 from petra_optuna.operations.observed import coarse_inputs, observed
+from petra_optuna.operations.outer_nodes import last_layers
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.weight_only import STORED, derived, named, store_int8
 from petra_optuna.pipeline import Applied, FloatReason
@@ -52,7 +53,8 @@ class QuantizeDynamic(QuantizeDynamicNode):
             OperationFailed: When the graph has no weight to quantise or ONNX Runtime's tool fails.
         """
         prepared = named(model)
-        left = {**batched_products(prepared.graph), **_unfit(prepared, context)}
+        left = {**batched_products(prepared.graph), **last_layers(prepared.graph, context.regression)}
+        left |= _unfit(prepared, context)
         left |= {f"{name}{_PRODUCT_OF_GEMM}": reason for name, reason in left.items()}
         quantized = _with_integer_products(prepared, left)
         weight_only = store_int8(quantized, _STORED)

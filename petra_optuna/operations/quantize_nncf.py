@@ -20,6 +20,7 @@ from petra_optuna.operations.context import Context
 from petra_optuna.operations.int8_graph import WEIGHTED, count_int8_weights, weighted_layers
 from petra_optuna.operations.left_float import left_float
 from petra_optuna.operations.observed import coarse_nodes, observed
+from petra_optuna.operations.outer_nodes import outer_nodes
 from petra_optuna.operations.weight_only import named
 from petra_optuna.pipeline import Applied, FloatReason
 from petra_optuna.pipeline.nodes import QuantizeNncfNode
@@ -56,7 +57,8 @@ class QuantizeNncf(QuantizeNncfNode):
         if not weighted_layers(prepared.graph):
             raise OperationFailed("nncf: the model has no layer whose weights could be quantised")
         feeds = [to_feeds(inputs) for inputs, _ in context.calibration_batches(_SAMPLES, _BATCH)]
-        ignored = coarse_nodes(prepared.graph, observed(prepared, feeds[0]))
+        ignored = outer_nodes(prepared.graph, context.regression)
+        ignored |= coarse_nodes(prepared.graph, observed(prepared, feeds[0]))
         quantized = _quantize(prepared, feeds, self.preset, list(ignored))
         weights = count_int8_weights(quantized)
         if weights == 0:

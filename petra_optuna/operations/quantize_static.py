@@ -25,6 +25,7 @@ from petra_optuna.operations.int8_graph import (
 )
 from petra_optuna.operations.left_float import left_float, nothing_in_int8
 from petra_optuna.operations.observed import observed, unfit_nodes
+from petra_optuna.operations.outer_nodes import last_layers
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.sensitivity import FloatGroup, SwitchedGraph, worst_layers
 from petra_optuna.operations.weight_only import STORED, named, store_int8
@@ -46,7 +47,7 @@ class QuantizeStatic(QuantizeStaticNode):
     Activations are unsigned because ONNX Runtime runs most convolutions of a residual network in float on
     x86 where they are signed. Where this machine's kernels saturate, weights take 7 bits (see
     ``saturation``). Recurrent matrices, embedding tables and transposed convolutions are stored in INT8 and
-    computed in float.
+    computed in float. The last layer of a task of values stays in float (``outer_nodes``).
 
     Example:
         >>> QuantizeStatic(calibration="percentile", keep_float=2).code
@@ -69,7 +70,7 @@ class QuantizeStatic(QuantizeStaticNode):
         layers = weighted_layers(prepared.graph)
         batches = context.calibration_batches(limit=_SAMPLES, batch_size=_BATCH) if layers else ()
         feeds = [to_feeds(inputs) for inputs, _ in batches]
-        quantized, reasons = self._quantize(prepared, feeds, context.repair) if layers else (prepared, {})
+        quantized, reasons = self._quantize(prepared, feeds, context) if layers else (prepared, {})
         floats = {**batched_products(prepared.graph), **reasons}
         weight_only = store_int8(quantized, STORED)
         weights = count_int8_weights(quantized)
@@ -87,16 +88,16 @@ class QuantizeStatic(QuantizeStaticNode):
         return Applied(quantized, report)
 
     def _quantize(
-        self, model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], repair: bool
+        self, model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], context: Context
     ) -> tuple[onnx.ModelProto, dict[str, FloatReason]]:
         try:
             values = observed(model, feeds[0])
-            unfit = unfit_nodes(model.graph, values)
+            unfit = {**last_layers(model.graph, context.regression), **unfit_nodes(model.graph, values)}
             if not weighted_layers(model.graph, unfit):
                 return model, unfit
             tensors = rounded_tensors(model.graph, unfit)
             ranges = calibrate(model, feeds, OPERATORS, self.calibration, self.percentile, tensors)
-            kept = self._kept(model, feeds[0], ranges, unfit, repair)
+            kept = self._kept(model, feeds[0], ranges, unfit, context.repair)
             reasons = {**unfit, **_reasons(kept)}
             return _shield_floats(_with_pairs(model, ranges, reasons)), reasons
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:

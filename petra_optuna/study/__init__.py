@@ -6,9 +6,10 @@ from petra_optuna.study.draft import draft_study
 from petra_optuna.study.lookup import find, load_study
 from petra_optuna.study.objective import MODEL_FILE, Objective
 from petra_optuna.study.record import StudyRecord, fetch_artifact
+from petra_optuna.study.regression import DEFAULT_REGION
 from petra_optuna.study.replay import recorded_trials, replay_objective, replay_study
 from petra_optuna.study.run import DEFAULT_CACHE, DEFAULT_POPULATION, PETRA, optimize, resume
-from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
+from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.trial_end import TrialEnd
 from petra_optuna.study.trial_loop import Callback, TrialLoop

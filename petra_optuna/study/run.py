@@ -38,8 +38,9 @@ from petra_optuna.study.create import InitialTrials, check_same, create_study
 from petra_optuna.study.liveness import await_signs_of_life
 from petra_optuna.study.lookup import load_study
 from petra_optuna.study.record import StudyRecord
+from petra_optuna.study.regression import gentle_priors
 from petra_optuna.study.retake import Retake
-from petra_optuna.study.specification import DEFAULT_REGION, Specification, TaskSource
+from petra_optuna.study.specification import Specification, TaskSource
 from petra_optuna.study.stop import Stop, stop_of
 from petra_optuna.study.trial_loop import Callback, TrialLoop
 from petra_optuna.study.warm_start import initial_from_study, origin_of
@@ -81,7 +82,7 @@ def optimize(
     from_study: str | None = None,
     from_storage: StorageLike | None = None,
     sensitivity: bool = False,
-    region: float = DEFAULT_REGION,
+    region: float | None = None,
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> optuna.Study:
@@ -126,7 +127,8 @@ def optimize(
         sensitivity: Whether the strengths of new nodes are mostly drawn near what the model was measured to
             bear, layer by layer, before the search.
         region: Most that the task's metric may be worse than the baseline's, as a share of it, for a pipeline
-            to count for the search and to be on the front; 1 for no such bound.
+            to count for the search and to be on the front; 1 for no such bound. When None 0.05 for a metric
+            of values (``Metric.regression``), else 0.1.
         workers: Processes that run trials; more than one needs a ``source`` that they can build.
         callbacks: Called after each trial, as in Optuna.
 
@@ -189,6 +191,8 @@ def optimize(
         if sensitivity:
             curves = sensitivity_of(task, PrefixCache(cache))
             initial = dataclasses.replace(initial, priors=tuple(priors_from_sensitivity(curves, space)))
+        if task.metric.regression:
+            initial = dataclasses.replace(initial, priors=gentle_priors(space, initial.priors or ()))
         return initial
 
     with training_threads(specification.train_threads):

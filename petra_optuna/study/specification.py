@@ -13,11 +13,10 @@ from petra_optuna.evaluation import DEFAULT_OBJECTIVES, Budget, Limits, Rungs, e
 from petra_optuna.inference import inference_objective
 from petra_optuna.measurement import DeviceProfile
 from petra_optuna.pipeline import SearchSpace
+from petra_optuna.study.regression import DEFAULT_REGION, default_region
 from petra_optuna.tasks import Mode, Task
 
 VERSION = 1
-DEFAULT_REGION = 0.1
-"""Quality may be 10 % worse than the baseline's: what is worse than that, hardly anybody deploys."""
 NO_REGION = 1.0
 """The region that is searched everywhere."""
 
@@ -168,7 +167,7 @@ class Specification:
         objectives: Sequence[str] = DEFAULT_OBJECTIVES,
         from_study: Origin | None = None,
         sensitivity: bool = False,
-        region: float = DEFAULT_REGION,
+        region: float | None = None,
         train_precision: TrainPrecision = "auto",
         tune_inference: str | None = None,
     ) -> Specification:
@@ -183,6 +182,7 @@ class Specification:
             raise UserError(f"`train_precision` must be one of {known}, got {train_precision!r}")
         if tune_inference is not None:
             inference_objective(tune_inference)
+        region = default_region(task.metric) if region is None else region
         if not 0 < region <= NO_REGION:
             raise UserError(f"`region` must be above 0 and at most 1, which is for none; got {region:g}")
         names = [efficiency_metric(name).name for name in objectives]

@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class LabeledSplits:
-    """Data of a task whose samples are labelled: by a class, or by objects of several.
+    """Data of a task whose samples are labelled: by a class, by objects of several, or by a value.
 
     Attributes:
         name: Name of the task.
         splits: ``train``, ``selection`` and, where there is one, ``test``.
-        labels: Names of the classes in order of their index.
+        labels: Names of the classes in order of their index; none for values.
         preprocess: JSON-ready description of the input besides its type float32.
     """
 

@@ -15,6 +15,7 @@ from petra_optuna.nn.randomness import seeded
 from petra_optuna.nn.training import (
     Loss,
     functional_form,
+    mean_absolute_error,
     mean_squared_error,
     output_matching_loss,
     sigmoid_label_loss,
@@ -32,7 +33,7 @@ _OF_LABELS = (
 )
 _OF_VALUES = (
     *(functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss, functional.huber_loss),
-    *(functional.binary_cross_entropy, mean_squared_error),
+    *(functional.binary_cross_entropy, mean_squared_error, mean_absolute_error),
 )
 _SURE = 3.0
 """A logit of which the sigmoid is 0.95: losses of labels have nearly no slope left on the right side."""
@@ -74,7 +75,9 @@ def _of_kind(kind: Kind, loss: Loss, outputs: Tensor, targets: Tensor) -> Distil
     if kind == "labels":
         return sigmoid_label_loss
     if kind == "values":
-        return output_matching_loss
+        function, options = functional_form(loss)
+        scaled = function in (mean_squared_error, mean_absolute_error) and "scale" in options
+        return functools.partial(output_matching_loss, **options) if scaled else output_matching_loss
     if outputs.ndim == 2:
         return soft_label_loss
     return functools.partial(soft_label_loss, axis=_class_axis(loss, outputs, targets) or 1)

@@ -26,6 +26,8 @@ class Metric:
         prepare: Maps outputs and targets of a whole split to those that ``function`` and ``per_sample`` read;
             None where they read them as they are. It may leave rows out: a split can hold rows on which a
             classifier of the outputs is fitted. A confirmation prepares once and resamples what is left.
+        regression: Whether targets are values and not classes. Conversions and searches are gentler then (see
+            docs/decisions/regression.md).
 
     Example:
         >>> error = Metric("mae", "minimize", lambda outputs, targets: float(abs(outputs - targets).mean()))
@@ -38,6 +40,7 @@ class Metric:
     function: Callable[[np.ndarray, np.ndarray], float]
     per_sample: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     prepare: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+    regression: bool = False
 
     def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """The metric of all samples at once."""
@@ -92,15 +95,53 @@ def rmse(outputs: np.ndarray, targets: np.ndarray) -> float:
     Raises:
         TaskError: When a sample has another number of outputs than of targets.
     """
-    if outputs.size != targets.size:
-        raise TaskError(f"rmse compares value by value, got outputs {outputs.shape}, targets {targets.shape}")
-    return float(np.sqrt(np.square(outputs.reshape(-1).astype(np.float64) - targets.reshape(-1)).mean()))
+    return float(np.sqrt(np.square(_differences("rmse", outputs, targets)).mean()))
+
+
+def mae(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Mean absolute error of outputs (N,) or (N, ...) against targets of as many values.
+
+    Raises:
+        TaskError: When a sample has another number of outputs than of targets.
+    """
+    return float(absolute_errors(outputs, targets).mean())
+
+
+def absolute_errors(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Mean absolute error of each sample: (N,)."""
+    return np.asarray(np.abs(_differences("mae", outputs, targets)).mean(axis=1))
+
+
+def r2(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Share of the targets' variance that the outputs explain, the mean over the values of a sample.
+
+    1 is perfect, 0 is as good as the mean of these targets, and worse than that is negative.
+
+    Raises:
+        TaskError: When a sample has another number of outputs than of targets, or a target never varies.
+    """
+    squares = np.square(_differences("r2", outputs, targets)).sum(axis=0)
+    values = targets.reshape(len(targets), -1).astype(np.float64)
+    spread = np.square(values - values.mean(axis=0)).sum(axis=0)
+    if not (spread > 0).all():
+        raise TaskError("r2 needs targets that vary, and one of these is constant; take rmse or mae")
+    return float((1 - squares / spread).mean())
 
 
 def correct(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """1 for each sample that ``accuracy`` counts as right, else 0: (N,)."""
     scores = _scores(outputs)
     return np.asarray(_classes(targets, scores) == _predicted(scores), dtype=np.float64)
+
+
+def _differences(name: str, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Outputs less targets, (N, values of a sample) in double precision."""
+    if outputs.size != targets.size:
+        raise TaskError(
+            f"{name} compares value by value, got outputs {outputs.shape}, targets {targets.shape}"
+        )
+    rows = len(targets)
+    return np.asarray(outputs.reshape(rows, -1).astype(np.float64) - targets.reshape(rows, -1))
 
 
 def _scores(outputs: np.ndarray) -> np.ndarray:
@@ -144,7 +185,9 @@ METRICS = (
     Metric("accuracy", "maximize", accuracy, correct),
     Metric("macro_f1", "maximize", macro_f1),
     Metric("auc", "maximize", auc),
-    Metric("rmse", "minimize", rmse),
+    Metric("rmse", "minimize", rmse, regression=True),
+    Metric("mae", "minimize", mae, absolute_errors, regression=True),
+    Metric("r2", "maximize", r2, regression=True),
 )
 
 

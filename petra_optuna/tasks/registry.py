@@ -14,6 +14,7 @@ from petra_optuna.tasks.events import (
     credit_default,
     event_sequences,
 )
+from petra_optuna.tasks.series import appliances, time_series
 from petra_optuna.tasks.task import Task
 
 
@@ -30,6 +31,8 @@ TASKS: dict[str, TaskBuilder] = {
     "ag_news": ag_news.build,
     "age_group": age_group.build,
     "alfa_battle": alfa_battle.build,
+    "appliances": appliances.build,
+    "appliances_archive": appliances.build_archive,
     "cifar10": cifar10.build,
     "completejourney": completejourney.build,
     "credit_default": credit_default.build,
@@ -37,6 +40,7 @@ TASKS: dict[str, TaskBuilder] = {
     "digits": digits.build,
     "event_sequences": event_sequences.build,
     "speech": speech.build,
+    "time_series": time_series.build,
 }
 
 

@@ -22,7 +22,13 @@ from petra_optuna.nn.copying import private_copy
 from petra_optuna.nn.inputs import ONLY_BATCH, DynamicAxes, Inputs, take
 from petra_optuna.nn.outputs import OutputChoice
 from petra_optuna.nn.randomness import seeded
-from petra_optuna.nn.training import Loss, TrainingStep, mean_squared_error, soft_label_loss
+from petra_optuna.nn.training import (
+    Loss,
+    TrainingStep,
+    mean_absolute_error,
+    mean_squared_error,
+    soft_label_loss,
+)
 from petra_optuna.source import source_sha256
 from petra_optuna.tasks.batch import check_sizes, in_float32, other_example
 from petra_optuna.tasks.calibration import drawn, read_once
@@ -43,7 +49,7 @@ Mode = Literal["pretrained", "untrained"]
 
 EXAMPLE_SAMPLES = 8
 SPLITS = ("train", "calibration", "selection", "test")
-NOT_FINGERPRINTED = ("name", "labels", "preprocess", "fingerprint", "fingerprinted")
+NOT_FINGERPRINTED = ("name", "labels", "preprocess", "block", "fingerprint", "fingerprinted")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +78,8 @@ class Task:
         fixed_norms: Names of the norms whose statistics do not move: those whose parameters are all frozen,
             and those that were in evaluation mode in a model in training mode.
         dynamic: Axes of the inputs besides the batch whose sizes vary; files take any size along them.
+        block: Neighbouring samples that depend on each other, as overlapping windows of a series do; the
+            bootstrap draws so many at a time.
         fingerprint: SHA-256 of model, data, metric and losses, and of all that they hold; in the mode
             ``untrained`` also of ``initial``. ``dataclasses.replace`` computes it anew where one is replaced.
         fingerprinted: The fingerprint and what it was computed of.
@@ -98,6 +106,7 @@ class Task:
     mode: Mode = "pretrained"
     fixed_norms: tuple[str, ...] = ()
     dynamic: DynamicAxes = dataclasses.field(default_factory=dict)
+    block: int = 1
     fingerprint: str = ""
     fingerprinted: tuple[Any, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
@@ -269,10 +278,10 @@ class Task:
             train: Data that training nodes train on.
             selection: Data that trials are compared on; never give test data here.
             test: Data that the front is confirmed on, once.
-            metric: ``accuracy``, ``macro_f1``, ``auc``, ``rmse`` or a ``Metric``.
+            metric: ``accuracy``, ``macro_f1``, ``auc``, ``rmse``, ``mae``, ``r2`` or a ``Metric``.
             name: Short name, shown and stored.
-            loss: Maps outputs and targets to the loss. Default: mean squared error when the metric is
-                ``rmse``, else cross-entropy.
+            loss: Maps outputs and targets to the loss. Default: mean squared error when the metric is one of
+                values, ``mae`` excepted, which takes the mean absolute error; else cross-entropy.
             training_step: Maps model, inputs and targets to the loss, in place of forward and ``loss``; turns
                 distillation off.
             distillation: How a student follows the model: ``classes`` (softmax over the axis of the classes),
@@ -321,7 +330,7 @@ class Task:
         elif initial is not None and normalize is not None:
             initial = functools.partial(_normalized, initial, normalize)
         quality = find_metric(metric)
-        criterion = loss or (mean_squared_error if quality.name == "rmse" else functional.cross_entropy)
+        criterion = loss or loss_of(quality)
         private = private_copy(original)  # a model may keep something of a call
         check_evaluation(private, splits["selection"], quality)
         tried = check_training(private, splits["train"], criterion, training_step)
@@ -346,6 +355,19 @@ class Task:
             fixed_norms=kept.fixed_norms,
             dynamic={name: dict(axes) for name, axes in dynamic.items()},
         )
+
+
+def loss_of(metric: Metric, scale: float = 1.0) -> Loss:
+    """The training loss that goes with a metric: for ``mae`` absolute errors, for other values squares.
+
+    Args:
+        metric: Metric of quality.
+        scale: Unit of the differences; it has no effect on classes.
+    """
+    if not metric.regression:
+        return functional.cross_entropy
+    loss = mean_absolute_error if metric.name == "mae" else mean_squared_error
+    return loss if scale == 1.0 else functools.partial(loss, scale=scale)
 
 
 def _normalized(

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from support.news_files import write_news
+from support.series_files import states, waves, write_series
 from support.wav_files import write_tones
 
 from petra_optuna.nn.inputs import Inputs, batch_size_of, forward
 from petra_optuna.tasks import Task, build_task, open_once, speech
 
-TASKS = ("digits_task", "news_task", "speech_task", "tiny_task")
+TASKS = ("digits_task", "news_task", "series_task", "speech_task", "tiny_task")
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,16 @@ def news_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """Articles with one word of their topic."""
     folder = tmp_path_factory.mktemp("news")
     return build_task("ag_news", data_root=write_news(folder / "news", 40, 5), cache_dir=folder)
+
+
+@pytest.fixture(scope="module")
+def series_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """Windows of a wave, and whether another wave is high at their end."""
+    folder, columns = tmp_path_factory.mktemp("series"), waves(700)
+    table = {"hour": columns["hour"], "cause": columns["cause"], "state": states(700)}
+    schema = {"time": "hour", "target": "state", "kind": "classification", "horizon": 0}
+    root = write_series(folder / "wave", table, **schema, window=24, filters=4, depth=2, epochs=12)
+    return build_task("time_series", data_root=root, cache_dir=folder)
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def _outputs(proto: onnx.ModelProto, inputs: np.ndarray, *, optimised: bool) -> 
 class Calibration:
     """The part of a context that a conversion reads."""
 
-    repair = False
+    repair, regression = False, False
 
     def calibration_batches(self, limit: int = 256, batch_size: int = 64) -> Iterator[tuple[Any, Tensor]]:
         yield (torch.randn(32, 4, 20, generator=torch.Generator().manual_seed(2)),), torch.zeros(32)

@@ -38,3 +38,46 @@ def test_the_network_of_the_paper_has_its_number_of_weights() -> None:
     shortcuts = (width + 2 * width) + (width * width + 2 * width)
     expected = first + 5 * other + shortcuts + (width * 10 + 10)
     assert sum(parameter.numel() for parameter in InceptionTime(1, 10).parameters()) == expected
+
+
+@pytest.fixture(scope="module")
+def moved() -> InceptionTime:
+    """A network whose norms move zeros, as those of a trained one do."""
+    torch.manual_seed(0)
+    net = InceptionTime(3, 2, filters=4, depth=6, bottleneck=4)
+    for _ in range(3):
+        net(3 + 2 * torch.randn(16, 3, 40))
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.bias)
+    return net.eval()
+
+
+@pytest.mark.parametrize("padding", ["zeros", "noise", "large"])
+@torch.no_grad()
+def test_mixed_lengths_in_one_batch_give_each_series_what_it_gets_alone(
+    moved: InceptionTime, padding: str
+) -> None:
+    series, lengths = torch.randn(4, 3, 45) - 1, torch.tensor([45, 20, 2, 1])
+    beyond = torch.arange(45) >= lengths[:, None, None]
+    fill = {"zeros": torch.zeros_like(series), "noise": series.flip(2), "large": 1e3 + series}[padding]
+    outputs = moved(torch.where(beyond, fill, series), lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = series[row : row + 1, :, :length]
+        torch.testing.assert_close(outputs[row : row + 1], moved(alone), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_without_lengths_padding_would_count(moved: InceptionTime) -> None:
+    series = torch.randn(1, 3, 20)
+    padded = nn.functional.pad(series, (0, 25))
+    assert not torch.allclose(moved(padded), moved(series), rtol=1e-2)
+
+
+def test_padding_gets_no_gradient() -> None:
+    net = InceptionTime(2, 1, filters=4, depth=3, bottleneck=4).eval()
+    series = torch.randn(2, 2, 30, requires_grad=True)
+    net(series, torch.tensor([30, 11])).sum().backward()
+    assert series.grad is not None
+    assert series.grad[1, :, :11].any()
+    assert not series.grad[1, :, 11:].any()

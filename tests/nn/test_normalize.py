@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from petra_optuna.nn.normalize import Normalize
+from petra_optuna.nn.normalize import Denormalize, Normalize
 
 
 def test_each_channel_uses_its_own_mean_and_deviation() -> None:
@@ -37,3 +37,16 @@ def test_tables_series_and_volumes_are_normalised_by_channel(shape: tuple[int, .
 def test_another_number_of_channels_is_refused_and_never_broadcast(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="`normalize` has 2 channels, the input has shape"):
         Normalize([0.1, 0.2], [1.0, 2.0])(torch.rand(shape))
+
+
+def test_targets_come_back_in_their_units() -> None:
+    targets = torch.tensor([[300.0, -2.0], [310.0, -3.0]])
+    mean, std = [305.0, -2.5], [5.0, 0.5]
+    standardised = (targets - torch.tensor(mean)) / torch.tensor(std)
+    torch.testing.assert_close(Denormalize(mean, std)(standardised), targets)
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.0], [0.0]), ([0.0, 1.0], [1.0]), ([], [])])
+def test_scales_of_targets_that_cannot_be_are_refused(mean: list[float], std: list[float]) -> None:
+    with pytest.raises(ValueError, match="`mean` and `std`"):
+        Denormalize(mean, std)

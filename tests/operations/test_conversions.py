@@ -41,6 +41,7 @@ class Calibration:
     shape: tuple[int, ...]
     asked: list[int] = dataclasses.field(default_factory=list)
     repair: bool = False
+    regression: bool = False
 
     def calibration_batches(self, limit=256, batch_size=64):
         self.asked.append(limit)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from petra_optuna.nn.inputs import Inputs, forward
-from petra_optuna.nn.training import lai_scale, mean_squared_error
+from petra_optuna.nn.training import lai_scale, mean_absolute_error, mean_squared_error
 from petra_optuna.operations import Context
 from petra_optuna.operations.lai import lai_loss, mean_scale, residuals, why_no_lai
 from petra_optuna.pipeline import Recipe
@@ -49,6 +51,15 @@ def test_residuals_of_cross_entropy_have_the_loss_as_their_mean(
     assert (found.shape, power) == ((6,), 1)
     expected = functional.cross_entropy(outputs, targets, label_smoothing=smoothing)
     torch.testing.assert_close(found.mean(), expected)
+
+
+@pytest.mark.parametrize(("loss", "power"), [(mean_squared_error, 2), (mean_absolute_error, 1)])
+def test_residuals_are_in_the_unit_of_the_loss(loss: Callable[..., Tensor], power: int) -> None:
+    outputs, targets = torch.randn(6, 1) * 70 + 300, torch.randn(6) * 70 + 300
+    scaled = functools.partial(loss, scale=70.0)
+    residual, found = residuals(scaled, outputs, targets)
+    assert found == power
+    torch.testing.assert_close((residual**power).mean(), scaled(outputs, targets))
 
 
 def test_residuals_of_squares_have_the_loss_as_their_mean_of_squares() -> None:

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason
 class Calibration:
     """The part of a context that conversions read."""
 
+    regression = False
+
     def __init__(self):
         self.asked = []
 

@@ -15,7 +15,7 @@ from petra_optuna.operations.saturation import LIMITS, weight_bits
 
 
 class Samples:
-    repair = False
+    repair, regression = False, False
 
     def __init__(self, inputs: torch.Tensor) -> None:
         self.inputs = inputs

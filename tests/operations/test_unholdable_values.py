@@ -100,7 +100,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 class Batches:
     """The part of a context that conversions read."""
 
-    repair = False
+    repair, regression = False, False
 
     def __init__(self, shift: float = 0.0, scale: float = 1.0, shortest: int = 2) -> None:
         generator = torch.Generator().manual_seed(0)

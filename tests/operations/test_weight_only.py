@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 
 
 class Samples:
-    repair = False
+    repair, regression = False, False
 
     def __init__(self, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = inputs

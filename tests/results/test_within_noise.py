@@ -126,8 +126,9 @@ def test_the_quick_way_is_the_metric_of_each_resample() -> None:
     for known in METRICS:
         if known.per_sample is not None:
             slow = Metric(known.name, known.direction, known.function)
+            read = outputs[:, 0] if known.regression else outputs
             quick, plain = (
-                resample(way, [outputs], targets, 20, np.random.default_rng(3)) for way in (known, slow)
+                resample(way, [read], targets, 20, np.random.default_rng(3)) for way in (known, slow)
             )
             assert np.allclose(quick, plain, atol=1e-12)
 
@@ -175,3 +176,32 @@ def test_what_is_no_number_is_neither_better_nor_worse() -> None:
     number, none = Estimate(1.0, 0.99, 1.01), Estimate(*[float("nan")] * 3)
     for direction in ("minimize", "maximize"):
         assert outcome(none, number, direction) == outcome(number, none, direction) == 0
+
+
+def test_blocks_of_neighbours_are_drawn_together() -> None:
+    rows = np.arange(20.0)
+    first = Metric("first", "maximize", lambda outputs, targets: float(np.diff(outputs).tolist().count(1.0)))
+    table = resample(first, [rows], rows, 100, np.random.default_rng(0), block=5)
+    assert (
+        table >= 12
+    ).all()  # four blocks of five have four steps of one each, but at the end of the series
+    single = resample(first, [rows], rows, 100, np.random.default_rng(0))
+    assert single.mean() < 2
+
+
+def test_blocks_widen_the_interval_of_what_depends_on_its_neighbours() -> None:
+    steps = np.repeat(np.random.default_rng(1).normal(size=40), 50)
+    zeros = np.zeros(len(steps))
+    spread = [
+        resample(metric("mae"), [steps], zeros, 200, np.random.default_rng(0), block=block).std()
+        for block in (1, 50)
+    ]
+    expected = np.abs(steps).reshape(40, 50).mean(1).std() / np.sqrt(40)
+    assert spread[1] == pytest.approx(expected, rel=0.3)
+    assert spread[1] > 3 * spread[0]
+
+
+def test_a_last_block_is_cut_and_every_sample_is_drawn_equally_often() -> None:
+    targets = np.arange(7.0)
+    table = resample(metric("mae"), [targets], np.zeros(7), 4000, np.random.default_rng(0), block=3)
+    assert table.mean() == pytest.approx(3.0, abs=0.05)

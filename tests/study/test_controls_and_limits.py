@@ -48,6 +48,7 @@ def test_a_minimised_metric_has_the_lower_value_in_front(tmp_path: Path) -> None
         _regression(), trials=2, storage=url, space=space, budget=Budget(8), cache=tmp_path / "cache"
     )
     assert study.directions[0].name == "MINIMIZE"
+    assert StudyRecord(study).specification.region == 0.05
     errors = [StudyRecord(study).evaluation(number)["values"]["rmse"] for number in (0, 1)]
     assert errors[1] < 0.8 * errors[0]
     assert front(study).rows[0].trial == 1

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from petra_optuna.errors import TaskError
 from petra_optuna.nn.training import (
+    mean_absolute_error,
     mean_squared_error,
     output_matching_loss,
     sigmoid_label_loss,
@@ -141,3 +142,14 @@ def test_what_cannot_pull_is_refused(asked: Any, shape: tuple[int, ...], reason:
     with pytest.raises(TaskError, match=reason) as refused:
         distillation_of(asked, mean_squared_error, _outputs(*shape), _outputs(*shape))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("loss", [mean_squared_error, mean_absolute_error])
+def test_values_are_matched_on_the_scale_of_the_loss(loss: Loss) -> None:
+    scaled = functools.partial(loss, scale=70.0)
+    outputs, targets = 300 + 70 * _outputs(8, 1), 300 + 70 * _outputs(8)
+    chosen = distillation_of(None, scaled, outputs, targets)
+    expected = functional.mse_loss(outputs / 70, outputs.flip(0) / 70)
+    torch.testing.assert_close(chosen(outputs, outputs.flip(0), 1.0), expected)
+    unscaled = distillation_of(None, loss, outputs, targets)
+    assert unscaled is output_matching_loss

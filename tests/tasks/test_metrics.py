@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import r2_score, roc_auc_score
 
 from petra_optuna.errors import TaskError
 from petra_optuna.tasks.metrics import METRICS, Metric, metric
@@ -67,7 +67,9 @@ def test_names_are_looked_up_and_own_metrics_pass_through() -> None:
     own = Metric("mine", "minimize", lambda outputs, targets: 0.5)
     assert metric(own) is own
     assert all(metric(known.name) is known for known in METRICS)
-    with pytest.raises(TaskError, match="unknown metric 'acuracy'; known: accuracy, macro_f1, auc, rmse"):
+    with pytest.raises(
+        TaskError, match="unknown metric 'acuracy'; known: accuracy, macro_f1, auc, rmse, mae, r2"
+    ):
         metric("acuracy")
 
 
@@ -96,3 +98,44 @@ def test_a_metric_may_prepare_a_split_and_leave_rows_out() -> None:
     assert own(np.array([1.0, 3.0, 10.0, 20.0]), np.zeros(4)) == 26.0
     plain = Metric("shifted", "minimize", own.function)
     assert plain(np.array([1.0, 3.0, 10.0, 20.0]), np.zeros(4)) == 34.0
+
+
+def test_mae_by_hand_and_by_sample() -> None:
+    outputs, targets = np.array([[1.0], [2.0], [6.0]]), np.array([1.0, 4.0, 2.0])
+    assert metric("mae").direction == "minimize"
+    assert metric("mae")(outputs, targets) == pytest.approx((0 + 2 + 4) / 3)
+    several = np.array([[1.0, 3.0], [0.0, 0.0]]), np.array([[0.0, 0.0], [0.0, 2.0]])
+    assert metric("mae")(*several) == pytest.approx(1.5)
+    assert metric("mae").per_sample is not None
+    assert metric("mae").per_sample(*several).tolist() == [2.0, 1.0]
+
+
+def test_r2_by_hand() -> None:
+    targets = np.array([1.0, 2.0, 3.0, 6.0])  # mean 3, squares around it 4 + 1 + 0 + 9
+    measure = metric("r2")
+    assert measure.direction == "maximize"
+    assert measure(targets[:, None], targets) == 1.0
+    assert measure(np.full((4, 1), 3.0), targets) == 0.0
+    assert measure(targets + np.array([1.0, 0.0, 0.0, -1.0]), targets) == pytest.approx(1 - 2 / 14)
+    assert measure(np.full(4, 10.0), targets) == pytest.approx(1 - (81 + 64 + 49 + 16) / 14)
+
+
+def test_r2_of_several_values_is_their_mean_as_in_scikit_learn() -> None:
+    targets, outputs = RANDOM.normal(size=(50, 3)) * [1, 10, 100], RANDOM.normal(size=(50, 3))
+    assert metric("r2")(outputs, targets) == pytest.approx(r2_score(targets, outputs))
+
+
+def test_r2_of_a_constant_is_refused() -> None:
+    with pytest.raises(TaskError, match="r2 needs targets that vary, and one of these is constant"):
+        metric("r2")(np.zeros(3), np.ones(3))
+
+
+@pytest.mark.parametrize("name", ["rmse", "mae", "r2"])
+def test_another_number_of_outputs_than_targets_is_refused(name: str) -> None:
+    assert metric(name).regression
+    with pytest.raises(TaskError, match=rf"{name} compares value by value, got outputs \(3, 2\), targets"):
+        metric(name)(np.zeros((3, 2)), np.zeros(3))
+
+
+def test_metrics_of_classes_are_none_of_values() -> None:
+    assert not any(metric(name).regression for name in ("accuracy", "macro_f1", "auc"))

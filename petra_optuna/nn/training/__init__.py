@@ -15,6 +15,7 @@ from petra_optuna.nn.training.losses import (
     Loss,
     TrainingStep,
     functional_form,
+    mean_absolute_error,
     mean_squared_error,
     with_label_smoothing,
 )
@@ -27,9 +28,18 @@ from petra_optuna.nn.training.penalties import (
     sparsity_penalty,
     trainable_matrices,
 )
-from petra_optuna.nn.training.precision import disagreement, forward_in, inputs_device, training_dtype
+from petra_optuna.nn.training.precision import (
+    OUTPUT_TOLERANCE,
+    VALUE_TOLERANCE,
+    disagreement,
+    forward_in,
+    inputs_device,
+    training_dtype,
+)
 
 __all__ = [
+    "OUTPUT_TOLERANCE",
+    "VALUE_TOLERANCE",
     "Loss",
     "TrainingStep",
     "disagreement",
@@ -38,6 +48,7 @@ __all__ = [
     "input_steepness",
     "inputs_device",
     "lai_scale",
+    "mean_absolute_error",
     "mean_hoyer",
     "mean_orthogonal",
     "mean_squared_error",

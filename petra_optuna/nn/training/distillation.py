@@ -39,12 +39,13 @@ def sigmoid_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> 
     return (cross_entropy - entropy) * temperature**2
 
 
-def output_matching_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def output_matching_loss(student: Tensor, teacher: Tensor, temperature: float, scale: float = 1.0) -> Tensor:
     """Mean squared difference of the outputs, for regression and for probabilities.
 
     Args:
         student: Outputs of any shape.
         teacher: Outputs of the same shape, without gradient.
         temperature: Has no meaning here; taken so that all distillation losses are called alike.
+        scale: Unit of the differences; that of the task's loss.
     """
-    return functional.mse_loss(student, teacher)
+    return functional.mse_loss(student / scale, teacher / scale)

@@ -26,10 +26,25 @@ _MODULES: dict[type[Any], tuple[Loss, tuple[str, ...]]] = {
 }
 
 
-def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error value by value: outputs (B, 1) against targets (B,) do not broadcast to (B, B)."""
+def mean_squared_error(outputs: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
+    """Mean squared error value by value: outputs (B, 1) against targets (B,) do not broadcast to (B, B).
+
+    Args:
+        outputs: Outputs (B, ...).
+        targets: Targets of as many values.
+        scale: Unit of the differences: with the targets' standard deviation losses are near 1, the size for
+            which learning rates and the weights of regularisers are made.
+    """
     rows = len(targets)
-    return functional.mse_loss(outputs.reshape(rows, -1), targets.reshape(rows, -1).to(outputs.dtype))
+    outputs, targets = outputs.reshape(rows, -1), targets.reshape(rows, -1).to(outputs.dtype)
+    return functional.mse_loss(outputs / scale, targets / scale)
+
+
+def mean_absolute_error(outputs: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
+    """Mean absolute error value by value; arguments as in ``mean_squared_error``."""
+    rows = len(targets)
+    outputs, targets = outputs.reshape(rows, -1), targets.reshape(rows, -1).to(outputs.dtype)
+    return functional.l1_loss(outputs / scale, targets / scale)
 
 
 def functional_form(loss: Loss) -> tuple[Loss, Mapping[str, Any]]:

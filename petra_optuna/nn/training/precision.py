@@ -22,6 +22,9 @@ CUDA_CAPABILITY = (8, 0)
 OUTPUT_TOLERANCE = 0.1
 """Most by which outputs may differ, as a share of their spread over the batch."""
 
+VALUE_TOLERANCE = 0.02
+"""The same for a task of values, where such an error adds to the model's own."""
+
 GRADIENT_TOLERANCE = 0.5
 """Most by which the gradient may differ, as a share of its length."""
 
@@ -74,6 +77,7 @@ def disagreement(
     loss: Callable[[Tensor, Tensor], Tensor],
     dtype: torch.dtype,
     fixed: tuple[str, ...] = (),
+    output_tolerance: float = OUTPUT_TOLERANCE,
 ) -> str | None:
     """Why a model is not to be trained in a type shorter than float32; None where it can be.
 
@@ -87,6 +91,7 @@ def disagreement(
         loss: Maps outputs and targets to the loss.
         dtype: The shorter type.
         fixed: Names of norms that stay in evaluation mode.
+        output_tolerance: Most by which outputs may differ, as a share of their spread.
     """
     inputs, targets = batch
     if targets.is_floating_point() and (off := _distance(targets.to(dtype), targets)) > TARGET_TOLERANCE:
@@ -101,7 +106,7 @@ def disagreement(
     except RuntimeError as error:
         return f"the model does not run in {_name(dtype)}: {one_line(error)}"
     # Written so that NaN fails.
-    if not (off := _distance(shorter, outputs)) <= OUTPUT_TOLERANCE:
+    if not (off := _distance(shorter, outputs)) <= output_tolerance:
         return f"outputs in {_name(dtype)} differ by {off:.1%} of their spread from those in float32"
     off = float((shorter_gradient - gradient).norm() / gradient.norm().clamp_min(torch.finfo().tiny))
     if not off <= GRADIENT_TOLERANCE:

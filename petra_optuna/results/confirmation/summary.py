@@ -95,6 +95,7 @@ def summarize(
         resamples,
         np.random.default_rng(specification.seed),
         lambda done: progress(done, resamples),
+        block=task.block,
     )
     quality = np.array([predictions.quality[name] for name in names])
     comparison = _Comparison(findings, kept, quality, table, baseline, specification)

@@ -42,3 +42,4 @@ def test_regression_matches_outputs_whatever_the_temperature() -> None:
     student, teacher = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [4.0]])
     assert output_matching_loss(student, teacher, 1.0).item() == 2.5
     assert output_matching_loss(student, teacher, 8.0).item() == 2.5
+    assert output_matching_loss(student, teacher, 8.0, scale=2.0).item() == 2.5 / 4

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petra_optuna.nn.training import disagreement, training_dtype
+from petra_optuna.nn.training import OUTPUT_TOLERANCE, VALUE_TOLERANCE, disagreement, training_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -76,6 +76,17 @@ def test_inputs_that_it_cannot_tell_apart_are_found_by_the_outputs() -> None:
 def test_targets_far_from_zero_are_found_before_the_outputs_get_there(offset: float, spread: float) -> None:
     inputs = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
     assert "moves the targets" in (_why(_net(8, 1), inputs, offset + spread * inputs[:, :1]) or "")
+
+
+def test_values_bear_less_than_classes() -> None:
+    inputs = 20 + torch.randn(64, 1, generator=torch.Generator().manual_seed(1))
+    same = nn.Linear(1, 1)
+    nn.init.ones_(same.weight)
+    nn.init.zeros_(same.bias)
+    given = same, ((inputs,), inputs - 20), functional.mse_loss, torch.bfloat16
+    assert disagreement(*given, output_tolerance=OUTPUT_TOLERANCE) is None
+    why = disagreement(*given, output_tolerance=VALUE_TOLERANCE)
+    assert "outputs in bfloat16 differ" in (why or "")
 
 
 def test_a_model_near_its_optimum_is_found_by_its_gradient() -> None:
