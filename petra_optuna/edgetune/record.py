@@ -89,9 +89,21 @@ COUNTS: Final = "petra:inference_counts"
 """Beginning of the keys of what the inference servers of a study's runs did (``ServerCounts``), one a run."""
 
 
-def add_counts(study: optuna.Study, counts: ServerCounts) -> None:
-    """Store what the inference server of a run did; runs at the same time have keys of their own."""
-    study.set_user_attr(f"{COUNTS}:{uuid.uuid4().hex[:12]}", dataclasses.asdict(counts))
+@dataclasses.dataclass(frozen=True)
+class KeptCounts:
+    """Keeps what the inference server of one run does with the study, after each trial.
+
+    Attributes:
+        counts: What the server does.
+        key: Key of the run; runs at the same time have keys of their own.
+    """
+
+    counts: ServerCounts
+    key: str = dataclasses.field(default_factory=lambda: f"{COUNTS}:{uuid.uuid4().hex[:12]}")
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Store them, over what was stored before."""
+        study.set_user_attr(self.key, dataclasses.asdict(self.counts))
 
 
 def counts_of(study: optuna.Study) -> ServerCounts:

@@ -14,7 +14,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 
 from petra_optuna.database import artifacts_folder, one_line_storage_errors, open_storage
 from petra_optuna.edgetune.objective import TuningObjective
-from petra_optuna.edgetune.record import add_counts
+from petra_optuna.edgetune.record import KeptCounts
 from petra_optuna.edgetune.space import most_threads
 from petra_optuna.edgetune.specification import TuningSpecification
 from petra_optuna.edgetune.target import TARGET, TargetQuality
@@ -65,11 +65,13 @@ class TuningRun:
             len(study.trials),
         )
         study.pruner = _pruner(specification)
-        with one_line_storage_errors(), self._trial(study) as trial:
+        with one_line_storage_errors(), self._trial() as trial:
+            if trial.server is not None:
+                ends.insert(0, KeptCounts(trial.server.counts))
             TrialLoop(study, self.stop, ends).run(trial)
 
     @contextlib.contextmanager
-    def _trial(self, study: optuna.Study) -> Iterator[TuningTrial]:
+    def _trial(self) -> Iterator[TuningTrial]:
         """The study's objective with a scratch folder and an inference server of its own."""
         specification = self.specification
         counter = counter_of(specification, self.objective)
@@ -83,7 +85,6 @@ class TuningRun:
             server = None
             if specification.inference_objective is not None:
                 server = stack.enter_context(InferenceServer(self._tuner(cores), self.url, pause))
-                stack.callback(lambda: add_counts(study, server.counts))
                 stack.enter_context(_kept_from(cores))
             store = FileSystemArtifactStore(str(store_folder))
             yield TuningTrial(

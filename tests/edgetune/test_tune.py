@@ -271,6 +271,7 @@ def test_a_killed_run_goes_on_and_its_trial_runs_again(run, workload, tmp_path, 
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert study.trials[2].params == study.trials[1].params != study.trials[3].params
+    assert counts_of(study).searches >= 1  # that of the first trial, whose run was killed
     assert record_of(study.trials[2]).artifact_id
 
 
