@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import small_task
 from support.fast_measurement import short_measurements
+from support.shared_exports import quick_exporter, shared_templates
 
 from petra_optuna.tasks import Task, build_task
 
@@ -23,12 +23,16 @@ def digits_task(request: pytest.FixtureRequest) -> Task:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def operators_listed_once() -> Iterator[None]:
-    """The exporter reads the sources of all its operators anew at every export, a third of its time here."""
-    from torch.onnx._internal.exporter._registration import onnxscript_apis
+def exported_quickly() -> Iterator[None]:
+    """See ``support.shared_exports``."""
+    with quick_exporter():
+        yield
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnxscript_apis, "get_torchlib_ops", functools.cache(onnxscript_apis.get_torchlib_ops))
+
+@pytest.fixture(scope="module", autouse=True)
+def exported_once() -> Iterator[None]:
+    """See ``support.shared_exports``; tests of exports themselves have a fixture of this name instead."""
+    with shared_templates():
         yield
 
 
