@@ -1,7 +1,5 @@
 """Files are measured, but not long: for tests of something else than how exact a figure is.
 
-A file is opened for the first time in this process, not in one of its own, and its memory is its size.
-
 ``python -m support.fast_measurement`` is ``petra`` in another process, measuring so.
 """
 
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.shared_exports import quick_exporter
 
 from petra_optuna import cli
 from petra_optuna.deploy import lower
@@ -27,10 +26,17 @@ SCHEDULE = Schedule(block_s=0.005, settle_s=0.001, min_pairs=4, max_pairs=4)
 
 
 @contextlib.contextmanager
-def short_measurements() -> Iterator[None]:
-    """Short blocks and few pairs; of the processes only the one that measures times is started."""
+def probes_here() -> Iterator[None]:
+    """A file is opened for the first time in this process, not in one of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[lower.__module__], "probe", _probe_here)
+        yield
+
+
+@contextlib.contextmanager
+def short_measurements() -> Iterator[None]:
+    """Short blocks and few pairs; of the processes only the one that measures times is started."""
+    with probes_here(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(MeasuringProcess, "_peak_memory", _size_of)
         patch.setitem(MeasuringProcess.__init__.__kwdefaults__, "schedule", SCHEDULE)
         patch.setattr("petra_optuna.study.baseline.EAGER_S", 0.01)
@@ -85,5 +91,5 @@ class BySize:
 
 
 if __name__ == "__main__":
-    with short_measurements():
+    with quick_exporter(), short_measurements():
         cli.main()
