@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import small_task
 from support.fast_measurement import probes_here, short_measurements
-from support.shared_exports import quick_exporter, shared_templates
+from support.shared_exports import own_templates, quick_exporter, shared_templates
 
 from petra_optuna.tasks import Task, build_task
 
@@ -33,6 +33,13 @@ def exported_quickly() -> Iterator[None]:
 def exported_once() -> Iterator[None]:
     """See ``support.shared_exports``; tests of exports themselves have a fixture of this name instead."""
     with shared_templates():
+        yield
+
+
+@pytest.fixture
+def exported_anew(exported_once: None) -> Iterator[None]:
+    """For a test of what is exported once and what again."""
+    with own_templates():
         yield
 
 

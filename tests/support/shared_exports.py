@@ -22,6 +22,7 @@ from petra_optuna.deploy.templates import Template
 
 _shared: OrderedDict[Hashable, Template] = OrderedDict()
 """Templates of this process, some hundred kilobytes each at most."""
+_empty = Templates.__init__
 
 
 @contextlib.contextmanager
@@ -34,6 +35,14 @@ def shared_templates() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Templates, "__init__", share)
         patch.setattr(templates, "_CAPACITY", 256)
+        yield
+
+
+@contextlib.contextmanager
+def own_templates() -> Iterator[None]:
+    """``Templates`` that are made meanwhile are empty, as they are outside of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Templates, "__init__", _empty)
         yield
 
 
