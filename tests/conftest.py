@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import small_task
-from support.fast_measurement import probes_here, short_measurements
+from support.fast_measurement import own_lock, probes_here, short_measurements
 from support.shared_exports import own_templates, quick_exporter, shared_templates
 
 from petra_optuna.tasks import Task, build_task
@@ -20,6 +20,13 @@ def digits_task(request: pytest.FixtureRequest) -> Task:
     """The digits with their real base, trained once and kept in pytest's cache folder."""
     assert request.config.cache is not None
     return build_task("digits", cache_dir=Path(request.config.cache.mkdir("petra_digits")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_alone() -> Iterator[None]:
+    """See ``support.fast_measurement``."""
+    with own_lock():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,10 +20,20 @@ from petra_optuna.deploy import lower
 from petra_optuna.deploy.probe import Probe, probe
 from petra_optuna.errors import LoweringFailed, RuntimeFailed
 from petra_optuna.measurement import FileMeasurement, Measurement, MeasuringProcess, Schedule
+from petra_optuna.measurement.machine_lock import MachineLock
 from petra_optuna.runtimes import DEFAULT, OnnxRuntime
 from petra_optuna.scratch import scratch_folder
 
 SCHEDULE = Schedule(block_s=0.005, settle_s=0.001, min_pairs=4, max_pairs=4)
+
+
+@contextlib.contextmanager
+def own_lock() -> Iterator[None]:
+    """Wait for no other process that measures on this machine: another worker of the tests, or a study."""
+    name, *limits = MachineLock.__init__.__defaults__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MachineLock.__init__, "__defaults__", (f"{name}-{os.getpid()}", *limits))
+        yield
 
 
 @contextlib.contextmanager
@@ -91,5 +102,5 @@ class BySize:
 
 
 if __name__ == "__main__":
-    with quick_exporter(), short_measurements():
+    with own_lock(), quick_exporter(), short_measurements():
         cli.main()
