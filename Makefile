@@ -23,8 +23,9 @@ quickstart: $(INSTALLED)
 	@echo "The dashboard:         $(BIN)/petra dashboard --storage $(STORAGE)"
 	@echo "More trials:           make quickstart TRIALS=60"
 
+# Sources are compiled once, for both workers and for all processes that tests start.
 test: $(INSTALLED)
-	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import small_task
-from support.fast_measurement import short_measurements
+from support.fast_measurement import own_lock, probes_here, short_measurements
+from support.shared_exports import own_templates, quick_exporter, shared_templates
 
 from petra_optuna.tasks import Task, build_task
 
@@ -23,12 +23,37 @@ def digits_task(request: pytest.FixtureRequest) -> Task:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def operators_listed_once() -> Iterator[None]:
-    """The exporter reads the sources of all its operators anew at every export, a third of its time here."""
-    from torch.onnx._internal.exporter._registration import onnxscript_apis
+def measured_alone() -> Iterator[None]:
+    """See ``support.fast_measurement``."""
+    with own_lock():
+        yield
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnxscript_apis, "get_torchlib_ops", functools.cache(onnxscript_apis.get_torchlib_ops))
+
+@pytest.fixture(scope="session", autouse=True)
+def exported_quickly() -> Iterator[None]:
+    """See ``support.shared_exports``."""
+    with quick_exporter():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exported_once() -> Iterator[None]:
+    """See ``support.shared_exports``; tests of exports themselves have a fixture of this name instead."""
+    with shared_templates():
+        yield
+
+
+@pytest.fixture
+def exported_anew(exported_once: None) -> Iterator[None]:
+    """For a test of what is exported once and what again."""
+    with own_templates():
+        yield
+
+
+@pytest.fixture(scope="module")
+def probed_here() -> Iterator[None]:
+    """See ``support.fast_measurement``."""
+    with probes_here():
         yield
 
 

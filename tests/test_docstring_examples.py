@@ -2,7 +2,7 @@
 
 Beside the public names examples use ``numpy`` as ``np``, ``Path``, a ``task`` with its ``model``, a finished
 ``study`` of that task in ``storage/mine.db``, a ``workload`` on it and a finished tuning study ``tuned`` of
-it in ``storage/tune.db``. ``words`` is a folder of recordings.
+it in ``storage/tune.db``. ``words`` is a folder of recordings. A formula stands in for measuring settings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import IntDistribution
+from support.serving import Served, fake_servers
 from support.wav_files import write_tones
 from torch import nn
 
@@ -51,9 +52,10 @@ def home(
     folder = tmp_path_factory.mktemp("examples")
     assert pytestconfig.cache is not None
     (folder / "bases").symlink_to(pytestconfig.cache.mkdir("petra_digits"))  # a base is trained once for all
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, fake_servers(Served()):
         patch.chdir(folder)
-        petra_optuna.optimize(tiny_task, trials=5, storage="storage/mine.db", name="mine")
+        one = petra_optuna.Budget(epochs=1)
+        petra_optuna.optimize(tiny_task, trials=5, budget=one, storage="storage/mine.db", name="mine")
         short = TuningBudget(max_epochs=2)
         petra_optuna.tune(
             workload, trials=1, budget=short, max_batch=2, storage="storage/tune.db", name="tuned"

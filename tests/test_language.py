@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,12 @@ NEAR = 3
 """Lines within which a placeholder can be seen as a whole."""
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+|\bpetra (?:run|resume|front|confirm|export|dashboard)\b")
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a source."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -49,10 +56,14 @@ def long_lived(function: ast.FunctionDef) -> Iterator[tuple[int, str]]:
             yield min(uses), name
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_line_of_a_docstring_stands_alone(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert [f"{number}: {line.strip()}" for number, line in enumerate(lines, 1) if FRAGMENT.match(line)] == []
+def test_a_line_of_a_docstring_stands_alone() -> None:
+    fragments = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in (*SOURCES, *SCRIPTS)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if FRAGMENT.match(line)
+    ]
+    assert fragments == []
 
 
 @pytest.mark.parametrize(
@@ -69,19 +80,24 @@ def test_fragments_are_recognised(line: str) -> None:
     assert not FRAGMENT.match(line.replace(": ", ": Key ").replace('"""', '"""Key '))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_library_names_arguments_and_only_the_command_names_options(path: Path) -> None:
-    if path.is_relative_to(ROOT / "petra_optuna" / "cli"):
-        return
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert [f"{line}: {text}" for line, text in strings(tree) if OPTION.search(text)] == []
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_locals_say_what_they_hold(path: Path) -> None:
-    functions = [
-        node
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef)
+def test_the_library_names_arguments_and_only_the_command_names_options() -> None:
+    commands = ROOT / "petra_optuna" / "cli"
+    options = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in SOURCES
+        if not path.is_relative_to(commands)
+        for line, text in strings(parsed(path))
+        if OPTION.search(text)
     ]
-    assert sorted({hit for function in functions for hit in long_lived(function)}) == []
+    assert options == []
+
+
+def test_locals_say_what_they_hold() -> None:
+    hits = {
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in SOURCES
+        for function in ast.walk(parsed(path))
+        if isinstance(function, ast.FunctionDef)
+        for line, name in long_lived(function)
+    }
+    assert sorted(hits) == []

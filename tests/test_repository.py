@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import ast
 import functools
-import json
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from petra_optuna import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "petra_optuna"
@@ -42,30 +45,19 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 PATH_SPAN = re.compile(r"(?:[\w.-]+/)+[\w.-]+\.(?:py|md|toml|json|ipynb)")
 PRAGMA = re.compile(r"  # (?:type: ignore|noqa).*")  # has to stand on the line that it is for
 LINK_TARGET = re.compile(r"\]\([^)]*\)")
+PLAIN = {"COLUMNS": "240", "TERM": "dumb", "NO_COLOR": "1"}
 SHELLS = {"bash", "sh", "console", "shell"}
-PROBE = """
-import contextlib, io, json, sys
-from petra_optuna.cli import main
-
-found = []
-for name in sys.argv[1:]:
-    sys.argv[1:] = [name, "--help"]
-    text, code = io.StringIO(), 0
-    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-    found.append((name, code, text.getvalue()))
-print(json.dumps(found))
-"""
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    # Wide and plain, so that help texts hold option names in one piece.
-    environment = {**os.environ, "COLUMNS": "240", "TERM": "dumb", "NO_COLOR": "1"}
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=120
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **PLAIN},
+        timeout=120,
     )
 
 
@@ -95,6 +87,13 @@ def pinned_versions() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pins}
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a source."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports_of(path: Path) -> list[tuple[str, int]]:
     """Dotted names imported anywhere in a file, with the depth of the function they are imported in."""
     found: list[tuple[str, int]] = []
@@ -108,7 +107,7 @@ def imports_of(path: Path) -> list[tuple[str, int]]:
         for child in ast.iter_child_nodes(node):
             visit(child, depth + inside)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")), 0)
+    visit(parsed(path), 0)
     return found
 
 
@@ -157,11 +156,22 @@ def prose_lines(text: str) -> list[tuple[int, str]]:
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, tuple[int, str]]:
-    """Exit code and help of every documented command, from one process: torch is slow to load."""
-    names = {command[0] for _, command in documented_commands()}
-    done = run(sys.executable, "-c", PROBE, *sorted(names))
-    assert done.returncode == 0, done.stderr
-    return {name: (code, text) for name, code, text in json.loads(done.stdout)}
+    """Exit code and help of every documented command."""
+    return {name: help_of(name) for name in {command[0] for _, command in documented_commands()}}
+
+
+def help_of(command: str) -> tuple[int, str]:
+    """Exit code and output of ``petra COMMAND --help``, wide and plain: option names in one piece."""
+    text, code = io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(text), redirect_stderr(text):
+        for name, value in PLAIN.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["petra", command, "--help"])
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, text.getvalue()
 
 
 def test_imports_go_one_way() -> None:
@@ -169,30 +179,37 @@ def test_imports_go_one_way() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["pipeline", "evolution", "samplers", "measurement", "measurement.worker", "inference.replay"],
-)
-def test_module_loads_without_torch(module: str) -> None:
-    code = f"import sys, petra_optuna.{module}; sys.exit('torch' in sys.modules)"
+def test_modules_load_without_torch() -> None:
+    names = ("pipeline", "evolution", "samplers", "measurement", "measurement.worker", "inference.replay")
+    code = "import importlib, sys\n"
+    for name in names:
+        module = f"petra_optuna.{name}"
+        code += f"importlib.import_module({module!r})\n"
+        code += f"if 'torch' in sys.modules: sys.exit({f'{module} loads torch'!r})\n"
     done = run(sys.executable, "-c", code)
-    assert done.returncode == 0, done.stderr or f"petra_optuna.{module} loads torch"
+    assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_own_package_is_imported_at_the_top_only(path: Path) -> None:
-    late = [name for name, depth in imports_of(path) if depth and name.startswith((".", "petra_optuna"))]
+def test_own_package_is_imported_at_the_top_only() -> None:
+    late = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in SOURCES
+        for name, depth in imports_of(path)
+        if depth and name.startswith((".", "petra_optuna"))
+    ]
     assert late == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_text_is_read_and_written_in_an_encoding_that_is_named(path: Path) -> None:
+def test_text_is_read_and_written_in_an_encoding_that_is_named() -> None:
     """Without a name it is that of the locale, and a file written here is another one elsewhere."""
-    calls = [
-        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+    nameless = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", None) in ("read_text", "write_text")
+        and "encoding" not in {word.arg for word in node.keywords}
     ]
-    texts = [call for call in calls if getattr(call.func, "attr", None) in ("read_text", "write_text")]
-    nameless = [call.lineno for call in texts if "encoding" not in {word.arg for word in call.keywords}]
     assert nameless == []
 
 

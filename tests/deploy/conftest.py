@@ -86,3 +86,8 @@ def residual():
 def two_inputs():
     torch.manual_seed(0)
     return TwoInputs().eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exported_once():
+    """Every test of exports exports itself."""

@@ -454,6 +454,7 @@ def test_a_pipeline_that_cannot_be_shaped_yet_is_not_judged(
     assert _judged(tiny_task, tmp_path, pipeline, Rungs()) == []
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_a_structure_is_traced_once_and_its_files_are_those_of_a_new_evaluator(
     tiny_task: Task, tmp_path: Path
 ) -> None:
