@@ -41,15 +41,22 @@ class IntegerRecurrent:
     left: Mapping[str, FloatReason]
 
 
-def integer_layers(graph: onnx.GraphProto) -> list[RecurrentLayer]:
+def integer_layers(
+    graph: onnx.GraphProto, least_units: Mapping[str, int] | None = None
+) -> list[RecurrentLayer]:
     """The recurrent layers of a graph that have enough units and a form that can compute in INT8.
 
     An LSTM may have any form. A GRU must have PyTorch's and sequences of one length.
+
+    Args:
+        graph: Graph whose nodes have names.
+        least_units: Fewest units by operator; ``LEAST_UNITS`` when None.
     """
+    least = LEAST_UNITS if least_units is None else least_units
     values = Constants(graph)
     chosen = []
     for node in graph.node:
-        if node.op_type not in LEAST_UNITS or attributes(node)["hidden_size"] < LEAST_UNITS[node.op_type]:
+        if node.op_type not in least or attributes(node)["hidden_size"] < least[node.op_type]:
             continue
         layer = RecurrentLayer.read(node, values)
         if layer is not None and (node.op_type == "LSTM" or layer.is_torch_gru()):
@@ -74,7 +81,9 @@ def coarse_sequences(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -
     return coarse
 
 
-def compute_in_int8(model: onnx.ModelProto, coarse: Collection[str]) -> IntegerRecurrent:
+def compute_in_int8(
+    model: onnx.ModelProto, coarse: Collection[str] = (), least_units: Mapping[str, int] | None = None
+) -> IntegerRecurrent:
     """Let recurrent layers compute in INT8, in place.
 
     An LSTM whose inputs INT8 cannot hold is not changed; a GRU multiplies such inputs in float.
@@ -82,11 +91,12 @@ def compute_in_int8(model: onnx.ModelProto, coarse: Collection[str]) -> IntegerR
     Args:
         model: Graph whose nodes have names; changed in place.
         coarse: Names of the layers whose inputs INT8 cannot hold.
+        least_units: Fewest units by operator; ``LEAST_UNITS`` when None.
     """
     parts: dict[str, list[onnx.NodeProto]] = {}
     weights: list[str] = []
     left: dict[str, FloatReason] = {}
-    for layer in integer_layers(model.graph):
+    for layer in integer_layers(model.graph, least_units):
         name = layer.node.name
         if layer.node.op_type == "LSTM":
             if name not in coarse:
