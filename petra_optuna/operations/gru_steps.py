@@ -33,6 +33,15 @@ _STEP: tuple[tuple[str, str, str, Mapping[str, Any]], ...] = (
 )
 """Operators of a step behind its product: ``candidate + update * (state - candidate)`` is the next state."""
 
+_OUTER = ("gate_sizes", "half_sizes")
+"""Values that all steps read from outside the loop."""
+
+_PRODUCT = (
+    *("weight_int8", "weight_int8_scale", "bias"),
+    *("rounded", "step", "zero", "sums", "floats", "scale", "scaled", "product"),
+)
+"""Names of what an integer product stores and computes."""
+
 
 class GruSteps:
     """The nodes and stored values that take the place of one GRU node.
@@ -132,19 +141,19 @@ class GruSteps:
 
     def _step(self, index: int, bias: np.ndarray) -> onnx.GraphProto:
         """The body of the loop: one state and one step's products to the next state."""
-        units, outer = self._layer.units, {"gate_sizes": self._own("gate_sizes")}
-        outer["half_sizes"] = self._own("half_sizes")
         prefix = self._own(f"step_{index}")
         names = {
-            name: f"{prefix}_{name}" for _, taken, given, _ in _STEP for name in f"{taken} {given}".split()
+            name: self._own(name) if name in _OUTER else f"{prefix}_{name}"
+            for _, taken, given, _ in _STEP
+            for name in f"{taken} {given}".split()
         }
-        names |= outer
         names["product"], nodes = self._integer_product(
             names["state"], f"state_{index}", self._layer.of_states[index], bias
         )
         for operator, taken, given, attributes in _STEP:
             inputs, outputs = ([names[name] for name in text.split()] for text in (taken, given))
             nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[0], **attributes))
+        units = self._layer.units
         widths = {"state": units, "gates": 2 * units, "new": units, "next": units, "output": units}
         ends = [
             helper.make_tensor_value_info(names[name], TensorProto.FLOAT, ["batch", width])
@@ -160,31 +169,19 @@ class GruSteps:
         They stand in the order that ONNX Runtime joins into one kernel.
         """
         integers, scales = round_symmetric(matrix.T, 1, LIMITS[weight_bits()])
-        names = {
-            part: self._own(f"{name}_{part}")
-            for part in (
-                "weight_int8",
-                "weight_int8_scale",
-                "bias",
-                "rounded",
-                "step",
-                "zero",
-                "sums",
-                "floats",
-            )
-        }
-        scale, scaled, product = (self._own(f"{name}_{part}") for part in ("scale", "scaled", "product"))
-        self._keep(names["weight_int8"], integers)
-        self._keep(names["weight_int8_scale"], scales[0])
-        self._keep(names["bias"], bias)
-        rounded = [names["rounded"], names["step"], names["zero"]]
+        weight, steps, added, rounded, step, zero, sums, floats, scale, scaled, product = (
+            self._own(f"{name}_{part}") for part in _PRODUCT
+        )
+        self._keep(weight, integers)
+        self._keep(steps, scales[0])
+        self._keep(added, bias)
         rows: tuple[tuple[str, list[str], list[str], Mapping[str, Any]], ...] = (
-            ("DynamicQuantizeLinear", [values], rounded, {}),
-            ("MatMulInteger", [names["rounded"], names["weight_int8"], names["zero"]], [names["sums"]], {}),
-            ("Cast", [names["sums"]], [names["floats"]], {"to": TensorProto.FLOAT}),
-            ("Mul", [names["step"], names["weight_int8_scale"]], [scale], {}),
-            ("Mul", [names["floats"], scale], [scaled], {}),
-            ("Add", [scaled, names["bias"]], [product], {}),
+            ("DynamicQuantizeLinear", [values], [rounded, step, zero], {}),
+            ("MatMulInteger", [rounded, weight, zero], [sums], {}),
+            ("Cast", [sums], [floats], {"to": TensorProto.FLOAT}),
+            ("Mul", [step, steps], [scale], {}),
+            ("Mul", [floats, scale], [scaled], {}),
+            ("Add", [scaled, added], [product], {}),
         )
         return product, [
             helper.make_node(operator, taken, given, name=given[0], **attributes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -20,10 +20,11 @@ from petra_optuna.pipeline import FloatReason
 LEAST_UNITS: Mapping[str, int] = {"GRU": 320, "LSTM": 128}
 """Fewest units with which one sample a call takes no longer in INT8 than in float.
 
-A step of the GRU's loop costs some 15 us besides its product (``studies/results/recurrent_int8.md``).
+A step of the GRU's loop takes some microseconds besides its product (``studies/results/recurrent_int8.md``).
 """
 _NARROW = 2
-"""Inputs of less than the units by this factor are multiplied in float: that is fast, and rounds nothing."""
+"""A GRU with more units than its inputs times this multiplies them in float, fast and without rounding."""
+_FEW = FloatReason(reason="its inputs are few beside the units, so that it is fast, and they are not rounded")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def integer_layers(
     values = Constants(graph)
     chosen = []
     for node in graph.node:
-        if node.op_type not in least or attributes(node)["hidden_size"] < least[node.op_type]:
+        if node.op_type not in least or attributes(node).get("hidden_size", 0) < least[node.op_type]:
             continue
         layer = RecurrentLayer.read(node, values)
         if layer is not None and (node.op_type == "LSTM" or layer.is_torch_gru()):
@@ -82,7 +83,9 @@ def coarse_sequences(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -
 
 
 def compute_in_int8(
-    model: onnx.ModelProto, coarse: Collection[str] = (), least_units: Mapping[str, int] | None = None
+    model: onnx.ModelProto,
+    coarse: Mapping[str, FloatReason] | None = None,
+    least_units: Mapping[str, int] | None = None,
 ) -> IntegerRecurrent:
     """Let recurrent layers compute in INT8, in place.
 
@@ -90,9 +93,10 @@ def compute_in_int8(
 
     Args:
         model: Graph whose nodes have names; changed in place.
-        coarse: Names of the layers whose inputs INT8 cannot hold.
+        coarse: Name of each layer whose inputs INT8 cannot hold -> the reason.
         least_units: Fewest units by operator; ``LEAST_UNITS`` when None.
     """
+    coarse = coarse or {}
     parts: dict[str, list[onnx.NodeProto]] = {}
     weights: list[str] = []
     left: dict[str, FloatReason] = {}
@@ -103,13 +107,12 @@ def compute_in_int8(
                 parts[name], stored = integer_lstm(layer)
                 model.graph.initializer.extend(stored)
             continue
-        wide = _NARROW * layer.inputs >= layer.units
-        steps = GruSteps(layer, integer_inputs=wide and name not in coarse)
+        rounds_inputs = name not in coarse and _NARROW * layer.inputs >= layer.units
+        steps = GruSteps(layer, integer_inputs=rounds_inputs)
         parts[name] = steps.nodes
         model.graph.initializer.extend(steps.stored)
         weights += steps.float_weights
-        why = "its inputs do not fit INT8" if wide else "its inputs are few beside the units"
-        left |= {product: FloatReason(reason=why) for product in steps.float_products}
+        left |= dict.fromkeys(steps.float_products, coarse.get(name, _FEW))
     if parts:
         _replace(model, parts)
     return IntegerRecurrent(tuple(parts), tuple(weights), left)

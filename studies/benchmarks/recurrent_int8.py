@@ -6,7 +6,8 @@ One layer over series of 100 steps with 32 values each, random weights, one thre
 alternating blocks against the float file in ONNX Runtime; a smaller ratio is faster. "loop" is the GRU as one
 step after the other in integer products, "blocks" the same with ten steps in each turn, "operator" ONNX
 Runtime's DynamicQuantizeLSTM. The error is that of the last outputs against PyTorch's, in percent of their
-norm at batch 64. It depends on the inputs, which are normally distributed.
+norm at batch 64. It depends on weights and inputs: ``--errors`` prints another table, of the errors with
+larger weights and with other inputs.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ HEADER = (
     *("cell", "units", "inputs", "runtime", "file", "MB", "error, %"),
     *(column for batch in BATCHES for column in (f"batch {batch}", "low", "high", "ms")),
 )
+ERROR_HEADER = ("cell", "units", "weights", "inputs", "weights in INT8, error %", "INT8, error %")
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -88,9 +90,13 @@ def main() -> None:
     parser.add_argument("--units", nargs="+", type=int, default=[128, 400, 800], help="numbers of units")
     parser.add_argument("--inputs", type=int, default=INPUTS, help="values of a step")
     parser.add_argument("--only", default="", help="measure only files whose names contain this")
+    parser.add_argument("--errors", action="store_true", help="print the table of errors")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")  # PyTorch's INT8 is deprecated, and says so in every call
+    if given.errors:
+        script.print_table(ERROR_HEADER, error_rows(given.cells, given.units, given.inputs))
+        return
     script.print_table(HEADER, _rows(given.cells, given.units, given.inputs, given.only))
 
 
@@ -112,19 +118,38 @@ def _rows(cells: list[str], sizes: list[int], inputs: int, only: str) -> Iterato
                     yield [*about, error, *[""] * 4 * len(BATCHES)]
 
 
+def error_rows(cells: list[str], sizes: list[int], inputs: int) -> Iterator[list[object]]:
+    """Errors of the files in ONNX Runtime by the size of the weights and the kind of the inputs."""
+    for cell, units, factor in itertools.product(cells, sizes, (1, 2, 4)):
+        with seeded(0), tempfile.TemporaryDirectory() as folder:
+            model = Last(cell, inputs, units).eval()
+            normal = torch.randn(max(BATCHES), STEPS, inputs)
+            series = {"normal": normal, "tanh of normal": normal.tanh(), "0 or 1": (normal > 1).float()}
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(factor)
+            _, stored, integer, *_ = (way.open for way in candidates(model, cell, Path(folder)))
+            for kind, values in series.items():
+                errors = (f"{_error(opened(), model, values):.2f}" for opened in (stored, integer))
+                yield [cell, units, f"x {factor}", kind, *errors]
+
+
 def _cells(
     candidate: Candidate, baseline: Candidate, model: nn.Module, batches: Mapping[int, Tensor]
 ) -> list[object]:
     """Error, and the measurements at each batch size."""
-    inputs = batches[max(batches)]
-    with torch.inference_mode():
-        expected = model(inputs).numpy()
-    actual = candidate.open()(inputs.numpy())
-    cells: list[object] = [f"{100 * np.linalg.norm(actual - expected) / np.linalg.norm(expected):.2f}"]
+    cells: list[object] = [f"{_error(candidate.open(), model, batches[max(batches)]):.2f}"]
     for batch, series in batches.items():
         measured = measure(candidate, baseline, series.numpy(), batch)
         cells += [*script.ratio_cells(measured), f"{measured.candidate_ms:.2f}"]
     return cells
+
+
+def _error(run: Run, model: nn.Module, series: Tensor) -> float:
+    """Distance of the outputs from the model's, in percent of the latter's norm."""
+    with torch.inference_mode():
+        expected = model(series).numpy()
+    return float(100 * np.linalg.norm(run(series.numpy()) - expected) / np.linalg.norm(expected))
 
 
 def measure(candidate: Candidate, baseline: Candidate, series: np.ndarray, batch: int) -> Measurement:

@@ -292,7 +292,7 @@ def test_a_gru_of_another_form_is_stored_in_int8_and_computes_in_float(form) -> 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     assert recurrent_int8.integer_layers(model.graph) == []
     before = model.SerializeToString()
-    assert recurrent_int8.compute_in_int8(model, ()).layers == ()
+    assert recurrent_int8.compute_in_int8(model).layers == ()
     assert model.SerializeToString() == before
     assert "of_inputs" in store_int8(named(model), STORED)
 
