@@ -55,6 +55,7 @@ class Samples:
     """Calibration data: one batch."""
 
     repair = False
+    regression = False
 
     def __init__(self, *inputs: Tensor) -> None:
         self.inputs = inputs
@@ -215,9 +216,9 @@ def test_mixed_lengths_in_one_batch_end_where_each_sequence_ends(tmp_path) -> No
         assert distance(actual, alone) < 0.02
 
 
-@pytest.mark.parametrize(("kind", "units"), [(nn.GRU, 319), (nn.LSTM, 127)])
+@pytest.mark.parametrize(("kind", "units"), [(nn.GRU, 319), (nn.LSTM, 95)])
 def test_a_layer_of_fewer_units_is_stored_in_int8_and_named(kind, units) -> None:
-    assert recurrent_int8.LEAST_UNITS == {"GRU": 320, "LSTM": 128}
+    assert recurrent_int8.LEAST_UNITS == {"GRU": 320, "LSTM": 96}
     torch.manual_seed(0)
     proto = export_onnx(Last(kind, units, batch_first=True).eval(), (series(2, 4),), TIME)
     report = QuantizeDynamic().apply(proto, Samples(series(4, 4))).report
