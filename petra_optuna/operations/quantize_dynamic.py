@@ -1,4 +1,4 @@
-"""Dynamic INT8 in ONNX Runtime: weights of linear layers in the file, activations while it runs."""
+"""Dynamic INT8 in ONNX Runtime: weights are rounded in the file, activations while it runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from petra_optuna.operations.int8_graph import batched_products
 from petra_optuna.operations.left_float import left_float, nothing_in_int8
 from petra_optuna.operations.observed import coarse_inputs, observed
 from petra_optuna.operations.outer_nodes import last_layers
+from petra_optuna.operations.recurrent_int8 import LEAST_UNITS, coarse_sequences, compute_in_int8
 from petra_optuna.operations.saturation import weight_bits
 from petra_optuna.operations.weight_only import STORED, derived, named, store_int8
 from petra_optuna.pipeline import Applied, FloatReason
@@ -31,10 +32,11 @@ _STORED = STORED | {"Conv"}
 
 @dataclasses.dataclass(frozen=True)
 class QuantizeDynamic(QuantizeDynamicNode):
-    """INT8 arithmetic in linear layers; all other weights are stored in INT8 and computed in float.
+    """INT8 arithmetic in linear and recurrent layers; other weights are stored in INT8 and computed in float.
 
     Ranges come from each batch as the file runs. ONNX Runtime's integer convolution without static ranges is
-    slower than the float one, so convolutions compute in float, as do recurrent layers and embeddings.
+    slower than the float one, so convolutions compute in float, as do embeddings. A recurrent layer of few
+    units (``recurrent_int8.LEAST_UNITS``) or of factored matrices computes in float too.
 
     Example:
         >>> QuantizeDynamic().code
@@ -45,9 +47,10 @@ class QuantizeDynamic(QuantizeDynamicNode):
         """Return the quantised graph.
 
         Returns:
-            The report holds ``precision``, ``quantized_weights`` of linear layers, ``weight_bits`` of these,
-            ``weight_only``: names of weights stored in INT8 and computed in float, and ``left_float``:
-            weights that stay in float, each with its reason.
+            The report holds ``precision``, ``quantized_weights`` of linear layers, ``quantized_recurrent``:
+            names of the recurrent layers in INT8, ``weight_bits`` of both, ``weight_only``: names of weights
+            stored in INT8 and computed in float, and ``left_float``: weights that stay in float, each with
+            its reason.
 
         Raises:
             OperationFailed: When the graph has no weight to quantise or ONNX Runtime's tool fails.
@@ -57,14 +60,17 @@ class QuantizeDynamic(QuantizeDynamicNode):
         left |= _unfit(prepared, context)
         left |= {f"{name}{_PRODUCT_OF_GEMM}": reason for name, reason in left.items()}
         quantized = _with_integer_products(prepared, left)
-        weight_only = store_int8(quantized, _STORED)
         count = sum(1 for node in quantized.graph.node if node.op_type == "MatMulInteger")
-        if count == 0 and not weight_only:
+        recurrent = compute_in_int8(quantized, left)
+        left |= recurrent.left
+        weight_only = (*store_int8(quantized, _STORED), *recurrent.weight_only)
+        if count == 0 and not weight_only and not recurrent.layers:
             raise nothing_in_int8(self.name, left)
         report = {
             "changed": True,
-            "precision": "int8_dynamic" if count else "int8_weights",
+            "precision": "int8_dynamic" if count or recurrent.layers else "int8_weights",
             "quantized_weights": count,
+            "quantized_recurrent": list(recurrent.layers),
             "weight_bits": weight_bits(),
             "weight_only": list(weight_only),
             "left_float": left_float(quantized, _STORED, left),
@@ -73,11 +79,12 @@ class QuantizeDynamic(QuantizeDynamicNode):
 
 
 def _unfit(model: onnx.ModelProto, context: Context) -> dict[str, FloatReason]:
-    """Linear layers whose inputs INT8 cannot hold, judged on a batch of calibration samples."""
-    if not any(node.op_type in _LINEAR for node in model.graph.node):
+    """Linear and recurrent layers whose inputs INT8 cannot hold, judged on a batch of calibration samples."""
+    if not any(node.op_type in (*_LINEAR, *LEAST_UNITS) for node in model.graph.node):
         return {}
     inputs, _ = next(context.calibration_batches(limit=_SAMPLES, batch_size=_SAMPLES))
-    return coarse_inputs(model.graph, observed(model, to_feeds(inputs)))
+    values = observed(model, to_feeds(inputs))
+    return {**coarse_inputs(model.graph, values), **coarse_sequences(model.graph, values)}
 
 
 def _with_integer_products(model: onnx.ModelProto, left: Collection[str]) -> onnx.ModelProto:

@@ -40,7 +40,7 @@ class WeightedKernels:
         convolution: Convolutions in a float type.
         linear: Matrix products in a float type.
         recurrent: Recurrent layers in a float type.
-        int8: Convolutions and matrix products in INT8.
+        int8: Convolutions, matrix products and recurrent layers in INT8.
     """
 
     convolution: frozenset[str]

@@ -4,7 +4,7 @@
 
 Seconds of each structural operation and of static quantisation on torchvision's ResNet-18 (11.2 M
 parameters, 32x32 images, random weights), beside one training step of batch 64 in the same run. Then a
-GRU encoder of 800 units, pruned to half and weight-quantised, against the original in ONNX Runtime.
+GRU encoder of 800 units, pruned to half and in dynamic INT8, against the original in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ def _recurrent(task: Task) -> Iterator[list[object]]:
     pruned = Prune(removed=0.5).apply(task.model, context).model
     files: dict[str, tuple[nn.Module, Operation | None]] = {
         "original": (task.model, None),
-        "weights in INT8": (task.model, QuantizeDynamic()),
+        "dynamic INT8": (task.model, QuantizeDynamic()),
         "half the units": (pruned, None),
-        "half the units, weights in INT8": (pruned, QuantizeDynamic()),
+        "half the units, dynamic INT8": (pruned, QuantizeDynamic()),
     }
     with tempfile.TemporaryDirectory() as folder:
         baseline = Path(folder, "original.onnx")
