@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from support.samples import Samples
 from torch import Tensor, nn
 
 from petra_optuna.deploy import OnnxRuntimeModel, export_onnx, lower
@@ -49,19 +50,6 @@ class Last(nn.Module):
         count = layer.num_layers * (2 if layer.bidirectional else 1)
         state = torch.tanh(values).unsqueeze(0).repeat(count, 1, layer.hidden_size)
         return state if isinstance(layer, nn.GRU) else (state, 0.5 * state)
-
-
-class Samples:
-    """Calibration data: one batch."""
-
-    repair = False
-    regression = False
-
-    def __init__(self, *inputs: Tensor) -> None:
-        self.inputs = inputs
-
-    def calibration_batches(self, limit: int = 256, batch_size: int = 64):
-        yield self.inputs, torch.zeros(len(self.inputs[0]))
 
 
 def series(batch: int, steps: int, width: int = WIDTH) -> Tensor:

@@ -6,22 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from support.samples import Samples
 from torch import nn
 
 from petra_optuna.deploy import OnnxRuntimeModel, export_onnx
 from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.saturation import LIMITS, weight_bits
-
-
-class Samples:
-    repair, regression = False, False
-
-    def __init__(self, inputs: torch.Tensor) -> None:
-        self.inputs = inputs
-
-    def calibration_batches(self, limit: int = 256, batch_size: int = 64):
-        yield (self.inputs,), torch.zeros(len(self.inputs))
 
 
 def _without_kernels(model: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from support.samples import Samples
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, spectral_norm
@@ -23,18 +24,6 @@ from petra_optuna.nn.quantization import FakeQuantization
 from petra_optuna.operations.quantize_static import QuantizeStatic
 from petra_optuna.operations.saturation import LIMITS, weight_bits
 from petra_optuna.tasks import Task, open_once
-
-
-class Samples:
-    """A context of one calibration batch."""
-
-    repair = False
-
-    def __init__(self, inputs: Tensor) -> None:
-        self.inputs = inputs
-
-    def calibration_batches(self, limit: int = 256, batch_size: int = 64):
-        yield (self.inputs,), torch.zeros(len(self.inputs))
 
 
 class Network(nn.Module):

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
+from support.samples import Samples
 from torch import Tensor, nn
 
 from petra_optuna.deploy import OnnxRuntimeModel, export_onnx
@@ -37,16 +38,6 @@ class Encoder(nn.Module):
     def forward(self, codes: Tensor, amounts: Tensor) -> Tensor:
         outputs, _ = self.recurrent(torch.cat([self.table(codes), amounts], 2))
         return self.head(outputs[:, -1])
-
-
-class Samples:
-    repair, regression = False, False
-
-    def __init__(self, inputs: tuple[Tensor, ...]) -> None:
-        self.inputs = inputs
-
-    def calibration_batches(self, limit: int = 256, batch_size: int = 64):
-        yield self.inputs, torch.zeros(len(self.inputs[0]))
 
 
 def _inputs() -> tuple[Tensor, Tensor]:
@@ -85,7 +76,7 @@ def test_integers_and_scales_against_numpy() -> None:
 
 @pytest.mark.parametrize("operation", [QuantizeStatic(), QuantizeDynamic()], ids=lambda item: item.name)
 def test_a_recurrent_encoder_takes_a_quarter_at_the_speed_of_float(operation, gru) -> None:
-    applied = operation.apply(gru, Samples(_inputs()))
+    applied = operation.apply(gru, Samples(*_inputs()))
     assert applied.report["weight_only"] == MATRICES
     assert applied.report["quantized_weights"] == 1  # the head
     assert applied.report["left_float"] == []
@@ -118,7 +109,7 @@ def test_stacked_both_ways_without_any_other_weight_is_no_failure() -> None:
     assert any(len(tensor.dims) == 3 for tensor in proto.graph.initializer)
     expected = _run(proto)
     for operation in (QuantizeStatic(), QuantizeDynamic()):
-        applied = operation.apply(proto, Samples(_inputs()))
+        applied = operation.apply(proto, Samples(*_inputs()))
         assert applied.report["precision"] == "int8_weights"
         assert applied.report["quantized_weights"] == 0
         assert applied.report["left_float"] == []
@@ -141,7 +132,7 @@ def test_factors_of_a_recurrent_matrix_are_stored_as_factors(gru) -> None:
     product = onnx.helper.make_node("MatMul", ["left", "right"], [matrix.name], name="product")
     graph.node.insert(0, product)
     for operation in (QuantizeStatic(), QuantizeDynamic()):
-        applied = operation.apply(factored, Samples(_inputs()))
+        applied = operation.apply(factored, Samples(*_inputs()))
         assert {"left", "right"} < set(applied.report["weight_only"])
         assert applied.report["quantized_weights"] == 1
         expected = _run(factored)
@@ -161,7 +152,7 @@ def test_a_table_that_is_also_the_weight_of_a_layer_is_in_the_file_in_int8_only(
     torch.manual_seed(0)
     codes = torch.arange(240).reshape(40, 6) % 120
     proto = export_onnx(Tied().eval(), (codes,))
-    applied = QuantizeStatic().apply(proto, Samples((codes,)))
+    applied = QuantizeStatic().apply(proto, Samples(codes))
     check_weights(applied.model, applied.report)
     assert applied.report["quantized_weights"] == 1
     stored = [tensor.data_type for tensor in applied.model.graph.initializer if len(tensor.dims) == 2]
@@ -179,13 +170,13 @@ def test_what_is_too_small_stays_in_float_and_is_named() -> None:
 
     codes = torch.arange(20).reshape(4, 5) % 5
     proto = export_onnx(Small().eval(), (codes,))
-    (item,) = QuantizeStatic().apply(proto, Samples((codes,))).report["left_float"]
+    (item,) = QuantizeStatic().apply(proto, Samples(codes)).report["left_float"]
     assert (item["name"], item["op"]) == ("table.weight", "Gather")
     assert "too small" in item["reason"]
     only = export_onnx(nn.Embedding(5, 2).eval(), (codes,))
     for operation in (QuantizeStatic(), QuantizeDynamic()):
         with pytest.raises(OperationFailed, match="none of the model's weights"):
-            operation.apply(only, Samples((codes,)))
+            operation.apply(only, Samples(codes))
 
 
 class Cross(nn.Module):
