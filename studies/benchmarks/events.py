@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from petra_optuna.tasks.arrow import arrow
 from petra_optuna.tasks.events import age_group, alfa_battle
-from petra_optuna.tasks.events.files import arrow
 from petra_optuna.tasks.events.store import EventSource, open_store
 from petra_optuna.tasks.events.task import Coles, event_splits
 from studies import script

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conformance.models import CASES
 from onnx import helper, numpy_helper
+from support.samples import Samples
 
 from petra_optuna.deploy import export_onnx
 from petra_optuna.errors import RuntimeFailed, StudyError, UserError
@@ -176,8 +177,7 @@ def test_an_operator_that_it_does_not_know_is_named_in_one_line() -> None:
 
 def test_nodes_may_stand_in_any_order_as_a_conversion_leaves_them(tiny_task: object) -> None:
     exported = export_onnx(torch.nn.Sequential(torch.nn.Linear(6, 40), torch.nn.ReLU()), (torch.ones(2, 6),))
-    context = SimpleNamespace(calibration_batches=lambda **_: iter([((torch.ones(2, 6),), torch.ones(2))]))
-    half = Half().apply(exported, context).model  # type: ignore[arg-type]
+    half = Half().apply(exported, Samples(torch.ones(2, 6))).model  # type: ignore[arg-type]
     made = {name for value in (half.graph.input, half.graph.initializer) for name in [v.name for v in value]}
     in_order = True
     for node in half.graph.node:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from petra_optuna.tasks.events.files import arrow
+from petra_optuna.tasks.arrow import arrow
 
 VALUES = ("bread", "fuel", "rent")
 """Categories of the planted events, each as frequent as the others in every class."""

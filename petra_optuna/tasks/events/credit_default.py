@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from petra_optuna.tasks.arrow import arrow
 from petra_optuna.tasks.classification import BaseRecipe
 from petra_optuna.tasks.events.downstream import Classifier
-from petra_optuna.tasks.events.files import Kind, arrow, read_batches
+from petra_optuna.tasks.events.files import Kind, read_batches
 from petra_optuna.tasks.events.parts import read_targets
 from petra_optuna.tasks.events.schema import Category, EventSchema, Number
 from petra_optuna.tasks.events.store import EventSource

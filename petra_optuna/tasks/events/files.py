@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from petra_optuna.errors import DataError, TaskError, one_line
+from petra_optuna.errors import DataError, one_line
+from petra_optuna.tasks.arrow import arrow
 
 Kind = Literal["text", "number"]
 """How a column of a CSV file is read; parquet files know their types."""
 
 _BLOCK_BYTES, _BATCH_ROWS = 2**24, 2**18
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
-
-
-def arrow(module: str = "") -> Any:
-    """A module of pyarrow, an extra, loaded on first use.
-
-    Args:
-        module: Name of the module inside pyarrow; the package itself when empty.
-
-    Raises:
-        TaskError: When pyarrow is not installed.
-    """
-    try:
-        return importlib.import_module(f"pyarrow.{module}" if module else "pyarrow")
-    except ModuleNotFoundError as error:
-        raise TaskError(
-            "tables of events are read by pyarrow; install it with `pip install petra-optuna[events]`"
-        ) from error
 
 
 def read_batches(path: Path, columns: Mapping[str, Kind]) -> Iterator[Any]:

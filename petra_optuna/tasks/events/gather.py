@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from petra_optuna.errors import FOREIGN_ERRORS, DataError
-from petra_optuna.tasks.events.files import arrow
+from petra_optuna.tasks.arrow import arrow
 from petra_optuna.tasks.events.schema import EventSchema, transformed
 
 MISSING = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from petra_optuna.aliases import Array
-from petra_optuna.errors import DataError, TaskError, one_line
+from petra_optuna.errors import DataError, one_line
+from petra_optuna.tasks.arrow import arrow
 
 Choose = Callable[[Sequence[str]], list[str]]
 """Maps the columns that a file has to those to read."""
@@ -121,7 +121,7 @@ def _csv_columns(path: Path, choose: Choose) -> tuple[list[str], dict[str, list[
 
 
 def _parquet_columns(path: Path, choose: Choose) -> tuple[list[str], dict[str, Any]]:
-    library = _pyarrow()
+    library = arrow("parquet")
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path} has no *.parquet file; give a CSV or parquet file")
@@ -135,16 +135,6 @@ def _parquet_columns(path: Path, choose: Choose) -> tuple[list[str], dict[str, A
             raise DataError(f"{file} is not a readable parquet file: {one_line(error)}") from error
         parts.append({name: table.column(name).to_numpy() for name in table.column_names})
     return header, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _pyarrow() -> Any:
-    """Module ``pyarrow.parquet`` of an extra, loaded on first use."""
-    try:
-        return importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise TaskError(
-            "parquet files need pyarrow; install it with `pip install petra-optuna[parquet]`"
-        ) from error
 
 
 def _numbers(path: Path, name: str, cells: Sequence[Any]) -> Array:

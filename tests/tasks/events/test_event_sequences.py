@@ -8,8 +8,8 @@ from support.event_files import SCHEMA, write_planted, write_schema
 
 from petra_optuna.errors import DataError
 from petra_optuna.tasks import build_task
+from petra_optuna.tasks.arrow import arrow
 from petra_optuna.tasks.events.event_sequences import read_schema
-from petra_optuna.tasks.events.files import arrow
 from petra_optuna.tasks.events.schema import LONGEST, Category, Number
 from petra_optuna.tasks.events.store import open_store
 

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import gzip
-import importlib
-import sys
 from pathlib import Path
 
 import pytest
 from support.event_files import write_csv
 
-from petra_optuna.errors import DataError, TaskError
-from petra_optuna.tasks.events.files import Kind, arrow, read_batches, table_files
+from petra_optuna.errors import DataError
+from petra_optuna.tasks.arrow import arrow
+from petra_optuna.tasks.events.files import Kind, read_batches, table_files
 
 COLUMNS: dict[str, Kind] = {"client": "text", "amount": "number"}
 
@@ -84,12 +83,3 @@ def test_a_table_is_a_file_or_the_parts_of_a_folder(tmp_path: Path) -> None:
         DataError, match=r"nothing is neither a file nor a folder with .csv, .csv.gz, .parquet"
     ):
         table_files(tmp_path, "nothing")
-
-
-def test_without_pyarrow_the_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(TaskError, match=r"install it with `pip install petra-optuna\[events\]`"):
-        arrow()
-    importlib.invalidate_caches()

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from petra_optuna.errors import DataError, TaskError
-from petra_optuna.tasks.series import table as tables
 from petra_optuna.tasks.series.table import read_series
 
 ROWS = ["2016-01-11 17:00:00,1.5,a", "2016-01-11T17:10:00+00:00,2,b", "2016-01-11 17:20:00, 3 ,a"]
@@ -104,10 +104,7 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
 def test_parquet_without_pyarrow_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(tables.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "data.parquet").write_bytes(b"")
-    with pytest.raises(TaskError, match=r"pip install petra-optuna\[parquet\]"):
+    with pytest.raises(TaskError, match=r"pip install petra-optuna\[tables\]"):
         read_series(tmp_path / "data.parquet", "date")
