@@ -155,7 +155,7 @@ def _check_metric(metric: Metric, outputs: np.ndarray, targets: np.ndarray) -> N
     fitting = f"{metric.name} does not fit outputs {outputs.shape} and targets {targets.shape}"
     with foreign_errors_as(TaskError, fitting):
         outputs, targets = metric.prepared(outputs, targets)
-        quality = float(metric.function(outputs, targets))
+        quality = metric.of_prepared(outputs, targets)
         parts = None if metric.per_sample is None else np.asarray(metric.per_sample(outputs, targets))
     if not math.isfinite(quality):
         raise TaskError(f"{metric.name} of the model's outputs is {quality}")

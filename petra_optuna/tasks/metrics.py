@@ -44,7 +44,11 @@ class Metric:
 
     def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """The metric of all samples at once."""
-        return float(self.function(*self.prepared(outputs, targets)))
+        return self.of_prepared(*self.prepared(outputs, targets))
+
+    def of_prepared(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """The metric of what ``prepared`` gives, or of some of its samples."""
+        return float(self.function(outputs, targets))
 
     def prepared(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Outputs and targets as ``function`` reads them."""

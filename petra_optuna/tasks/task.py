@@ -240,7 +240,7 @@ class Task:
         Raises:
             MeasurementFailed: When it is not finite.
         """
-        quality = float(self.metric.function(outputs, targets))
+        quality = self.metric.of_prepared(outputs, targets)
         if not np.isfinite(quality):
             raise MeasurementFailed(f"{self.metric.name} of the model's outputs is {quality}")
         return quality

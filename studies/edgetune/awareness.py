@@ -28,8 +28,9 @@ from petra_optuna.database import open_storage
 from petra_optuna.edgetune import TuningBudget, Workload, record_of, result_of, tune
 from petra_optuna.inference import EdgeDevice, InferenceTuner, inference_objective, serving_cores
 from petra_optuna.measurement import InferenceSetting
+from petra_optuna.nn.inputs import to_feeds
 from studies import script
-from studies.edgetune.served import best_file, samples_of, served
+from studies.edgetune.served import best_file, served, shown_model
 
 DEVICE = EdgeDevice("one core", 1)
 FIRST_PART = 0.8
@@ -81,18 +82,19 @@ def _arm(
     )
     result = result_of(study)
     file = best_file(study, url, folder)
+    feeds = to_feeds(workload.task.example)
     cores = serving_cores(DEVICE)
     setting = InferenceSetting()
     if result.recommendation is not None:
         setting = result.recommendation.setting
     elif arm == "hierarchical":
         tuner = InferenceTuner(open_storage(url), DEVICE, cores, inference_objective("throughput"))
-        setting = tuner.recommend(file, samples_of(workload)).setting
+        setting = tuner.recommend(file, feeds).setting
     seconds = time.perf_counter() - began
-    rate = served(file, workload, setting, cores)["throughput_per_s"].value
+    rate = served(file, feeds, setting, cores)["throughput_per_s"].value
     return (
         *(len(study.trials), f"{seconds:.0f}", _until(study, given.target), f"{result.record.quality:.4f}"),
-        *(", ".join(f"{name} {value}" for name, value in result.model.items()), setting.describe()),
+        *(shown_model(result), setting.describe()),
         f"{rate:.0f}",
     )
 

@@ -24,8 +24,9 @@ from petra_optuna.errors import UserError
 from petra_optuna.inference import EdgeDevice, serving_cores
 from petra_optuna.measurement import COUNTERS, Counter, counter_named
 from petra_optuna.measurement.energy import CpuTime
+from petra_optuna.nn.inputs import to_feeds
 from studies import script
-from studies.edgetune.served import best_file, served
+from studies.edgetune.served import best_file, served, shown_model
 
 DEVICE = EdgeDevice("one core", 1)
 SERVING: Mapping[str, str] = {"runtime": "throughput", "energy": "energy"}
@@ -86,10 +87,12 @@ def _arm(
     assert result.recommendation is not None
     setting = result.recommendation.setting
     file = best_file(study, url, folder)
-    taken = served(file, workload, setting, serving_cores(DEVICE), given.energy_estimator)
+    taken = served(
+        file, to_feeds(workload.task.example), setting, serving_cores(DEVICE), given.energy_estimator
+    )
     return (
         *(f"{seconds:.0f}", f"{joules:.0f}", f"{result.record.quality:.4f}"),
-        *(", ".join(f"{name} {value}" for name, value in result.model.items()), setting.describe()),
+        *(shown_model(result), setting.describe()),
         *(f"{taken['throughput_per_s'].value:.0f}", f"{1e3 * taken['energy_j'].value:.3f}"),
     )
 

@@ -16,7 +16,7 @@ import argparse
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,11 +35,11 @@ from petra_optuna.inference import (
     inference_objective,
     serving_cores,
 )
-from petra_optuna.measurement import InferenceSetting, SettingProcess
 from petra_optuna.models import ResidualNet
 from petra_optuna.nn.inputs import to_feeds
 from studies import script
 from studies.edgetune.architectures import every, exported
+from studies.edgetune.served import served
 
 DEVICE = EdgeDevice("host", 1)
 
@@ -73,7 +73,11 @@ def _rows(names: list[str], folder: Path, given: argparse.Namespace) -> Iterator
             feeds = to_feeds((example,))
             answer = _beside_a_training(server, server.ask(file, feeds), pause)
             expected = answer.expected["throughput_per_s"].value
-            rate = max(_measured(trained, feeds, tuner.cores, answer.setting) for _ in range(given.rounds))
+            rates = [
+                served(trained, feeds, answer.setting, tuner.cores)["throughput_per_s"].value
+                for _ in range(given.rounds)
+            ]
+            rate = max(rates)
             errors.append(abs(rate - expected) / rate)
             cells = (f"{expected:.0f}", f"{rate:.0f}", f"{100 * errors[-1]:.1f}")
             yield name, answer.setting.describe(), *cells
@@ -95,15 +99,6 @@ def _beside_a_training(server: InferenceServer, shape: str, pause: Pause) -> Rec
         answer = waiting.submit(wait)
         _train_until(ended, pause)
         return answer.result()
-
-
-def _measured(
-    file: Path, feeds: Mapping[str, np.ndarray], cores: tuple[int, ...], setting: InferenceSetting
-) -> float:
-    """Samples a second of a file in a setting."""
-    with SettingProcess(file, feeds, cores) as process:
-        ratio = process.measure(setting).call.ratio
-        return setting.batch * 1e3 / (ratio * process.anchor_ms())
 
 
 def _train_until(ended: threading.Event, pause: Pause) -> None:

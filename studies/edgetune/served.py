@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from petra_optuna.edgetune import Workload, fetch_file, result_of
+from petra_optuna.edgetune import TuningResult, fetch_file, result_of
 from petra_optuna.inference.objective import figures
 from petra_optuna.measurement import InferenceSetting, SettingProcess
-from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.noise import Reading
 
 
@@ -22,14 +21,14 @@ def best_file(study: optuna.Study, url: str, folder: Path) -> Path:
     return path
 
 
-def samples_of(workload: Workload) -> Mapping[str, np.ndarray]:
-    """Inputs that files are measured on."""
-    return to_feeds(workload.task.example)
+def shown_model(result: TuningResult) -> str:
+    """Parameters of the model in a cell of a table."""
+    return ", ".join(f"{name} {value}" for name, value in result.model.items())
 
 
 def served(
     file: Path,
-    workload: Workload,
+    feeds: Mapping[str, np.ndarray],
     setting: InferenceSetting,
     cores: tuple[int, ...],
     energy: str | None = None,
@@ -38,10 +37,10 @@ def served(
 
     Args:
         file: The file.
-        workload: Where its inputs come from.
+        feeds: Sample inputs by name, batch first.
         setting: How it is served.
         cores: Numbers of the cores that serve.
         energy: Estimator of energy; None for no energy.
     """
-    with SettingProcess(file, samples_of(workload), cores, energy=energy) as process:
+    with SettingProcess(file, feeds, cores, energy=energy) as process:
         return figures(process.measure(setting), Reading(process.anchor_ms()))

@@ -83,6 +83,6 @@ def _scorer(
 
 def _score(metric: Metric, outputs: np.ndarray, targets: np.ndarray) -> float:
     try:
-        return float(metric.function(outputs, targets))
+        return metric.of_prepared(outputs, targets)
     except (ArithmeticError, TaskError, ValueError):  # what a metric says of samples it cannot serve
         return float("nan")

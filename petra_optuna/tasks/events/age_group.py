@@ -42,7 +42,7 @@ COLES = Coles(
 def build(
     *, data_root: Path | None = None, checkpoint: Path | None = None, cache_dir: Path, seed: int = 0
 ) -> Task:
-    """Age group of bank clients by their purchases, a GRU trained by CoLES; needs ``events``.
+    """Age group of bank clients by their purchases, a GRU trained by CoLES; needs ``tables``.
 
     An event is a card transaction: day, group of the shop, amount. Clients of ``transactions_test.csv``,
     where that file is there, have no class and train the encoder only.

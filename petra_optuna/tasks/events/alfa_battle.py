@@ -54,7 +54,7 @@ COLES = Coles(
 def build(
     *, data_root: Path | None = None, checkpoint: Path | None = None, cache_dir: Path, seed: int = 0
 ) -> Task:
-    """Default of bank clients by their transactions, a GRU trained by CoLES; needs ``events``.
+    """Default of bank clients by their transactions, a GRU trained by CoLES; needs ``tables``.
 
     An event is a card transaction of twelve categories, an amount and the hours since the one before.
 

@@ -38,7 +38,7 @@ COLES = Coles(
 def build(
     *, data_root: Path | None = None, checkpoint: Path | None = None, cache_dir: Path, seed: int = 0
 ) -> Task:
-    """Age of households by their purchases, a GRU trained by CoLES; needs ``events``.
+    """Age of households by their purchases, a GRU trained by CoLES; needs ``tables``.
 
     An event is a product of a purchase: department, category, quantity, price and discount.
 

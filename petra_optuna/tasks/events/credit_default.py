@@ -53,7 +53,7 @@ COLES = Coles(
 def build(
     *, data_root: Path | None = None, checkpoint: Path | None = None, cache_dir: Path, seed: int = 0
 ) -> Task:
-    """Default of credit-card clients by their last six months, a GRU trained by CoLES; needs ``events``.
+    """Default of credit-card clients by their last six months, a GRU trained by CoLES; needs ``tables``.
 
     An event is a month: state of the repayment, bill, payment, and the bill as a share of the limit.
 

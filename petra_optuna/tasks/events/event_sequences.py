@@ -17,12 +17,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from petra_optuna.errors import DataError, one_line
+from petra_optuna.errors import DataError
 from petra_optuna.models.event_encoder import Cell
 from petra_optuna.tasks.classification import BaseRecipe
 from petra_optuna.tasks.events.downstream import Classifier, Quality
@@ -31,6 +30,7 @@ from petra_optuna.tasks.events.schema import LONGEST, Category, EventSchema, Num
 from petra_optuna.tasks.events.store import EventSource
 from petra_optuna.tasks.events.tables import data_folder, table_source
 from petra_optuna.tasks.events.task import Coles, event_task
+from petra_optuna.tasks.json_file import read_json
 from petra_optuna.tasks.task import Task
 
 FILE = "schema.json"
@@ -55,7 +55,7 @@ class Described:
 def build(
     *, data_root: Path | None = None, checkpoint: Path | None = None, cache_dir: Path, seed: int = 0
 ) -> Task:
-    """Event sequences of one's own, an encoder trained by CoLES; needs ``events``.
+    """Event sequences of one's own, an encoder trained by CoLES; needs ``tables``.
 
     Args:
         data_root: A folder with ``schema.json``, see this module, and the tables that it names.
@@ -82,10 +82,7 @@ def read_schema(path: Path) -> Described:
     Raises:
         DataError: When it is no JSON, lacks a key, has an unknown one or a value of the wrong kind.
     """
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable JSON file: {one_line(error)}") from error
+    given = read_json(path)
     top = _keys(path, "the schema", given, REQUIRED, OPTIONAL)
     if not all(isinstance(top[name], str) for name in ("events", "targets", "target", "client", "time")):
         raise DataError(f"events, targets, target, client and time of {path} must be texts")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from petra_optuna.errors import DataError, one_line
+from petra_optuna.errors import DataError
+from petra_optuna.tasks.json_file import read_json
 
 NAME = "series.json"
 """Name of the file in a folder."""
@@ -84,10 +84,7 @@ def read_schema(data_root: Path) -> tuple[Schema, Path]:
     path = data_root / NAME if data_root.is_dir() else data_root
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected a JSON file with file, time, target and window")
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable JSON file: {one_line(error)}") from error
+    given = read_json(path)
     if not isinstance(given, dict):
         raise DataError(f"{path} must hold an object with file, time, target and window")
     try:
