@@ -5,11 +5,12 @@
 
 A recurrent network in ONNX Runtime on one thread serves the requests; its calls gain by larger batches. Call
 times are measured in the thread that serves the replays, which keeps to one core. At several loads, as shares
-of the largest rate, the recommended policy is replayed: single samples (``multi_stream``) by MLCommons' load
-generator, groups (``server``) by a clock. Call times are measured right before and right after each replay,
-and the simulation draws from both, since a shared machine changes its speed within minutes. Errors are those
-of the simulation, in percent of what was replayed. A replay that is offered 1.3 times the largest rate finds
-the rate that the model sustains. The machine has to be idle, with two cores or more.
+of the largest rate, the recommended policy is replayed in rounds: single samples (``multi_stream``) by
+MLCommons' load generator, groups (``server``) by a clock. Call times are measured before the first round and
+after each one, and what is simulated for a round draws from the calls on both sides of it, since a shared
+machine changes its speed within minutes. A row has the means over its rounds. Errors are those of the
+simulation, in percent of what was replayed. Rounds that offer 1.3 times the largest rate find the rate that
+the model sustains. The machine has to be idle, with two cores or more.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import argparse
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from petra_optuna.deploy import lower
 from petra_optuna.inference.call_times import CallTimes
 from petra_optuna.inference.replay import OpenSession, measure_call_times, replay
-from petra_optuna.inference.scenarios import MultiStream, Policy, Scenario, Server, recommend
+from petra_optuna.inference.scenarios import MultiStream, Policy, Response, Scenario, Server, recommend
 from petra_optuna.inference.serving import Serve
 from petra_optuna.nn.inputs import to_feeds
 from petra_optuna.nn.randomness import seeded
@@ -40,6 +41,8 @@ BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 GROUP = 20
 LOADS = (0.3, 0.6, 0.75, 0.85)
 OVERLOAD = 1.3
+SIMULATIONS = 32
+"""Simulated runs for each replay."""
 
 
 class Recurrent(nn.Module):
@@ -61,7 +64,8 @@ def main() -> None:
     """Print a table of call times, one of response times and one of rates."""
     parser = script.parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of arrivals and simulation")
-    parser.add_argument("--seconds", type=float, default=15.0, help="length of each replay")
+    parser.add_argument("--rounds", type=int, default=4, help="replays of each row")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each replay")
     parser.add_argument("--calls", type=int, default=50, help="calls of each batch size at each measuring")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -126,31 +130,63 @@ KINDS: tuple[Callable[[CallTimes, float], MultiStream | Server], ...] = (_single
 def _responses(session: OpenSession, arguments: argparse.Namespace) -> Iterator[list[object]]:
     for seed, load in itertools.product(arguments.seeds, LOADS):
         for kind in KINDS:
-            before = measure_call_times(session, BATCHES, arguments.calls)
-            scenario = kind(before, load)
-            policy = recommend(scenario, before, np.random.default_rng(seed)).policy
-            replayed = replay(session, scenario, policy, duration_s=arguments.seconds, seed=seed)
-            times = _joined(before, measure_call_times(session, BATCHES, arguments.calls))
-            (simulated,) = scenario.simulate(
-                [policy], times, np.random.default_rng(seed), repetitions=16, samples=4000
-            )
+            times = measure_call_times(session, BATCHES, arguments.calls)
+            scenario = kind(times, load)
+            policy = recommend(scenario, times, np.random.default_rng(seed)).policy
+            samples = round(load * scenario.largest_rate_per_s(times) * arguments.seconds)
+            simulated, replayed = [], []
+            for response, around in _rounds(session, scenario, policy, times, seed, arguments):
+                replayed.append(response)
+                simulated += _simulated(scenario, policy, around, samples, seed)
             yield [
                 *(seed, scenario.name, f"{100 * load:.0f}", policy.batch, f"{1e3 * policy.wait_s:.2f}"),
-                *_compared(simulated.mean_ms.value, replayed.mean_ms.value, 3),
-                *_compared(simulated.p99_ms.value, replayed.p99_ms.value, 3),
+                *_compared([one.mean_ms.value for one in simulated], [one.mean_ms.value for one in replayed]),
+                *_compared([one.p99_ms.value for one in simulated], [one.p99_ms.value for one in replayed]),
             ]
 
 
 def _rates(session: OpenSession, arguments: argparse.Namespace) -> Iterator[list[object]]:
     for seed in arguments.seeds:
         for kind, most in zip(KINDS, (max(BATCHES), GROUP), strict=True):
-            before = measure_call_times(session, BATCHES, arguments.calls)
-            scenario = kind(before, OVERLOAD)
-            policy = _fastest(scenario, before, most, seed)
-            replayed = replay(session, scenario, policy, duration_s=arguments.seconds, seed=seed)
-            times = _joined(before, measure_call_times(session, BATCHES, arguments.calls))
-            predicted = scenario.largest_rate_per_s(times)
-            yield [seed, scenario.name, policy.batch, *_compared(predicted, replayed.throughput_per_s, 1)]
+            times = measure_call_times(session, BATCHES, arguments.calls)
+            scenario = kind(times, OVERLOAD)
+            policy = _fastest(scenario, times, most, seed)
+            rounds = list(_rounds(session, scenario, policy, times, seed, arguments))
+            yield [
+                *(seed, scenario.name, policy.batch),
+                *_compared(
+                    [scenario.largest_rate_per_s(around) for _, around in rounds],
+                    [response.throughput_per_s for response, _ in rounds],
+                ),
+            ]
+
+
+def _rounds(
+    session: OpenSession,
+    scenario: Scenario,
+    policy: Policy,
+    before: CallTimes,
+    seed: int,
+    arguments: argparse.Namespace,
+) -> Iterator[tuple[Response, CallTimes]]:
+    """What each replay gave, and the call times around it."""
+    for number in range(arguments.rounds):
+        response = replay(
+            session, scenario, policy, duration_s=arguments.seconds, seed=seed * arguments.rounds + number
+        )
+        after = measure_call_times(session, BATCHES, arguments.calls)
+        yield response, _joined(before, after)
+        before = after
+
+
+def _simulated(
+    scenario: Scenario, policy: Policy, times: CallTimes, samples: int, seed: int
+) -> list[Response]:
+    """Simulated runs, each as long as a replay."""
+    rng = np.random.default_rng(seed)
+    return [
+        scenario.simulate([policy], times, rng, repetitions=1, samples=samples)[0] for _ in range(SIMULATIONS)
+    ]
 
 
 def _joined(first: CallTimes, second: CallTimes) -> CallTimes:
@@ -165,9 +201,9 @@ def _fastest(scenario: Scenario, times: CallTimes, most: int, seed: int) -> Poli
     return policies[int(np.argmax([response.throughput_per_s for response in responses]))]
 
 
-def _compared(simulated: float, measured: float, digits: int) -> list[str]:
-    error = 100 * abs(simulated - measured) / measured
-    return [f"{simulated:.{digits}f}", f"{measured:.{digits}f}", f"{error:.1f}"]
+def _compared(simulated: Sequence[float], measured: Sequence[float]) -> list[str]:
+    expected, found = np.mean(simulated), np.mean(measured)
+    return [f"{expected:.4g}", f"{found:.4g}", f"{100 * abs(expected - found) / found:.1f}"]
 
 
 if __name__ == "__main__":

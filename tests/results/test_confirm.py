@@ -64,7 +64,8 @@ def test_quality_is_that_of_the_file_on_the_test_split(
     tiny_task: Task, searched: optuna.Study, confirmed: Confirmation, tmp_path: Path
 ) -> None:
     assert tiny_task.test is not None
-    assert [member.trial for member in confirmed.members] == [row.trial for row in front(searched).rows]
+    rows = {row.trial: row for row in front(searched).rows}
+    assert [member.trial for member in confirmed.members] == list(rows)
     for member in confirmed.members:
         record = StudyRecord(searched).evaluation(member.trial)
         path = tmp_path / f"{member.trial}.onnx"
@@ -74,7 +75,7 @@ def test_quality_is_that_of_the_file_on_the_test_split(
         assert accuracy.low <= accuracy.value <= accuracy.high
         size = float(path.stat().st_size)
         assert member.values["size_bytes"] == Estimate.exact(size)
-        assert member.selection == {name: record["values"][name] for name in member.selection}
+        assert member.selection == rows[member.trial].values
         assert member.values["latency_ms"].low <= member.values["latency_ms"].value
     assert confirmed.samples == len(tiny_task.test)
     assert list(confirmed.members[0].values) == list(confirmed.directions)
