@@ -43,8 +43,22 @@ a call of so many samples."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Replayed:
+class Replay:
     """What happened in one replay.
+
+    Attributes:
+        response: Response times. Their errors come from blocks of consecutive requests, which depend on each
+            other when the server is busy, so that they are too small then. ``Offline`` has no errors.
+        times: How long the calls took. A simulation with these shows what else differs from it.
+    """
+
+    response: Response
+    times: CallTimes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Replayed:
+    """Requests and calls of one replay.
 
     Attributes:
         arrivals_s: Second of each sample's arrival, from the first one on, shape (samples,).
@@ -65,7 +79,7 @@ class _Replayed:
 
 def replay(
     open_session: OpenSession, scenario: Scenario, policy: Policy, *, duration_s: float, seed: int
-) -> Response:
+) -> Replay:
     """Let the requests of a scenario arrive at a model, and serve them by a policy.
 
     Args:
@@ -75,10 +89,6 @@ def replay(
         duration_s: Seconds for which requests arrive; ``Offline`` ends with its samples.
         seed: Seed of the arrivals.
 
-    Returns:
-        Response times. Their errors come from blocks of consecutive requests, which depend on each other
-        when the server is busy, so that they are too small then. ``Offline`` has no errors.
-
     Raises:
         UserError: When the load generator is not installed, or the duration is not positive.
     """
@@ -87,7 +97,8 @@ def replay(
         replayed = _by_clock(open_session, scenario, policy, duration_s)
     else:
         replayed = _by_load_generator(open_session, scenario, policy, duration_s, seed)
-    return scenario.respond(replayed.run(), blocks=1 if isinstance(scenario, Offline) else BLOCKS)
+    response = scenario.respond(replayed.run(), blocks=1 if isinstance(scenario, Offline) else BLOCKS)
+    return Replay(response, _call_times(replayed.calls))
 
 
 def measure_call_times(open_session: OpenSession, batches: Sequence[int], calls: int) -> CallTimes:
@@ -104,9 +115,13 @@ def measure_call_times(open_session: OpenSession, batches: Sequence[int], calls:
     serving: Serving[int] = Serving(open_session, Policy(1), _ignore, batches)
     with serving:
         serving.submit([range(batch) for _ in range(calls) for batch in batches])
-    seconds: dict[int, list[float]] = {batch: [] for batch in batches}
-    for call in serving.calls:
-        seconds[call.samples].append(call.seconds)
+    return _call_times(serving.calls)
+
+
+def _call_times(calls: Sequence[Call]) -> CallTimes:
+    seconds: dict[int, list[float]] = {}
+    for call in calls:
+        seconds.setdefault(call.samples, []).append(call.seconds)
     return CallTimes(seconds)
 
 

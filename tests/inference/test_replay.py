@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -47,8 +48,9 @@ class Model:
 )
 def test_every_sample_is_answered_once_and_not_before_its_call(scenario: Scenario) -> None:
     model, policy = Model(), Policy(3)
-    response = replay(model.open, scenario, policy, duration_s=0.3, seed=1)
-    calls = model.served(policy)
+    replayed = replay(model.open, scenario, policy, duration_s=0.3, seed=1)
+    response, calls = replayed.response, model.served(policy)
+    assert {size: len(seconds) for size, seconds in replayed.times.seconds.items()} == Counter(calls)
     assert max(calls) <= policy.batch
     assert 0.8 * sum(calls) <= response.served <= sum(calls)  # the beginning and the rest of the blocks
     assert response.p50_ms.value >= CALL_S * 1e3
@@ -80,14 +82,14 @@ def test_a_server_that_waits_fills_its_calls() -> None:
 @needs_load_generator
 def test_more_samples_than_it_serves_saturate_a_server() -> None:
     model = Model()
-    response = replay(model.open, MultiStream(3 / CALL_S), Policy(1), duration_s=0.3, seed=1)
+    response = replay(model.open, MultiStream(3 / CALL_S), Policy(1), duration_s=0.3, seed=1).response
     assert response.saturated
     assert response.throughput_per_s <= 1 / CALL_S
 
 
 def test_groups_are_split_and_never_share_a_call() -> None:
     model, scenario = Model(), Server(7, 2.5 * CALL_S)  # three calls take longer than the period
-    response = replay(model.open, scenario, Policy(3), duration_s=0.1, seed=0)
+    response = replay(model.open, scenario, Policy(3), duration_s=0.1, seed=0).response
     assert model.sizes[:2] == [1, 3]  # the sizes that occur run once before
     assert model.sizes[2:] == [3, 3, 1] * 10
     assert response.saturated
