@@ -25,8 +25,8 @@ from petra_optuna.tasks import Task, open_once
 from petra_optuna.tasks.arrays import first_input
 from petra_optuna.tasks.series.appliances import HORIZON
 from studies import script
+from studies.searched import Search, add_arguments
 from studies.series import controls
-from studies.series.searched import HEADER, Search, add_arguments, resolution, table_rows
 
 TASKS = {"sliding": "appliances", "archive": "appliances_archive"}
 PAPER = (
@@ -51,14 +51,8 @@ def main() -> None:
         return
     if not holds:
         print("\nThe case is void: the original does not beat the controls.")
-    search = Search(task, arguments, task.name, TaskSource.of(task.name, arguments.data_root))
-    study = search.run()
-    confirmation = search.confirmed(study)
     print()
-    script.print_table(HEADER, table_rows(confirmation))
-    print(f"\n{resolution(confirmation)}")
-    if arguments.random:
-        print(search.against_random(study))
+    Search(task, arguments, task.name, TaskSource.of(task.name, arguments.data_root)).report()
     print()
     script.print_table(("the paper", "RMSE", "change, %", "size, MB", "change, %"), PAPER)
 

@@ -1,8 +1,9 @@
-"""What the studies of event sequences share: the controls, which a search of the encoder is compared with.
+"""What the studies of event sequences share: the controls, and a search of the encoder.
 
 A control is a table of features of each client and LightGBM on it. All controls are fitted on the same
 training clients and scored on the same test clients. Features are either aggregates of the raw events or
-embeddings of an encoder that CoLES has trained; each seed is one of the encoder and of LightGBM.
+embeddings of an encoder that CoLES has trained; each seed is one of the encoder and of LightGBM. The search
+compresses the encoder of the first seed, and its front is confirmed on the test clients.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from petra_optuna.aliases import Array
 from petra_optuna.nn.inputs import Inputs, forward
 from petra_optuna.results.confirmation.bootstrap import interval, resample
+from petra_optuna.study import TaskSource
 from petra_optuna.tasks import Task, open_once
 from petra_optuna.tasks.events.dataset import CLIENT, FITTED, ClientEvents
 from petra_optuna.tasks.events.downstream import Classifier, Downstream, Quality
@@ -26,11 +28,13 @@ from petra_optuna.tasks.events.task import Coles, event_task
 from petra_optuna.tasks.metrics import metric
 from petra_optuna.tasks.outputs import Outputs, joined_targets
 from studies import script
+from studies.searched import Search, add_arguments
 
 RESAMPLES = 1000
 MOST_VALUES = 100
 """Most frequent values of each category that aggregates count."""
 AGGREGATES, EMBEDDINGS, BOTH = "raw aggregates", "CoLES embeddings", "both"
+CONTROLS = ("features", "quality", "mean over seeds", "low", "high", "less raw aggregates", "low", "high")
 QUALITIES: tuple[Quality, ...] = ("auc", "accuracy")
 
 
@@ -48,7 +52,7 @@ class Scores:
 
 
 def run(description: str | None, source: Callable[[Path | None], EventSource], coles: Coles) -> None:
-    """Print the table of the controls.
+    """Print the table of the controls, and that of a search.
 
     Args:
         description: Docstring of the script.
@@ -57,14 +61,31 @@ def run(description: str | None, source: Callable[[Path | None], EventSource], c
     """
     parser = script.parser(description)
     parser.add_argument("--data-root", type=Path, help="folder of the data")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, help="epochs of CoLES; those of the task by default")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the controls")
+    parser.add_argument("--base-epochs", type=int, help="epochs of CoLES; those of the task by default")
+    parser.add_argument("--controls-only", action="store_true", help="end before the search")
+    parser.add_argument("--search-only", action="store_true", help="leave the controls out")
+    add_arguments(parser, "storage/coles")
     given = parser.parse_args()
-    if given.epochs is not None:
-        coles = dataclasses.replace(coles, recipe=dataclasses.replace(coles.recipe, epochs=given.epochs))
-    scores = controls(source(given.data_root), coles, range(given.seeds))
-    header = ("features", "quality", "mean over seeds", "low", "high", "less raw aggregates", "low", "high")
-    script.print_table(header, _rows(scores))
+    if given.base_epochs is not None:
+        coles = dataclasses.replace(coles, recipe=dataclasses.replace(coles.recipe, epochs=given.base_epochs))
+    events = source(given.data_root)
+    if not given.search_only:
+        header = (
+            "features",
+            "quality",
+            "mean over seeds",
+            "low",
+            "high",
+            "less raw aggregates",
+            "low",
+            "high",
+        )
+        script.print_table(header, _rows(controls(events, coles, range(given.seeds))))
+        print()
+    if not given.controls_only:
+        task = event_task(events, coles, checkpoint=None, cache_dir=script.CACHE, seed=0)
+        Search(task, given, task.name, TaskSource.of(task.name, given.data_root)).report()
 
 
 def controls(source: EventSource, coles: Coles, seeds: Sequence[int]) -> Scores:

@@ -15,6 +15,7 @@ from petra_optuna.results import Confirmation, study_hypervolume
 from petra_optuna.results.confirmation.record import Member
 from petra_optuna.study import TaskSource
 from petra_optuna.tasks import Task
+from studies import script
 
 HEADER = (
     *("pipeline", "quality on test", "low", "high", "change, %", "low", "high", "over seeds", "size, MB"),
@@ -63,6 +64,15 @@ class Search:
             source=self.source,
             sampler=sampler,
         )
+
+    def report(self) -> None:
+        """Print the front on test, and the hypervolume beside that of a random search where one is wanted."""
+        study = self.run()
+        confirmation = self.confirmed(study)
+        script.print_table(HEADER, table_rows(confirmation))
+        print(f"\n{resolution(confirmation)}")
+        if self.arguments.random:
+            print(self.against_random(study))
 
     def confirmed(self, study: optuna.Study) -> Confirmation:
         """The front on test, from the study where it was confirmed before."""

@@ -23,7 +23,7 @@ from petra_optuna.results import Confirmation
 from petra_optuna.results.confirmation.record import Member
 from petra_optuna.study import TaskSource
 from studies import script
-from studies.series.searched import Search, add_arguments
+from studies.searched import Search, add_arguments
 from studies.series.ucr import SETS, read_set, task_of
 
 SMALLER = 0.1
