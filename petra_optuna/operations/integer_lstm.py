@@ -21,12 +21,12 @@ def integer_lstm(layer: RecurrentLayer) -> tuple[list[onnx.NodeProto], list[onnx
     """The node and the stored values that take the place of an LSTM node.
 
     Args:
-        layer: The LSTM.
+        layer: The LSTM, with whole matrices.
     """
     node = layer.node
     inputs = [operand(node, index) for index in range(_INPUTS)]
     stored, scaling = [], []
-    for index, matrix in ((1, layer.of_inputs), (2, layer.of_states)):
+    for index, matrix in ((1, layer.of_inputs[0]), (2, layer.of_states[0])):
         prefix = f"{node.name}_{'inputs' if index == 1 else 'states'}"
         parts = [round_symmetric(part.T, 1, LIMITS[weight_bits()]) for part in matrix]
         integers, scales = (np.stack(arrays) for arrays in zip(*parts, strict=True))

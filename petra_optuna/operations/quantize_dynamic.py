@@ -36,7 +36,8 @@ class QuantizeDynamic(QuantizeDynamicNode):
 
     Ranges come from each batch as the file runs. ONNX Runtime's integer convolution without static ranges is
     slower than the float one, so convolutions compute in float, as do embeddings. A recurrent layer of few
-    units (``recurrent_int8.LEAST_UNITS``) or of factored matrices computes in float too.
+    units (``recurrent_int8.LEAST_UNITS``) computes in float too, as does one of factored matrices, other than
+    a GRU of one direction.
 
     Example:
         >>> QuantizeDynamic().code

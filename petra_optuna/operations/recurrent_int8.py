@@ -47,7 +47,8 @@ def integer_layers(
 ) -> list[RecurrentLayer]:
     """The recurrent layers of a graph that have enough units and a form that can compute in INT8.
 
-    An LSTM may have any form. A GRU must have PyTorch's and sequences of one length.
+    An LSTM may have any form, with whole matrices. A GRU must have PyTorch's, and sequences of one length;
+    its matrices may be factored.
 
     Args:
         graph: Graph whose nodes have names.
@@ -60,7 +61,7 @@ def integer_layers(
         if node.op_type not in least or attributes(node).get("hidden_size", 0) < least[node.op_type]:
             continue
         layer = RecurrentLayer.read(node, values)
-        if layer is not None and (node.op_type == "LSTM" or layer.is_torch_gru()):
+        if layer is not None and (layer.is_torch_gru() or (node.op_type == "LSTM" and layer.whole)):
             chosen.append(layer)
     return chosen
 

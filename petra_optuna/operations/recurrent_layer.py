@@ -18,6 +18,9 @@ _REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, T
 _TIME_FIRST = 0
 _BIAS, _LENGTHS, _STATE = 3, 4, 5
 
+Factors = tuple[np.ndarray, ...]
+"""A matrix, whole or as the product of several, each (directions, rows, columns)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RecurrentLayer:
@@ -25,25 +28,30 @@ class RecurrentLayer:
 
     Attributes:
         node: The node; it reads sequences (steps, batch, inputs).
-        of_inputs: Matrices that multiply the inputs, (directions, gates x units, inputs).
-        of_states: Matrices that multiply the state, (directions, gates x units, units).
+        of_inputs: Matrix that multiplies the inputs, (directions, gates x units, inputs).
+        of_states: Matrix that multiplies the state, (directions, gates x units, units).
         bias: Biases of both products, (directions, 2 x gates x units).
     """
 
     node: onnx.NodeProto
-    of_inputs: np.ndarray
-    of_states: np.ndarray
+    of_inputs: Factors
+    of_states: Factors
     bias: np.ndarray
 
     @property
     def units(self) -> int:
         """Width of the state."""
-        return int(self.of_states.shape[2])
+        return int(self.of_states[-1].shape[2])
 
     @property
     def inputs(self) -> int:
         """Width of the inputs."""
-        return int(self.of_inputs.shape[2])
+        return int(self.of_inputs[-1].shape[2])
+
+    @property
+    def whole(self) -> bool:
+        """Whether no matrix is a product of factors."""
+        return len(self.of_inputs) == len(self.of_states) == 1
 
     @property
     def reversed(self) -> tuple[bool, ...]:
@@ -59,17 +67,17 @@ class RecurrentLayer:
     def read(cls, node: onnx.NodeProto, values: Constants) -> RecurrentLayer | None:
         """The layer of a node.
 
-        None where a matrix is computed as the file runs, is the product of stored factors or holds what INT8
-        cannot, and where the batch comes first.
+        None where a matrix is computed as the file runs or holds what INT8 cannot, and where the batch comes
+        first.
         """
         if attributes(node).get("layout", _TIME_FIRST) != _TIME_FIRST:
             return None
-        of_inputs, of_states = (values.read(name) for name in node.input[1:3])
+        of_inputs, of_states = (values.factors(name) for name in node.input[1:3])
         if of_inputs is None or of_states is None:
             return None
-        if any(why_too_coarse(torch.tensor(part), by_sample=False) for part in (of_inputs, of_states)):
+        if any(why_too_coarse(torch.tensor(part), by_sample=False) for part in (*of_inputs, *of_states)):
             return None
-        shape = (len(of_states), 2 * of_states.shape[1])
+        shape = (len(of_states[0]), 2 * of_states[0].shape[1])
         name = operand(node, _BIAS)
         bias = values.read(name) if name else np.zeros(shape, np.float32)
         return None if bias is None else cls(node, of_inputs, of_states, bias)
@@ -93,27 +101,81 @@ class Constants:
     """
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._known: dict[str, np.ndarray | None] = {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
+        }
         self._makers = {name: node for node in graph.node for name in node.output}
 
     def read(self, name: str) -> np.ndarray | None:
         """A value that is stored, or split and joined from what is; None for any other."""
-        if name in self._stored:
-            return numpy_helper.to_array(self._stored[name])
+        if name not in self._known:
+            self._known[name] = self._arranged(name)
+        return self._known[name]
+
+    def factors(self, name: str) -> Factors | None:
+        """A matrix, as two factors where it is the product of stored ones; None for any other.
+
+        Nodes behind a product may split its rows and join them, as the order of the gates asks for.
+        """
+        whole = self.read(name)
+        if whole is not None:
+            return (whole,)
+        product = self._product(name)
+        return None if product is None else (product[0], product[1][None])
+
+    def _arranged(self, name: str) -> np.ndarray | None:
         node = self._makers.get(name)
         if node is None or node.op_type not in _REARRANGING:
             return None
-        read = {part: self.read(part) for part in node.input if part}
-        if any(array is None for array in read.values()):
+        read = {part: array for part in node.input if (array := self.read(part)) is not None}
+        return _run(node, read, name) if len(read) == len(set(filter(None, node.input))) else None
+
+    def _product(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """The factors of a value; the rows of the left one are in the order of the value's."""
+        node = self._makers.get(name)
+        if node is None:
             return None
-        outputs: Any = ReferenceEvaluator(node).run(None, read)
-        return np.asarray(outputs[list(node.output).index(name)])
+        if node.op_type == "MatMul":
+            left, right = map(self.read, node.input)
+            return None if left is None or right is None else (left, right)
+        if node.op_type not in _REARRANGING:
+            return None
+        lefts: dict[str, np.ndarray] = {}
+        wholes: dict[str, np.ndarray] = {}
+        rights: list[np.ndarray] = []
+        for part in filter(None, node.input):
+            array, product = self.read(part), self._product(part)
+            if array is not None:
+                lefts[part] = wholes[part] = array
+            elif product is not None:
+                lefts[part], wholes[part] = product[0], product[0] @ product[1]
+                rights.append(product[1])
+            else:
+                return None
+        if any(right is not rights[0] for right in rights):
+            return None
+        moved, whole = _run(node, lefts, name), _run(node, wholes, name)
+        return (moved, rights[0]) if _multiply_to(moved, rights[0], whole) else None
 
 
 _REARRANGING = frozenset(
     {"Concat", "Constant", "Identity", "Reshape", "Slice", "Split", "Transpose", "Unsqueeze"}
 )
-"""Operators that only put values elsewhere. The products of factors are not among them: they stay factors."""
+"""Operators that only put values elsewhere."""
+
+
+def _run(node: onnx.NodeProto, values: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The output of that name of a node."""
+    outputs: Any = ReferenceEvaluator(node).run(None, dict(values))
+    return np.asarray(outputs[list(node.output).index(name)])
+
+
+def _multiply_to(left: np.ndarray, right: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether two factors are those of a value, which they are where only rows were moved."""
+    if left.ndim < 2 or left.shape[-1] != len(right):
+        return False
+    product = left @ right
+    return product.shape == whole.shape and bool(np.allclose(product, whole, atol=1e-5 * np.abs(whole).max()))
 
 
 def attributes(node: onnx.NodeProto) -> Mapping[str, Any]:

@@ -6,12 +6,14 @@ One layer over series of 100 steps with 32 values each, random weights, one thre
 alternating blocks against the float file in ONNX Runtime; a smaller ratio is faster. "loop" is the GRU as one
 step after the other in integer products, "blocks" the same with ten steps in each turn, "operator" ONNX
 Runtime's DynamicQuantizeLSTM. The error is that of the last outputs against PyTorch's, in percent of their
-norm at batch 64. It depends on weights and inputs: ``--errors`` prints another table, of the errors with
+norm at batch 64. ``--share`` has the layer's matrices factored first, and measures against the float file of
+the factors. The error depends on weights and inputs: ``--errors`` prints another table, of the errors with
 larger weights and with other inputs.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 import functools
@@ -32,6 +34,7 @@ from petra_optuna.measurement import Measurement, Schedule
 from petra_optuna.measurement.load import CoreWaits
 from petra_optuna.measurement.machine_lock import MachineLock
 from petra_optuna.measurement.protocol import Side, compare
+from petra_optuna.nn.low_rank import FactoredRecurrent, reduce_layer
 from petra_optuna.nn.randomness import seeded
 from petra_optuna.operations.recurrent_int8 import compute_in_int8
 from petra_optuna.operations.weight_only import STORED, named, store_int8
@@ -58,7 +61,8 @@ class Last(nn.Module):
 
     def __init__(self, cell: str, inputs: int, units: int) -> None:
         super().__init__()
-        self.layer = CELLS[cell](inputs, units, batch_first=True)
+        self.inputs = inputs
+        self.layer: nn.Module = CELLS[cell](inputs, units, batch_first=True)
 
     def forward(self, series: Tensor) -> Tensor:
         """Map (B, T, inputs) to outputs (B, units)."""
@@ -89,6 +93,7 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="kinds of layers")
     parser.add_argument("--units", nargs="+", type=int, default=[128, 400, 800], help="numbers of units")
     parser.add_argument("--inputs", type=int, default=INPUTS, help="values of a step")
+    parser.add_argument("--share", type=float, help="share of the weights that low rank keeps before")
     parser.add_argument("--only", default="", help="measure only files whose names contain this")
     parser.add_argument("--errors", action="store_true", help="print the table of errors")
     given = parser.parse_args()
@@ -97,14 +102,17 @@ def main() -> None:
     if given.errors:
         script.print_table(ERROR_HEADER, error_rows(given.cells, given.units, given.inputs))
         return
-    script.print_table(HEADER, _rows(given.cells, given.units, given.inputs, given.only))
+    script.print_table(HEADER, _rows(given))
 
 
-def _rows(cells: list[str], sizes: list[int], inputs: int, only: str) -> Iterator[list[object]]:
-    for cell, units in itertools.product(cells, sizes):
+def _rows(given: argparse.Namespace) -> Iterator[list[object]]:
+    inputs, only = given.inputs, given.only
+    for cell, units in itertools.product(given.cells, given.units):
         with seeded(0):
             model = Last(cell, inputs, units).eval()
             batches = {batch: torch.randn(batch, STEPS, inputs) for batch in BATCHES}
+        if given.share is not None:
+            model.layer = reduce_layer(model.layer, "share", given.share).layer or model.layer
         with tempfile.TemporaryDirectory() as folder:
             baseline, *others = candidates(model, cell, Path(folder))
             for candidate in [baseline, *others]:
@@ -170,21 +178,23 @@ def _side(candidate: Candidate, series: np.ndarray) -> Side:
 
 def candidates(model: Last, cell: str, folder: Path) -> Iterator[Candidate]:
     """The ways to run a layer; the first is the baseline."""
-    example = torch.zeros(2, STEPS, model.layer.input_size)
+    example = torch.zeros(2, STEPS, model.inputs)
     plain = named(export_onnx(model, (example,), {"input": {1: "time"}}))
     stored, integer = copy.deepcopy(plain), copy.deepcopy(plain)
     store_int8(stored, STORED)
     compute_in_int8(integer, least_units=ANY_SIZE)
+    factored = isinstance(model.layer, FactoredRecurrent)
     files = {"float": plain, "weights in INT8": stored}
-    if cell == "GRU":
-        files |= {"INT8, loop": integer, "INT8, blocks": in_blocks(integer, BLOCK)}
-    else:
-        files["INT8, operator"] = integer
+    files["INT8, loop" if cell == "GRU" else "INT8, operator"] = integer
+    if cell == "GRU" and not factored:
+        files["INT8, blocks"] = in_blocks(integer, BLOCK)
     for name, file in files.items():
         Path(folder, f"{name}.onnx").write_bytes(file.SerializeToString())
     for library, name in itertools.product(("onnxruntime", "openvino"), files):
         path = Path(folder, f"{name}.onnx")
         yield Candidate(library, name, path.stat().st_size / 1e6, functools.partial(_file, path, library))
+    if factored:
+        return
     yield Candidate("torch", "float", None, functools.partial(_module, model))
     rounded = torch.ao.quantization.quantize_dynamic(model, {nn.GRU, nn.LSTM}, torch.qint8)  # type: ignore[no-untyped-call]
     yield Candidate("torch", "INT8", None, functools.partial(_module, rounded))

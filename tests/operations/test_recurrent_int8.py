@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from petra_optuna.deploy import OnnxRuntimeModel, export_onnx, lower
 from petra_optuna.deploy.checks import check_kernels, check_weights
+from petra_optuna.nn.low_rank import reduce_layer
 from petra_optuna.operations import recurrent_int8
 from petra_optuna.operations.quantize_dynamic import QuantizeDynamic
 from petra_optuna.operations.weight_only import STORED, named, store_int8
@@ -33,14 +34,14 @@ class Last(nn.Module):
     ):
         super().__init__()
         self.layer = kind(width, units, **options)
-        self.begins = False
+        self.begins, self.with_cell = False, kind is nn.LSTM
 
     def forward(self, series: Tensor) -> Tensor:
         layer = self.layer
         if not layer.batch_first:
             series = series.transpose(0, 1)
         outputs, state = layer(series, self._state(series) if self.begins else None)
-        state = state if isinstance(layer, nn.GRU) else torch.cat(state, 2)
+        state = state if isinstance(state, Tensor) else torch.cat(state, 2)
         outputs = outputs[:, (0, -1)] if layer.batch_first else outputs[[0, -1]].transpose(0, 1)
         return torch.cat([outputs.flatten(1), state.transpose(0, 1).flatten(1)], 1)
 
@@ -49,7 +50,7 @@ class Last(nn.Module):
         values = series[:, 0, :1] if layer.batch_first else series[0, :, :1]
         count = layer.num_layers * (2 if layer.bidirectional else 1)
         state = torch.tanh(values).unsqueeze(0).repeat(count, 1, layer.hidden_size)
-        return state if isinstance(layer, nn.GRU) else (state, 0.5 * state)
+        return (state, 0.5 * state) if self.with_cell else state
 
 
 def series(batch: int, steps: int, width: int = WIDTH) -> Tensor:
@@ -112,6 +113,44 @@ def test_every_form_computes_what_the_model_computes_at_any_length(kind, form) -
     assert sizes[TensorProto.FLOAT] < matrices  # scales and biases
 
 
+@pytest.mark.usefixtures("small_layers")
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("width", [16, UNITS])
+def test_a_factored_gru_multiplies_with_both_factors_of_each_matrix(width, begins) -> None:
+    torch.manual_seed(0)
+    model = Last(nn.GRU, width=width, batch_first=True)
+    model.begins = begins
+    model.layer = reduce_layer(model.layer, "share", 0.5).layer
+    assert len(model.eval().layer.ranks) == 2
+    proto = export_onnx(model, (series(3, 5, width),), TIME)
+    applied = QuantizeDynamic().apply(proto, Samples(series(8, 9, width)))
+    file = OnnxRuntimeModel(applied.model)
+    for batch, steps in ((1, 1), (16, 30)):
+        inputs = series(batch, steps, width)
+        with torch.inference_mode():
+            expected = model(inputs).numpy()
+        assert 0 < distance(file.run({"input": inputs.numpy()}), expected) < TOLERANCE
+    integer = 2 if 2 * width < UNITS else 4
+    assert (file.kernels()["DynamicQuantizeMatMul"], file.kernels()["GRU"]) == (integer, 0)
+    assert len(applied.report["quantized_recurrent"]) == 1
+    assert len(applied.report["weight_only"]) == len(applied.report["left_float"]) == 4 - integer
+    check_weights(applied.model, applied.report)
+    matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
+    assert stored_types(applied.model)[TensorProto.INT8] == matrices
+
+
+@pytest.mark.usefixtures("small_layers")
+@pytest.mark.parametrize(("kind", "both_ways"), [(nn.LSTM, False), (nn.GRU, True)])
+def test_other_factored_layers_are_stored_as_factors_and_compute_in_float(kind, both_ways) -> None:
+    torch.manual_seed(0)
+    model = Last(kind, width=UNITS, batch_first=True, bidirectional=both_ways)
+    model.layer = reduce_layer(model.layer, "share", 0.5).layer
+    proto = export_onnx(model.eval(), (series(3, 5, UNITS),), TIME)
+    report = QuantizeDynamic().apply(proto, Samples(series(8, 9, UNITS))).report
+    assert report["quantized_recurrent"] == []
+    assert len(report["weight_only"]) == 4 * (1 + both_ways)
+
+
 def _rounded_gru(inputs: np.ndarray, state: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
     """The last state of a GRU of PyTorch's weights, its matrices and states rounded as ONNX defines it."""
 
@@ -160,7 +199,7 @@ def test_a_gru_of_few_inputs_rounds_matrices_and_states_and_nothing_else(monkeyp
     with torch.inference_mode():
         assert distance(model(inputs).numpy(), expected) > 2e-3
     (layer,) = applied.report["quantized_recurrent"]
-    assert applied.report["weight_only"] == [f"{layer}_input_weight_0"]
+    assert applied.report["weight_only"] == [f"{layer}_input_0_weight"]
     (left,) = applied.report["left_float"]
     assert (left["op"], "few beside the units" in left["reason"]) == ("MatMul", True)
 
@@ -265,8 +304,8 @@ def test_a_gru_of_another_form_is_stored_in_int8_and_computes_in_float(form) -> 
         inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]))
         taken += ["", "lengths"]
     if form == "computed":
-        nodes, taken[2] = [helper.make_node("MatMul", ["of_states", "mixing"], ["product"])], "product"
-        matrices["mixing"] = np.eye(UNITS, dtype="f")
+        nodes, taken[2] = [helper.make_node("Add", ["of_states", "more"], ["sum"])], "sum"
+        matrices["more"] = np.ones((3 * UNITS, UNITS), "f")
     reset = int(form != "reset_first")
     gru = helper.make_node(
         "GRU", taken, ["", "output"], name="gru", hidden_size=UNITS, linear_before_reset=reset
