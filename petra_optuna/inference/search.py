@@ -142,7 +142,7 @@ class InferenceSearch:
                     f"{error}; name an estimator, for example cpu-time:6, or another objective"
                 ) from error
             limit = self.device.memory_bytes
-            if limit is None:
+            if limit is None or not self.process.runs_without_limit():
                 raise
             raise UserError(
                 f"device {self.device.name!r} allows {limit} bytes of memory, which does not hold "

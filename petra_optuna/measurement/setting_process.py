@@ -53,6 +53,7 @@ class SettingProcess:
     ) -> None:
         self._cores = tuple(cores)
         self._device = device
+        self._limit = memory_limit_bytes
         self._timeout_s = timeout_s
         self._worker = tuple(worker)
         self._children: dict[int, Child] = {}
@@ -65,7 +66,6 @@ class SettingProcess:
             "feeds": self._folder.name,
             "device": device,
             "schedule": dataclasses.asdict(schedule),
-            "limit": memory_limit_bytes,
             "energy": energy,
         }
 
@@ -130,6 +130,21 @@ class SettingProcess:
                 child.kill()
         return peak
 
+    def runs_without_limit(self) -> bool:
+        """Whether the file opens and runs on one core where its memory has no limit."""
+        with self._lock:
+            try:
+                child = self._opened(1, limit=None)
+            except MeasurementFailed:
+                return False
+            try:
+                child.ask({"command": "anchor"}, self._timeout_s)
+            except (MeasurementFailed, RequestRefused):
+                return False
+            finally:
+                child.kill()
+        return True
+
     def close(self) -> None:
         """End the children and remove the samples."""
         for child in self._children.values():
@@ -153,7 +168,7 @@ class SettingProcess:
                 f"a setting has {cores} cores, and there are {len(self._cores)} for it here"
             )
         with self._lock:
-            child = self._children.pop(cores, None) or self._opened(cores)
+            child = self._children.pop(cores, None) or self._opened(cores, self._limit)
             try:
                 answer = child.ask(request, self._timeout_s)
                 self._children[cores] = child  # after anything else than an answer it cannot be trusted
@@ -165,12 +180,12 @@ class SettingProcess:
                     child.kill()
         return answer
 
-    def _opened(self, cores: int) -> Child:
+    def _opened(self, cores: int, limit: int | None) -> Child:
         """A child that has opened the file on so many cores; one that could not is of no use."""
         child = Child(self._worker)
         opened = False
         try:
-            child.ask({**self._opening, "cores": self._cores[-cores:]}, self._timeout_s)
+            child.ask({**self._opening, "cores": self._cores[-cores:], "limit": limit}, self._timeout_s)
             opened = True
         except RequestRefused as error:
             raise MeasurementFailed(str(error)) from error

@@ -98,16 +98,19 @@ def test_a_file_that_never_runs_says_why():
         searched(process)
 
 
-class TooLarge(FakeProcess):
-    def anchor_ms(self) -> float:
-        raise MeasurementFailed("std::bad_alloc")
-
-
-def test_a_memory_limit_under_the_model_names_device_limit_and_file():
+def _opened_in_1000_bytes(process: FakeProcess) -> None:
     device = EdgeDevice("tiny", 1, memory_bytes=1000)
     space, goal = InferenceSpace.of(device), inference_objective("throughput")
     study = optuna.create_study(direction="maximize")
-    search = InferenceSearch(device, space, goal, 10, TooLarge(Served()), study)
+    InferenceSearch(device, space, goal, 10, process, study).run(FILE, 60.0)
+
+
+def test_a_memory_limit_under_the_model_names_device_limit_and_file():
     told = r"'tiny' allows 1000 bytes .* does not hold test_search.py of \d+ bytes"
     with pytest.raises(UserError, match=told):
-        search.run(FILE, 60.0)
+        _opened_in_1000_bytes(FakeProcess(Served(), opens=False))
+
+
+def test_a_file_that_runs_in_no_memory_is_not_called_too_large():
+    with pytest.raises(MeasurementFailed, match=r"^std::bad_alloc$"):
+        _opened_in_1000_bytes(FakeProcess(Served(), opens=False, broken=True))

@@ -87,6 +87,13 @@ def test_the_devices_memory_does_not_hold_the_model_and_says_so_each_time(heavy,
         for ask in (one.anchor_ms, lambda: one.measure(InferenceSetting())):
             with pytest.raises(MeasurementFailed, match="bad_alloc"):
                 ask()
+        assert one.runs_without_limit()
+
+
+def test_a_file_that_is_none_runs_without_a_limit_neither(tmp_path, feeds):
+    (tmp_path / "broken.onnx").write_text("no graph")
+    with SettingProcess(tmp_path / "broken.onnx", feeds, CORES, memory_limit_bytes=10**9) as one:
+        assert not one.runs_without_limit()
 
 
 def test_a_batch_that_the_memory_does_not_hold_is_refused_and_a_smaller_one_is_measured(files, feeds):

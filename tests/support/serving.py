@@ -63,6 +63,7 @@ class FakeProcess:
         energy: Name of an estimator (``measurement.estimator``) of a sample's energy; None for none.
             Nothing counts it where it is ``counters``.
         opens: Whether the device's memory holds the file.
+        broken: Whether no memory would hold it.
     """
 
     def __init__(
@@ -71,9 +72,11 @@ class FakeProcess:
         fails: Fails = never,
         energy: str | None = None,
         opens: bool = True,
+        broken: bool = False,
     ) -> None:
         self.energy = energy
         self.opens = opens
+        self.broken = broken
         self.call_ms = call_ms
         self.fails = fails
         self.measured: list[InferenceSetting] = []
@@ -98,6 +101,9 @@ class FakeProcess:
 
     def peak_memory(self, setting: InferenceSetting) -> int:
         return 1_000_000 + 10_000 * setting.batch
+
+    def runs_without_limit(self) -> bool:
+        return not self.broken
 
     def __enter__(self) -> FakeProcess:
         return self
