@@ -101,15 +101,15 @@ class Constants:
     """
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self._known: dict[str, np.ndarray | None] = {
-            tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
-        }
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._known: dict[str, np.ndarray | None] = {}
         self._makers = {name: node for node in graph.node for name in node.output}
 
     def read(self, name: str) -> np.ndarray | None:
         """A value that is stored, or split and joined from what is; None for any other."""
         if name not in self._known:
-            self._known[name] = self._arranged(name)
+            stored = self._stored.get(name)
+            self._known[name] = self._arranged(name) if stored is None else numpy_helper.to_array(stored)
         return self._known[name]
 
     def factors(self, name: str) -> Factors | None:
@@ -131,7 +131,7 @@ class Constants:
         return _run(node, read, name) if len(read) == len(set(filter(None, node.input))) else None
 
     def _product(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """The factors of a value; the rows of the left one are in the order of the value's."""
+        """The factors of a value that cannot be read; the rows of the left one are in the value's order."""
         node = self._makers.get(name)
         if node is None:
             return None
@@ -144,14 +144,15 @@ class Constants:
         wholes: dict[str, np.ndarray] = {}
         rights: list[np.ndarray] = []
         for part in filter(None, node.input):
-            array, product = self.read(part), self._product(part)
+            array = self.read(part)
             if array is not None:
                 lefts[part] = wholes[part] = array
-            elif product is not None:
-                lefts[part], wholes[part] = product[0], product[0] @ product[1]
-                rights.append(product[1])
-            else:
+                continue
+            product = self._product(part)
+            if product is None:
                 return None
+            lefts[part], wholes[part] = product[0], product[0] @ product[1]
+            rights.append(product[1])
         if any(right is not rights[0] for right in rights):
             return None
         moved, whole = _run(node, lefts, name), _run(node, wholes, name)
