@@ -34,6 +34,7 @@ from petra_optuna.nn.training import training_threads
 from petra_optuna.operations import EVERY_OPERATION, check_runs, default_space
 from petra_optuna.pipeline import SearchSpace
 from petra_optuna.samplers import PetraSampler, rename_enqueued, without_collection
+from petra_optuna.study.applicable import applicable
 from petra_optuna.study.create import InitialTrials, check_same, create_study
 from petra_optuna.study.liveness import await_signs_of_life
 from petra_optuna.study.lookup import load_study
@@ -99,6 +100,7 @@ def optimize(
             else into ``storage/artifacts``.
         name: Study name; the task's name when None.
         space: Operations and lengths; all that the profile's runtime runs and up to five nodes when None.
+            Structural operations that find nothing to change in the model are left out, and logged.
         budget: Most training that one pipeline may spend.
         limits: Hard bounds on loss of quality, size, latency and other measured values.
         rungs: Ladder of moments at which pipelines are compared in training; the weaker ones stop training
@@ -157,7 +159,7 @@ def optimize(
     if sensitivity and not task.trained:
         raise UserError("`sensitivity` needs a trained model: what its layers bear is measured on it")
     profile = profile or DeviceProfile()
-    space = _space_for(profile, mode, space)
+    space = applicable(_space_for(profile, mode, space), task)
     name = name or task.name
     origin = origin_of(name, url, from_study, from_url)
     specification = Specification.of(
@@ -238,7 +240,8 @@ def resume(
     run = _Run(url, stop_of(study, stop), source, sampler, workers, tuple(callbacks), cache)
     run.check(space)
     task = task.in_mode(specification.mode)
-    space = _in_mode(space or stored_space(specification), specification.mode)
+    given_space = stored_space(specification) if space is None else applicable(space, task)
+    space = _in_mode(given_space, specification.mode)
     name_of_sampler = specification.sampler if sampler is None else _sampler_name(sampler)
     given = dataclasses.replace(
         specification, fingerprint=task.fingerprint, space=space.to_dict(), sampler=name_of_sampler
