@@ -244,6 +244,9 @@ _MODELS: Mapping[str, tuple[Callable[[], nn.Module], Draw]] = {
 CASES: Mapping[str, Callable[[], Task]] = {
     name: functools.partial(_task, name, build, draw) for name, (build, draw) in _MODELS.items()
 }
+
+LARGE = ("resnet18", "mobilenet_v3_small", "swin")
+"""Models that take long; ``residual``, ``densenet`` and ``deit`` are of their kind."""
 """Name of a model to a function that makes its task; the same one each time."""
 
 FIELDS: Mapping[str, Mapping[str, Any]] = {"low_rank": {"rule": "share"}}

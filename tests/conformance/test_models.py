@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conformance.models import CASES, EXPECTED_FAILURES, context, node
+from conformance.models import CASES, EXPECTED_FAILURES, LARGE, context, node
 from torch import Tensor, nn
 
 from petra_optuna.deploy import lower
@@ -54,9 +54,6 @@ FAST = {
     "distilbert": ("regularized_train", "dynamic"),
 }
 """A body operation and a conversion for each model; every operation at least once."""
-
-LARGE = ("resnet18", "swin")
-"""Models whose sample is slow; ``residual`` and ``deit`` are of their kind."""
 
 CHAINED = ("residual", "vision_transformer", "gru", "functional")
 """Models on which operations are chained: residual sums, attention, recurrence, concatenation."""

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conformance.models import CASES
+from conformance.models import CASES, LARGE
 from onnx import helper, numpy_helper
 from support.samples import Samples
 
@@ -25,7 +25,9 @@ from petra_optuna.runtimes.device_clock import DeviceClock
 from petra_optuna.runtimes.pytorch import PyTorch, PyTorchSession
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in CASES]
+)
 def test_a_file_computes_what_it_computes_in_onnx_runtime(name: str) -> None:
     task = CASES[name]()
     data = export_onnx(task.model, task.example).SerializeToString()

@@ -1,4 +1,4 @@
-"""Sixteen processes share a study: nothing is lost, doubled or seen differently."""
+"""Eight processes share a study: nothing is lost, doubled or seen differently."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from petra_optuna.samplers.priors import StudyPriors
 from petra_optuna.study import load_study
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-PROCESSES, EACH = 16, 2
+PROCESSES, EACH = 8, 4
 
 
 def _create(url: str) -> None:

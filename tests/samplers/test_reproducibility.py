@@ -21,7 +21,7 @@ from petra_optuna.database import open_storage
 from petra_optuna.samplers import PetraSampler, plan_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-TRIALS = 60
+TRIALS = 40
 RICH: dict[str, Any] = {
     "population_size": 6,
     "rates": "thompson",
@@ -101,18 +101,22 @@ def test_reseeding_leaves_the_plans_as_they_are(whole: list[dict[str, Any]]) -> 
     assert _story(study) == whole
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "journal"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], BaseStorage]:
+@pytest.fixture
+def reopen(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> Callable[[], BaseStorage]:
     """Opens one store again and again, each time as if in a new process."""
-    if request.param == "journal":
+    if kind == "journal":
         return lambda: JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
     url = f"sqlite:///{tmp_path}/study.db"
-    if request.param == "postgresql":
+    if kind == "postgresql":
         url = new_database(request.getfixturevalue("postgres_url"), tmp_path.name)
     return lambda: open_storage(url)
 
 
-@pytest.mark.parametrize("pieces", [[25, 35], [1] * TRIALS], ids=["25+35", "60x1"])
+@pytest.mark.parametrize(
+    ("kind", "pieces"),
+    [("sqlite", [1] * TRIALS), ("sqlite", [15, 25]), ("postgresql", [15, 25]), ("journal", [15, 25])],
+    ids=["sqlite-one by one", "sqlite-15+25", "postgresql-15+25", "journal-15+25"],
+)
 def test_a_search_in_pieces_equals_the_whole_bit_for_bit(
     pieces: list[int], reopen: Callable[[], BaseStorage], whole: list[dict[str, Any]]
 ) -> None:

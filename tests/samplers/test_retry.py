@@ -64,7 +64,7 @@ def _story(study: optuna.Study) -> list[tuple[Any, ...]]:
     return sorted(story, key=lambda entry: int(entry[0]))
 
 
-@pytest.mark.parametrize("space", toy_search.SPACES)
+@pytest.mark.parametrize("space", ["free", pytest.param("untrained", marks=pytest.mark.slow)])
 def test_a_search_killed_again_and_again_equals_one_never_killed(space: str, tmp_path: Path) -> None:
     uninterrupted = _uninterrupted(space, tmp_path)
     url = f"sqlite:///{tmp_path}/study.db"
