@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,15 @@ def digits_task(request: pytest.FixtureRequest) -> Task:
     """The digits with their real base, trained once and kept in pytest's cache folder."""
     assert request.config.cache is not None
     return build_task("digits", cache_dir=Path(request.config.cache.mkdir("petra_digits")))
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """The command takes signals over for good; later tests start processes that inherit what it leaves."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
