@@ -63,8 +63,9 @@ def run(description: str | None, source: Callable[[Path | None], EventSource], c
     parser.add_argument("--data-root", type=Path, help="folder of the data")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the controls")
     parser.add_argument("--base-epochs", type=int, help="epochs of CoLES; those of the task by default")
-    parser.add_argument("--controls-only", action="store_true", help="end before the search")
-    parser.add_argument("--search-only", action="store_true", help="leave the controls out")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--controls-only", action="store_true", help="end before the search")
+    parts.add_argument("--search-only", action="store_true", help="leave the controls out")
     add_arguments(parser, "storage/coles")
     given = parser.parse_args()
     if given.base_epochs is not None:

@@ -159,9 +159,10 @@ def optimize(
     if sensitivity and not task.trained:
         raise UserError("`sensitivity` needs a trained model: what its layers bear is measured on it")
     profile = profile or DeviceProfile()
-    space = applicable(_space_for(profile, mode, space), task)
+    space = _space_for(profile, mode, space)
     name = name or task.name
     origin = origin_of(name, url, from_study, from_url)
+    space = applicable(space, task)
     specification = Specification.of(
         task,
         source,
