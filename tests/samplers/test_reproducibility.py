@@ -114,8 +114,14 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> Callabl
 
 @pytest.mark.parametrize(
     ("kind", "pieces"),
-    [("sqlite", [1] * TRIALS), ("sqlite", [15, 25]), ("postgresql", [15, 25]), ("journal", [15, 25])],
-    ids=["sqlite-one by one", "sqlite-15+25", "postgresql-15+25", "journal-15+25"],
+    [
+        *(pytest.param(kind, [15, 25], id=f"{kind}-15+25") for kind in ("sqlite", "postgresql", "journal")),
+        pytest.param("sqlite", [1] * TRIALS, id="sqlite-one by one"),
+        *(
+            pytest.param(kind, [1] * TRIALS, id=f"{kind}-one by one", marks=pytest.mark.slow)
+            for kind in ("postgresql", "journal")
+        ),
+    ],
 )
 def test_a_search_in_pieces_equals_the_whole_bit_for_bit(
     pieces: list[int], reopen: Callable[[], BaseStorage], whole: list[dict[str, Any]]
